@@ -1,0 +1,40 @@
+"""EAGLE-2: the EAGLE head as drafter, the dynamic draft tree as policy, and the strategy of both."""
+
+from __future__ import annotations
+
+from specdec.plugins import Component, Strategy, hookimpl
+from specdec_plugins.eagle2.drafter import EagleOptions, make_drafter
+from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
+
+
+@hookimpl
+def specdec_drafters() -> list[Component]:
+    return [
+        Component(
+            "eagle", make_drafter, EagleOptions, "EAGLE-1/2 head on the target's hidden states"
+        )
+    ]
+
+
+@hookimpl
+def specdec_tree_policies() -> list[Component]:
+    return [
+        Component(
+            "eagle2",
+            Eagle2Policy,
+            Eagle2Options,
+            "dynamic tree: expand by value, rerank to a budget (EAGLE-2)",
+        )
+    ]
+
+
+@hookimpl
+def specdec_strategies() -> list[Strategy]:
+    return [
+        Strategy(
+            "eagle2",
+            drafter="eagle",
+            policy="eagle2",
+            description="EAGLE-2: an EAGLE head and a tree that follows its confidence",
+        )
+    ]

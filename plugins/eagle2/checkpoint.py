@@ -1,0 +1,131 @@
+"""Loading and saving EAGLE-1/2 heads in the published checkpoint format, unchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+
+from specdec.checkpoints import read_json, read_weights, resolve_checkpoint
+from specdec.errors import CheckpointError
+from specdec.target import HFTarget
+from specdec_plugins.eagle2.head import EagleHead
+
+# What the published configs leave out means this, never the target's value.
+_DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}
+_ROPE_THETA = 10000.0
+_EMBEDDING = "embed_tokens.weight"
+
+
+def load_head(checkpoint: str | Path, target: HFTarget) -> EagleHead:
+    """Read a head from a folder or a hub id and check that it fits the target.
+
+    Args:
+        checkpoint: a folder with ``config.json`` and ``model.safetensors`` or
+            ``pytorch_model.bin`` (read with ``weights_only``), or a hub id.
+
+    Raises:
+        CheckpointError: files missing, corrupt or unsafe; a hidden size or vocabulary that is not
+            the target's; missing or unexpected keys, or keys of the wrong shape, each named.
+    """
+    folder = resolve_checkpoint(checkpoint, what="EAGLE head")
+    fields = read_json(folder / "config.json")
+    _check_fit(folder, fields, target)
+    weights = read_weights(folder)
+    head = EagleHead(
+        _config(fields), fc_bias=fields.get("bias", True), own_embedding=_EMBEDDING in weights
+    )
+    _check_keys(folder, head, weights, fc_bias=fields.get("bias", True))
+    head.load_state_dict(weights, strict=True)
+    return head.to(device=target.device, dtype=target.dtype).eval()
+
+
+def save_head(head: EagleHead, folder: Path) -> None:
+    """Write a head in the published format: ``config.json`` and ``model.safetensors``."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = head.config
+    fields = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "bias": head.fc.bias is not None,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "num_hidden_layers": config.num_hidden_layers,
+        "qkv_bias": config.attention_bias,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "hidden_act": config.hidden_act,
+        "max_position_embeddings": config.max_position_embeddings,
+        "vocab_size": config.vocab_size,
+    }
+    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _config(fields: dict[str, Any]) -> LlamaConfig:
+    known = {
+        name: fields[name]
+        for name in (
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "num_hidden_layers",
+            "head_dim",
+            "vocab_size",
+            *_DEFAULTS,
+        )
+        if fields.get(name) is not None
+    }
+    rope = fields.get("rope_parameters") or {
+        **(fields.get("rope_scaling") or {"rope_type": "default"}),
+        "rope_theta": fields.get("rope_theta", _ROPE_THETA),
+    }
+    return LlamaConfig(
+        **{**_DEFAULTS, "num_hidden_layers": 1, **known},
+        attention_bias=bool(fields.get("qkv_bias", False)),
+        rope_parameters=rope,
+    )
+
+
+def _check_fit(folder: Path, fields: dict[str, Any], target: HFTarget) -> None:
+    for name, own in (("hidden_size", target.hidden_size), ("vocab_size", target.vocab_size)):
+        given = fields.get(name)
+        if given != own:
+            raise CheckpointError(
+                f"the head in {folder} has {name} {given}, the target model has {own}: a head "
+                "works only with the model that it was trained for"
+            )
+
+
+def _check_keys(
+    folder: Path, head: EagleHead, weights: dict[str, torch.Tensor], fc_bias: bool
+) -> None:
+    expected = {name: tuple(t.shape) for name, t in head.state_dict().items()}
+    problems = []
+    if missing := sorted(expected.keys() - weights.keys()):
+        problems.append(f"missing keys: {', '.join(missing)}")
+    if extra := sorted(weights.keys() - expected.keys()):
+        problems.append(f"unexpected keys: {', '.join(extra)}")
+    problems += [
+        f"{name} has shape {list(weights[name].shape)}, not {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if not problems:
+        return
+    hint = ""
+    if ("fc.bias" in weights) != fc_bias:
+        hint = (
+            f'. config.json says "bias": {str(fc_bias).lower()} (a missing entry means true); '
+            "it decides whether fc.bias is expected"
+        )
+    raise CheckpointError(f"the head in {folder} is no EAGLE-1/2 head: {'; '.join(problems)}{hint}")

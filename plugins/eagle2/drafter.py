@@ -1,0 +1,73 @@
+"""The EAGLE-1/2 head as a drafter."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.cache import KVCache, LayerShape
+from specdec.drafters import NetworkDrafter
+from specdec.errors import OptionError
+from specdec.roles import Needs
+from specdec.target import HFTarget
+from specdec_plugins.eagle2.checkpoint import load_head
+
+
+class EagleOptions(BaseModel):
+    """Options of the drafter ``eagle``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: str | None = Field(
+        None, description="folder or hub id of an EAGLE-1/2 head trained for the target model"
+    )
+
+
+class EagleDrafter(NetworkDrafter):
+    """Drafts at the feature level: pairs of (feature, next token) give the next feature.
+
+    Source: EAGLE (arXiv 2401.15077), section 3; the shift by one token is its figure 6.
+    """
+
+    needs = Needs(hidden=True)
+    shift = 1
+
+    def __init__(self, options: EagleOptions, target: HFTarget) -> None:
+        if options.checkpoint is None:
+            raise OptionError(
+                "the drafter 'eagle' needs a head: give drafter=<folder or hub id>, e.g. "
+                "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
+            )
+        self.target = target
+        self.head = load_head(options.checkpoint, target)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        config = self.head.config
+        shape = LayerShape(config.num_key_value_heads, config.head_dim, config.head_dim)
+        layout = [shape] * config.num_hidden_layers
+        return KVCache(layout, rows, capacity, self.target.dtype, self.target.device)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        among: Tensor,
+        after: int,
+        scratch_positions: Tensor,
+    ) -> Tensor:
+        self.cache.reserve(tokens.shape[1], after=after)
+        mask = self.cache.visible(among)[:, None]
+        embed = self.head.embed_tokens or self.target.embed
+        output: Tensor = self.head(embed(tokens), features, positions, mask, self.cache)
+        return output
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        return self.target.logits(outputs)
+
+
+def make_drafter(options: EagleOptions, target: HFTarget) -> EagleDrafter:
+    """The factory that the registry calls."""
+    with torch.no_grad():
+        return EagleDrafter(options, target)

@@ -1,0 +1,35 @@
+"""EAGLE-2's dynamic draft tree: expansion by value, then reranking to a budget."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from specdec.roles import TreePolicy
+from specdec.tree import DraftTree, Growth, Proposal, grow_level, top_by_value
+
+
+class Eagle2Options(BaseModel):
+    """Options of the tree policy ``eagle2``; the defaults are the paper's for 7B and 8B models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth: int = Field(6, ge=1, le=64, description="levels of draft tokens below the root")
+    top_k: int = Field(10, ge=1, description="nodes expanded on each level, and children of each")
+    budget: int = Field(60, ge=1, description="draft tokens verified in a step, root excluded")
+
+
+class Eagle2Policy(TreePolicy):
+    """Expand the k nodes of highest value on each level, then keep the best ``budget`` of all.
+
+    Source: EAGLE-2 (arXiv 2406.16858), sections 4.1 (expansion) and 4.2 (reranking).
+    """
+
+    def __init__(self, options: Eagle2Options) -> None:
+        self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        grow_level(growth, proposal, self.top_k)
+        growth.advance_best(self.top_k)
+
+    def rerank(self, growth: Growth) -> DraftTree:
+        return top_by_value(growth, self.budget)

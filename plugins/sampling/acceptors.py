@@ -1,0 +1,142 @@
+"""The acceptors: by the target's own draw, by rejection sampling, and Medusa's lossy rule."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.acceptance import Acceptance, Walk
+from specdec.law import Law
+from specdec.randomness import Key, Randomness, Stream
+from specdec.roles import Acceptor
+from specdec.tree import DraftTree, Draws
+from specdec.verification import Verification
+
+
+class Match(Acceptor):
+    """Draw the target's next token with its position's own noise; descend if a child carries it.
+
+    Exact for every tree, whatever it was grown from, and the same seed gives the same tokens as
+    plain decoding. Source: the sequential rejection of EAGLE-2 and SpecInfer with point masses
+    accepts with the same probability; see docs/architecture.md for the proof.
+    """
+
+    seed_exact = True
+
+    def accept(
+        self, tree: DraftTree, verification: Verification, randomness: Randomness
+    ) -> Acceptance:
+        walk = Walk(tree, verification)
+        for _ in range(tree.depth + 1):
+            law = verification.law(walk.node, walk.walking)
+            key = Key(Stream.TARGET, verification.position(walk.node))
+            token = randomness.categorical(law, key)
+            walk.descend(tree.child_with(walk.node, token), token)
+        return walk.finish()
+
+
+class Rejection(Acceptor):
+    """Speculative sampling on chains and trees: children are tried in order, p shrinks by each.
+
+    Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the point mass at x, the
+    draft law, or the draft law without the tokens drawn before, as the tree's draws say.
+
+    Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
+    (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
+    """
+
+    def accept(
+        self, tree: DraftTree, verification: Verification, randomness: Randomness
+    ) -> Acceptance:
+        walk = Walk(tree, verification)
+        root = verification.root_position()
+        for _ in range(tree.depth + 1):
+            p = verification.law(walk.node, walk.walking).probs
+            q = tree.sampled_from.at(walk.node).to(p.dtype) if tree.sampled_from else None
+            taken = torch.full_like(walk.node, -1)
+            for draw in range(tree.branching):
+                child = _column(tree.children[:, :, draw], walk.node)
+                token = _column(tree.tokens, child.clamp(min=0))
+                law = _point(token, p) if q is None else q
+                ratio = (_at(p, token) / _at(law, token)).clamp(max=1).nan_to_num(nan=0.0)
+                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw))
+                trying = (child >= 0) & (taken < 0)
+                taken = torch.where(trying & heads, child, taken)
+                rejected = (trying & ~heads)[:, None]
+                p = torch.where(rejected, _residual(p, law), p)
+                if q is not None and tree.draws is Draws.WITHOUT_REPLACEMENT:
+                    q = torch.where(trying[:, None], _without(q, token), q)
+            key = Key(Stream.ACCEPT, root, walk.node, tree.branching)
+            walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
+        return walk.finish()
+
+
+class TypicalOptions(BaseModel):
+    """Options of the acceptor ``typical``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float = Field(0.09, gt=0, lt=1, description="a token this likely is always accepted")
+    delta: float = Field(0.3, gt=0, le=1, description="threshold = min(epsilon, delta exp(-H(p)))")
+
+
+class Typical(Acceptor):
+    """Medusa's rule: accept a draft token that is typical of p. **Lossy**: the law is not kept.
+
+    At temperature 0 it is greedy matching.
+
+    Source: Medusa (arXiv 2401.10774), section 2.3.1.
+    """
+
+    lossless = False
+
+    def __init__(self, options: TypicalOptions) -> None:
+        self.epsilon, self.delta = options.epsilon, options.delta
+
+    def accept(
+        self, tree: DraftTree, verification: Verification, randomness: Randomness
+    ) -> Acceptance:
+        walk = Walk(tree, verification)
+        for _ in range(tree.depth + 1):
+            law = verification.law(walk.node, walk.walking)
+            p = law.probs
+            entropy = torch.special.entr(p).sum(dim=-1)
+            threshold = (self.delta * (-entropy).exp()).clamp(max=self.epsilon)
+            taken = torch.full_like(walk.node, -1)
+            for draw in range(tree.branching):
+                child = _column(tree.children[:, :, draw], walk.node)
+                token = _column(tree.tokens, child.clamp(min=0))
+                typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
+                taken = torch.where(typical, child, taken)
+            key = Key(Stream.TARGET, verification.position(walk.node))
+            walk.descend(taken, randomness.categorical(law, key))
+        return walk.finish()
+
+
+def _column(table: Tensor, index: Tensor) -> Tensor:
+    """``table [B, N]`` at ``index [B]``: ``[B]``."""
+    return table.gather(1, index[:, None]).squeeze(1)
+
+
+def _at(law: Tensor, token: Tensor) -> Tensor:
+    """The probability of ``token [B]`` under ``law [B, V]``: ``[B]``."""
+    return law.gather(1, token[:, None]).squeeze(1)
+
+
+def _point(token: Tensor, like: Tensor) -> Tensor:
+    """The point mass at ``token [B]``: ``[B, V]``."""
+    return torch.zeros_like(like).scatter_(1, token[:, None], 1.0)
+
+
+def _residual(p: Tensor, q: Tensor) -> Tensor:
+    """``norm((p - q)+)``; p where nothing is left of it, which has probability 0."""
+    left = (p - q).clamp(min=0)
+    total = left.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, left / total, p)
+
+
+def _without(q: Tensor, token: Tensor) -> Tensor:
+    """``q [B, V]`` without ``token [B]``, normalised."""
+    left = q.scatter(1, token[:, None], 0.0)
+    return left / left.sum(dim=-1, keepdim=True)

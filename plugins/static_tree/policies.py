@@ -1,0 +1,105 @@
+"""Trees whose shape is fixed beforehand: choices given as data, k-ary trees and chains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from specdec.roles import TreePolicy
+from specdec.tree import Growth, Proposal, grow_level, tree_from_choices
+
+# The 25-node tree that the EAGLE-1 code ships ("mc_sim_7b_63"), ranks of the tokens on each path.
+EAGLE1 = (
+    (0,), (1,), (2,), (3,),
+    (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0),
+    (0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1), (0, 2, 0), (0, 2, 1), (1, 0, 0),
+    (0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 0, 2),
+    (0, 0, 0, 0, 0), (0, 0, 0, 0, 1),
+)  # fmt: skip
+
+
+class StaticOptions(BaseModel):
+    """Options of the tree policy ``static_tree``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choices: tuple[tuple[int, ...], ...] = Field(
+        EAGLE1,
+        description="the nodes, each as the ranks of the tokens on its path (Medusa's format); "
+        "EAGLE-1's 25 nodes by default",
+    )
+
+    @field_validator("choices")
+    @classmethod
+    def _well_formed(cls, value: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tree_from_choices(value))
+
+
+class KaryOptions(BaseModel):
+    """Options of the tree policy ``kary_tree``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(2, ge=1, le=16, description="children of every node")
+    depth: int = Field(3, ge=1, le=12, description="levels of draft tokens below the root")
+
+
+class ChainOptions(BaseModel):
+    """Options of the tree policy ``chain``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth: int = Field(4, ge=1, le=64, description="draft tokens, each below the one before")
+
+
+class StaticTree(TreePolicy):
+    """The same tree at every step; only its tokens change.
+
+    Args:
+        choices: nodes as paths of child ranks, closed under parents.
+
+    Source: EAGLE-1 (arXiv 2401.15077), section 3; Medusa (arXiv 2401.10774), section 2.3.
+    """
+
+    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+        paths = tree_from_choices(choices)
+        self.levels = max(map(len, paths))
+        self._plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        width, keep, expanded = self._plan[growth.depth]
+        grow_level(growth, proposal, width, keep=keep)
+        growth.advance(expanded)
+
+
+def _level(paths: list[tuple[int, ...]], depth: int) -> tuple[int, Tensor, Tensor]:
+    """How to grow one level: children a node, which of them exist, which are expanded next."""
+    level = [path for path in paths if len(path) == depth]
+    inner = {path[:-1] for path in paths if len(path) == depth + 1}
+    parents = sorted({path[:-1] for path in level})
+    width = 1 + max(path[-1] for path in level)
+    keep = [parents.index(path[:-1]) * width + path[-1] for path in level]
+    expanded = [index for index, path in enumerate(level) if path in inner]
+    return width, torch.tensor(keep), torch.tensor(expanded, dtype=torch.int64)
+
+
+def static_tree(options: StaticOptions) -> StaticTree:
+    """Choices given as data."""
+    return StaticTree(options.choices)
+
+
+def kary_tree(options: KaryOptions) -> StaticTree:
+    """Every node has k children, down to a depth."""
+    choices: list[tuple[int, ...]] = [()]
+    for start in range(options.depth):
+        above = [path for path in choices if len(path) == start]
+        choices += [(*path, rank) for path in above for rank in range(options.k)]
+    return StaticTree(choices[1:])
+
+
+def chain(options: ChainOptions) -> StaticTree:
+    """The likeliest token, again and again."""
+    return StaticTree([(0,) * depth for depth in range(1, options.depth + 1)])

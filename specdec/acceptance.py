@@ -1,0 +1,64 @@
+"""What an acceptor returns, and the descent from the root that all acceptors share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specdec.tree import DraftTree
+from specdec.verification import Verification
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The accepted path of each row and the token that follows it.
+
+    Attributes:
+        path: ``[B, D]`` int64 node ids below the root, -1 past the end.
+        length: ``[B]`` int64, accepted draft tokens.
+        bonus: ``[B]`` int64, the bonus token: drawn from the target at the end of the path.
+        drafted: ``[B]`` bool, whether the node at the end of the path had a draft token below it
+            that was turned down.
+    """
+
+    path: Tensor
+    length: Tensor
+    bonus: Tensor
+    drafted: Tensor
+
+
+class Walk:
+    """One descent from the root, for every row at once and without host reads.
+
+    Attributes:
+        node: ``[B]`` int64, where each row stands.
+        walking: ``[B]`` bool, rows that have not settled on their bonus token yet.
+    """
+
+    def __init__(self, tree: DraftTree, verification: Verification) -> None:
+        self.tree, self.verification = tree, verification
+        self.node = torch.zeros_like(tree.tokens[:, 0])
+        self.walking = verification.active
+        self._bonus = torch.zeros_like(self.node)
+        self._path: list[Tensor] = []
+
+    def descend(self, child: Tensor, otherwise: Tensor) -> None:
+        """Accept ``child [B]``, or where it is -1 end the row with the bonus token ``otherwise [B]``.
+
+        A row whose accepted token is an eos ends there and asks for no further law, as plain
+        decoding would not.
+        """
+        accepts = self.walking & (child >= 0)
+        self._bonus = torch.where(self.walking & ~accepts, otherwise, self._bonus)
+        self._path.append(torch.where(accepts, child, -1))
+        self.node = torch.where(accepts, child, self.node)
+        token = self.tree.tokens.gather(1, self.node[:, None]).squeeze(1)
+        self.walking = accepts & ~self.verification.stopping.ends(token)
+
+    def finish(self) -> Acceptance:
+        """The acceptance, once every level has been walked."""
+        path = torch.stack(self._path, dim=1)[:, : self.tree.depth]
+        length = (path >= 0).sum(dim=1)
+        return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))

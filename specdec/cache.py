@@ -1,0 +1,217 @@
+"""A preallocated key-value cache with one length per row: rolling back is not advancing.
+
+The layers implement transformers' cache layer interface, so any modelling file writes into it
+unchanged. Keys and values of all layers of one shape live in one tensor, so that committing a
+step is a handful of operators, not a handful per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+BUCKET = 64
+
+
+def bucketed(slots: int) -> int:
+    """``slots`` rounded up, so that attention sees few different shapes."""
+    return -(-slots // BUCKET) * BUCKET
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What one layer stores for one token.
+
+    Attributes:
+        heads: key-value heads.
+        key_dim, value_dim: channels of a key and of a value.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+def probe_layout(cache: DynamicCache) -> tuple[LayerShape, ...]:
+    """The layout of a model, read from a cache that one forward has filled."""
+    return tuple(
+        LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
+        for layer in cache.layers
+    )
+
+
+@dataclass
+class _Group:
+    """The layers of one shape: ``keys`` is ``[layers, rows, capacity, heads, key_dim]``."""
+
+    keys: Tensor
+    values: Tensor
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        return self.keys.flatten(1, 2), self.values.flatten(1, 2)
+
+
+class _Layer(CacheLayerMixin):
+    """One layer's window on its group."""
+
+    is_sliding = False
+
+    def __init__(self, owner: KVCache, group: _Group, index: int) -> None:
+        super().__init__()
+        self.owner, self.group, self.index = owner, group, index
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the memory was laid out before the first forward."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write into the reserved slots; return what may be attended to.
+
+        Args:
+            key_states: ``[B, heads, n, key_dim]``; ``value_states`` likewise.
+
+        Returns:
+            ``[B, heads, view, dim]`` each.
+        """
+        return (
+            self._write(self.group.keys[self.index], key_states),
+            self._write(self.group.values[self.index], value_states),
+        )
+
+    def _write(self, store: Tensor, states: Tensor) -> Tensor:
+        rows = states.transpose(1, 2).flatten(0, 1)
+        store.flatten(0, 1).index_copy_(0, self.owner.write_slots, rows)
+        return store[:, : self.owner.view].transpose(1, 2)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Slots in view, and the first of them."""
+        return self.owner.view, 0
+
+    def get_seq_length(self) -> int:
+        """0: positions are always given, never inferred from the cache."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Slots a row."""
+        return self.owner.capacity
+
+
+class KVCache(Cache):  # type: ignore[misc]
+    """Keys and values of every committed token but the last, one length per row.
+
+    Slot i of a row holds the token at position i. Whatever lies past a row's length is scratch:
+    drafts are written there, ``keep`` moves those that were accepted into place.
+
+    Args:
+        layout: the shape of each layer.
+        rows: batch size B.
+        capacity: slots a row.
+    """
+
+    def __init__(
+        self,
+        layout: Sequence[LayerShape],
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.capacity = bucketed(capacity)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.longest = 0
+        self.view = 0
+        self.write_slots = self.lengths
+        self._starts = torch.arange(rows, device=device)[:, None] * self.capacity
+        self._groups: dict[LayerShape, _Group] = {}
+        for shape in dict.fromkeys(layout):
+            size = (layout.count(shape), rows, self.capacity, shape.heads)
+            self._groups[shape] = _Group(
+                keys=torch.zeros(*size, shape.key_dim, dtype=dtype, device=device),
+                values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=device),
+            )
+        indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
+        layers = [
+            _Layer(self, self._groups[s], i) for s, i in zip(layout, indices, strict=True)
+        ]
+        super().__init__(layers=layers)
+
+    def reserve(self, n: int, after: int = 0) -> None:
+        """The next forward writes n tokens a row, ``after`` slots past the row's length."""
+        if n == 0:
+            raise ValueError("a forward needs at least one token")
+        self.grow(self.longest + after + n)
+        self.write_slots = self._slots(
+            torch.arange(after, after + n, device=self.lengths.device)
+        )
+        self.view = min(bucketed(self.longest + after + n), self.capacity)
+
+    def reserve_prefix(self, n: int) -> None:
+        """The next forward writes the first n slots and attends to nothing else."""
+        fresh = torch.arange(n, device=self.lengths.device)
+        self.write_slots = (self._starts + fresh).flatten()
+        self.view = n
+
+    def visible(self, among: Tensor) -> Tensor:
+        """Which slots the reserved tokens may attend to.
+
+        Args:
+            among: ``[B, n, F]`` bool, visibility among the F slots after each row's length.
+
+        Returns:
+            ``[B, n, view]`` bool: the row's committed slots, and of the F only those marked.
+        """
+        relative = torch.arange(self.view, device=among.device) - self.lengths[:, None]
+        n, scratch = among.shape[1], among.shape[2]
+        column = relative.clamp(0, scratch - 1)[:, None, :].expand(-1, n, -1)
+        inside = ((relative >= 0) & (relative < scratch))[:, None, :]
+        return (relative < 0)[:, None, :] | (inside & among.gather(2, column))
+
+    def keep(self, scratch: Tensor, counts: Tensor, longest: int) -> None:
+        """Commit scratch slots: move them behind the row's length and advance it.
+
+        Args:
+            scratch: ``[B, m]`` int64, the slots past the row's length to keep, in order.
+            counts: ``[B]`` int64, how many of them each row keeps; the rest are ignored.
+            longest: the longest row's length afterwards, known to the host.
+        """
+        order = torch.arange(scratch.shape[1], device=scratch.device)
+        source, target = self._slots(scratch), self._slots(order)
+        for group in self._groups.values():
+            for store in group.flat():
+                store.index_copy_(1, target, store.index_select(1, source))
+        self.advance(counts, longest)
+
+    def _slots(self, scratch: Tensor) -> Tensor:
+        """Flat indices of the given slots past each row's length, never another row's."""
+        slots = (self.lengths[:, None] + scratch).clamp(max=self.capacity - 1)
+        return (self._starts + slots).flatten()
+
+    def advance(self, counts: Tensor, longest: int) -> None:
+        """Commit the next ``counts [B]`` slots as they lie."""
+        self.lengths = self.lengths + counts
+        self.longest = longest
+
+    def truncate(self, lengths: Tensor, longest: int) -> None:
+        """Forget everything past ``lengths [B]``."""
+        self.lengths = lengths
+        self.longest = longest
+
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` slots a row, keeping what is stored."""
+        if capacity <= self.capacity:
+            return
+        old, self.capacity = self.capacity, bucketed(max(capacity, 2 * self.capacity))
+        self._starts = self._starts // old * self.capacity
+        for group in self._groups.values():
+            for name in ("keys", "values"):
+                store = getattr(group, name)
+                wider = store.new_zeros(*store.shape[:2], self.capacity, *store.shape[3:])
+                wider[:, :, :old] = store
+                setattr(group, name, wider)

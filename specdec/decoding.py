@@ -1,0 +1,96 @@
+"""The decoding loop: any strategy, any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from specdec.metrics import Clock
+from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
+from specdec.state import State, Step
+from specdec.target import HFTarget, Hidden
+from specdec.tree import DraftTree, Growth
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a strategy, made. ``drafter`` None is plain decoding; ``policy`` None means that
+    the drafter gives whole trees."""
+
+    drafter: Drafter | None
+    policy: TreePolicy | None
+    verifier: Verifier
+    acceptor: Acceptor
+
+
+@torch.inference_mode()
+def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterator[Step]:
+    """Decode every row of ``state`` to its end, one step at a time.
+
+    Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
+    """
+    drafter, policy, verifier, acceptor = (
+        parts.drafter, parts.policy, parts.verifier, parts.acceptor,
+    )  # fmt: skip
+    with clock("prefill"):
+        features = prefill(target, state)
+    with clock("draft"):
+        if drafter:
+            drafter.begin(state, features)
+    del features
+    while not state.finished:
+        with clock("draft"):
+            tree = draft(drafter, policy, state, clock)
+        with clock("verify"):
+            verification = verifier.verify(target, state, tree)
+        with clock("accept"):
+            acceptance = acceptor.accept(tree, verification, state.randomness)
+        with clock("commit"):
+            step = state.commit(tree, verification, acceptance)
+        if drafter and not state.finished:
+            with clock("draft"):
+                drafter.commit(step)
+        yield step
+
+
+def draft(
+    drafter: Drafter | None, policy: TreePolicy | None, state: State, clock: Clock
+) -> DraftTree:
+    """The expansion phase, then the reranking phase."""
+    levels = min(policy.levels, state.room) if policy else state.room
+    if drafter is None or levels == 0:
+        return DraftTree.root(state.root())
+    if policy is None:
+        tree = drafter.tree(state)
+    else:
+        growth = Growth(state)
+        for _ in range(levels):
+            proposal = drafter.propose(growth.frontier)
+            policy.expand(growth, proposal)
+            clock.draft_forwards += 1
+        tree = policy.rerank(growth)
+    return tree.limited(state.levels_left()) if tree.depth > state.tightest_room else tree
+
+
+def prefill(target: HFTarget, state: State) -> Features:
+    """Read every prompt token that the cache does not hold yet, except the root."""
+    counts = [n - 1 - start for n, start in zip(state.host_lengths, state.cached, strict=True)]
+    longest = max(counts)
+    if state.cache is None or longest == 0:
+        empty = torch.zeros(state.rows, 0, target.hidden_size, dtype=target.dtype)
+        nothing = empty.to(target.device)
+        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached, [0] * len(counts))
+    if any(state.cached):
+        steps = torch.arange(longest, device=state.tokens.device)
+        positions = state.cache.lengths[:, None] + steps
+        tokens = state.tokens.gather(1, positions.clamp(max=state.tokens.shape[1] - 1))
+        causal = (steps <= steps[:, None]).expand(state.rows, -1, -1)
+        hidden = target.forward(
+            tokens, positions.clamp(max=target.context_limit - 1), causal, state.cache
+        )
+    else:
+        hidden = target.prefill(state.tokens[:, :longest], state.cache)
+    state.cache.advance(state.lengths - 1 - state.cache.lengths, state.longest - 1)
+    return Features(hidden, state.cached, counts)

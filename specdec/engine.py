@@ -1,0 +1,325 @@
+"""The engine: a target model, a strategy made of parts, and ``generate``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from specdec.checkpoints import load_model, load_tokenizer, resolve_checkpoint
+from specdec.decoding import Parts
+from specdec.errors import OptionError, UnknownNameError
+from specdec.models import EMBEDDED
+from specdec.plugins import ModelAlias, Strategy
+from specdec.randomness import KeyedRandomness, Randomness
+from specdec.registry import ROLES, Registry, Role
+from specdec.results import GenerationResult
+from specdec.roles import Drafter
+from specdec.session import Session, TextStream
+from specdec.target import HFTarget
+from specdec.treecheck import check_tree_verification
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class Engine:
+    """Speculative decoding of one target model with one strategy.
+
+    Example:
+        >>> engine = Engine(strategy="eagle2")            # the embedded model
+        >>> result = engine.generate("Once upon a time", max_new_tokens=64)
+        >>> result.text, result.stats.tau
+
+    Args:
+        model: an alias (see ``specdec plugins``), a folder, a hub id or a loaded transformers
+            model; the embedded default if left out.
+        strategy: name of a strategy (see ``specdec strategies``).
+        drafter: name of another drafter, or the folder or hub id of the drafter's checkpoint.
+        policy, verifier, acceptor: names of other parts than the strategy's.
+        options: options of the parts by role, e.g. ``{"policy": {"budget": 16}}``.
+        tokenizer: for a loaded model; otherwise read from the model's folder.
+        dtype: of the weights, a torch dtype or its name; by default what the alias says, else the
+            checkpoint's own.
+        device: where the model goes; by default the GPU if there is one.
+        plugins: plugin modules or objects to register besides the installed ones.
+
+    Raises:
+        UnknownNameError: a strategy, part, option or model name that does not exist.
+        OptionError: a value that is not allowed.
+        CheckpointError: a checkpoint that is missing, corrupt, unsafe or does not fit.
+        UnsupportedModelError: a model that cannot be verified as a tree.
+        PluginError: plugins that contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel | None = None,
+        *,
+        strategy: str = "eagle2",
+        drafter: str | Path | None = None,
+        policy: str | None = None,
+        verifier: str | None = None,
+        acceptor: str | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        plugins: Iterable[object] = (),
+    ) -> None:
+        self.registry = Registry.load(plugins)
+        swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
+        self.registry.strategy(strategy)  # a wrong name is told before anything is loaded
+        self._alias, self.model_name, loaded = _load(self.registry, model, dtype, device)
+        self.tokenizer = tokenizer or _tokenizer_of(self._alias, model)
+        target = HFTarget(loaded)
+        wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
+        self._base = wrapped if wrapped is not None else target
+        self._verified = False
+        self._choose(strategy, drafter, swaps, options or {})
+
+    def with_strategy(
+        self,
+        strategy: str,
+        *,
+        drafter: str | Path | None = None,
+        policy: str | None = None,
+        verifier: str | None = None,
+        acceptor: str | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Engine:
+        """Another engine on the same loaded model; arguments as for the class."""
+        other = copy.copy(self)
+        swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
+        other._choose(strategy, drafter, swaps, options or {})
+        return other
+
+    def generate(
+        self,
+        prompt: str | Sequence[Any] | Mapping[str, Any] | Tensor,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | Sequence[int] | None = None,
+        logits_processor: Any = None,
+        **fields: Any,
+    ) -> GenerationResult | list[GenerationResult]:
+        """Decode one prompt or a batch.
+
+        Args:
+            prompt: a string, chat messages, token ids, a list of these, a tensor ``[T]`` or
+                ``[B, T]``, or a tokenizer's output. Strings are continued as they stand; chat
+                messages go through the model's chat template.
+            max_new_tokens: 256 unless the model's generation config says otherwise.
+            temperature: 0 is greedy; a positive value samples.
+            top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'
+                GenerationConfig, with its names and meaning. A field that cannot be honoured is
+                refused, never ignored.
+            stop: strings at which to stop; the text ends before them.
+            seed: an int, or one per prompt. The same seed gives the same tokens under every
+                strategy whose acceptor is ``match``.
+            logits_processor: transformers processors, called with each row's exact prefix.
+
+        Returns:
+            A result, or a list of them for a batch.
+
+        Raises:
+            PromptError: a prompt that cannot be decoded.
+            OptionError: a value that is not allowed.
+            UnknownNameError: an argument that does not exist.
+        """
+        return self.session().generate(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop,
+            seed=seed,
+            logits_processor=logits_processor,
+            **fields,
+        )
+
+    def stream(self, prompt: Any, **settings: Any) -> TextStream:
+        """Decode one prompt and yield its text as it is committed; arguments as for ``generate``.
+
+        Returns:
+            An iterator over pieces of text whose ``result`` has the rest when it is done.
+        """
+        return self.session().stream(prompt, **settings)
+
+    def session(self) -> Session:
+        """Generations that share a prefix without reading it again, as the turns of a chat do."""
+        return Session(self)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The model's own defaults."""
+        return self.target.model.generation_config or GenerationConfig()
+
+    def make_randomness(self, seeds: Tensor) -> Randomness:
+        """The generator that a generation draws from: ``seeds [B]`` int64."""
+        return KeyedRandomness(seeds)
+
+    def observers(self) -> list[Callable[..., Any]]:
+        """What is called with every committed step."""
+        hook = self.registry.manager.hook.specdec_step
+        return [hook] if hook.get_hookimpls() else []
+
+    def _choose(
+        self,
+        strategy: str,
+        drafter: str | Path | None,
+        swaps: Mapping[str, str | None],
+        options: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Make the parts."""
+        registry = self.registry
+        for role in options:
+            if role not in ROLES:
+                raise UnknownNameError("role", role, ROLES, "options are given by role")
+        chosen = registry.strategy(strategy)
+        names: dict[str, str | None] = {
+            "drafter": chosen.drafter,
+            **{r: swaps.get(r) or getattr(chosen, r) for r in ("policy", "verifier", "acceptor")},
+        }
+        given = self._options(chosen, options)
+        if drafter is not None:
+            names["drafter"] = _drafter_name(registry, chosen, drafter, given)
+        made: dict[str, Any] = {}
+        self.target = copy.copy(self._base)
+        checkpoint = self._alias.drafters.get(names["drafter"] or "") if self._alias else None
+        if checkpoint:
+            given["drafter"] = {"checkpoint": checkpoint, **given["drafter"]}
+        for role in ROLES:
+            name = names[role]
+            if name is None:
+                if given[role]:
+                    raise OptionError(
+                        f"the strategy {strategy!r} has no {role}, so it takes no {role} options"
+                    )
+                continue
+            component = registry.component(role, name)
+            parsed = registry.options(role, component, given[role])
+            with torch.inference_mode():
+                arguments = (parsed, self.target) if role == "drafter" else (parsed,)
+                made[role] = component.factory(*arguments)
+        self.strategy = chosen
+        self.part_names = names
+        self.options = given
+        self.parts = Parts(
+            made.get("drafter"), made.get("policy"), made["verifier"], made["acceptor"]
+        )
+        self.target.taps = self._taps(self.parts.drafter)
+        if self.parts.verifier.uses_cache and not self._verified:
+            check_tree_verification(self.target)
+            self._verified = True
+
+    def _options(
+        self, strategy: Strategy, given: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Options by role: the strategy's, then the alias's, then the user's."""
+        fitting = self._alias.options.get(strategy.name, {}) if self._alias else {}
+        layers = (strategy.options, fitting, given)
+        return {
+            role: {k: v for layer in layers for k, v in layer.get(role, {}).items()}
+            for role in ROLES
+        }
+
+    def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
+        taps = drafter.needs.taps if drafter else ()
+        if any(not 0 <= tap <= self.target.layers for tap in taps):
+            raise OptionError(
+                f"the drafter reads hidden states of layers {list(taps)}, the target model has "
+                f"layers 0 to {self.target.layers}"
+            )
+        return tuple(taps)
+
+
+def _drafter_name(
+    registry: Registry,
+    strategy: Strategy,
+    drafter: str | Path,
+    given: dict[str, dict[str, Any]],
+) -> str:
+    """The drafter that was meant; a checkpoint goes into its options."""
+    known = registry.components["drafter"]
+    if str(drafter) in known:
+        return str(drafter)
+    looks_like_a_checkpoint = "/" in str(drafter) or Path(drafter).expanduser().exists()
+    if not looks_like_a_checkpoint:
+        raise UnknownNameError(
+            "drafter", str(drafter), known, "A folder or hub id of a checkpoint does as well"
+        )
+    if strategy.drafter is None:
+        raise OptionError(
+            f"the strategy {strategy.name!r} drafts nothing, so it takes no drafter"
+        )
+    given["drafter"]["checkpoint"] = str(drafter)
+    return strategy.drafter
+
+
+def _load(
+    registry: Registry,
+    model: str | Path | PreTrainedModel | None,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+) -> tuple[ModelAlias | None, str, PreTrainedModel]:
+    """The alias (if any), a name to report, and the loaded model."""
+    if isinstance(dtype, str) and dtype != "auto":
+        if dtype not in _DTYPES:
+            raise UnknownNameError("dtype", dtype, _DTYPES)
+        dtype = _DTYPES[dtype]
+    if isinstance(model, PreTrainedModel):
+        if dtype is not None and dtype != "auto":
+            model = model.to(dtype)
+        if device is not None:
+            model = model.to(_device(device))
+        return None, model.config.name_or_path or type(model).__name__, model
+    if model is not None and not isinstance(model, (str, Path)):
+        raise OptionError(
+            f"model must be a name, a folder, a hub id or a transformers model, not "
+            f"{type(model).__name__}"
+        )
+    name = EMBEDDED.name if model is None else str(model)
+    alias = registry.models.get(name)
+    if alias is None and "/" not in name and not Path(name).exists():
+        raise UnknownNameError("model", name, registry.models, "A folder or hub id does as well")
+    if dtype is None:
+        dtype = "auto" if alias is None else _DTYPES.get(alias.dtype, "auto")
+    loaded = load_model(alias.model if alias else name, dtype=dtype, device=_device(device))
+    return alias, name, loaded
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device={device!r} is not available here: {error}") from error
+    return chosen
+
+
+def _tokenizer_of(
+    alias: ModelAlias | None, model: str | Path | PreTrainedModel | None
+) -> PreTrainedTokenizerBase | None:
+    if isinstance(model, PreTrainedModel):
+        return None
+    source = alias.model if alias else str(model)
+    return load_tokenizer(resolve_checkpoint(source, what="model"))

@@ -1,0 +1,50 @@
+"""Errors that a user can act on: what was given, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SpecdecError(Exception):
+    """Base of every error that specdec raises for a user's or a plugin's mistake."""
+
+
+class UnknownNameError(SpecdecError, LookupError):
+    """A name (strategy, part, option, model, argument) that nothing registered.
+
+    Args:
+        kind: what the name should have named, e.g. ``"strategy"``.
+        given: the name that was given.
+        known: the names that exist.
+        hint: what else would have been accepted.
+    """
+
+    def __init__(self, kind: str, given: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.given, self.known = kind, given, sorted(known)
+        nearest = difflib.get_close_matches(given, self.known, n=1, cutoff=0.5)
+        message = f"unknown {kind} {given!r}"
+        if nearest:
+            message += f": did you mean {nearest[0]!r}?"
+        message += f" (known: {', '.join(self.known) or 'none'})"
+        super().__init__(message + (f". {hint}" if hint else ""))
+
+
+class OptionError(SpecdecError, ValueError):
+    """An option or argument whose value is not allowed."""
+
+
+class PromptError(SpecdecError, ValueError):
+    """A prompt that cannot be decoded: empty, too long, or with token ids outside the vocabulary."""
+
+
+class CheckpointError(SpecdecError):
+    """A checkpoint that is missing, corrupt, unsafe, or does not fit the target model."""
+
+
+class UnsupportedModelError(SpecdecError):
+    """A target model whose attention cannot be verified as a tree."""
+
+
+class PluginError(SpecdecError):
+    """A plugin that broke the contract of its role, or two plugins that claim one name."""

@@ -1,0 +1,43 @@
+"""A categorical law over the vocabulary, one per row, with point masses kept as tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Law:
+    """One categorical law per row.
+
+    Attributes:
+        weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point mass
+            that never had any.
+        point: ``[B]`` int64, the only token of the support where the law is a point mass
+            (temperature 0); None otherwise.
+        size: the vocabulary size V.
+    """
+
+    weights: Tensor | None
+    point: Tensor | None
+    size: int
+
+    @classmethod
+    def of(cls, weights: Tensor) -> Law:
+        """The law proportional to ``exp(weights)``, ``[B, V]``."""
+        return cls(weights=weights, point=None, size=weights.shape[-1])
+
+    @classmethod
+    def at(cls, point: Tensor, size: int) -> Law:
+        """The point mass at ``point``, ``[B]`` int64."""
+        return cls(weights=None, point=point, size=size)
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities ``[B, V]``: the dtype of the weights, float32 for a point mass."""
+        if self.weights is None:
+            assert self.point is not None
+            return torch.nn.functional.one_hot(self.point, self.size).float()
+        return torch.softmax(self.weights, dim=-1)

@@ -1,0 +1,81 @@
+"""Attention masks in the form that each architecture takes: one tensor, a window, or one per type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from specdec.errors import UnsupportedModelError
+
+Mask = Tensor | dict[str, Tensor]
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class MaskForm:
+    """How a model wants to be told what each token may attend to.
+
+    Attributes:
+        windows: for each layer type the size of its window, None for no window. One entry named
+            ``""`` where the model takes a single tensor.
+        additive: whether the attention adds the mask (``eager``) or takes booleans (``sdpa``).
+    """
+
+    windows: Mapping[str, int | None]
+    additive: bool
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> MaskForm:
+        """Read off a model's config.
+
+        Raises:
+            UnsupportedModelError: layer types that no mask describes.
+        """
+        additive = config._attn_implementation == "eager"
+        window = getattr(config, "sliding_window", None)
+        types = set(getattr(config, "layer_types", None) or [])
+        if unknown := types - {_FULL, _SLIDING}:
+            raise UnsupportedModelError(
+                f"{config.model_type} has layers of type {', '.join(sorted(unknown))}, which cannot "
+                "be verified as a tree: specdec supports attention that is a function of a mask and "
+                "of position ids (full or sliding window)"
+            )
+        if types:
+            return cls({t: window if t == _SLIDING else None for t in sorted(types)}, additive)
+        return cls({"": window}, additive)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether any layer has a window."""
+        return any(window is not None for window in self.windows.values())
+
+    def build(
+        self, visible: Tensor, positions: Tensor, slot_positions: Tensor, dtype: torch.dtype
+    ) -> Mask:
+        """The mask of one forward.
+
+        Args:
+            visible: ``[B, n, S]`` bool.
+            positions: ``[B, n]`` int64, of the queries.
+            slot_positions: ``[B, S]`` int64, of the keys. A window compares positions, not slots:
+                siblings of a tree share one.
+            dtype: of an additive mask.
+        """
+        masks = {}
+        for name, window in self.windows.items():
+            seen = visible
+            if window is not None:
+                distance = positions[:, :, None] - slot_positions[:, None, :]
+                seen = visible & (distance < window)
+            masks[name] = self._finish(seen[:, None], dtype)
+        return masks[""] if "" in masks else masks
+
+    def _finish(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
+        if not self.additive:
+            return seen
+        bias = torch.zeros_like(seen, dtype=dtype)
+        return bias.masked_fill_(~seen, torch.finfo(dtype).min)

@@ -1,0 +1,83 @@
+"""What plugins register: components, strategies and model aliases, through pluggy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+PROJECT = "specdec"
+API_VERSION = 1
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class NoOptions(BaseModel):
+    """Options of a component that has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A drafter, tree policy, verifier or acceptor that a plugin offers.
+
+    Attributes:
+        name: what users write.
+        factory: makes the part. A drafter's factory is called with ``(options, target)``, the
+            others' with ``(options)``.
+        options: a frozen pydantic model with ``extra="forbid"``, each field described.
+        description: one line.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    options: type[BaseModel] = NoOptions
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Four parts chosen by name.
+
+    Attributes:
+        name: what users write.
+        drafter: None for plain decoding.
+        policy: None for a drafter that gives whole trees.
+        options: options of the parts that differ from the parts' own defaults, by role
+            (``"drafter"``, ``"policy"``, ``"verifier"``, ``"acceptor"``).
+        description: one line.
+    """
+
+    name: str
+    drafter: str | None = None
+    policy: str | None = None
+    verifier: str = "tree"
+    acceptor: str = "match"
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ModelAlias:
+    """A short name for a target model and what goes with it.
+
+    Attributes:
+        name: what users write.
+        model: folder or hub id of the target model.
+        drafters: for each drafter the checkpoint that fits the model.
+        options: for each strategy the options that suit the model, by role.
+        dtype: the dtype to load in unless the user says otherwise.
+        description: one line.
+    """
+
+    name: str
+    model: str
+    drafters: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    dtype: str = "auto"
+    description: str = ""

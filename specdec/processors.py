@@ -1,0 +1,157 @@
+"""Logits processors on ragged batches: each is called with the row's exact, unpadded prefix."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers.generation import logits_process as hf
+
+from specdec.law import Law
+
+# Processors that read no token of the prefix: one batched call serves every row.
+PREFIX_FREE = (
+    hf.TemperatureLogitsWarper,
+    hf.TopHLogitsWarper,
+    hf.TopKLogitsWarper,
+    hf.TopPLogitsWarper,
+    hf.MinPLogitsWarper,
+    hf.TypicalLogitsWarper,
+    hf.EpsilonLogitsWarper,
+    hf.EtaLogitsWarper,
+    hf.LogitNormalization,
+    hf.InfNanRemoveLogitsProcessor,
+    hf.SuppressTokensLogitsProcessor,
+)
+# Processors that read the prefix as a set: padding a row with a token of its own changes nothing.
+SET_BASED = (hf.RepetitionPenaltyLogitsProcessor,)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The tokens before a position, for every row.
+
+    Attributes:
+        tokens: ``[B, S]`` int64; past a row's length its first token is repeated.
+        lengths: ``[B]`` int64.
+        active: ``[B]`` bool, rows whose law is asked for.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    active: Tensor
+
+
+class Stage:
+    """One logits processor, and how it is called on a batch."""
+
+    reads_prefix = True
+
+    def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
+        """Processed scores ``[B, V]``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def of(processor: hf.LogitsProcessor) -> Stage:
+        """The cheapest exact way to call ``processor``."""
+        if type(processor) in PREFIX_FREE:
+            return PrefixFree(processor)
+        if type(processor) in SET_BASED and processor.prompt_ignore_length is None:
+            return SetBased(processor)
+        return PerRow(processor)
+
+
+@dataclass(frozen=True)
+class PrefixFree(Stage):
+    """One call for the whole batch, without tokens."""
+
+    processor: hf.LogitsProcessor
+    reads_prefix = False
+
+    def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
+        return self.processor(None, scores)
+
+
+@dataclass(frozen=True)
+class SetBased(Stage):
+    """One call for the whole batch, rows padded with a token of their own."""
+
+    processor: hf.LogitsProcessor
+
+    def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
+        assert prefix is not None
+        return self.processor(prefix.tokens, scores)
+
+
+@dataclass(frozen=True)
+class PerRow(Stage):
+    """One call per active row with its exact prefix; a list holds one processor per row."""
+
+    processor: hf.LogitsProcessor | Sequence[hf.LogitsProcessor]
+
+    def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
+        assert prefix is not None
+        rows = []
+        for row, (length, active) in enumerate(
+            zip(prefix.lengths.tolist(), prefix.active.tolist(), strict=True)
+        ):
+            one = self.processor[row] if isinstance(self.processor, Sequence) else self.processor
+            own = scores[row : row + 1]
+            rows.append(one(prefix.tokens[row : row + 1, :length], own) if active else own)
+        return torch.cat(rows)
+
+
+@dataclass
+class Processors:
+    """Everything between the target's logits and the law that tokens are drawn from.
+
+    Attributes:
+        penalties: what applies at any temperature, in transformers' order.
+        warps: temperature, top-k, top-p and the like; empty when greedy.
+        greedy: whether the law is the point mass at the best token.
+        row_seconds: time spent in processors that had to run row by row.
+    """
+
+    penalties: Sequence[Stage]
+    warps: Sequence[Stage]
+    greedy: bool
+    row_seconds: float = field(default=0.0)
+
+    def law(self, logits: Tensor, prefix: Callable[[], Prefix]) -> Law:
+        """The law of the next token.
+
+        Args:
+            logits: ``[B, V]``; float32 at least is used from here on.
+            prefix: gives the rows' prefixes; called only if a processor reads them.
+        """
+        scores = logits if logits.dtype == torch.float64 else logits.float()
+        if self.penalties or self.warps:
+            scores = self._run([*self.penalties, *self.warps], scores, prefix)
+        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+
+    def draft_law(self, logits: Tensor) -> Law:
+        """The draft law under the same warps: ``logits [B, n, V]``, law ``[B, n, V]``.
+
+        Penalties and processors that read the prefix are left to verification: they change what
+        is accepted, not what may be drafted.
+        """
+        if self.greedy:
+            return Law.at(logits.argmax(-1), logits.shape[-1])
+        flat = logits.flatten(0, 1) if logits.dtype == torch.float64 else logits.flatten(0, 1).float()
+        free = [stage for stage in self.warps if not stage.reads_prefix]
+        return Law.of(self._run(free, flat, None).view_as(logits))
+
+    def _run(
+        self, stages: Sequence[Stage], scores: Tensor, prefix: Callable[[], Prefix] | None
+    ) -> Tensor:
+        scores = scores.clone()
+        known = prefix() if prefix and any(stage.reads_prefix for stage in stages) else None
+        for stage in stages:
+            started = time.perf_counter()
+            scores = stage(known, scores)
+            if isinstance(stage, PerRow):
+                self.row_seconds += time.perf_counter() - started
+        return scores

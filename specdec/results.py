@@ -1,0 +1,33 @@
+"""What a generation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specdec.metrics import Stats
+from specdec.stopping import FinishReason
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """One row's output.
+
+    Attributes:
+        text: of the new tokens, special tokens left out, cut before a stop string; None without a
+            tokenizer.
+        token_ids: the new tokens, eos and stop strings included.
+        finish_reason: ``"eos"``, ``"stop"``, ``"length"``; None if it was left unfinished.
+        stats: tau and the rest, of this row.
+        prompt_tokens: tokens of the prompt.
+        strategy: the strategy's name.
+    """
+
+    text: str | None
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stats: Stats
+    prompt_tokens: int
+    strategy: str
+
+    def __str__(self) -> str:
+        return self.text if self.text is not None else str(self.token_ids)

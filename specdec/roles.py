@@ -1,0 +1,132 @@
+"""The four roles that a strategy is made of. Hooks choose the parts; plain calls run them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from specdec.acceptance import Acceptance
+from specdec.randomness import Randomness
+from specdec.target import HFTarget, Hidden
+from specdec.tree import DraftTree, Draws, Frontier, Growth, Proposal
+from specdec.verification import Verification
+
+if TYPE_CHECKING:
+    from specdec.state import State, Step
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a drafter wants from the target's forwards, declared and checked at set-up.
+
+    Attributes:
+        hidden: whether it reads hidden states at all.
+        taps: layers whose hidden states it reads besides the last (0 is the embedding).
+    """
+
+    hidden: bool = False
+    taps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Features:
+    """The target's hidden states of the tokens that a prefill read.
+
+    Attributes:
+        hidden: ``[B, n, H]``; row b's entry i belongs to the token at position ``starts[b] + i``.
+        starts: for each row the position of its first entry; 0 unless a cached prefix was kept.
+        counts: for each row how many entries are real.
+    """
+
+    hidden: Hidden
+    starts: Sequence[int]
+    counts: Sequence[int]
+
+
+class Drafter(ABC):
+    """The draft law q at a set of nodes.
+
+    A generation works on a shallow copy of the drafter: attributes set in :meth:`begin` belong to
+    that generation alone, what the factory set (weights, options) is shared.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+
+    def begin(self, state: State, features: Features) -> None:
+        """The prompts have been read. Called once, before the first step.
+
+        When ``features.starts`` is not 0, this drafter has served the row before: what it keeps of
+        tokens before the start still holds, the rest is to be forgotten.
+        """
+
+    @abstractmethod
+    def propose(self, frontier: Frontier) -> Proposal:
+        """The draft law at every frontier node. Frontiers come level by level, the root first."""
+
+    def commit(self, step: Step) -> None:
+        """A step has been committed: take its tokens and features, forget the drafts."""
+
+    def known(self) -> Tensor | None:
+        """For each row how many leading tokens it has taken in for good, ``[B]`` int64.
+
+        A later turn that shares them starts reading there. None: it keeps nothing by token.
+        """
+        return None
+
+    def tree(self, state: State) -> DraftTree:
+        """A whole draft tree at once, for drafters that need no policy (n-gram, lookup)."""
+        raise NotImplementedError(f"{type(self).__name__} drafts node by node and needs a policy")
+
+
+class TreePolicy(ABC):
+    """Which nodes exist, which are expanded next and which are worth verifying.
+
+    Attributes:
+        levels: the most levels it grows.
+    """
+
+    levels: int
+
+    @abstractmethod
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        """Add one level below the frontier and choose the next frontier (expansion phase)."""
+
+    def rerank(self, growth: Growth) -> DraftTree:
+        """The tree to verify (reranking phase); everything that was grown unless overridden."""
+        return growth.tree()
+
+
+class Verifier(ABC):
+    """The target's law p at every node of a tree."""
+
+    uses_cache: ClassVar[bool] = True
+
+    @abstractmethod
+    def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
+        """Run the target over the tree."""
+
+
+class Acceptor(ABC):
+    """Walks the tree, keeps a path and adds one bonus token.
+
+    Attributes:
+        lossless: whether the output keeps the target's law.
+        supports: the kinds of draws it is exact for.
+        seed_exact: whether it draws as plain decoding would, so that the same seed gives the same
+            tokens.
+    """
+
+    lossless: ClassVar[bool] = True
+    supports: ClassVar[frozenset[Draws]] = frozenset(Draws)
+    seed_exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def accept(
+        self, tree: DraftTree, verification: Verification, randomness: Randomness
+    ) -> Acceptance:
+        """The accepted path of every row."""
+

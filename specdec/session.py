@@ -1,0 +1,261 @@
+"""Running generations, one after the other, on one cache."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from specdec.decoding import decode
+from specdec.errors import PromptError, SpecdecError
+from specdec.metrics import Clock, Metrics
+from specdec.prompts import encode
+from specdec.randomness import KeyedRandomness, row_seeds
+from specdec.results import GenerationResult
+from specdec.roles import Drafter
+from specdec.sampling import Sampling, resolve
+from specdec.state import State, Step
+from specdec.stopping import StopRules
+from specdec.text import Detokenizer, cut
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass
+class _Kept:
+    """What the next generation may build on: consistent between steps only."""
+
+    state: State
+    drafter: Drafter | None
+
+
+class Session:
+    """Generations that share a prefix without reading it again, as the turns of a chat do.
+
+    Made by :meth:`Engine.session() <specdec.engine.Engine.session>`. A prompt that begins like the
+    last prompt and answer is read from where it parts (or a few tokens before).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kept: _Kept | None = None
+
+    def generate(self, prompt: Any, **settings: Any) -> GenerationResult | list[GenerationResult]:
+        """Like :meth:`Engine.generate <specdec.engine.Engine.generate>`."""
+        generation = self.start(prompt, **settings)
+        for _ in generation:
+            pass
+        results = generation.results()
+        return results if generation.batched else results[0]
+
+    def stream(self, prompt: Any, **settings: Any) -> TextStream:
+        """Like :meth:`Engine.stream <specdec.engine.Engine.stream>`."""
+        generation = self.start(prompt, **settings)
+        if generation.batched:
+            raise PromptError("stream takes one prompt: give generate the batch")
+        return TextStream(generation)
+
+    def start(
+        self,
+        prompt: Any,
+        *,
+        seed: int | Sequence[int] | None = None,
+        stop: str | Sequence[str] | None = None,
+        logits_processor: Any = None,
+        **fields: Any,
+    ) -> Generation:
+        """A generation whose steps are run by iterating over it."""
+        engine = self._engine
+        target = engine.target
+        sampling = resolve(
+            engine.generation_config,
+            fields,
+            stop=stop,
+            logits_processor=logits_processor,
+            default_new_tokens=DEFAULT_NEW_TOKENS,
+        )
+        if sampling.stop and engine.tokenizer is None:
+            raise PromptError("stop strings need a tokenizer: give Engine(..., tokenizer=...)")
+        prompts = encode(
+            prompt,
+            engine.tokenizer,
+            vocab_size=target.vocab_size,
+            context=target.context_limit,
+        )
+        rows = prompts.rows
+        seeds = torch.tensor(row_seeds(seed, len(rows)), device=target.device)
+        kept, self._kept = self._kept, None
+        drafter, cache, cached = self._reuse(kept, rows)
+        limits = [sampling.limit(len(row), target.context_limit) for row in rows]
+        if cache is None and engine.parts.verifier.uses_cache:
+            cache = target.new_cache(len(rows), max(limits))
+        state = State(
+            rows,
+            processors=sampling.processors([len(row) for row in rows], target.device),
+            randomness=engine.make_randomness(seeds),
+            stopping=StopRules(
+                sampling.eos,
+                sampling.stop,
+                limits,
+                [Detokenizer(engine.tokenizer) for _ in rows] if sampling.stop else (),
+            ),
+            cache=cache,
+            vocab_size=target.vocab_size,
+            device=target.device,
+            cached=cached,
+        )
+        return Generation(self, state, drafter, sampling, prompts.batched)
+
+    def _reuse(
+        self, kept: _Kept | None, rows: list[list[int]]
+    ) -> tuple[Drafter | None, Any, list[int] | None]:
+        """The drafter and cache to go on with, and how much of each row they hold."""
+        fresh = copy.copy(self._engine.parts.drafter)
+        if kept is None or kept.state.cache is None or kept.state.rows != len(rows):
+            return fresh, None, None
+        old, cache = kept.state, kept.state.cache
+        known = kept.drafter.known() if kept.drafter else None
+        reach = cache.lengths if known is None else torch.minimum(cache.lengths, known)
+        starts = []
+        for row, limit in enumerate(reach.tolist()):
+            before = old.tokens[row, : old.host_lengths[row]].tolist()
+            shared = 0
+            while shared < min(len(before), len(rows[row])) and before[shared] == rows[row][shared]:
+                shared += 1
+            starts.append(max(0, min(limit, shared - 1)))
+        cache.truncate(torch.tensor(starts, device=cache.lengths.device), max(starts))
+        return kept.drafter, cache, starts
+
+    def _keep(self, state: State, drafter: Drafter | None) -> None:
+        self._kept = _Kept(state, drafter)
+
+
+class Generation:
+    """One generation: iterate to run it step by step, ask for results at any time.
+
+    Attributes:
+        batched: whether the caller gave several prompts.
+        state: the rows.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        state: State,
+        drafter: Drafter | None,
+        sampling: Sampling,
+        batched: bool,
+    ) -> None:
+        engine = session._engine
+        self.state, self.sampling, self.batched = state, sampling, batched
+        self.clock = Clock()
+        self.metrics = Metrics(state.rows, self.clock, lossless=engine.parts.acceptor.lossless)
+        self._session, self._engine, self._drafter = session, engine, drafter
+        self._prompt_lengths = list(state.host_lengths)
+        self._running = self._steps()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._running
+
+    def close(self) -> None:
+        """Stop here: what has been committed stands."""
+        self._running.close()
+
+    def _steps(self) -> Iterator[Step]:
+        engine, state = self._engine, self.state
+        parts = replace(engine.parts, drafter=self._drafter)
+        observers = engine.observers()
+        between_steps = False
+        try:
+            for step in decode(engine.target, parts, state, self.clock):
+                self.metrics.observe(step)
+                for observe in observers:
+                    observe(step=step)
+                between_steps = True
+                yield step
+                between_steps = False
+            between_steps = True
+        finally:
+            self.metrics.row_processor_seconds = state.processors.row_seconds
+            if between_steps:
+                self._session._keep(state, self._drafter)
+
+    def new_tokens(self, row: int) -> list[int]:
+        """The tokens that a row has committed so far."""
+        start, end = self._prompt_lengths[row], self.state.host_lengths[row]
+        tokens: list[int] = self.state.tokens[row, start:end].tolist()
+        return tokens
+
+    def results(self) -> list[GenerationResult]:
+        """One for each row."""
+        return [self._result(row) for row in range(self.state.rows)]
+
+    def _result(self, row: int) -> GenerationResult:
+        tokens = self.new_tokens(row)
+        text = None
+        if (tokenizer := self._engine.tokenizer) is not None:
+            text = cut(tokenizer.decode(tokens, skip_special_tokens=True), self.sampling.stop)
+        return GenerationResult(
+            text=text,
+            token_ids=tokens,
+            finish_reason=self.state.finish_reasons[row],
+            stats=self.metrics.stats(row),
+            prompt_tokens=self._prompt_lengths[row],
+            strategy=self._engine.strategy.name,
+        )
+
+
+class TextStream:
+    """The text of one row, piece by piece as it is committed.
+
+    Iterate over it; afterwards (or after a break) :attr:`result` has everything.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        if generation._engine.tokenizer is None:
+            raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
+        self._generation = generation
+        self._detokenizer = Detokenizer(generation._engine.tokenizer)
+        self._pieces = self._run()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop here: what has been committed stands."""
+        self._pieces.close()
+        self._generation.close()
+
+    @property
+    def result(self) -> GenerationResult:
+        """What has been generated so far."""
+        return self._generation.results()[0]
+
+    def _run(self) -> Iterator[str]:
+        stop = self._generation.sampling.stop
+        given = 0
+        try:
+            for step in self._generation:
+                for token in step.new_tokens[0]:
+                    self._detokenizer.push(token)
+                ready = cut(self._detokenizer.streamable(stop), stop)
+                if len(ready) > given:
+                    yield ready[given:]
+                    given = len(ready)
+        finally:
+            self._generation.close()
+        text = self.result.text or ""
+        if len(text) > given:
+            yield text[given:]
+
+
+__all__ = ["Generation", "Session", "SpecdecError", "TextStream"]

@@ -1,0 +1,212 @@
+"""A transformers causal language model behind the few calls that decoding needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from specdec.cache import KVCache, LayerShape, probe_layout
+from specdec.errors import UnsupportedModelError
+from specdec.masks import MaskForm
+
+_FALLBACK_CONTEXT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a forward hands to drafters.
+
+    Attributes:
+        last: ``[B, n, H]``, the input of the lm_head (after the final norm).
+        taps: hidden states ``[B, n, H]`` of the layers that the drafter asked for, in its order.
+    """
+
+    last: Tensor
+    taps: tuple[Tensor, ...] = ()
+
+    def gather(self, index: Tensor) -> Hidden:
+        """The rows ``index [B, m]``: ``[B, m, H]`` each."""
+        return Hidden(_rows(self.last, index), tuple(_rows(tap, index) for tap in self.taps))
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
+class HFTarget:
+    """A causal language model as the loop sees it; draft models are wrapped the same way.
+
+    No modelling file is forked: forwards get explicit positions, an explicit mask and a
+    :class:`~specdec.cache.KVCache`.
+
+    Args:
+        model: any causal LM whose attention is a function of a mask and of position ids. Flash and
+            flex attention are switched to ``sdpa``, which takes a mask.
+        taps: layers whose hidden states forwards return (0 is the embedding).
+
+    Raises:
+        UnsupportedModelError: an architecture that cannot be verified as a tree.
+    """
+
+    def __init__(self, model: PreTrainedModel, taps: Sequence[int] = ()) -> None:
+        refuse_untreeable(model)
+        if model.config._attn_implementation not in ("sdpa", "eager"):
+            model.set_attn_implementation("sdpa")
+        self.model = model.eval()
+        self.config = model.config
+        self.taps = tuple(taps)
+        self.mask_form = MaskForm.of(model.config)
+        self._body: nn.Module = model.base_model
+        self._head: nn.Module = model.get_output_embeddings()
+        self._layout: tuple[LayerShape, ...] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states and cache."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens V that the lm_head scores."""
+        size: int = self._head.weight.shape[0]
+        return size
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels H of a hidden state."""
+        size: int = self._head.weight.shape[1]
+        return size
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        count: int = self.config.num_hidden_layers
+        return count
+
+    @property
+    def context_limit(self) -> int:
+        """The most tokens a sequence may have."""
+        limit: int = getattr(self.config, "max_position_embeddings", None) or _FALLBACK_CONTEXT
+        return limit
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings ``[..., H]`` of ``tokens [...]``."""
+        embedded: Tensor = self.model.get_input_embeddings()(tokens)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The lm_head on ``hidden [B, n, H]``, with the architecture's own factors: ``[B, n, V]``."""
+        logits: Tensor = self._head(hidden)
+        if scale := getattr(self.config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(self.config, "logits_scaling", None):
+            logits = logits / scaling
+        if cap := getattr(self.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""
+        if self._layout is None:
+            probe = DynamicCache()
+            token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            self._body(input_ids=token, cache=probe, use_cache=True)
+            self._layout = probe_layout(probe)
+        return KVCache(self._layout, rows, capacity, self.dtype, self.device)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        among: Tensor,
+        cache: KVCache,
+        after: int = 0,
+        scratch_positions: Tensor | None = None,
+    ) -> Hidden:
+        """One forward over tokens that are written ``after`` slots past each row's length.
+
+        Args:
+            tokens: ``[B, n]`` int64.
+            positions: ``[B, n]`` int64.
+            among: ``[B, n, F]`` bool, what each may attend to among the F slots past the row's
+                length; all committed slots are visible.
+            scratch_positions: ``[B, F]`` int64, positions of those F slots; None where they are
+                the n tokens of this forward.
+        """
+        cache.reserve(tokens.shape[1], after=after)
+        visible = cache.visible(among)
+        slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)
+        if self.mask_form.windowed:
+            scratch = positions if scratch_positions is None else scratch_positions
+            relative = slots - cache.lengths[:, None]
+            column = relative.clamp(0, scratch.shape[1] - 1)
+            slots = torch.where(relative < 0, slots, scratch.gather(1, column))
+        mask = self.mask_form.build(visible, positions, slots, self.dtype)
+        return self._run(tokens, positions, mask, cache)
+
+    def prefill(self, tokens: Tensor, cache: KVCache | None) -> Hidden:
+        """The first forward of every row, over ``tokens [B, n]`` from position 0; no logits.
+
+        Rows shorter than n are padded on the right; what lies past a row's length is scratch.
+        """
+        batch, n = tokens.shape
+        positions = torch.arange(n, device=tokens.device).expand(batch, -1)
+        mask = None
+        if self.mask_form.windowed or self.mask_form.additive or cache is None:
+            causal = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril()
+            mask = self.mask_form.build(causal.expand(batch, -1, -1), positions, positions, self.dtype)
+        if cache is not None:
+            cache.reserve_prefix(n)
+        return self._run(tokens, positions, mask, cache)
+
+    def _run(self, tokens: Tensor, positions: Tensor, mask: object, cache: KVCache | None) -> Hidden:
+        output = self._body(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            cache=cache,
+            use_cache=cache is not None,
+            output_hidden_states=bool(self.taps) or None,
+        )
+        taps = tuple(output.hidden_states[i] for i in self.taps)
+        return Hidden(output.last_hidden_state, taps)
+
+
+def refuse_untreeable(model: PreTrainedModel) -> None:
+    """Refuse architectures whose attention is known not to be a function of mask and positions.
+
+    Raises:
+        UnsupportedModelError: alibi, chunked or linear attention, rope that changes with length.
+    """
+    config = model.config
+    kind = config.model_type
+    reason = None
+    if kind in ("bloom", "mpt") or getattr(config, "alibi", False):
+        reason = "its alibi bias depends on cache slots, not on position ids"
+    elif getattr(config, "attention_chunk_size", None):
+        reason = "its attention is chunked"
+    elif not getattr(model, "_supports_sdpa", False):
+        reason = "its attention does not take a mask (no sdpa implementation)"
+    else:
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        rope_type = (rope or {}).get("rope_type") or (rope or {}).get("type")
+        if rope_type in ("dynamic", "longrope"):
+            reason = f"its {rope_type} rope changes with the sequence length"
+        elif model.get_output_embeddings() is None:
+            reason = "it has no lm_head"
+    if reason:
+        raise UnsupportedModelError(
+            f"a {kind} model cannot be verified as a tree: {reason}. Use a model with full or "
+            "sliding-window attention and fixed rope or absolute positions"
+        )

@@ -1,0 +1,89 @@
+"""The check at load: on the real weights, tree verification must equal path-by-path forwards."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from specdec.errors import UnsupportedModelError
+from specdec.target import HFTarget
+
+# Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
+_PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
+_LEAVES = {4: (0, 1, 4), 5: (0, 2, 5), 7: (0, 1, 3, 6, 7)}
+# Largest root-mean-square error allowed, relative to the spread of the logits. Rounding stays well
+# below it; one wrong mask entry or position is well above.
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+_LONGEST_WINDOW = 512
+
+
+@torch.inference_mode()
+def check_tree_verification(target: HFTarget) -> float:
+    """Verify a small tree under two prompts of different length, and each path by itself.
+
+    Returns:
+        The largest relative error, at most the tolerance of the target's dtype.
+
+    Raises:
+        UnsupportedModelError: the two disagree, so that a mask or position does not reach the
+            attention as it should.
+    """
+    windows = [w for w in target.mask_form.windows.values() if w and w <= _LONGEST_WINDOW]
+    longest = min(max([5, *(w + 1 for w in windows)]), target.context_limit - len(_PARENTS))
+    prompts = [_tokens(target, longest + 1, 11), _tokens(target, 3, 5)]
+    try:
+        tree_logits, nodes = _by_tree(target, prompts)
+        error = 0.0
+        for row, prompt in enumerate(prompts):
+            for path in _LEAVES.values():
+                sequence = torch.cat([prompt[:-1], nodes[row, list(path)]])[None]
+                whole = target.model(input_ids=sequence, use_cache=False).logits[0, -len(path) :]
+                error = max(error, _relative(tree_logits[row, list(path)], whole))
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as failure:
+        raise UnsupportedModelError(
+            f"a {target.config.model_type} model did not run on a tree mask "
+            f"({type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}), so "
+            "it cannot be verified as a tree"
+        ) from failure
+    tolerance = _TOLERANCE.get(target.dtype, 6e-2)
+    if not error <= tolerance:
+        raise UnsupportedModelError(
+            f"tree verification of this {target.config.model_type} model differs from path-by-path "
+            f"forwards by {error:.1e} of the logits' spread (allowed: {tolerance:.0e}): its "
+            "attention is not a function of the mask and of position ids alone. "
+            "verifier='path' decodes it, slowly"
+        )
+    return error
+
+
+def _tokens(target: HFTarget, n: int, stride: int) -> Tensor:
+    size = min(target.vocab_size, target.model.get_input_embeddings().weight.shape[0])
+    return (torch.arange(1, n + 1, device=target.device) * (7919 * stride) + 13) % size
+
+
+def _by_tree(target: HFTarget, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits ``[B, N, V]`` and tokens ``[B, N]`` of the tree under every prompt."""
+    parents = torch.tensor(_PARENTS)
+    among = torch.eye(len(_PARENTS), dtype=torch.bool)
+    for node, parent in enumerate(_PARENTS):
+        if parent >= 0:
+            among[node] |= among[parent]
+    depths = (among.sum(1) - 1).to(target.device)
+    batch = len(prompts)
+    nodes = torch.stack([_tokens(target, len(parents), 3 + row) for row in range(batch)])
+    nodes[:, 0] = torch.stack([prompt[-1] for prompt in prompts])
+    context = torch.nn.utils.rnn.pad_sequence([p[:-1] for p in prompts], batch_first=True)
+    lengths = torch.tensor([len(p) - 1 for p in prompts], device=target.device)
+    cache = target.new_cache(batch, context.shape[1] + len(parents))
+    target.prefill(context, cache)
+    cache.advance(lengths, context.shape[1])
+    mask = among.to(target.device).expand(batch, -1, -1)
+    hidden = target.forward(nodes, lengths[:, None] + depths, mask, cache)
+    return target.logits(hidden.last), nodes
+
+
+def _relative(ours: Tensor, reference: Tensor) -> float:
+    ours, reference = ours.double(), reference.double()
+    spread = (reference - reference.mean(dim=-1, keepdim=True)).square().mean().sqrt()
+    difference = (ours - reference).square().mean(dim=-1).sqrt().max()
+    return float(difference / spread.clamp(min=1e-12))

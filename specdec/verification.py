@@ -1,0 +1,68 @@
+"""The target's law at every node of a draft tree, evaluated only where it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from specdec.law import Law
+from specdec.processors import Prefix
+from specdec.stopping import StopRules
+from specdec.target import Hidden
+from specdec.tree import DraftTree
+
+if TYPE_CHECKING:
+    from specdec.state import State
+
+
+class Verification:
+    """One target forward over a draft tree.
+
+    Attributes:
+        logits: ``[B, N, V]``, the target's scores of the token that follows each node.
+        hidden: the hidden states behind them, ``[B, N, H]``.
+        active: ``[B]`` bool, rows that are not finished.
+        stopping: the rules that end rows.
+    """
+
+    def __init__(self, state: State, tree: DraftTree, hidden: Hidden, logits: Tensor) -> None:
+        self.tree, self.hidden, self.logits = tree, hidden, logits
+        self.active = state.active
+        self.stopping: StopRules = state.stopping
+        self._state = state
+
+    def law(self, node: Tensor, asking: Tensor) -> Law:
+        """The target's law p of the token after ``node``, processors and warps applied.
+
+        Ask once for each output position, in order: a stateful processor then sees exactly the
+        calls that plain decoding makes.
+
+        Args:
+            node: ``[B]`` int64.
+            asking: ``[B]`` bool, rows that need their law; the others' is undefined.
+        """
+        index = node[:, None, None].expand(-1, 1, self.logits.shape[2])
+        scores = self.logits.gather(1, index).squeeze(1)
+        return self._state.processors.law(scores, lambda: self._prefix(node, asking))
+
+    def position(self, node: Tensor) -> Tensor:
+        """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""
+        depth = self.tree.depths.gather(1, node[:, None]).squeeze(1)
+        return self._state.lengths + depth
+
+    def root_position(self) -> Tensor:
+        """Index in the whole sequence of the root: ``[B]`` int64."""
+        return self._state.root_position()
+
+    def _prefix(self, node: Tensor, asking: Tensor) -> Prefix:
+        tree, state = self.tree, self._state
+        index = node[:, None, None].expand(-1, 1, tree.size)
+        on_path = tree.ancestors.gather(1, index).squeeze(1)
+        padding = state.tokens[:, :1].expand(-1, tree.depth + 1)
+        tokens = torch.cat([state.tokens[:, : state.longest], padding], dim=1)
+        spare = state.longest + tree.depth
+        slot = torch.where(on_path, state.root_position()[:, None] + tree.depths, spare)
+        tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
+        return Prefix(tokens, self.position(node), asking)
