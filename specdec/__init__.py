@@ -26,7 +26,7 @@ _WHERE = {
     "hookimpl": "plugins",
     "GenerationResult": "results",
 }
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,17 +35,20 @@ class Walk:
     Attributes:
         node: ``[B]`` int64, where each row stands.
         walking: ``[B]`` bool, rows that have not settled on their bonus token yet.
+        position: ``[B]`` int64, index in the whole sequence of the token that follows the node;
+            for walking rows only.
     """
 
     def __init__(self, tree: DraftTree, verification: Verification) -> None:
         self.tree, self.verification = tree, verification
         self.node = torch.zeros_like(tree.tokens[:, 0])
         self.walking = verification.active
+        self.position = verification.root_position() + 1
         self._bonus = torch.zeros_like(self.node)
         self._path: list[Tensor] = []
 
     def descend(self, child: Tensor, otherwise: Tensor) -> None:
-        """Accept ``child [B]``, or where it is -1 end the row with the bonus token ``otherwise [B]``.
+        """Accept ``child [B]``; where it is -1 the row ends with the bonus token ``otherwise [B]``.
 
         A row whose accepted token is an eos ends there and asks for no further law, as plain
         decoding would not.
@@ -56,6 +59,7 @@ class Walk:
         self.node = torch.where(accepts, child, self.node)
         token = self.tree.tokens.gather(1, self.node[:, None]).squeeze(1)
         self.walking = accepts & ~self.verification.stopping.ends(token)
+        self.position = self.position + 1
 
     def finish(self) -> Acceptance:
         """The acceptance, once every level has been walked."""

@@ -12,7 +12,9 @@ def specdec_verifiers() -> list[Component]:
 
     return [
         Component("tree", lambda _: TreeVerifier(), NoOptions, "one target forward over the tree"),
-        Component("path", lambda _: PathVerifier(), NoOptions, "path by path, no cache: the oracle"),
+        Component(
+            "path", lambda _: PathVerifier(), NoOptions, "path by path, no cache: the oracle"
+        ),
     ]
 
 

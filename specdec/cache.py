@@ -56,7 +56,7 @@ class _Group:
         return self.keys.flatten(1, 2), self.values.flatten(1, 2)
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's window on its group."""
 
     is_sliding = False
@@ -137,9 +137,7 @@ class KVCache(Cache):  # type: ignore[misc]
                 values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=device),
             )
         indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
-        layers = [
-            _Layer(self, self._groups[s], i) for s, i in zip(layout, indices, strict=True)
-        ]
+        layers = [_Layer(self, self._groups[s], i) for s, i in zip(layout, indices, strict=True)]
         super().__init__(layers=layers)
 
     def reserve(self, n: int, after: int = 0) -> None:
@@ -147,9 +145,7 @@ class KVCache(Cache):  # type: ignore[misc]
         if n == 0:
             raise ValueError("a forward needs at least one token")
         self.grow(self.longest + after + n)
-        self.write_slots = self._slots(
-            torch.arange(after, after + n, device=self.lengths.device)
-        )
+        self.write_slots = self._slots(torch.arange(after, after + n, device=self.lengths.device))
         self.view = min(bucketed(self.longest + after + n), self.capacity)
 
     def reserve_prefix(self, n: int) -> None:

@@ -92,7 +92,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             ) from error
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path} is corrupt: {_first_line(error)}") from error
-        if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        if not isinstance(weights, dict) or not all(
+            isinstance(t, Tensor) for t in weights.values()
+        ):
             raise CheckpointError(f"{path} holds something else than named tensors")
         return weights
     raise CheckpointError(f"{folder} has no weights: one of {' or '.join(_WEIGHTS)} is needed")

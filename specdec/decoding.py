@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from specdec.growth import Growth
 from specdec.metrics import Clock
 from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
 from specdec.state import State, Step
 from specdec.target import HFTarget, Hidden
-from specdec.tree import DraftTree, Growth
+from specdec.tree import DraftTree
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def prefill(target: HFTarget, state: State) -> Features:
     if state.cache is None or longest == 0:
         empty = torch.zeros(state.rows, 0, target.hidden_size, dtype=target.dtype)
         nothing = empty.to(target.device)
-        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached, [0] * len(counts))
+        return Features(
+            Hidden(nothing, (nothing,) * len(target.taps)), state.cached, [0] * len(counts)
+        )
     if any(state.cached):
         steps = torch.arange(longest, device=state.tokens.device)
         positions = state.cache.lengths[:, None] + steps

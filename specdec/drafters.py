@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from specdec.cache import KVCache
+from specdec.growth import Frontier, Proposal
 from specdec.roles import Drafter, Features
 from specdec.state import State, Step
-from specdec.tree import Frontier, Proposal
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class NetworkDrafter(Drafter):
     """
 
     shift: ClassVar[int] = 0
+    cache: KVCache
 
     @abstractmethod
     def new_cache(self, rows: int, capacity: int) -> KVCache:

@@ -17,7 +17,7 @@ from specdec.errors import OptionError, UnknownNameError
 from specdec.models import EMBEDDED
 from specdec.plugins import ModelAlias, Strategy
 from specdec.randomness import KeyedRandomness, Randomness
-from specdec.registry import ROLES, Registry, Role
+from specdec.registry import ROLES, Registry
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
 from specdec.session import Session, TextStream
@@ -268,9 +268,7 @@ def _drafter_name(
             "drafter", str(drafter), known, "A folder or hub id of a checkpoint does as well"
         )
     if strategy.drafter is None:
-        raise OptionError(
-            f"the strategy {strategy.name!r} drafts nothing, so it takes no drafter"
-        )
+        raise OptionError(f"the strategy {strategy.name!r} drafts nothing, so it takes no drafter")
     given["drafter"]["checkpoint"] = str(drafter)
     return strategy.drafter
 
@@ -287,11 +285,12 @@ def _load(
             raise UnknownNameError("dtype", dtype, _DTYPES)
         dtype = _DTYPES[dtype]
     if isinstance(model, PreTrainedModel):
+        given: PreTrainedModel = model
         if dtype is not None and dtype != "auto":
-            model = model.to(dtype)
+            given = given.to(dtype)
         if device is not None:
-            model = model.to(_device(device))
-        return None, model.config.name_or_path or type(model).__name__, model
+            given = given.to(_device(device))
+        return None, given.config.name_or_path or type(given).__name__, given
     if model is not None and not isinstance(model, (str, Path)):
         raise OptionError(
             f"model must be a name, a folder, a hub id or a transformers model, not "

@@ -35,7 +35,7 @@ class OptionError(SpecdecError, ValueError):
 
 
 class PromptError(SpecdecError, ValueError):
-    """A prompt that cannot be decoded: empty, too long, or with token ids outside the vocabulary."""
+    """A prompt that cannot be decoded: empty, too long, or outside the vocabulary."""
 
 
 class CheckpointError(SpecdecError):

@@ -13,8 +13,8 @@ class Law:
     """One categorical law per row.
 
     Attributes:
-        weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point mass
-            that never had any.
+        weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point
+            mass that never had any.
         point: ``[B]`` int64, the only token of the support where the law is a point mass
             (temperature 0); None otherwise.
         size: the vocabulary size V.

@@ -1,4 +1,4 @@
-"""Attention masks in the form that each architecture takes: one tensor, a window, or one per type."""
+"""Attention masks as each architecture takes them: one tensor, a window, or one per layer type."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class MaskForm:
         types = set(getattr(config, "layer_types", None) or [])
         if unknown := types - {_FULL, _SLIDING}:
             raise UnsupportedModelError(
-                f"{config.model_type} has layers of type {', '.join(sorted(unknown))}, which cannot "
-                "be verified as a tree: specdec supports attention that is a function of a mask and "
+                f"{config.model_type} has layers of type {', '.join(sorted(unknown))}, which "
+                "cannot be verified as a tree: specdec supports attention that is a function of a mask and "
                 "of position ids (full or sliding window)"
             )
         if types:

@@ -72,7 +72,8 @@ class PrefixFree(Stage):
     reads_prefix = False
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
-        return self.processor(None, scores)
+        processed: Tensor = self.processor(None, scores)
+        return processed
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class SetBased(Stage):
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         assert prefix is not None
-        return self.processor(prefix.tokens, scores)
+        processed: Tensor = self.processor(prefix.tokens, scores)
+        return processed
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ class Processors:
         """
         if self.greedy:
             return Law.at(logits.argmax(-1), logits.shape[-1])
-        flat = logits.flatten(0, 1) if logits.dtype == torch.float64 else logits.flatten(0, 1).float()
+        flat = (
+            logits.flatten(0, 1) if logits.dtype == torch.float64 else logits.flatten(0, 1).float()
+        )
         free = [stage for stage in self.warps if not stage.reads_prefix]
         return Law.of(self._run(free, flat, None).view_as(logits))
 

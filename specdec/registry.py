@@ -112,7 +112,7 @@ class Registry:
         manager, plugins = plugin_manager(extra)
         origins: dict[tuple[str, str], str] = {}
 
-        def collect(kind: str, hook: str, wanted: type) -> dict[str, Any]:
+        def collect(kind: str, hook: str, wanted: type[Any]) -> dict[str, Any]:
             found: dict[str, Any] = {}
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 plugin = implementation.plugin_name
@@ -146,7 +146,8 @@ class Registry:
         Raises:
             UnknownNameError: with the nearest match.
         """
-        return self._find("strategy", name, self.strategies)
+        found: Strategy = self._find("strategy", name, self.strategies)
+        return found
 
     def component(self, role: Role, name: str) -> Component:
         """The component of that role and name.
@@ -154,7 +155,8 @@ class Registry:
         Raises:
             UnknownNameError: with the nearest match.
         """
-        return self._find(role, name, self.components[role])
+        found: Component = self._find(role, name, self.components[role])
+        return found
 
     def _find(self, kind: str, name: str, known: Mapping[str, Any]) -> Any:
         if name not in known:

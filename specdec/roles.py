@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from specdec.acceptance import Acceptance
+from specdec.growth import Frontier, Growth, Proposal
 from specdec.randomness import Randomness
 from specdec.target import HFTarget, Hidden
-from specdec.tree import DraftTree, Draws, Frontier, Growth, Proposal
+from specdec.tree import DraftTree, Draws
 from specdec.verification import Verification
 
 if TYPE_CHECKING:
@@ -129,4 +130,3 @@ class Acceptor(ABC):
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
         """The accepted path of every row."""
-

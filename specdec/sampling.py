@@ -63,7 +63,7 @@ _IRRELEVANT = {
     "low_memory",
 }
 _ASSISTED = ("assistant", "lookbehind", "max_matching_ngram_size", "speculation_type", "use_mtp")
-_NEUTRAL = {None, False, 0, 1, 1.0, 0.0, "auto"}
+_NEUTRAL = {None, False, 1, "auto"}
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from specdec.decoding import decode
-from specdec.errors import PromptError, SpecdecError
+from specdec.errors import PromptError
 from specdec.metrics import Clock, Metrics
 from specdec.prompts import encode
-from specdec.randomness import KeyedRandomness, row_seeds
+from specdec.randomness import row_seeds
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
 from specdec.sampling import Sampling, resolve
@@ -167,7 +167,7 @@ class Generation:
         """Stop here: what has been committed stands."""
         self._running.close()
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self) -> Generator[Step, None, None]:
         engine, state = self._engine, self.state
         parts = replace(engine.parts, drafter=self._drafter)
         observers = engine.observers()
@@ -240,7 +240,7 @@ class TextStream:
         """What has been generated so far."""
         return self._generation.results()[0]
 
-    def _run(self) -> Iterator[str]:
+    def _run(self) -> Generator[str, None, None]:
         stop = self._generation.sampling.stop
         given = 0
         try:
@@ -256,6 +256,3 @@ class TextStream:
         text = self.result.text or ""
         if len(text) > given:
             yield text[given:]
-
-
-__all__ = ["Generation", "Session", "SpecdecError", "TextStream"]

@@ -151,9 +151,7 @@ class State:
         """One token per row from ``probs [B, V]``, which need not be normalised: ``[B]`` int64."""
         return self.randomness.categorical(Law.of(probs.log()), key)
 
-    def commit(
-        self, tree: DraftTree, verification: Verification, acceptance: Acceptance
-    ) -> Step:
+    def commit(self, tree: DraftTree, verification: Verification, acceptance: Acceptance) -> Step:
         """Append the accepted path and the bonus token, clipped by the stop rules.
 
         Holds the step's one read of the device.

@@ -30,7 +30,9 @@ class StopRules:
     limits: Sequence[int]
     detokenizers: Sequence[Detokenizer]
 
-    def clip(self, row: int, length: int, tokens: list[int]) -> tuple[list[int], FinishReason | None]:
+    def clip(
+        self, row: int, length: int, tokens: list[int]
+    ) -> tuple[list[int], FinishReason | None]:
         """The tokens of one step that the row keeps.
 
         Args:

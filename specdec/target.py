@@ -79,14 +79,17 @@ class HFTarget:
     @property
     def vocab_size(self) -> int:
         """Tokens V that the lm_head scores."""
-        size: int = self._head.weight.shape[0]
-        return size
+        return int(self._lm_head_weight.shape[0])
 
     @property
     def hidden_size(self) -> int:
         """Channels H of a hidden state."""
-        size: int = self._head.weight.shape[1]
-        return size
+        return int(self._lm_head_weight.shape[1])
+
+    @property
+    def _lm_head_weight(self) -> Tensor:
+        weight: Tensor = self._head.get_parameter("weight")
+        return weight
 
     @property
     def layers(self) -> int:
@@ -165,12 +168,16 @@ class HFTarget:
         mask = None
         if self.mask_form.windowed or self.mask_form.additive or cache is None:
             causal = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril()
-            mask = self.mask_form.build(causal.expand(batch, -1, -1), positions, positions, self.dtype)
+            mask = self.mask_form.build(
+                causal.expand(batch, -1, -1), positions, positions, self.dtype
+            )
         if cache is not None:
             cache.reserve_prefix(n)
         return self._run(tokens, positions, mask, cache)
 
-    def _run(self, tokens: Tensor, positions: Tensor, mask: object, cache: KVCache | None) -> Hidden:
+    def _run(
+        self, tokens: Tensor, positions: Tensor, mask: object, cache: KVCache | None
+    ) -> Hidden:
         output = self._body(
             input_ids=tokens,
             position_ids=positions,
@@ -196,8 +203,8 @@ def refuse_untreeable(model: PreTrainedModel) -> None:
         reason = "its alibi bias depends on cache slots, not on position ids"
     elif getattr(config, "attention_chunk_size", None):
         reason = "its attention is chunked"
-    elif not getattr(model, "_supports_sdpa", False):
-        reason = "its attention does not take a mask (no sdpa implementation)"
+    elif getattr(model, "_is_stateful", False):
+        reason = "it keeps a recurrent state, which cannot branch"
     else:
         rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
         rope_type = (rope or {}).get("rope_type") or (rope or {}).get("type")

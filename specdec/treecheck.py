@@ -13,7 +13,7 @@ _PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
 _LEAVES = {4: (0, 1, 4), 5: (0, 2, 5), 7: (0, 1, 3, 6, 7)}
 # Largest root-mean-square error allowed, relative to the spread of the logits. Rounding stays well
 # below it; one wrong mask entry or position is well above.
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 _LONGEST_WINDOW = 512
 
 
@@ -42,8 +42,7 @@ def check_tree_verification(target: HFTarget) -> float:
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as failure:
         raise UnsupportedModelError(
             f"a {target.config.model_type} model did not run on a tree mask "
-            f"({type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}), so "
-            "it cannot be verified as a tree"
+            f"({type(failure).__name__}: {failure}), so it cannot be verified as a tree"
         ) from failure
     tolerance = _TOLERANCE.get(target.dtype, 6e-2)
     if not error <= tolerance:
@@ -58,7 +57,8 @@ def check_tree_verification(target: HFTarget) -> float:
 
 def _tokens(target: HFTarget, n: int, stride: int) -> Tensor:
     size = min(target.vocab_size, target.model.get_input_embeddings().weight.shape[0])
-    return (torch.arange(1, n + 1, device=target.device) * (7919 * stride) + 13) % size
+    tokens: Tensor = (torch.arange(1, n + 1, device=target.device) * (7919 * stride) + 13) % size
+    return tokens
 
 
 def _by_tree(target: HFTarget, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:

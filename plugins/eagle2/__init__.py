@@ -1,10 +1,11 @@
-"""EAGLE-2: the EAGLE head as drafter, the dynamic draft tree as policy, and the strategy of both."""
+"""EAGLE-2: the EAGLE head as drafter and the dynamic draft tree as policy."""
 
 from __future__ import annotations
 
-from specdec.plugins import Component, Strategy, hookimpl
 from specdec_plugins.eagle2.drafter import EagleOptions, make_drafter
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
+
+from specdec.plugins import Component, Strategy, hookimpl
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The EAGLE-1/2 draft head as a network: one fusion layer and Llama decoder layers from transformers."""
+"""The EAGLE-1/2 draft head as a network: a fusion layer and transformers' Llama decoder layers."""
 
 from __future__ import annotations
 

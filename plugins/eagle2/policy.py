@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from specdec.growth import Growth, Proposal, grow_level, top_by_value
 from specdec.roles import TreePolicy
-from specdec.tree import DraftTree, Growth, Proposal, grow_level, top_by_value
+from specdec.tree import DraftTree
 
 
 class Eagle2Options(BaseModel):

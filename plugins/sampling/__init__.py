@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from specdec.plugins import Component, NoOptions, Strategy, hookimpl
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 from specdec_plugins.sampling.draft_model import (
     DraftModelOptions,
@@ -11,12 +10,18 @@ from specdec_plugins.sampling.draft_model import (
     make_draft_model,
 )
 
+from specdec.plugins import Component, NoOptions, Strategy, hookimpl
+
 
 @hookimpl
 def specdec_acceptors() -> list[Component]:
     return [
-        Component("match", lambda _: Match(), NoOptions, "the target's own draw; same seed, same text"),
-        Component("rejection", lambda _: Rejection(), NoOptions, "speculative sampling; keeps the law"),
+        Component(
+            "match", lambda _: Match(), NoOptions, "the target's own draw; same seed, same text"
+        ),
+        Component(
+            "rejection", lambda _: Rejection(), NoOptions, "speculative sampling; keeps the law"
+        ),
         Component("typical", Typical, TypicalOptions, "Medusa's rule; LOSSY"),
     ]
 
@@ -38,7 +43,9 @@ def specdec_tree_policies() -> list[Component]:
 @hookimpl
 def specdec_strategies() -> list[Strategy]:
     return [
-        Strategy("plain", description="one token per target forward: the baseline, in the same loop"),
+        Strategy(
+            "plain", description="one token per target forward: the baseline, in the same loop"
+        ),
         Strategy(
             "draft_model",
             drafter="draft_model",

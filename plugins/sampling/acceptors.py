@@ -30,7 +30,7 @@ class Match(Acceptor):
         walk = Walk(tree, verification)
         for _ in range(tree.depth + 1):
             law = verification.law(walk.node, walk.walking)
-            key = Key(Stream.TARGET, verification.position(walk.node))
+            key = Key(Stream.TARGET, walk.position)
             token = randomness.categorical(law, key)
             walk.descend(tree.child_with(walk.node, token), token)
         return walk.finish()
@@ -109,7 +109,7 @@ class Typical(Acceptor):
                 token = _column(tree.tokens, child.clamp(min=0))
                 typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
                 taken = torch.where(typical, child, taken)
-            key = Key(Stream.TARGET, verification.position(walk.node))
+            key = Key(Stream.TARGET, walk.position)
             walk.descend(taken, randomness.categorical(law, key))
         return walk.finish()
 

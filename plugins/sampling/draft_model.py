@@ -10,9 +10,9 @@ from specdec.cache import KVCache
 from specdec.checkpoints import load_model
 from specdec.drafters import NetworkDrafter
 from specdec.errors import CheckpointError, OptionError
+from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
 from specdec.target import HFTarget
-from specdec.tree import Growth, Proposal, sample, sample_without_replacement
 
 
 class DraftModelOptions(BaseModel):
@@ -83,7 +83,9 @@ class SampledOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     depth: int = Field(4, ge=1, le=64, description="levels of draft tokens below the root")
-    width: int = Field(1, ge=1, le=8, description="draws at the root; every draw goes on as a chain")
+    width: int = Field(
+        1, ge=1, le=8, description="draws at the root; every draw goes on as a chain"
+    )
     replacement: bool = Field(
         True, description="draw siblings independently; false: without replacement"
     )

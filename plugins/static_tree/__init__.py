@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from specdec.plugins import Component, Strategy, hookimpl
 from specdec_plugins.static_tree.policies import (
     ChainOptions,
     KaryOptions,
@@ -12,11 +11,15 @@ from specdec_plugins.static_tree.policies import (
     static_tree,
 )
 
+from specdec.plugins import Component, Strategy, hookimpl
+
 
 @hookimpl
 def specdec_tree_policies() -> list[Component]:
     return [
-        Component("static_tree", static_tree, StaticOptions, "a fixed tree, given as data (EAGLE-1)"),
+        Component(
+            "static_tree", static_tree, StaticOptions, "a fixed tree, given as data (EAGLE-1)"
+        ),
         Component("kary_tree", kary_tree, KaryOptions, "every node has k children"),
         Component("chain", chain, ChainOptions, "one draft token below the other"),
     ]

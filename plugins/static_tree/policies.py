@@ -8,8 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from specdec.growth import Growth, Proposal, grow_level
 from specdec.roles import TreePolicy
-from specdec.tree import Growth, Proposal, grow_level, tree_from_choices
+from specdec.tree import tree_from_choices
 
 # The 25-node tree that the EAGLE-1 code ships ("mc_sim_7b_63"), ranks of the tokens on each path.
 EAGLE1 = (
