@@ -79,12 +79,12 @@ def prefill(target: HFTarget, state: State) -> Features:
     """Read every prompt token that the cache does not hold yet, except the root."""
     counts = [n - 1 - start for n, start in zip(state.host_lengths, state.cached, strict=True)]
     longest = max(counts)
-    if state.cache is None or longest == 0:
-        empty = torch.zeros(state.rows, 0, target.hidden_size, dtype=target.dtype)
-        nothing = empty.to(target.device)
-        return Features(
-            Hidden(nothing, (nothing,) * len(target.taps)), state.cached, [0] * len(counts)
-        )
+    if longest == 0:
+        shape = (state.rows, 0, target.hidden_size)
+        nothing = torch.zeros(shape, dtype=target.dtype, device=target.device)
+        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached, counts)
+    if state.cache is None:
+        return Features(target.read(state.tokens[:, :longest]), state.cached, counts)
     if any(state.cached):
         steps = torch.arange(longest, device=state.tokens.device)
         positions = state.cache.lengths[:, None] + steps

@@ -81,7 +81,7 @@ class NetworkDrafter(Drafter):
         if any(features.starts):
             self.cache.truncate(starts, max(features.starts))
         else:
-            self.cache = self.new_cache(state.rows, state.tokens.shape[1])
+            self.cache = self.new_cache(state.rows, state.longest)
         counts = state.lengths - self.shift - starts
         longest = max(
             n - self.shift - start

@@ -23,6 +23,7 @@ from specdec.session import Session, TextStream
 from specdec.target import HFTarget
 from specdec.treecheck import check_tree_verification
 
+
 class Engine:
     """Speculative decoding of one target model with one strategy.
 

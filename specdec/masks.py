@@ -40,9 +40,9 @@ class MaskForm:
         types = set(getattr(config, "layer_types", None) or [])
         if unknown := types - {_FULL, _SLIDING}:
             raise UnsupportedModelError(
-                f"{config.model_type} has layers of type {', '.join(sorted(unknown))}, which "
-                "cannot be verified as a tree: specdec supports attention that is a function of a mask and "
-                "of position ids (full or sliding window)"
+                f"a {config.model_type} model cannot be verified as a tree: it has layers of type "
+                f"{', '.join(sorted(unknown))}. Use a model whose attention is a function of a "
+                "mask and of position ids (full or sliding window)"
             )
         if types:
             return cls({t: window if t == _SLIDING else None for t in sorted(types)}, additive)
@@ -72,7 +72,7 @@ class MaskForm:
                 distance = positions[:, :, None] - slot_positions[:, None, :]
                 seen = visible & (distance < window)
             masks[name] = self._finish(seen[:, None], dtype)
-        return masks[""] if "" in masks else masks
+        return masks.get("", masks)
 
     def _finish(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
         if not self.additive:

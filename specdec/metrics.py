@@ -44,7 +44,7 @@ class Stats:
         alpha: acceptance rate by depth, from depth 1: accepted / rows that reached the depth and
             had a draft token there.
         draft_tokens: accepted draft tokens.
-        seconds: wall-clock time by phase (of the whole batch), ``"total"`` and ``"other"`` included.
+        seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``.
         tokens_per_second: of the whole generation, prefill included.
         row_processor_seconds: spent in logits processors that had to run row by row.
         lossless: whether the acceptor keeps the target's law.

@@ -57,7 +57,7 @@ class Drafter(ABC):
 
     needs: ClassVar[Needs] = Needs()
 
-    def begin(self, state: State, features: Features) -> None:
+    def begin(self, state: State, features: Features) -> None:  # noqa: B027
         """The prompts have been read. Called once, before the first step.
 
         When ``features.starts`` is not 0, this drafter has served the row before: what it keeps of
@@ -68,7 +68,7 @@ class Drafter(ABC):
     def propose(self, frontier: Frontier) -> Proposal:
         """The draft law at every frontier node. Frontiers come level by level, the root first."""
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step) -> None:  # noqa: B027
         """A step has been committed: take its tokens and features, forget the drafts."""
 
     def known(self) -> Tensor | None:

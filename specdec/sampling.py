@@ -1,4 +1,4 @@
-"""Sampling settings: transformers' GenerationConfig, resolved, checked and turned into processors."""
+"""Sampling settings: transformers' GenerationConfig, resolved, checked, made into processors."""
 
 from __future__ import annotations
 

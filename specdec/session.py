@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from specdec.engine import Engine
 
 DEFAULT_NEW_TOKENS = 256
+# Slots that a cache has for new tokens at first; it grows when they are used up.
+ROOM = 512
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Session:
         drafter, cache, cached = self._reuse(kept, rows)
         limits = [sampling.limit(len(row), target.context_limit) for row in rows]
         if cache is None and engine.parts.verifier.uses_cache:
-            cache = target.new_cache(len(rows), max(limits))
+            cache = target.new_cache(len(rows), min(max(limits), max(map(len, rows)) + ROOM))
         state = State(
             rows,
             processors=sampling.processors([len(row) for row in rows], target.device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -47,22 +48,23 @@ class HFTarget:
         model: any causal LM whose attention is a function of a mask and of position ids. Flash and
             flex attention are switched to ``sdpa``, which takes a mask.
         taps: layers whose hidden states forwards return (0 is the embedding).
-
-    Raises:
-        UnsupportedModelError: an architecture that cannot be verified as a tree.
     """
 
     def __init__(self, model: PreTrainedModel, taps: Sequence[int] = ()) -> None:
-        refuse_untreeable(model)
         if model.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
         self.config = model.config
         self.taps = tuple(taps)
-        self.mask_form = MaskForm.of(model.config)
-        self._body: nn.Module = model.base_model
+        body = model.base_model
+        self._body: nn.Module = model.get_decoder() if body is model else body
         self._head: nn.Module = model.get_output_embeddings()
         self._layout: tuple[LayerShape, ...] | None = None
+
+    @cached_property
+    def mask_form(self) -> MaskForm:
+        """How the model takes its attention mask."""
+        return MaskForm.of(self.config)
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +111,7 @@ class HFTarget:
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The lm_head on ``hidden [B, n, H]``, with the architecture's own factors: ``[B, n, V]``."""
+        """The lm_head on ``hidden [B, n, H]``, the architecture's factors applied: ``[B, n, V]``."""
         logits: Tensor = self._head(hidden)
         if scale := getattr(self.config, "logit_scale", None):
             logits = logits * scale
@@ -158,7 +160,7 @@ class HFTarget:
         mask = self.mask_form.build(visible, positions, slots, self.dtype)
         return self._run(tokens, positions, mask, cache)
 
-    def prefill(self, tokens: Tensor, cache: KVCache | None) -> Hidden:
+    def prefill(self, tokens: Tensor, cache: KVCache) -> Hidden:
         """The first forward of every row, over ``tokens [B, n]`` from position 0; no logits.
 
         Rows shorter than n are padded on the right; what lies past a row's length is scratch.
@@ -166,25 +168,30 @@ class HFTarget:
         batch, n = tokens.shape
         positions = torch.arange(n, device=tokens.device).expand(batch, -1)
         mask = None
-        if self.mask_form.windowed or self.mask_form.additive or cache is None:
+        if self.mask_form.windowed or self.mask_form.additive:
             causal = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril()
-            mask = self.mask_form.build(
-                causal.expand(batch, -1, -1), positions, positions, self.dtype
-            )
-        if cache is not None:
-            cache.reserve_prefix(n)
+            visible = causal.expand(batch, -1, -1)
+            mask = self.mask_form.build(visible, positions, positions, self.dtype)
+        cache.reserve_prefix(n)
         return self._run(tokens, positions, mask, cache)
 
+    def read(self, tokens: Tensor) -> Hidden:
+        """A forward over whole sequences ``tokens [B, n]`` as the model itself would run it.
+
+        Neither cache, mask nor positions are given, so it is true for any causal model; rows may be
+        padded on the right.
+        """
+        return self._run(tokens, None, None, None)
+
     def _run(
-        self, tokens: Tensor, positions: Tensor, mask: object, cache: KVCache | None
+        self, tokens: Tensor, positions: Tensor | None, mask: object, cache: KVCache | None
     ) -> Hidden:
+        given = {"position_ids": positions, "attention_mask": mask, "cache": cache}
         output = self._body(
             input_ids=tokens,
-            position_ids=positions,
-            attention_mask=mask,
-            cache=cache,
             use_cache=cache is not None,
             output_hidden_states=bool(self.taps) or None,
+            **{name: value for name, value in given.items() if value is not None},
         )
         taps = tuple(output.hidden_states[i] for i in self.taps)
         return Hidden(output.last_hidden_state, taps)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from specdec.errors import UnsupportedModelError
-from specdec.target import HFTarget
+from specdec.target import HFTarget, refuse_untreeable
 
 # Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
 _PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
@@ -28,6 +28,7 @@ def check_tree_verification(target: HFTarget) -> float:
         UnsupportedModelError: the two disagree, so that a mask or position does not reach the
             attention as it should.
     """
+    refuse_untreeable(target.model)
     windows = [w for w in target.mask_form.windows.values() if w and w <= _LONGEST_WINDOW]
     longest = min(max([5, *(w + 1 for w in windows)]), target.context_limit - len(_PARENTS))
     prompts = [_tokens(target, longest + 1, 11), _tokens(target, 3, 5)]

@@ -43,7 +43,7 @@ class PathVerifier(Verifier):
                 rows.append(torch.cat([committed, path])[: target.context_limit])
                 ends.append(len(rows[-1]) - 1)
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        hidden = target.prefill(padded, cache=None)
+        hidden = target.read(padded)
         last = torch.tensor(ends, device=padded.device)[:, None]
 
         def at_ends(x: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from specdec.plugins import Component, Strategy, hookimpl
 from specdec_plugins.eagle2.drafter import EagleOptions, make_drafter
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
-
-from specdec.plugins import Component, Strategy, hookimpl
 
 
 @hookimpl

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from specdec_plugins.eagle2.head import EagleHead
 from transformers import LlamaConfig
 
 from specdec.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.errors import CheckpointError
 from specdec.target import HFTarget
+from specdec_plugins.eagle2.head import EagleHead
 
 # What the published configs leave out means this, never the target's value.
 _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from specdec_plugins.eagle2.checkpoint import load_head
 from torch import Tensor
 
 from specdec.cache import KVCache, LayerShape
@@ -12,6 +11,7 @@ from specdec.drafters import NetworkDrafter
 from specdec.errors import OptionError
 from specdec.roles import Needs
 from specdec.target import HFTarget
+from specdec_plugins.eagle2.checkpoint import load_head
 
 
 class EagleOptions(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from specdec.plugins import Component, NoOptions, Strategy, hookimpl
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 from specdec_plugins.sampling.draft_model import (
     DraftModelOptions,
@@ -9,8 +10,6 @@ from specdec_plugins.sampling.draft_model import (
     SampledOptions,
     make_draft_model,
 )
-
-from specdec.plugins import Component, NoOptions, Strategy, hookimpl
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from specdec.cache import KVCache
 from specdec.checkpoints import load_model
@@ -12,7 +13,7 @@ from specdec.drafters import NetworkDrafter
 from specdec.errors import CheckpointError, OptionError
 from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
-from specdec.target import HFTarget
+from specdec.target import HFTarget, refuse_untreeable
 
 
 class DraftModelOptions(BaseModel):
@@ -72,7 +73,9 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
             "the drafter 'draft_model' needs a model: give drafter=<folder or hub id> of a small "
             "causal language model with the target's vocabulary"
         )
-    model = load_model(options.checkpoint, dtype=target.dtype, device=target.device)
+    checkpoint = options.checkpoint
+    model: PreTrainedModel = load_model(checkpoint, dtype=target.dtype, device=target.device)
+    refuse_untreeable(model)
     with torch.no_grad():
         return DraftModel(target, HFTarget(model))
 

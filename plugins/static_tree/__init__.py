@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from specdec.plugins import Component, Strategy, hookimpl
 from specdec_plugins.static_tree.policies import (
     ChainOptions,
     KaryOptions,
@@ -10,8 +11,6 @@ from specdec_plugins.static_tree.policies import (
     kary_tree,
     static_tree,
 )
-
-from specdec.plugins import Component, Strategy, hookimpl
 
 
 @hookimpl
