@@ -47,17 +47,20 @@ class Walk:
         self._bonus = torch.zeros_like(self.node)
         self._path: list[Tensor] = []
 
-    def descend(self, child: Tensor, otherwise: Tensor) -> None:
-        """Accept ``child [B]``; where it is -1 the row ends with the bonus token ``otherwise [B]``.
+    def descend(self, child: Tensor, token: Tensor) -> None:
+        """Settle one output position of every walking row.
 
-        A row whose accepted token is an eos ends there and asks for no further law, as plain
-        decoding would not.
+        A row whose token is an eos ends there and asks for no further law, as plain decoding would
+        not.
+
+        Args:
+            child: ``[B]`` int64, the accepted child; -1 where the row ends with its bonus token.
+            token: ``[B]`` int64, the accepted child's token, or the bonus token.
         """
         accepts = self.walking & (child >= 0)
-        self._bonus = torch.where(self.walking & ~accepts, otherwise, self._bonus)
+        self._bonus = torch.where(self.walking, token, self._bonus)
         self._path.append(torch.where(accepts, child, -1))
         self.node = torch.where(accepts, child, self.node)
-        token = self.tree.tokens.gather(1, self.node[:, None]).squeeze(1)
         self.walking = accepts & ~self.verification.stopping.ends(token)
         self.position = self.position + 1
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.decoding import Parts
-from specdec.errors import OptionError, UnknownNameError
-from specdec.loading import load_target, tokenizer_of
+from specdec.errors import OptionError
+from specdec.loading import find_alias, load_target
 from specdec.plugins import Strategy
 from specdec.randomness import KeyedRandomness, Randomness
-from specdec.registry import ROLES, Registry
+from specdec.registry import Registry
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
+from specdec.selection import OptionsByRole, Selection, select
 from specdec.session import Session, TextStream
 from specdec.target import HFTarget
 from specdec.treecheck import check_tree_verification
@@ -62,22 +62,29 @@ class Engine:
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
+        options: OptionsByRole | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         plugins: Iterable[object] = (),
     ) -> None:
         self.registry = Registry.load(plugins)
-        swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
-        self.registry.strategy(strategy)  # a wrong name is told before anything is loaded
-        self._alias, self.model_name, loaded = load_target(self.registry, model, dtype, device)
-        self.tokenizer = tokenizer or tokenizer_of(self._alias, model)
+        self._alias = find_alias(self.registry, model)
+        selection = select(
+            self.registry,
+            self._alias,
+            strategy,
+            drafter=drafter,
+            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
+            options=options or {},
+        )
+        self.model_name, loaded, own = load_target(self._alias, model, dtype, device)
+        self.tokenizer = tokenizer or own
         target = HFTarget(loaded)
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self._base = wrapped if wrapped is not None else target
         self._verified = False
-        self._choose(strategy, drafter, swaps, options or {})
+        self._equip(selection)
 
     def with_strategy(
         self,
@@ -87,12 +94,19 @@ class Engine:
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
+        options: OptionsByRole | None = None,
     ) -> Engine:
         """Another engine on the same loaded model; arguments as for the class."""
+        selection = select(
+            self.registry,
+            self._alias,
+            strategy,
+            drafter=drafter,
+            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
+            options=options or {},
+        )
         other = copy.copy(self)
-        swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
-        other._choose(strategy, drafter, swaps, options or {})
+        other._equip(selection)
         return other
 
     def generate(
@@ -169,70 +183,25 @@ class Engine:
         """The generator that a generation draws from: ``seeds [B]`` int64."""
         return KeyedRandomness(seeds)
 
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy that the parts come from."""
+        return self.selection.strategy
+
     def observers(self) -> list[Callable[..., Any]]:
         """What is called with every committed step."""
         hook = self.registry.manager.hook.specdec_step
         return [hook] if hook.get_hookimpls() else []
 
-    def _choose(
-        self,
-        strategy: str,
-        drafter: str | Path | None,
-        swaps: Mapping[str, str | None],
-        options: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        """Make the parts."""
-        registry = self.registry
-        for role in options:
-            if role not in ROLES:
-                raise UnknownNameError("role", role, ROLES, "options are given by role")
-        chosen = registry.strategy(strategy)
-        names: dict[str, str | None] = {
-            "drafter": chosen.drafter,
-            **{r: swaps.get(r) or getattr(chosen, r) for r in ("policy", "verifier", "acceptor")},
-        }
-        given = self._options(chosen, options)
-        if drafter is not None:
-            names["drafter"] = _drafter_name(registry, chosen, drafter, given)
-        made: dict[str, Any] = {}
+    def _equip(self, selection: Selection) -> None:
+        """Make the parts and check that they and the target go together."""
+        self.selection = selection
         self.target = copy.copy(self._base)
-        checkpoint = self._alias.drafters.get(names["drafter"] or "") if self._alias else None
-        if checkpoint:
-            given["drafter"] = {"checkpoint": checkpoint, **given["drafter"]}
-        for role in ROLES:
-            name = names[role]
-            if name is None:
-                if given[role]:
-                    raise OptionError(
-                        f"the strategy {strategy!r} has no {role}, so it takes no {role} options"
-                    )
-                continue
-            component = registry.component(role, name)
-            parsed = registry.options(role, component, given[role])
-            with torch.inference_mode():
-                arguments = (parsed, self.target) if role == "drafter" else (parsed,)
-                made[role] = component.factory(*arguments)
-        self.strategy = chosen
-        self.part_names = names
-        self.options = given
-        self.parts = Parts(
-            made.get("drafter"), made.get("policy"), made["verifier"], made["acceptor"]
-        )
+        self.parts = selection.make(self.registry, self.target)
         self.target.taps = self._taps(self.parts.drafter)
         if self.parts.verifier.uses_cache and not self._verified:
             check_tree_verification(self.target)
             self._verified = True
-
-    def _options(
-        self, strategy: Strategy, given: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, dict[str, Any]]:
-        """Options by role: the strategy's, then the alias's, then the user's."""
-        fitting = self._alias.options.get(strategy.name, {}) if self._alias else {}
-        layers = (strategy.options, fitting, given)
-        return {
-            role: {k: v for layer in layers for k, v in layer.get(role, {}).items()}
-            for role in ROLES
-        }
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
         taps = drafter.needs.taps if drafter else ()
@@ -242,24 +211,3 @@ class Engine:
                 f"layers 0 to {self.target.layers}"
             )
         return tuple(taps)
-
-
-def _drafter_name(
-    registry: Registry,
-    strategy: Strategy,
-    drafter: str | Path,
-    given: dict[str, dict[str, Any]],
-) -> str:
-    """The drafter that was meant; a checkpoint goes into its options."""
-    known = registry.components["drafter"]
-    if str(drafter) in known:
-        return str(drafter)
-    looks_like_a_checkpoint = "/" in str(drafter) or Path(drafter).expanduser().exists()
-    if not looks_like_a_checkpoint:
-        raise UnknownNameError(
-            "drafter", str(drafter), known, "A folder or hub id of a checkpoint does as well"
-        )
-    if strategy.drafter is None:
-        raise OptionError(f"the strategy {strategy.name!r} drafts nothing, so it takes no drafter")
-    given["drafter"]["checkpoint"] = str(drafter)
-    return strategy.drafter

@@ -149,7 +149,13 @@ class Growth:
             rows: ``[m]`` or ``[B, m]`` int64, the frontier row that each hangs from.
             log_value: ``[B, m]``; ``-inf`` marks a candidate that does not exist.
             branching: the most candidates that hang from one frontier row.
+
+        Whatever was sampled before, the tree is ``POINT`` from here on.
         """
+        self._draws, self._laws = Draws.POINT, []
+        self._append(tokens, rows, log_value, branching)
+
+    def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
         self._rows_of_level = rows.expand_as(tokens)
         self._tokens.append(tokens)
         self._parents.append(self.frontier.nodes.gather(1, self._rows_of_level))
@@ -265,7 +271,7 @@ def _sample(growth: Growth, proposal: Proposal, n: int, draws: Draws) -> None:
             if draws is Draws.WITHOUT_REPLACEMENT:
                 left = left.scatter(1, token, 0.0)
     rows = torch.arange(frontier.width, device=q.device).repeat_interleave(n)
-    growth.add(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), branching=n)
+    growth._append(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), n)
 
 
 def vocabulary_logits(proposal: Proposal, size: int) -> Tensor:

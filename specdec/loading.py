@@ -21,37 +21,60 @@ _DTYPES = {
 }
 
 
-def load_target(
-    registry: Registry,
-    model: str | Path | PreTrainedModel | None,
-    dtype: torch.dtype | str | None,
-    device: torch.device | str | None,
-) -> tuple[ModelAlias | None, str, PreTrainedModel]:
-    """The alias (if any), a name to report, and the loaded model."""
-    if isinstance(dtype, str) and dtype != "auto":
-        if dtype not in _DTYPES:
-            raise UnknownNameError("dtype", dtype, _DTYPES)
-        dtype = _DTYPES[dtype]
+def find_alias(registry: Registry, model: str | Path | PreTrainedModel | None) -> ModelAlias | None:
+    """The alias that ``model`` names; the embedded default for None.
+
+    Raises:
+        UnknownNameError: a bare name that is neither an alias nor a folder.
+        OptionError: something else than a name, a path or a transformers model.
+    """
     if isinstance(model, PreTrainedModel):
-        given: PreTrainedModel = model
-        if dtype is not None and dtype != "auto":
-            given = given.to(dtype)
-        if device is not None:
-            given = given.to(_device(device))
-        return None, given.config.name_or_path or type(given).__name__, given
+        return None
     if model is not None and not isinstance(model, (str, Path)):
         raise OptionError(
             f"model must be a name, a folder, a hub id or a transformers model, not "
             f"{type(model).__name__}"
         )
     name = EMBEDDED.name if model is None else str(model)
-    alias = registry.models.get(name)
-    if alias is None and "/" not in name and not Path(name).exists():
+    if name not in registry.models and "/" not in name and not Path(name).exists():
         raise UnknownNameError("model", name, registry.models, "A folder or hub id does as well")
-    if dtype is None:
-        dtype = "auto" if alias is None else _DTYPES.get(alias.dtype, "auto")
-    loaded = load_model(alias.model if alias else name, dtype=dtype, device=_device(device))
-    return alias, name, loaded
+    return registry.models.get(name)
+
+
+def load_target(
+    alias: ModelAlias | None,
+    model: str | Path | PreTrainedModel | None,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """A name to report, the loaded model, and the tokenizer that lies beside it.
+
+    Raises:
+        CheckpointError: missing, corrupt or unsafe.
+        UnknownNameError: a dtype that does not exist.
+        OptionError: a device that is not available.
+    """
+    wanted = _dtype(dtype)
+    if isinstance(model, PreTrainedModel):
+        given: PreTrainedModel = model
+        if isinstance(wanted, torch.dtype):
+            given = given.to(wanted)
+        if device is not None:
+            given = given.to(_device(device))
+        return given.config.name_or_path or type(given).__name__, given, None
+    if wanted is None:
+        wanted = _dtype(alias.dtype) if alias else "auto"
+    folder = resolve_checkpoint(alias.model if alias else str(model), what="model")
+    loaded = load_model(folder, dtype=wanted or "auto", device=_device(device))
+    return alias.name if alias else str(model), loaded, load_tokenizer(folder)
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    if dtype not in _DTYPES:
+        raise UnknownNameError("dtype", dtype, _DTYPES)
+    return _DTYPES[dtype]
 
 
 def _device(device: torch.device | str | None) -> torch.device:
@@ -61,12 +84,3 @@ def _device(device: torch.device | str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"device={device!r} is not available here: {error}") from error
     return chosen
-
-
-def tokenizer_of(
-    alias: ModelAlias | None, model: str | Path | PreTrainedModel | None
-) -> PreTrainedTokenizerBase | None:
-    if isinstance(model, PreTrainedModel):
-        return None
-    source = alias.model if alias else str(model)
-    return load_tokenizer(resolve_checkpoint(source, what="model"))

@@ -56,8 +56,8 @@ class HFTarget:
         self.model = model.eval()
         self.config = model.config
         self.taps = tuple(taps)
-        body = model.base_model
-        self._body: nn.Module = model.get_decoder() if body is model else body
+        bodies = (model.base_model, model.get_decoder(), getattr(model, "model", model))
+        self._body: nn.Module = next((body for body in bodies if body is not model), model)
         self._head: nn.Module = model.get_output_embeddings()
         self._layout: tuple[LayerShape, ...] | None = None
 
@@ -111,7 +111,7 @@ class HFTarget:
         return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The lm_head on ``hidden [B, n, H]``, the architecture's factors applied: ``[B, n, V]``."""
+        """The lm_head on ``hidden [B, n, H]``, with the architecture's factors: ``[B, n, V]``."""
         logits: Tensor = self._head(hidden)
         if scale := getattr(self.config, "logit_scale", None):
             logits = logits * scale

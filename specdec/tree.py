@@ -133,9 +133,13 @@ class DraftTree:
 
     def child_with(self, node: Tensor, token: Tensor) -> Tensor:
         """The child of ``node [B]`` that carries ``token [B]``: ``[B]`` int64, -1 if none."""
-        carries = (self.parents == node[:, None]) & (self.tokens == token[:, None]) & self.valid
-        found, index = carries.max(dim=1)
+        found, index = (self._edges == ((node << 32) | token)[:, None]).max(dim=1)
         return torch.where(found, index, -1)
+
+    @cached_property
+    def _edges(self) -> Tensor:
+        """``[B, N]`` int64: parent and token of each node in one number; negative: none."""
+        return torch.where(self.valid, (self.parents << 32) | self.tokens, -1)
 
     def has_child(self, node: Tensor) -> Tensor:
         """Whether ``node [B]`` has a draft token below it: ``[B]`` bool."""

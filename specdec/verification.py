@@ -32,6 +32,8 @@ class Verification:
         self.active = state.active
         self.stopping: StopRules = state.stopping
         self._state = state
+        rows = torch.arange(len(tree.tokens), device=tree.tokens.device)
+        self._first_node = rows * tree.size
 
     def law(self, node: Tensor, asking: Tensor) -> Law:
         """The target's law p of the token after ``node``, processors and warps applied.
@@ -43,8 +45,7 @@ class Verification:
             node: ``[B]`` int64.
             asking: ``[B]`` bool, rows that need their law; the others' is undefined.
         """
-        index = node[:, None, None].expand(-1, 1, self.logits.shape[2])
-        scores = self.logits.gather(1, index).squeeze(1)
+        scores = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
         return self._state.processors.law(scores, lambda: self._prefix(node, asking))
 
     def position(self, node: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class Rejection(Acceptor):
                 if q is not None and tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
             key = Key(Stream.ACCEPT, root, walk.node, tree.branching)
-            walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
+            bonus = randomness.categorical(Law.of(p.log()), key)
+            walk.descend(taken, _carried(tree, taken, bonus))
         return walk.finish()
 
 
@@ -109,9 +110,14 @@ class Typical(Acceptor):
                 token = _column(tree.tokens, child.clamp(min=0))
                 typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
                 taken = torch.where(typical, child, taken)
-            key = Key(Stream.TARGET, walk.position)
-            walk.descend(taken, randomness.categorical(law, key))
+            bonus = randomness.categorical(law, Key(Stream.TARGET, walk.position))
+            walk.descend(taken, _carried(tree, taken, bonus))
         return walk.finish()
+
+
+def _carried(tree: DraftTree, taken: Tensor, bonus: Tensor) -> Tensor:
+    """The token of the child ``taken [B]``, or the bonus token where there is none: ``[B]``."""
+    return torch.where(taken >= 0, _column(tree.tokens, taken.clamp(min=0)), bonus)
 
 
 def _column(table: Tensor, index: Tensor) -> Tensor:
