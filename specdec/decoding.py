@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from specdec.errors import PluginError
 from specdec.growth import Growth
 from specdec.metrics import Clock
 from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
@@ -32,9 +33,7 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
     """
-    drafter, policy, verifier, acceptor = (
-        parts.drafter, parts.policy, parts.verifier, parts.acceptor,
-    )  # fmt: skip
+    drafter, verifier, acceptor = parts.drafter, parts.verifier, parts.acceptor
     with clock("prefill"):
         features = prefill(target, state)
     with clock("draft"):
@@ -43,7 +42,7 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
     del features
     while not state.finished:
         with clock("draft"):
-            tree = draft(drafter, policy, state, clock)
+            tree = draft(parts, state, clock)
         with clock("verify"):
             verification = verifier.verify(target, state, tree)
         with clock("accept"):
@@ -56,10 +55,13 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
         yield step
 
 
-def draft(
-    drafter: Drafter | None, policy: TreePolicy | None, state: State, clock: Clock
-) -> DraftTree:
-    """The expansion phase, then the reranking phase."""
+def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
+    """The expansion phase, then the reranking phase.
+
+    Raises:
+        PluginError: a tree whose draws the acceptor is not exact for.
+    """
+    drafter, policy = parts.drafter, parts.policy
     levels = min(policy.levels, state.room) if policy else state.room
     if drafter is None or levels == 0:
         return DraftTree.root(state.root())
@@ -72,6 +74,10 @@ def draft(
             policy.expand(growth, proposal)
             clock.draft_forwards += 1
         tree = policy.rerank(growth)
+    if tree.draws not in parts.acceptor.supports:
+        raise PluginError(
+            f"the acceptor {type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
+        )
     return tree.limited(state.levels_left()) if tree.depth > state.tightest_room else tree
 
 

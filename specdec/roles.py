@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from specdec.acceptance import Acceptance
+from specdec.errors import PluginError
 from specdec.growth import Frontier, Growth, Proposal
 from specdec.randomness import Randomness
 from specdec.target import HFTarget, Hidden
@@ -48,8 +49,8 @@ class Features:
     counts: Sequence[int]
 
 
-class Drafter(ABC):
-    """The draft law q at a set of nodes.
+class Drafter:
+    """The draft law q at a set of nodes (:meth:`propose`), or whole draft trees (:meth:`tree`).
 
     A generation works on a shallow copy of the drafter: attributes set in :meth:`begin` belong to
     that generation alone, what the factory set (weights, options) is shared.
@@ -57,18 +58,18 @@ class Drafter(ABC):
 
     needs: ClassVar[Needs] = Needs()
 
-    def begin(self, state: State, features: Features) -> None:  # noqa: B027
+    def begin(self, state: State, features: Features) -> None:
         """The prompts have been read. Called once, before the first step.
 
         When ``features.starts`` is not 0, this drafter has served the row before: what it keeps of
         tokens before the start still holds, the rest is to be forgotten.
         """
 
-    @abstractmethod
     def propose(self, frontier: Frontier) -> Proposal:
         """The draft law at every frontier node. Frontiers come level by level, the root first."""
+        raise PluginError(f"{type(self).__name__} gives whole trees: it takes no policy")
 
-    def commit(self, step: Step) -> None:  # noqa: B027
+    def commit(self, step: Step) -> None:
         """A step has been committed: take its tokens and features, forget the drafts."""
 
     def known(self) -> Tensor | None:
@@ -80,7 +81,7 @@ class Drafter(ABC):
 
     def tree(self, state: State) -> DraftTree:
         """A whole draft tree at once, for drafters that need no policy (n-gram, lookup)."""
-        raise NotImplementedError(f"{type(self).__name__} drafts node by node and needs a policy")
+        raise PluginError(f"{type(self).__name__} drafts node by node: it needs a policy")
 
 
 class TreePolicy(ABC):

@@ -54,6 +54,11 @@ class Selection:
                 f"the drafter {self.names['drafter']!r} drafts node by node and needs a tree "
                 f"policy: {', '.join(registry.components['policy'])}"
             )
+        if made["policy"] is not None and type(drafter).propose is Drafter.propose:
+            raise OptionError(
+                f"the drafter {self.names['drafter']!r} gives whole trees: it takes no policy, "
+                f"{self.names['policy']!r} was given"
+            )
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
 
 
