@@ -76,7 +76,7 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         tree = policy.rerank(growth)
     if tree.draws not in parts.acceptor.supports:
         raise PluginError(
-            f"the acceptor {type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
+            f"{type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
         )
     return tree.limited(state.levels_left()) if tree.depth > state.tightest_room else tree
 
