@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 BUCKET = 64
@@ -163,11 +164,11 @@ class KVCache(Cache):  # type: ignore[misc]
         Returns:
             ``[B, n, view]`` bool: the row's committed slots, and of the F only those marked.
         """
-        relative = torch.arange(self.view, device=among.device) - self.lengths[:, None]
         n, scratch = among.shape[1], among.shape[2]
-        column = relative.clamp(0, scratch - 1)[:, None, :].expand(-1, n, -1)
-        inside = ((relative >= 0) & (relative < scratch))[:, None, :]
-        return (relative < 0)[:, None, :] | (inside & among.gather(2, column))
+        framed = pad(pad(among, (1, 0), value=True), (0, 1), value=False)
+        relative = torch.arange(1, self.view + 1, device=among.device) - self.lengths[:, None]
+        column = relative.clamp_(0, scratch + 1)[:, None, :].expand(-1, n, -1)
+        return framed.gather(2, column)
 
     def keep(self, scratch: Tensor, counts: Tensor, longest: int) -> None:
         """Commit scratch slots: move them behind the row's length and advance it.
@@ -186,7 +187,7 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def _slots(self, scratch: Tensor) -> Tensor:
         """Flat indices of the given slots past each row's length, never another row's."""
-        slots = (self.lengths[:, None] + scratch).clamp(max=self.capacity - 1)
+        slots = (self.lengths[:, None] + scratch).clamp_(max=self.capacity - 1)
         return (self._starts + slots).flatten()
 
     def advance(self, counts: Tensor, longest: int) -> None:

@@ -31,21 +31,27 @@ class Frontier:
         tokens: ``[B, n]`` int64.
         nodes: ``[B, n]`` int64, their indices among all nodes grown so far.
         parents: ``[B, n]`` int64, the rows of the frontier before this one that they hang from.
-        positions: ``[B, n]`` int64, their positions in the sequence.
+        root_position: ``[B, 1]`` int64, the root's position in the sequence.
         ancestors: ``[B, n, F]`` bool over every frontier row so far in order (root first, this
             frontier last): each row's path and itself.
         log_value: ``[B, n]``.
-        history: ``[B, F]`` int64, the tokens that the columns of ``ancestors`` stand for.
+        history: the tokens ``[B, n]`` of every frontier so far, this one last; side by side they
+            are the columns of ``ancestors``.
     """
 
     depth: int
     tokens: Tensor
     nodes: Tensor
     parents: Tensor
-    positions: Tensor
+    root_position: Tensor
     ancestors: Tensor
     log_value: Tensor
-    history: Tensor
+    history: tuple[Tensor, ...]
+
+    @property
+    def positions(self) -> Tensor:
+        """``[B, n]`` int64, their positions in the sequence."""
+        return (self.root_position + self.depth).expand_as(self.tokens)
 
     @property
     def width(self) -> int:
@@ -57,7 +63,8 @@ class Frontier:
 
         Reads from the device: for drafters that work on the host.
         """
-        taken: list[int] = self.history[row][self.ancestors[row, index]].tolist()
+        tokens = torch.cat([level[row] for level in self.history])
+        taken: list[int] = tokens[self.ancestors[row, index]].tolist()
         return taken
 
 
@@ -134,10 +141,10 @@ class Growth:
             tokens=root[:, None],
             nodes=torch.zeros_like(root[:, None]),
             parents=torch.zeros_like(root[:, None]),
-            positions=state.root_position()[:, None],
+            root_position=state.root_position()[:, None],
             ancestors=torch.ones_like(root[:, None, None], dtype=torch.bool),
             log_value=self._values[0],
-            history=root[:, None],
+            history=(root[:, None],),
         )
         self._rows_of_level = self._parents[0]
 
@@ -179,10 +186,10 @@ class Growth:
             tokens=picked,
             nodes=chosen + self._level_start,
             parents=parents,
-            positions=before.positions[:, :1] + 1 + torch.zeros_like(picked),
+            root_position=before.root_position,
             ancestors=torch.cat([above, itself], dim=2),
             log_value=values.gather(1, chosen),
-            history=torch.cat([before.history, picked], dim=1),
+            history=(*before.history, picked),
         )
 
     def advance_best(self, k: int) -> None:

@@ -174,7 +174,7 @@ class Registry:
         fields = component.options.model_fields
         for name in given:
             if name not in fields:
-                raise UnknownNameError(f"option of the {role} {component.name!r}", name, fields)
+                raise UnknownNameError(f"option of the {role} {component.name!r}:", name, fields)
         try:
             return component.options(**given)
         except ValidationError as error:

@@ -37,6 +37,9 @@ class EagleHead(nn.Module):
             LlamaDecoderLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)
         )
         self.layers[0].input_layernorm = nn.Identity()
+        for layer in self.layers:
+            # ``qkv_bias`` means those three alone; transformers' attention_bias gives o_proj one too.
+            layer.self_attn.o_proj.register_parameter("bias", None)
         self.rotary_emb = LlamaRotaryEmbedding(config)
 
     def forward(

@@ -1,0 +1,72 @@
+# Two commands: `make demo` and `make test`. Each makes the environment first if it is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Pinned and installed first: an unpinned torch may bring gigabytes of CUDA libraries along.
+TORCH ?= torch==2.13.0
+PROMPT ?= Why is the sky blue?
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format docs clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH="$(TORCH)" WORKERS=$(WORKERS) ARGS= PROMPT='
+
+demo: $(VENV)/.installed ## generate text with the embedded model and show what it cost
+	@$(BIN)/specdec generate "$(PROMPT)" $(ARGS)
+
+test: $(VENV)/.installed-test ## run the tests, without the slow ones
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(VENV)/.installed-test ## run the tests that take minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
+	@echo '> ruff check' && $(BIN)/ruff check .
+	@echo '> ruff format --check' && $(BIN)/ruff format --check .
+	@echo '> mypy' && $(BIN)/mypy
+	@echo '> lint-imports' && $(BIN)/lint-imports --no-logo
+	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
+
+format: $(VENV)/.installed-dev ## let ruff sort imports and format
+	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## write docs/options.md anew
+	@$(BIN)/python scripts/make_options_doc.py
+
+clean: ## remove caches and build outputs; the environment stays
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	@find specdec plugins scripts tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: set-up is done again only when pyproject.toml has changed.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'specdec needs Python 3.10 or newer: make PYTHON=python3.12 ...'; exit 1; }
+	@echo '> making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo '> installing $(TORCH) (a large download the first time)'
+	@$(PIP) $(TORCH)
+	@echo '> installing specdec'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo '> installing the test tools'
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	@echo '> installing the development tools'
+	@$(PIP) -e '.[dev]'
+	@touch $@

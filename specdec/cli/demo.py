@@ -1,0 +1,138 @@
+"""One ``specdec generate``: load, warm up, stream, measure beside plain decoding, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdec.cli import identity, runs, terminal
+from specdec.cli.choices import PLAIN, choose
+from specdec.cli.failures import quiet_libraries
+from specdec.cli.report import Report
+from specdec.cli.runs import Lane
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        prompt: the text.
+        raw: continue it as it stands rather than through the chat template.
+        strategies: names; the first one's text is shown.
+        swaps: names of other parts by role.
+        options: values by ``role.option`` or ``strategy.role.option``.
+        settings: arguments of ``Engine.generate``.
+        loading: model, dtype and device of the ``Engine``.
+        threads: of the CPU.
+        repeat: measured runs of each strategy.
+        plain: whether to compare with plain decoding.
+    """
+
+    prompt: str
+    raw: bool
+    strategies: Sequence[str]
+    swaps: Mapping[str, str | None]
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    loading: Mapping[str, Any]
+    threads: int | None
+    repeat: int
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Everything loaded and warm.
+
+    Attributes:
+        request: what was asked for.
+        prompt: as ``Engine.generate`` takes it.
+        lanes: what runs; the first one's text is shown.
+        plain: the lane of plain decoding, one of ``lanes``; None without the comparison.
+    """
+
+    request: Request
+    prompt: Any
+    lanes: Sequence[Lane]
+    plain: Lane | None
+
+    def run(self, write: Callable[[str], None]) -> Report:
+        """Stream the first lane's text to ``write``, then measure all of them.
+
+        Ctrl-C ends the stream or the measuring; the report has what there is.
+        """
+        settings, repeat = self.request.settings, self.request.repeat
+        streamed = runs.stream(self.lanes[0], self.prompt, settings, write)
+        write("\n")  # a spinner would wipe the line that it starts on
+        interrupted = streamed.interrupted
+        if not interrupted and (self.plain or len(self.lanes) > 1):
+            try:
+                with terminal.working("measuring") as tell:
+                    runs.measure(self.lanes, self.prompt, settings, repeat, tell)
+            except KeyboardInterrupt:
+                interrupted = True
+        return Report(
+            lanes=self.lanes,
+            plain=self.plain,
+            identities=[identity.compare(lane, self.plain, streamed) for lane in self.lanes],
+            greedy=streamed.greedy,
+            interrupted=interrupted,
+            seed=settings["seed"],
+            settings={**self._settings(), "greedy": streamed.greedy},
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """For the record."""
+        target = self.lanes[0].engine.target
+        return {
+            **self.request.settings,
+            "prompt": "text" if isinstance(self.prompt, str) else "chat",
+            "dtype": str(target.dtype).removeprefix("torch."),
+            "device": str(target.device),
+            "threads": self.request.threads,
+            "repeat": self.request.repeat,
+            "options": {lane.name: lane.engine.selection.options for lane in self.lanes},
+        }
+
+
+def prepare(request: Request) -> Demo:
+    """Load the target model once, make an engine for every strategy and warm them up.
+
+    Raises:
+        SpecdecError: names or values that are not allowed, a model that cannot be loaded.
+    """
+    from specdec.registry import Registry
+
+    quiet_libraries()
+    if request.threads is not None:
+        import torch
+
+        torch.set_num_threads(request.threads)
+    choices = choose(Registry.load(), request.strategies, request.swaps, request.options)
+    engines = _engines([choice.arguments() for choice in choices], request.loading)
+    lanes = [Lane(engine) for engine in engines]
+    plain = None
+    if request.plain:
+        known = zip(choices, lanes, strict=True)
+        plain = next((lane for choice, lane in known if choice.is_plain), None)
+        if plain is None:
+            plain = Lane(engines[0].with_strategy(PLAIN))
+            lanes.append(plain)
+    prompt: Any = request.prompt
+    if not request.raw and getattr(engines[0].tokenizer, "chat_template", None):
+        prompt = [{"role": "user", "content": request.prompt}]
+    runs.warm_up(lanes, prompt, request.settings)
+    return Demo(request, prompt, lanes, plain)
+
+
+def _engines(arguments: Sequence[dict[str, Any]], loading: Mapping[str, Any]) -> list[Engine]:
+    """An engine for each of ``arguments``, all on one loaded model."""
+    from specdec.engine import Engine
+
+    first = Engine(**loading, **arguments[0])
+    return [first, *(first.with_strategy(**more) for more in arguments[1:])]

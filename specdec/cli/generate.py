@@ -1,0 +1,98 @@
+"""``specdec generate``: stream an answer and measure it beside plain decoding."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+
+import typer
+
+from specdec.cli import options as flags
+from specdec.cli.demo import Request, prepare
+from specdec.cli.failures import INTERRUPTED, reported
+
+
+@reported
+def generate(
+    prompt: flags.Prompt,
+    model: flags.Model = None,
+    strategy: flags.Strategy = "eagle2",
+    drafter: flags.Drafter = None,
+    policy: flags.Policy = None,
+    verifier: flags.Verifier = None,
+    acceptor: flags.Acceptor = None,
+    option: flags.PartOptions = None,
+    dtype: flags.Dtype = None,
+    device: flags.Device = None,
+    threads: flags.Threads = None,
+    raw: flags.Raw = False,
+    max_new_tokens: flags.MaxNewTokens = None,
+    temperature: flags.Temperature = None,
+    top_k: flags.TopK = None,
+    top_p: flags.TopP = None,
+    min_p: flags.MinP = None,
+    repetition_penalty: flags.RepetitionPenalty = None,
+    stop: flags.Stop = None,
+    seed: flags.Seed = None,
+    set_: flags.Fields = None,
+    compare: flags.Compare = None,
+    repeat: flags.Repeat = 3,
+    plain: flags.Plain = True,
+    json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Write an answer, and measure it beside [bold]plain decoding[/bold] on the same model.
+
+    The text streams as it is committed. Then the strategy and plain decoding run in turns with the
+    same settings and seed, and a table shows tau, the acceptance by depth, the speed of both and
+    whether the tokens are identical. Ctrl-C keeps what has been written.
+
+    [bold]Examples[/bold]
+
+    specdec generate "Tell me a story about a fox"
+
+    specdec generate "Once upon a time" --raw --temperature 1 --seed 7
+
+    specdec generate "Why is the sky blue?" --compare eagle2,static_tree,chain
+
+    specdec generate "Hi" -o policy.budget=25 -o policy.depth=4 --max-new-tokens 64
+
+    specdec generate "Hi" -m meta-llama/Llama-2-7b-chat-hf --drafter yuhuili/EAGLE-llama2-chat-7B
+
+    echo "Tell me a joke" | specdec generate - --json
+    """
+    from specdec.cli import terminal
+
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": stop or None,
+        "seed": secrets.randbits(32) if seed is None else seed,
+        **flags.assignments("--set", set_),
+    }
+    names = compare.split(",") if compare is not None else [strategy]
+    request = Request(
+        prompt=sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt,
+        raw=raw,
+        strategies=[name.strip() for name in names],
+        swaps={"drafter": drafter, "policy": policy, "verifier": verifier, "acceptor": acceptor},
+        options=flags.assignments("-o", option),
+        settings={name: value for name, value in settings.items() if value is not None},
+        loading={"model": model, "dtype": dtype, "device": device},
+        threads=threads,
+        repeat=repeat,
+        plain=plain,
+    )
+    with terminal.working("loading the target model and its drafter"):
+        demo = prepare(request)
+    report = demo.run((lambda _: None) if json else terminal.write)
+    if json:
+        terminal.print_json(report.as_json(compare=compare is not None))
+    else:
+        terminal.stdout().print(report.as_comparison() if compare else report.as_table())
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)

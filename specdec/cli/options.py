@@ -1,0 +1,125 @@
+"""The flags of ``specdec generate``, and ``name=value`` arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from specdec.errors import OptionError
+
+_PARTS, _DECODING, _REPORT = "Parts", "Decoding", "Report"
+
+Prompt = Annotated[
+    str, typer.Argument(help="What to ask; [cyan]-[/cyan] reads it from standard input.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Alias, folder or hub id of the target model. [dim]default: the embedded one[/dim]",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+Strategy = Annotated[
+    str, typer.Option("--strategy", "-s", help="See: specdec strategies.", rich_help_panel=_PARTS)
+]
+
+
+def _part(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=_PARTS, show_default=False)
+
+
+Drafter = Annotated[
+    str | None, _part("--drafter", "Another drafter, or the folder or hub id of its checkpoint.")
+]
+Policy = Annotated[str | None, _part("--policy", "Another tree policy.")]
+Verifier = Annotated[str | None, _part("--verifier", "Another verifier.")]
+Acceptor = Annotated[str | None, _part("--acceptor", "Another acceptor.")]
+PartOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="ROLE.OPTION=VALUE",
+        help="Set an option of a part, e.g. policy.budget=25; repeatable. With --compare it goes "
+        "to every strategy that has it, or to one: eagle2.policy.budget=25.",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+
+
+def _decoding(flag: str, text: str, **more: Any) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=_DECODING, show_default=False, **more)
+
+
+Raw = Annotated[bool, _decoding("--raw", "Continue the text as it stands: no chat template.")]
+MaxNewTokens = Annotated[int | None, _decoding("--max-new-tokens", "Bound on new tokens.")]
+Temperature = Annotated[
+    float | None, _decoding("--temperature", "0 is greedy; default: as the model's config says.")
+]
+TopK = Annotated[int | None, _decoding("--top-k", "Sample among the k best tokens.")]
+TopP = Annotated[float | None, _decoding("--top-p", "Sample within this probability mass.")]
+MinP = Annotated[float | None, _decoding("--min-p", "Drop tokens below this share of the best.")]
+RepetitionPenalty = Annotated[
+    float | None, _decoding("--repetition-penalty", "Above 1 discourages repetition.")
+]
+Stop = Annotated[list[str] | None, _decoding("--stop", "Stop before this string; repeatable.")]
+Seed = Annotated[int | None, _decoding("--seed", "Same seed, same text. Drawn if not given.")]
+Fields = Annotated[
+    list[str] | None,
+    _decoding(
+        "--set",
+        "Any other field of transformers' GenerationConfig, e.g. no_repeat_ngram_size=3.",
+        metavar="NAME=VALUE",
+    ),
+]
+Dtype = Annotated[
+    str | None, _decoding("--dtype", "float32, float64, bfloat16 or float16; default: the model's.")
+]
+Device = Annotated[str | None, _decoding("--device", "e.g. cpu or cuda:0; default: a GPU if any.")]
+Threads = Annotated[int | None, _decoding("--threads", "CPU threads.", min=1)]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="A,B,C",
+        help="Run these strategies and plain decoding in turns and print one table.",
+        rich_help_panel=_REPORT,
+        show_default=False,
+    ),
+]
+Repeat = Annotated[
+    int, typer.Option("--repeat", min=1, help="Measured runs of each.", rich_help_panel=_REPORT)
+]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain/--no-plain", help="Compare with plain decoding.", rich_help_panel=_REPORT
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def assignments(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``: values are JSON, or else strings.
+
+    Raises:
+        OptionError: an entry without ``=``.
+    """
+    found: dict[str, Any] = {}
+    for entry in given or ():
+        name, equals, value = entry.partition("=")
+        if not equals or not name.strip():
+            raise OptionError(f"{flag} {entry!r}: write name=value")
+        try:
+            found[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name.strip()] = value
+    return found
