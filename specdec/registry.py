@@ -62,6 +62,8 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
         except Exception as error:
             broken.append(PluginInfo(entry.name, origin, error=f"{type(error).__name__}: {error}"))
     for plugin in extra:
+        if manager.is_registered(plugin):
+            continue
         name = manager.register(plugin)
         origins[str(name)] = "registered by hand"
     try:
