@@ -151,6 +151,7 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def reserve_prefix(self, n: int) -> None:
         """The next forward writes the first n slots and attends to nothing else."""
+        self.grow(n)
         fresh = torch.arange(n, device=self.lengths.device)
         self.write_slots = (self._starts + fresh).flatten()
         self.view = n

@@ -13,7 +13,7 @@ from specdec.metrics import Clock
 from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
 from specdec.state import State, Step
 from specdec.target import HFTarget, Hidden
-from specdec.tree import DraftTree
+from specdec.tree import DraftTree, label
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         raise PluginError(
             f"{type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
         )
-    return tree.limited(state.levels_left()) if tree.depth > state.tightest_room else tree
+    if tree.depth <= state.tightest_room:
+        return tree
+    # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
+    return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
 
 
 def prefill(target: HFTarget, state: State) -> Features:
@@ -88,18 +91,16 @@ def prefill(target: HFTarget, state: State) -> Features:
     if longest == 0:
         shape = (state.rows, 0, target.hidden_size)
         nothing = torch.zeros(shape, dtype=target.dtype, device=target.device)
-        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached, counts)
+        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached)
     if state.cache is None:
-        return Features(target.read(state.tokens[:, :longest]), state.cached, counts)
+        return Features(target.read(state.tokens[:, :longest]), state.cached)
     if any(state.cached):
         steps = torch.arange(longest, device=state.tokens.device)
         positions = state.cache.lengths[:, None] + steps
         tokens = state.tokens.gather(1, positions.clamp(max=state.tokens.shape[1] - 1))
         causal = (steps <= steps[:, None]).expand(state.rows, -1, -1)
-        hidden = target.forward(
-            tokens, positions.clamp(max=target.context_limit - 1), causal, state.cache
-        )
+        hidden = target.forward(tokens, positions, causal, state.cache)
     else:
         hidden = target.prefill(state.tokens[:, :longest], state.cache)
     state.cache.advance(state.lengths - 1 - state.cache.lengths, state.longest - 1)
-    return Features(hidden, state.cached, counts)
+    return Features(hidden, state.cached)

@@ -21,7 +21,7 @@ from specdec.roles import Drafter
 from specdec.selection import OptionsByRole, Selection, select
 from specdec.session import Session, TextStream
 from specdec.target import HFTarget
-from specdec.treecheck import check_tree_verification
+from specdec.treecheck import check_lm_head, check_tree_verification
 
 
 class Engine:
@@ -80,9 +80,7 @@ class Engine:
         )
         self.model_name, loaded, own = load_target(self._alias, model, dtype, device)
         self.tokenizer = tokenizer or own
-        target = HFTarget(loaded)
-        wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
-        self._base = wrapped if wrapped is not None else target
+        self._model = loaded
         self._verified = False
         self._equip(selection)
 
@@ -196,11 +194,14 @@ class Engine:
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""
         self.selection = selection
-        self.target = copy.copy(self._base)
+        target = HFTarget(self._model)
+        wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
+        self.target: HFTarget = target if wrapped is None else wrapped
         self.parts = selection.make(self.registry, self.target)
-        self.target.taps = self._taps(self.parts.drafter)
+        target.taps = self._taps(self.parts.drafter)
+        check_lm_head(target)
         if self.parts.verifier.uses_cache and not self._verified:
-            check_tree_verification(self.target)
+            check_tree_verification(target)
             self._verified = True
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:

@@ -15,14 +15,14 @@ class UnknownNameError(SpecdecError, LookupError):
 
     Args:
         kind: what the name should have named, e.g. ``"strategy"``.
-        given: the name that was given.
+        given: what was given as a name.
         known: the names that exist.
         hint: what else would have been accepted.
     """
 
-    def __init__(self, kind: str, given: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, given: object, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.given, self.known = kind, given, sorted(known)
-        nearest = difflib.get_close_matches(given, self.known, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=0.5)
         message = f"unknown {kind} {given!r}"
         if nearest:
             message += f": did you mean {nearest[0]!r}?"

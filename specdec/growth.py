@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from specdec.errors import PluginError
+from specdec.law import at_least_float32
 from specdec.randomness import Key, Stream
 from specdec.tree import DraftTree, Draws, SampledFrom, label
 
@@ -84,7 +86,7 @@ class Proposal:
     @property
     def log_q(self) -> Tensor:
         """``[B, n, C]`` float32 at least, normalised."""
-        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        wide = at_least_float32(self.logits)
         return wide - _logsumexp(wide)
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +96,7 @@ class Proposal:
             ``log_q [B, n, k]``, descending, and tokens ``[B, n, k]`` int64; where C < k the rest is
             ``-inf``.
         """
-        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        wide = at_least_float32(self.logits)
         best = wide.topk(min(k, wide.shape[-1]), dim=-1)
         log_q, tokens = best.values - _logsumexp(wide), self.tokens(best.indices)
         missing = (0, k - wide.shape[-1])
@@ -163,6 +165,8 @@ class Growth:
         self._append(tokens, rows, log_value, branching)
 
     def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
+        if self.depth != self.frontier.depth:
+            raise PluginError("this frontier has been expanded: choose the next one with advance")
         self._rows_of_level = rows.expand_as(tokens)
         self._tokens.append(tokens)
         self._parents.append(self.frontier.nodes.gather(1, self._rows_of_level))
@@ -256,7 +260,7 @@ def sample_without_replacement(growth: Growth, proposal: Proposal, n: int) -> No
 
 def _sample(growth: Growth, proposal: Proposal, n: int, draws: Draws) -> None:
     if growth.size > 1 and growth._draws is not draws:
-        raise ValueError(f"a tree of {growth._draws.value} draws cannot grow by {draws.value} ones")
+        raise PluginError(f"a tree of {growth._draws.value} draws cannot take {draws.value} ones")
     growth._draws = draws
     state, frontier = growth.state, growth.frontier
     q = state.draft_law(vocabulary_logits(proposal, state.vocab_size)).probs

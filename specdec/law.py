@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float64 if it is, in float32 otherwise."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 @dataclass(frozen=True)
 class Law:
-    """One categorical law per row.
+    """One categorical law per row; draft laws have one per row and node, ``[B, n, V]``.
 
     Attributes:
         weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point

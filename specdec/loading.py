@@ -70,7 +70,7 @@ def load_target(
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
-    if not isinstance(dtype, str) or dtype == "auto":
+    if dtype is None or isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
     if dtype not in _DTYPES:
         raise UnknownNameError("dtype", dtype, _DTYPES)

@@ -43,7 +43,7 @@ class Stats:
         tau: tokens committed per target forward, bonus included, after stop rules.
         alpha: acceptance rate by depth, from depth 1: accepted / rows that reached the depth and
             had a draft token there.
-        draft_tokens: accepted draft tokens.
+        accepted_tokens: draft tokens that were accepted.
         seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``.
         tokens_per_second: of the whole generation, prefill included.
         row_processor_seconds: spent in logits processors that had to run row by row.
@@ -55,7 +55,7 @@ class Stats:
     draft_forwards: int
     tau: float
     alpha: tuple[float, ...]
-    draft_tokens: int
+    accepted_tokens: int
     seconds: dict[str, float]
     tokens_per_second: float
     row_processor_seconds: float = 0.0
@@ -93,15 +93,23 @@ class Metrics:
         self.clock, self.lossless = clock, lossless
         self.row_processor_seconds = 0.0
         self._rows = [_Row() for _ in range(rows)]
-        self._started = time.perf_counter()
         self._total = 0.0
+
+    def timed(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The same steps; the time between them, which is the caller's, is left out."""
+        while True:
+            started = time.perf_counter()
+            step = next(steps, None)
+            self._total += time.perf_counter() - started
+            if step is None:
+                return
+            yield step
 
     def observe(self, step: Step) -> None:
         """Count one step."""
         for row, tokens in enumerate(step.new_tokens):
             if tokens:
                 self._rows[row].count(len(tokens), step.accepted[row], step.tried[row])
-        self._total = time.perf_counter() - self._started
 
     def stats(self, row: int | None = None) -> Stats:
         """Of one row, or of the whole batch."""
@@ -118,7 +126,7 @@ class Metrics:
             draft_forwards=self.clock.draft_forwards,
             tau=tokens / steps if steps else 0.0,
             alpha=tuple(a / t for a, t in zip(taken, tried, strict=True)),
-            draft_tokens=sum(taken),
+            accepted_tokens=sum(taken),
             seconds=seconds,
             tokens_per_second=tokens / self._total if self._total else 0.0,
             row_processor_seconds=self.row_processor_seconds,

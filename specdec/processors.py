@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from transformers.generation import logits_process as hf
 
-from specdec.law import Law
+from specdec.errors import OptionError
+from specdec.law import Law, at_least_float32
 
 # Processors that read no token of the prefix: one batched call serves every row.
 PREFIX_FREE = (
@@ -44,6 +46,11 @@ class Prefix:
     lengths: Tensor
     active: Tensor
 
+    @cached_property
+    def on_host(self) -> list[tuple[int, bool]]:
+        """Length of each row and whether it is active, read from the device."""
+        return list(zip(self.lengths.tolist(), self.active.tolist(), strict=True))
+
 
 class Stage:
     """One logits processor, and how it is called on a batch."""
@@ -61,7 +68,7 @@ class Stage:
             return PrefixFree(processor)
         if type(processor) in SET_BASED and processor.prompt_ignore_length is None:
             return SetBased(processor)
-        return PerRow(processor)
+        return PerRow((processor,))
 
 
 @dataclass(frozen=True)
@@ -90,20 +97,35 @@ class SetBased(Stage):
 
 @dataclass(frozen=True)
 class PerRow(Stage):
-    """One call per active row with its exact prefix; a list holds one processor per row."""
+    """One call per active row with its exact prefix.
 
-    processor: hf.LogitsProcessor | Sequence[hf.LogitsProcessor]
+    Attributes:
+        processors: one that serves every row, or one per row.
+    """
+
+    processors: tuple[hf.LogitsProcessor, ...]
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         assert prefix is not None
         rows = []
-        for row, (length, active) in enumerate(
-            zip(prefix.lengths.tolist(), prefix.active.tolist(), strict=True)
-        ):
-            one = self.processor[row] if isinstance(self.processor, Sequence) else self.processor
+        for row, (length, active) in enumerate(prefix.on_host):
             own = scores[row : row + 1]
-            rows.append(one(prefix.tokens[row : row + 1, :length], own) if active else own)
+            if active:
+                processor = self.processors[row % len(self.processors)]
+                own = _checked(processor, prefix.tokens[row : row + 1, :length], own)
+            rows.append(own)
         return torch.cat(rows)
+
+
+def _checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
+    """What a foreign processor returns, if tokens can be drawn from it."""
+    processed = processor(tokens, scores)
+    name = type(processor).__name__
+    if not isinstance(processed, Tensor) or processed.shape != scores.shape:
+        raise OptionError(f"the logits processor {name} must return scores {list(scores.shape)}")
+    if processed.isnan().any() or (processed == float("-inf")).all():
+        raise OptionError(f"the logits processor {name} leaves no token: NaN, or all -inf")
+    return processed
 
 
 @dataclass
@@ -129,7 +151,7 @@ class Processors:
             logits: ``[B, V]``; float32 at least is used from here on.
             prefix: gives the rows' prefixes; called only if a processor reads them.
         """
-        scores = logits if logits.dtype == torch.float64 else logits.float()
+        scores = at_least_float32(logits)
         if self.penalties or self.warps:
             scores = self._run([*self.penalties, *self.warps], scores, prefix)
         return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
@@ -142,9 +164,7 @@ class Processors:
         """
         if self.greedy:
             return Law.at(logits.argmax(-1), logits.shape[-1])
-        flat = (
-            logits.flatten(0, 1) if logits.dtype == torch.float64 else logits.flatten(0, 1).float()
-        )
+        flat = at_least_float32(logits.flatten(0, 1))
         free = [stage for stage in self.warps if not stage.reads_prefix]
         return Law.of(self._run(free, flat, None).view_as(logits))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -92,32 +93,38 @@ def _is_message(item: Any) -> bool:
 
 
 def _ids(tensor: Tensor) -> list[list[int]]:
-    if tensor.dim() not in (1, 2) or tensor.is_floating_point():
+    if tensor.dim() not in (1, 2) or tensor.is_floating_point() or tensor.dtype == torch.bool:
         raise PromptError(
             f"token ids must be an integer tensor [T] or [B, T], not {tensor.dtype} "
             f"{list(tensor.shape)}"
         )
-    rows: list[list[int]] = tensor.reshape(-1, tensor.shape[-1]).tolist()
+    rows: list[list[int]] = tensor.tolist() if tensor.dim() == 2 else [tensor.tolist()]
     return rows
+
+
+def _lists(value: Any) -> Any:
+    """Tensors and arrays as nested lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _unpadded(encoded: Mapping[str, Any]) -> Prompts:
     """A tokenizer's output without its padding."""
-    ids, mask = encoded["input_ids"], encoded.get("attention_mask")
-    if isinstance(ids, Tensor):
-        rows = _ids(ids)
-        batched = ids.dim() == 2
-        keep = _ids(mask) if mask is not None else None
-    else:
-        batched = bool(ids) and not isinstance(ids[0], int)
-        rows = [list(r) for r in ids] if batched else [list(ids)]
-        keep = None if mask is None else [list(r) for r in mask] if batched else [list(mask)]
-    if keep is not None:
-        rows = [
-            [token for token, real in zip(row, own, strict=True) if real]
-            for row, own in zip(rows, keep, strict=True)
-        ]
-    return Prompts(rows, batched)
+    ids: Any = _lists(encoded["input_ids"])
+    mask: Any = _lists(encoded.get("attention_mask"))
+    batched = bool(ids) and isinstance(ids[0], (list, tuple))
+    rows, kept = (ids, mask) if batched else ([ids], None if mask is None else [mask])
+    for row in rows:
+        if not all(type(token) is int for token in row):
+            raise PromptError(f"input_ids must be ints, not {row[:8]!r}")
+    if kept is None:
+        return Prompts([list(row) for row in rows], batched)
+    if [len(row) for row in kept] != [len(row) for row in rows]:
+        raise PromptError("attention_mask and input_ids must have the same shape")
+    unpadded = [
+        [token for token, real in zip(row, own, strict=True) if real]
+        for row, own in zip(rows, kept, strict=True)
+    ]
+    return Prompts(unpadded, batched)
 
 
 def _text(text: str, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:

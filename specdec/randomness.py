@@ -112,10 +112,11 @@ def row_seeds(seed: int | Sequence[int] | None, rows: int) -> list[int]:
         base = torch.full((rows,), _signed(seed), dtype=torch.int64)
         hashed: list[int] = _mix(_mix(base) + (torch.arange(rows) + 1) * _GOLDEN).tolist()
         return hashed
-    if isinstance(seed, bool) or not isinstance(seed, Sequence):
-        raise OptionError(f"seed must be an int or one int per row, not {seed!r}")
+    whole = isinstance(seed, Sequence) and all(type(s) is int for s in seed)
+    if isinstance(seed, (bool, str)) or not whole:
+        raise OptionError(f"seed must be an int or one int per prompt, not {seed!r}")
     seeds = list(seed)
-    if len(seeds) != rows or not all(type(s) is int for s in seeds):
+    if len(seeds) != rows:
         raise OptionError(
             f"seed has {len(seeds)} entries for {rows} prompts: give one int, or one per prompt"
         )

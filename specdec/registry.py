@@ -118,7 +118,11 @@ class Registry:
             found: dict[str, Any] = {}
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 plugin = implementation.plugin_name
-                for item in implementation.function():
+                try:
+                    items = list(implementation.function())
+                except Exception as error:
+                    raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
+                for item in items:
                     if not isinstance(item, wanted):
                         raise PluginError(
                             f"plugin {plugin!r} returned {item!r} from {hook}: it must return a "
@@ -181,8 +185,9 @@ class Registry:
             return component.options(**given)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(str(part) for part in (role, *first["loc"]))
+            field = fields.get(str(first["loc"][0])) if first["loc"] else None
+            meaning = f": {field.description}" if field else ""
             raise OptionError(
-                f"{role}.{where}={first['input']!r}: {first['msg']} "
-                f"({component.name}: {fields[where.split('.')[0]].description})"
+                f"{where}={first['input']!r}: {first['msg']} ({component.name}{meaning})"
             ) from error

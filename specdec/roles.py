@@ -39,14 +39,13 @@ class Features:
     """The target's hidden states of the tokens that a prefill read.
 
     Attributes:
-        hidden: ``[B, n, H]``; row b's entry i belongs to the token at position ``starts[b] + i``.
+        hidden: ``[B, n, H]``; row b's entry i belongs to the token at position ``starts[b] + i``,
+            up to the token before the root; the rest is padding.
         starts: for each row the position of its first entry; 0 unless a cached prefix was kept.
-        counts: for each row how many entries are real.
     """
 
     hidden: Hidden
     starts: Sequence[int]
-    counts: Sequence[int]
 
 
 class Drafter:

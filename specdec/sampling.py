@@ -11,59 +11,9 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import logits_process as hf
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import OptionError
+from specdec.fields import SAMPLING, apply
 from specdec.processors import PerRow, Processors, Stage
-
-# Fields of GenerationConfig that specdec honours. Any other field that is set to something other
-# than its neutral value is refused, never ignored.
-LENGTH = {"max_length", "max_new_tokens", "min_length", "min_new_tokens"}
-STOPPING = {"stop_strings", "eos_token_id"}
-SAMPLING = {
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "top_h",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "renormalize_logits",
-}
-PENALTIES = {
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "bad_words_ids",
-    "sequence_bias",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "remove_invalid_values",
-}
-SUPPORTED = LENGTH | STOPPING | SAMPLING | PENALTIES
-
-# Settings that are no part of the law: where the cache lives, tokens for padding, provenance.
-_IRRELEVANT = {
-    "pad_token_id",
-    "bos_token_id",
-    "use_cache",
-    "cache_implementation",
-    "cache_config",
-    "max_cache_len",
-    "early_stopping",
-    "length_penalty",
-    "compile_config",
-    "disable_compile",
-    "transformers_version",
-    "_from_model_config",
-    "_commit_hash",
-    "decoder_start_token_id",
-    "token_healing",
-    "prefill_chunk_size",
-    "is_assistant",
-    "low_memory",
-}
-_ASSISTED = ("assistant", "lookbehind", "max_matching_ngram_size", "speculation_type", "use_mtp")
-_NEUTRAL = {None, False, 1, "auto"}
 
 
 @dataclass(frozen=True)
@@ -108,11 +58,14 @@ class Sampling:
         Args:
             prompt_lengths: tokens of each row's prompt.
         """
-        stages = [
-            *_penalties(self.config, self.eos, prompt_lengths, device),
-            *(Stage.of(processor) for processor in self.custom),
-        ]
-        warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
+        try:
+            stages = [
+                *_penalties(self.config, self.eos, prompt_lengths, device),
+                *(Stage.of(processor) for processor in self.custom),
+            ]
+            warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"transformers refuses a setting: {error}") from error
         return Processors(stages, warps, greedy=self.greedy)
 
 
@@ -135,34 +88,27 @@ def resolve(
         OptionError: a value that is out of range, or a field that specdec does not support.
     """
     config = GenerationConfig(**{k: v for k, v in base.to_dict().items() if v is not None})
-    for name, value in fields.items():
-        if not hasattr(config, name) or name.startswith("_"):
-            raise UnknownNameError("argument of generate", name, SUPPORTED)
-        if value is not None:
-            setattr(config, name, value)
-    _refuse_unsupported(config)
-    _check_ranges(config)
-
+    apply(config, fields)
     temperature = config.temperature
     asked_to_sample = fields.get("do_sample")
     if asked_to_sample is None and fields.get("temperature") is not None:
         asked_to_sample = temperature > 0
     do_sample = bool(config.do_sample if asked_to_sample is None else asked_to_sample)
     greedy = not do_sample or temperature == 0
-    idle = [n for n in sorted(SAMPLING) if fields.get(n) not in (None, False)] if greedy else []
-    if idle := [name for name in idle if name not in ("do_sample", "temperature")]:
+    idle = [name for name in SAMPLING if fields.get(name) is not None]
+    if greedy and idle:
         warnings.warn(
             f"{', '.join(idle)} has no effect on greedy decoding: give temperature > 0 to sample",
             stacklevel=2,
         )
     eos = config.eos_token_id
-    stops = [stop] if isinstance(stop, str) else list(stop or [])
     configured = config.stop_strings or []
-    stops += [configured] if isinstance(configured, str) else list(configured)
+    stops = [*_listed(stop), *_listed(configured)]
     if any(not isinstance(s, str) or not s for s in stops):
         raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
-    if isinstance(logits_processor, hf.LogitsProcessor) or callable(logits_processor):
-        logits_processor = [logits_processor]
+    custom = tuple(_listed(logits_processor))
+    if wrong := [processor for processor in custom if not callable(processor)]:
+        raise OptionError(f"logits_processor must be transformers processors, not {wrong[0]!r}")
     if config.max_new_tokens is None and config.max_length is None:
         config.max_new_tokens = default_new_tokens
     return Sampling(
@@ -171,47 +117,17 @@ def resolve(
         max_new_tokens=config.max_new_tokens,
         eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
         stop=tuple(stops),
-        custom=tuple(logits_processor or ()),
+        custom=custom,
     )
 
 
-def _refuse_unsupported(config: GenerationConfig) -> None:
-    for name, value in config.to_dict().items():
-        if name in SUPPORTED or name in _IRRELEVANT or any(a in name for a in _ASSISTED):
-            continue
-        if isinstance(value, (dict, list)) or value not in _NEUTRAL:
-            raise OptionError(
-                f"{name}={value!r} is not supported: specdec honours {', '.join(sorted(SUPPORTED))}"
-            )
-
-
-def _check_ranges(config: GenerationConfig) -> None:
-    def need(name: str, allowed: str, ok: bool) -> None:
-        if not ok:
-            raise OptionError(f"{name}={getattr(config, name)!r}: it must be {allowed}")
-
-    def number(name: str, *, whole: bool = False) -> Any:
-        value = getattr(config, name)
-        kinds = (int,) if whole else (int, float)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            raise OptionError(f"{name}={value!r}: it must be {'an int' if whole else 'a number'}")
-        return value
-
-    new = number("max_new_tokens", whole=True)
-    need("max_new_tokens", "at least 1", new is None or new >= 1)
-    length = number("max_length", whole=True)
-    need("max_length", "at least 1", length is None or length >= 1)
-    temperature = number("temperature")
-    need("temperature", "at least 0 (0 is greedy)", temperature is None or 0 <= temperature < 1e9)
-    top_k = number("top_k", whole=True)
-    need("top_k", "at least 0 (0 turns it off)", top_k is None or top_k >= 0)
-    for name in ("top_p", "typical_p"):
-        value = number(name)
-        need(name, "above 0 and at most 1", value is None or 0 < value <= 1)
-    min_p = number("min_p")
-    need("min_p", "between 0 and 1", min_p is None or 0 <= min_p <= 1)
-    penalty = number("repetition_penalty")
-    need("repetition_penalty", "above 0 (1 turns it off)", penalty is None or penalty > 0)
+def _listed(given: Any) -> list[Any]:
+    """A list of what may be one thing, a list of them, or None."""
+    if given is None:
+        return []
+    if isinstance(given, (list, tuple)):
+        return list(given)
+    return [given]
 
 
 def _penalties(
@@ -237,12 +153,12 @@ def _penalties(
     if config.min_new_tokens and eos_ids is not None:
         stages.append(
             PerRow(
-                [
+                tuple(
                     hf.MinNewTokensLengthLogitsProcessor(
                         n, config.min_new_tokens, eos_ids, device=str(device)
                     )
                     for n in prompt_lengths
-                ]
+                )
             )
         )
     if config.remove_invalid_values:
@@ -254,12 +170,12 @@ def _penalties(
     if config.begin_suppress_tokens is not None:
         stages.append(
             PerRow(
-                [
+                tuple(
                     hf.SuppressTokensAtBeginLogitsProcessor(
                         config.begin_suppress_tokens, n, device=str(device)
                     )
                     for n in prompt_lengths
-                ]
+                )
             )
         )
     return stages

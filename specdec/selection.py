@@ -45,7 +45,7 @@ class Selection:
         made: dict[str, Any] = dict.fromkeys(ROLES)
         for role, parsed in self.parsed.items():
             component = registry.component(role, self.names[role] or "")
-            with torch.inference_mode():
+            with torch.no_grad():
                 arguments = (parsed, target) if role == "drafter" else (parsed,)
                 made[role] = component.factory(*arguments)
         drafter = made["drafter"]
@@ -55,10 +55,12 @@ class Selection:
                 f"policy: {', '.join(registry.components['policy'])}"
             )
         if made["policy"] is not None and type(drafter).propose is Drafter.propose:
-            raise OptionError(
-                f"the drafter {self.names['drafter']!r} gives whole trees: it takes no policy, "
-                f"{self.names['policy']!r} was given"
-            )
+            if self.names["policy"] != self.strategy.policy:
+                raise OptionError(
+                    f"the drafter {self.names['drafter']!r} gives whole trees: it takes no policy, "
+                    f"{self.names['policy']!r} was given"
+                )
+            made["policy"] = None  # the strategy's own was meant for the drafter that was replaced
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
 
 
@@ -80,10 +82,14 @@ def select(
         UnknownNameError: a strategy, part, role or option that does not exist.
         OptionError: a value that is not allowed, or something that the strategy has no use for.
     """
+    if not isinstance(options, Mapping):
+        raise OptionError(f"options are given by role, {{'policy': {{...}}}}, not {options!r}")
     chosen = registry.strategy(strategy)
-    for role in options:
+    for role, own_options in dict(options).items():
         if role not in ROLES:
             raise UnknownNameError("role", role, ROLES, "Options are given by role")
+        if not isinstance(own_options, Mapping):
+            raise OptionError(f"options of the {role} must be a mapping, not {own_options!r}")
     own: dict[Role, str | None] = {role: getattr(chosen, role) for role in ROLES}
     names = {role: swaps.get(role) or own[role] for role in ROLES}
     checkpoint = None
@@ -100,9 +106,12 @@ def select(
             raise OptionError(f"the strategy {strategy!r} has no {role}: it takes no such options")
     if names["drafter"] is None and names["policy"] is not None:
         raise OptionError(f"the strategy {strategy!r} drafts nothing: it has no use for a policy")
-    known = alias.drafters.get(names["drafter"] or "") if alias else None
-    if checkpoint or known:
-        resolved["drafter"].setdefault("checkpoint", checkpoint or known)
+    if checkpoint and "checkpoint" in options.get("drafter", {}):
+        raise OptionError("the drafter's checkpoint is given twice: as drafter and in its options")
+    if checkpoint:
+        resolved["drafter"]["checkpoint"] = checkpoint
+    elif known := alias.drafters.get(names["drafter"] or "") if alias else None:
+        resolved["drafter"].setdefault("checkpoint", known)
     parsed = {
         role: registry.options(role, registry.component(role, name), resolved[role])
         for role, name in names.items()

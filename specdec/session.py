@@ -58,21 +58,24 @@ class Session:
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream:
         """Like :meth:`Engine.stream <specdec.engine.Engine.stream>`."""
-        generation = self.start(prompt, **settings)
-        if generation.batched:
-            raise PromptError("stream takes one prompt: give generate the batch")
-        return TextStream(generation)
+        if self._engine.tokenizer is None:
+            raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
+        return TextStream(self._start(prompt, single=True, **settings))
 
-    def start(
+    def start(self, prompt: Any, **settings: Any) -> Generation:
+        """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
+        return self._start(prompt, single=False, **settings)
+
+    def _start(
         self,
         prompt: Any,
         *,
+        single: bool,
         seed: int | Sequence[int] | None = None,
         stop: str | Sequence[str] | None = None,
         logits_processor: Any = None,
         **fields: Any,
     ) -> Generation:
-        """A generation whose steps are run by iterating over it."""
         engine = self._engine
         target = engine.target
         sampling = resolve(
@@ -90,16 +93,19 @@ class Session:
             vocab_size=target.vocab_size,
             context=target.context_limit,
         )
+        if single and prompts.batched:
+            raise PromptError("stream takes one prompt: give generate the batch")
         rows = prompts.rows
         seeds = torch.tensor(row_seeds(seed, len(rows)), device=target.device)
+        limits = [sampling.limit(len(row), target.context_limit) for row in rows]
+        processors = sampling.processors([len(row) for row in rows], target.device)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
-        limits = [sampling.limit(len(row), target.context_limit) for row in rows]
         if cache is None and engine.parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(map(len, rows)) + ROOM))
         state = State(
             rows,
-            processors=sampling.processors([len(row) for row in rows], target.device),
+            processors=processors,
             randomness=engine.make_randomness(seeds),
             stopping=StopRules(
                 sampling.eos,
@@ -130,7 +136,8 @@ class Session:
             shared = 0
             while shared < min(len(before), len(rows[row])) and before[shared] == rows[row][shared]:
                 shared += 1
-            starts.append(max(0, min(limit, shared - 1)))
+            # A drafter may need the token after a feature, and something to read.
+            starts.append(max(0, min(limit, shared - 2)))
         cache.truncate(torch.tensor(starts, device=cache.lengths.device), max(starts))
         return kept.drafter, cache, starts
 
@@ -175,8 +182,9 @@ class Generation:
         observers = engine.observers()
         between_steps = False
         try:
-            for step in decode(engine.target, parts, state, self.clock):
+            for step in self.metrics.timed(decode(engine.target, parts, state, self.clock)):
                 self.metrics.observe(step)
+                self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in observers:
                     observe(step=step)
                 between_steps = True
@@ -184,7 +192,6 @@ class Generation:
                 between_steps = False
             between_steps = True
         finally:
-            self.metrics.row_processor_seconds = state.processors.row_seconds
             if between_steps:
                 self._session._keep(state, self._drafter)
 
@@ -220,8 +227,6 @@ class TextStream:
     """
 
     def __init__(self, generation: Generation) -> None:
-        if generation._engine.tokenizer is None:
-            raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
         self._generation = generation
         self._detokenizer = Detokenizer(generation._engine.tokenizer)
         self._pieces = self._run()

@@ -164,7 +164,8 @@ class State:
             dim=1,
         ).tolist()
 
-        clipped = [self._clip(row, facts, tree.depth) for row, facts in enumerate(read)]
+        width = acceptance.path.shape[1]
+        clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
         counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
         longest = max(map(len, new_tokens))
@@ -173,27 +174,30 @@ class State:
             facts[2 : 2 + done] == list(range(1, done + 1))
             for facts, done in zip(read, accepted, strict=True)
         )
-        self._append(candidates[:, :longest], counts)
+        after = [n + len(own) for n, own in zip(self.host_lengths, new_tokens, strict=True)]
         if self.cache is not None:
             if in_place:
-                self.cache.advance(counts, self.longest - 1)
+                self.cache.advance(counts, max(after) - 1)
             else:
-                self.cache.keep(kept, counts, self.longest - 1)
+                self.cache.keep(kept, counts, max(after) - 1)
+        self._append(candidates[:, :longest], counts)
+        self.host_lengths = after
+        self.finish_reasons = [
+            now or before for now, before in zip(finished, self.finish_reasons, strict=True)
+        ]
+        self.active = torch.tensor([r is None for r in self.finish_reasons], device=counts.device)
         return Step(
             tree, verification, acceptance, new_tokens, counts, accepted, tried, finished, kept
         )
 
     def _clip(
-        self, row: int, facts: list[int], depth: int
+        self, row: int, facts: list[int], width: int
     ) -> tuple[list[int], int, int, FinishReason | None]:
         """What a row keeps of a step: new tokens, accepted and tried draft tokens, why it ends."""
         if self.finish_reasons[row] is not None:
             return [], 0, 0, None
-        length, drafted, tokens = facts[0], facts[1], facts[2 + depth :]
-        before = self.host_lengths[row]
-        own, reason = self.stopping.clip(row, before, tokens[: length + 1])
-        self.finish_reasons[row] = reason
-        self.host_lengths[row] = before + len(own)
+        length, drafted, tokens = facts[0], facts[1], facts[2 + width :]
+        own, reason = self.stopping.clip(row, self.host_lengths[row], tokens[: length + 1])
         return own, min(length, len(own)), min(length + drafted, len(own)), reason
 
     def _append(self, candidates: Tensor, counts: Tensor) -> None:
@@ -204,6 +208,3 @@ class State:
         values = torch.where(inside, candidates, self.tokens[:, :1])
         self.tokens.scatter_(1, slots, values)
         self.lengths = self.lengths + counts
-        self.active = torch.tensor(
-            [reason is None for reason in self.finish_reasons], device=self.lengths.device
-        )

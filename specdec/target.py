@@ -149,6 +149,7 @@ class HFTarget:
             scratch_positions: ``[B, F]`` int64, positions of those F slots; None where they are
                 the n tokens of this forward.
         """
+        positions = positions.clamp(max=self.context_limit - 1)  # padding may lie past the end
         cache.reserve(tokens.shape[1], after=after)
         visible = cache.visible(among)
         slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)

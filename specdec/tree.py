@@ -125,6 +125,7 @@ class DraftTree:
         real = self.valid & (self.parents >= 0)
         siblings = (self.parents[:, :, None] == self.parents[:, None, :]) & real[:, None, :]
         rank = siblings.tril(diagonal=-1).sum(dim=-1)
+        real &= rank < self.branching
         table = self.parents.new_full((batch, size * self.branching + 1), -1)
         slot = torch.where(real, self.parents * self.branching + rank, size * self.branching)
         nodes = torch.arange(size, device=table.device).expand(batch, -1)
@@ -148,10 +149,9 @@ class DraftTree:
     def limited(self, levels: Tensor) -> DraftTree:
         """The same tree with each row's nodes deeper than ``levels [B]`` made invalid.
 
-        Cutting by depth removes whole sets of siblings, so ``draws`` survives.
+        The result is ``POINT``: levels that depend on what was drawn would bias a sampled tree.
         """
-        cut = replace(self, valid=self.valid & (self.depths <= levels[:, None]))
-        return label(cut, self.draws, self.sampled_from)
+        return replace(self, valid=self.valid & (self.depths <= levels[:, None]))
 
 
 def label(tree: DraftTree, draws: Draws, sampled_from: SampledFrom | None) -> DraftTree:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from specdec.errors import UnsupportedModelError
+from specdec.masks import MaskForm
 from specdec.target import HFTarget, refuse_untreeable
 
 # Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
@@ -14,7 +18,27 @@ _LEAVES = {4: (0, 1, 4), 5: (0, 2, 5), 7: (0, 1, 3, 6, 7)}
 # Largest root-mean-square error allowed, relative to the spread of the logits. Rounding stays well
 # below it; one wrong mask entry or position is well above.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
-_LONGEST_WINDOW = 512
+# Windows are shortened to this during the check, so that a short prompt reaches past them.
+_WINDOW = 5
+_PROMPTS = (9, 3)
+_ROOM = _PROMPTS[0] + len(_PARENTS)
+
+
+@torch.inference_mode()
+def check_lm_head(target: HFTarget) -> None:
+    """``target.logits`` of the last hidden states must be what the whole model gives.
+
+    Raises:
+        UnsupportedModelError: the architecture has a factor that specdec does not know.
+    """
+    tokens = _tokens(target, 4, 11)[None]
+    ours = target.logits(target.read(tokens).last)
+    error = _relative(ours, target.model(input_ids=tokens, use_cache=False).logits)
+    if not error <= _tolerance(target):
+        raise UnsupportedModelError(
+            f"the logits of this {target.config.model_type} model are not its lm_head applied to "
+            f"the last hidden states (relative error {error:.1e}): specdec cannot read its law"
+        )
 
 
 @torch.inference_mode()
@@ -29,9 +53,33 @@ def check_tree_verification(target: HFTarget) -> float:
             attention as it should.
     """
     refuse_untreeable(target.model)
-    windows = [w for w in target.mask_form.windows.values() if w and w <= _LONGEST_WINDOW]
-    longest = min(max([5, *(w + 1 for w in windows)]), target.context_limit - len(_PARENTS))
-    prompts = [_tokens(target, longest + 1, 11), _tokens(target, 3, 5)]
+    if target.context_limit < _ROOM:
+        raise UnsupportedModelError(
+            f"a context of {target.context_limit} tokens is too short for tree verification to be "
+            f"checked: {_ROOM} are needed"
+        )
+    with _short_windows(target):
+        return _compare(target)
+
+
+@contextmanager
+def _short_windows(target: HFTarget) -> Iterator[None]:
+    """Within, sliding windows are shorter than the prompts of the check."""
+    config, window = target.config, getattr(target.config, "sliding_window", None)
+    form = target.mask_form
+    if window is None or not form.windowed:
+        yield
+        return
+    config.sliding_window = min(window, _WINDOW)
+    target.mask_form = MaskForm.of(config)
+    try:
+        yield
+    finally:
+        config.sliding_window, target.mask_form = window, form
+
+
+def _compare(target: HFTarget) -> float:
+    prompts = [_tokens(target, n, stride) for n, stride in zip(_PROMPTS, (11, 5), strict=True)]
     try:
         tree_logits, nodes = _by_tree(target, prompts)
         error = 0.0
@@ -45,7 +93,7 @@ def check_tree_verification(target: HFTarget) -> float:
             f"a {target.config.model_type} model did not run on a tree mask "
             f"({type(failure).__name__}: {failure}), so it cannot be verified as a tree"
         ) from failure
-    tolerance = _TOLERANCE.get(target.dtype, 6e-2)
+    tolerance = _tolerance(target)
     if not error <= tolerance:
         raise UnsupportedModelError(
             f"tree verification of this {target.config.model_type} model differs from path-by-path "
@@ -54,6 +102,10 @@ def check_tree_verification(target: HFTarget) -> float:
             "verifier='path' decodes it, slowly"
         )
     return error
+
+
+def _tolerance(target: HFTarget) -> float:
+    return _TOLERANCE.get(target.dtype, 6e-2)
 
 
 def _tokens(target: HFTarget, n: int, stride: int) -> Tensor:

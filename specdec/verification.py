@@ -32,6 +32,7 @@ class Verification:
         self.active = state.active
         self.stopping: StopRules = state.stopping
         self._state = state
+        self._lengths, self._longest = state.lengths, state.longest
         rows = torch.arange(len(tree.tokens), device=tree.tokens.device)
         self._first_node = rows * tree.size
 
@@ -39,7 +40,8 @@ class Verification:
         """The target's law p of the token after ``node``, processors and warps applied.
 
         Ask once for each output position, in order: a stateful processor then sees exactly the
-        calls that plain decoding makes.
+        calls that plain decoding makes. (A stop string is found after the step: behind one it may
+        see a few calls more.)
 
         Args:
             node: ``[B]`` int64.
@@ -51,19 +53,19 @@ class Verification:
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""
         depth = self.tree.depths.gather(1, node[:, None]).squeeze(1)
-        return self._state.lengths + depth
+        return self._lengths + depth
 
     def root_position(self) -> Tensor:
         """Index in the whole sequence of the root: ``[B]`` int64."""
-        return self._state.root_position()
+        return self._lengths - 1
 
     def _prefix(self, node: Tensor, asking: Tensor) -> Prefix:
         tree, state = self.tree, self._state
         index = node[:, None, None].expand(-1, 1, tree.size)
         on_path = tree.ancestors.gather(1, index).squeeze(1)
         padding = state.tokens[:, :1].expand(-1, tree.depth + 1)
-        tokens = torch.cat([state.tokens[:, : state.longest], padding], dim=1)
-        spare = state.longest + tree.depth
-        slot = torch.where(on_path, state.root_position()[:, None] + tree.depths, spare)
+        tokens = torch.cat([state.tokens[:, : self._longest], padding], dim=1)
+        spare = self._longest + tree.depth
+        slot = torch.where(on_path, self.root_position()[:, None] + tree.depths, spare)
         tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
         return Prefix(tokens, self.position(node), asking)

@@ -20,9 +20,7 @@ class TreeVerifier(Verifier):
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         assert state.cache is not None
         positions = state.root_position()[:, None] + tree.depths
-        hidden = target.forward(
-            tree.tokens, positions.clamp(max=target.context_limit - 1), tree.ancestors, state.cache
-        )
+        hidden = target.forward(tree.tokens, positions, tree.ancestors, state.cache)
         return Verification(state, tree, hidden, target.logits(hidden.last))
 
 

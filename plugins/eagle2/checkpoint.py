@@ -17,6 +17,7 @@ from specdec_plugins.eagle2.head import EagleHead
 # What the published configs leave out means this, never the target's value.
 _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}
 _ROPE_THETA = 10000.0
+_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 _EMBEDDING = "embed_tokens.weight"
 
 
@@ -33,12 +34,13 @@ def load_head(checkpoint: str | Path, target: HFTarget) -> EagleHead:
     """
     folder = resolve_checkpoint(checkpoint, what="EAGLE head")
     fields = read_json(folder / "config.json")
+    _check_sizes(folder, fields)
     _check_fit(folder, fields, target)
     weights = read_weights(folder)
-    head = EagleHead(
-        _config(fields), fc_bias=fields.get("bias", True), own_embedding=_EMBEDDING in weights
-    )
-    _check_keys(folder, head, weights, fc_bias=fields.get("bias", True))
+    bias = fields.get("bias", True)
+    config = _config(folder, fields)
+    head = EagleHead(config, fc_bias=bias, own_embedding=_EMBEDDING in weights)
+    _check_keys(folder, head, weights, fc_bias=bias)
     head.load_state_dict(weights, strict=True)
     return head.to(device=target.device, dtype=target.dtype).eval()
 
@@ -61,6 +63,8 @@ def save_head(head: EagleHead, folder: Path) -> None:
         "qkv_bias": config.attention_bias,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_parameters["rope_theta"],
+        "rope_parameters": config.rope_parameters,
+        "head_dim": config.head_dim,
         "hidden_act": config.hidden_act,
         "max_position_embeddings": config.max_position_embeddings,
         "vocab_size": config.vocab_size,
@@ -70,7 +74,7 @@ def save_head(head: EagleHead, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _config(fields: dict[str, Any]) -> LlamaConfig:
+def _config(folder: Path, fields: dict[str, Any]) -> LlamaConfig:
     known = {
         name: fields[name]
         for name in (
@@ -87,13 +91,16 @@ def _config(fields: dict[str, Any]) -> LlamaConfig:
     }
     rope = fields.get("rope_parameters") or {
         **(fields.get("rope_scaling") or {"rope_type": "default"}),
-        "rope_theta": fields.get("rope_theta", _ROPE_THETA),
+        "rope_theta": fields.get("rope_theta") or _ROPE_THETA,
     }
-    return LlamaConfig(
-        **{**_DEFAULTS, "num_hidden_layers": 1, **known},
-        attention_bias=bool(fields.get("qkv_bias", False)),
-        rope_parameters=rope,
-    )
+    try:
+        return LlamaConfig(
+            **{**_DEFAULTS, "num_hidden_layers": 1, **known},
+            attention_bias=bool(fields.get("qkv_bias", False)),
+            rope_parameters=rope,
+        )
+    except Exception as error:
+        raise CheckpointError(f"{folder / 'config.json'} is no head's config: {error}") from error
 
 
 def _check_fit(folder: Path, fields: dict[str, Any], target: HFTarget) -> None:
@@ -103,6 +110,14 @@ def _check_fit(folder: Path, fields: dict[str, Any], target: HFTarget) -> None:
             raise CheckpointError(
                 f"the head in {folder} has {name} {given}, the target model has {own}: a head "
                 "works only with the model that it was trained for"
+            )
+
+
+def _check_sizes(folder: Path, fields: dict[str, Any]) -> None:
+    for name in _SIZES:
+        if not isinstance(fields.get(name), int):
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {name}={fields.get(name)!r}: it must be a number"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -65,9 +64,3 @@ class EagleDrafter(NetworkDrafter):
 
     def logits(self, outputs: Tensor) -> Tensor:
         return self.target.logits(outputs)
-
-
-def make_drafter(options: EagleOptions, target: HFTarget) -> EagleDrafter:
-    """The factory that the registry calls."""
-    with torch.no_grad():
-        return EagleDrafter(options, target)

@@ -39,7 +39,7 @@ class EagleHead(nn.Module):
         self.layers[0].input_layernorm = nn.Identity()
         for layer in self.layers:
             # ``qkv_bias`` means those three; transformers' attention_bias adds one to o_proj.
-            layer.self_attn.o_proj.register_parameter("bias", None)
+            layer.get_submodule("self_attn.o_proj").register_parameter("bias", None)
         self.rotary_emb = LlamaRotaryEmbedding(config)
 
     def forward(

@@ -13,7 +13,8 @@ from specdec.drafters import NetworkDrafter
 from specdec.errors import CheckpointError, OptionError
 from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
-from specdec.target import HFTarget, refuse_untreeable
+from specdec.target import HFTarget
+from specdec.treecheck import check_tree_verification
 
 
 class DraftModelOptions(BaseModel):
@@ -57,7 +58,6 @@ class DraftModel(NetworkDrafter):
         after: int,
         scratch_positions: Tensor,
     ) -> Tensor:
-        positions = positions.clamp(max=self.model.context_limit - 1)
         return self.model.forward(
             tokens, positions, among, self.cache, after, scratch_positions
         ).last
@@ -75,9 +75,9 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
         )
     checkpoint = options.checkpoint
     model: PreTrainedModel = load_model(checkpoint, dtype=target.dtype, device=target.device)
-    refuse_untreeable(model)
-    with torch.no_grad():
-        return DraftModel(target, HFTarget(model))
+    drafter = DraftModel(target, HFTarget(model))
+    check_tree_verification(drafter.model)
+    return drafter
 
 
 class SampledOptions(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from specdec.growth import Growth, Proposal, grow_level
@@ -22,6 +22,9 @@ EAGLE1 = (
 )  # fmt: skip
 
 
+_LARGEST = 1024
+
+
 class StaticOptions(BaseModel):
     """Options of the tree policy ``static_tree``."""
 
@@ -29,6 +32,7 @@ class StaticOptions(BaseModel):
 
     choices: tuple[tuple[int, ...], ...] = Field(
         EAGLE1,
+        min_length=1,
         description="the nodes, each as the ranks of the tokens on its path (Medusa's format); "
         "EAGLE-1's 25 nodes by default",
     )
@@ -44,8 +48,14 @@ class KaryOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int = Field(2, ge=1, le=16, description="children of every node")
-    depth: int = Field(3, ge=1, le=12, description="levels of draft tokens below the root")
+    k: int = Field(2, ge=1, description="children of every node")
+    depth: int = Field(3, ge=1, description="levels of draft tokens below the root")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> KaryOptions:
+        if self.depth > _LARGEST or sum(self.k**d for d in range(1, self.depth + 1)) > _LARGEST:
+            raise ValueError(f"k={self.k}, depth={self.depth}: more than {_LARGEST} nodes")
+        return self
 
 
 class ChainOptions(BaseModel):

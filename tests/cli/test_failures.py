@@ -23,7 +23,7 @@ MISTAKES = [
     (["-o", "policy.budget=none"], "policy.budget='none'"),
     (["-o", "chain.policy.depth=3"], "'chain' does not run here"),
     (["--set", "temprature=1"], "did you mean 'temperature'?"),
-    (["--temperature", "-1"], "temperature=-1.0: it must be at least 0"),
+    (["--temperature", "-1"], "temperature=-1.0: it must be a number, at least 0"),
     (["--dtype", "float23"], "did you mean 'float32'?"),
 ]
 
