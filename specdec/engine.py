@@ -131,8 +131,8 @@ class Engine:
             max_new_tokens: 256 unless the model's generation config says otherwise.
             temperature: 0 is greedy; a positive value samples.
             top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'
-                GenerationConfig, with its names and meaning. A field that cannot be honoured is
-                refused, never ignored.
+                GenerationConfig, with its names and meaning; ``eos_token_id=[]`` turns eos off. A
+                field that cannot be honoured is refused, never ignored.
             stop: strings at which to stop; the text ends before them.
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from transformers import GenerationConfig
 
 from specdec.errors import OptionError, UnknownNameError
@@ -32,7 +32,7 @@ class Fields(BaseModel):
     eos_token_id: _Count | _Ids | None = Field(None, description="a token id or a list of them")
     do_sample: bool | None = Field(None, description="True or False")
     temperature: Annotated[float, Field(ge=0, lt=1e9)] | None = Field(
-        None, description="a number, at least 0 (0 is greedy)"
+        None, description="a number, at least 0 (0 is greedy, anything else at least 1e-6)"
     )
     top_k: _Count | None = Field(None, description="an int, at least 0 (0 turns it off)")
     top_p: _Share | None = Field(None, description="a number above 0 and at most 1")
@@ -55,6 +55,13 @@ class Fields(BaseModel):
     suppress_tokens: _Ids | None = Field(None, description="a list of token ids")
     begin_suppress_tokens: _Ids | None = Field(None, description="a list of token ids")
     remove_invalid_values: bool | None = Field(None, description="True or False")
+
+    @field_validator("temperature")
+    @classmethod
+    def _no_overflow(cls, value: float | None) -> float | None:
+        if value is not None and 0 < value < 1e-6:
+            raise ValueError("logits divided by it would overflow")
+        return value
 
 
 SAMPLING = (

@@ -64,7 +64,10 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
     for plugin in extra:
         if manager.is_registered(plugin):
             continue
-        name = manager.register(plugin)
+        try:
+            name = manager.register(plugin)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(str(error)) from error
         origins[str(name)] = "registered by hand"
     try:
         manager.check_pending()

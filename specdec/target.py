@@ -223,5 +223,6 @@ def refuse_untreeable(model: PreTrainedModel) -> None:
     if reason:
         raise UnsupportedModelError(
             f"a {kind} model cannot be verified as a tree: {reason}. Use a model with full or "
-            "sliding-window attention and fixed rope or absolute positions"
+            "sliding-window attention and fixed rope or absolute positions; verifier='path' "
+            "decodes this one, slowly"
         )

@@ -41,7 +41,7 @@ def load_head(checkpoint: str | Path, target: HFTarget) -> EagleHead:
     config = _config(folder, fields)
     head = EagleHead(config, fc_bias=bias, own_embedding=_EMBEDDING in weights)
     _check_keys(folder, head, weights, fc_bias=bias)
-    head.load_state_dict(weights, strict=True)
+    head.to(weights["fc.weight"].dtype).load_state_dict(weights, strict=True)
     return head.to(device=target.device, dtype=target.dtype).eval()
 
 

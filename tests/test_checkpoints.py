@@ -1,0 +1,200 @@
+"""Checkpoints of heads and models: what fits is loaded, what does not is named, nothing is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import PROMPTS
+
+from specdec import Engine
+from specdec.errors import CheckpointError
+
+
+class Editable:
+    """A copy of a head that a test may damage."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.folder = Path(shutil.copytree(source, folder))
+
+    def config(self, **changes: Any) -> Editable:
+        """Set config entries; None removes one."""
+        path = self.folder / "config.json"
+        fields = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({k: v for k, v in fields.items() if v is not None}))
+        return self
+
+    def weights(self, **changes: Any) -> Editable:
+        """Set tensors (``__`` stands for a dot); None removes one."""
+        path = self.folder / "model.safetensors"
+        tensors = load_file(path)
+        for name, value in changes.items():
+            tensors[name.replace("__", ".")] = value
+        save_file({k: v for k, v in tensors.items() if v is not None}, path)
+        return self
+
+
+@pytest.fixture
+def editable(head: Path, tmp_path: Path) -> Editable:
+    return Editable(head, tmp_path / "head")
+
+
+def refused(plain: Engine, checkpoint: Any, *says: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        plain.with_strategy("eagle2", drafter=checkpoint)
+    for part in says:
+        assert part in str(error.value), f"{part!r} is not in: {error.value}"
+
+
+def test_a_head_of_another_hidden_size_or_vocabulary_is_refused(
+    plain: Engine, editable: Editable
+) -> None:
+    editable.config(hidden_size=48)
+    refused(plain, editable.folder, "hidden_size 48", "the target model has 32")
+    editable.config(hidden_size=32, vocab_size=61)
+    refused(plain, editable.folder, "vocab_size 61", "the target model has 60")
+    editable.config(vocab_size=None)
+    refused(plain, editable.folder, "vocab_size=None")
+
+
+def test_missing_extra_and_misshapen_tensors_are_each_named(
+    plain: Engine, editable: Editable
+) -> None:
+    editable.weights(
+        layers__0__mlp__up_proj__weight=None,
+        lm_head__weight=torch.zeros(60, 32),
+        fc__weight=torch.zeros(32, 32),
+    )
+    refused(
+        plain,
+        editable.folder,
+        "missing keys: layers.0.mlp.up_proj.weight",
+        "unexpected keys: lm_head.weight",
+        "fc.weight has shape [32, 32], not [32, 64]",
+    )
+
+
+def test_the_bias_of_fc_must_agree_with_the_config(plain: Engine, editable: Editable) -> None:
+    editable.config(bias=False)
+    refused(plain, editable.folder, "unexpected keys: fc.bias", '"bias": false')
+    editable.config(bias=None)
+    plain.with_strategy("eagle2", drafter=editable.folder)  # a missing entry means true
+    editable.weights(fc__bias=None)
+    refused(plain, editable.folder, "missing keys: fc.bias", "missing entry means true")
+    editable.config(bias=False)
+    plain.with_strategy("eagle2", drafter=editable.folder)
+
+
+def test_a_bin_head_equals_its_safetensors_twin(
+    plain: Engine, eagle: Engine, editable: Editable
+) -> None:
+    path = editable.folder / "model.safetensors"
+    torch.save(load_file(path), editable.folder / "pytorch_model.bin")
+    path.unlink()
+    twin = tiny.engine(plain, "eagle2", editable.folder)
+    settings = {"max_new_tokens": 8, "temperature": 0}
+    for own, other in zip(
+        tiny.steps(twin, PROMPTS, **settings), tiny.steps(eagle, PROMPTS, **settings), strict=True
+    ):
+        assert torch.equal(own.tree.tokens, other.tree.tokens)
+        assert torch.equal(own.tree.log_value, other.tree.log_value)
+
+
+def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_path: Path) -> None:
+    from specdec_plugins.eagle2.checkpoint import save_head
+
+    save_head(eagle.parts.drafter.head, tmp_path)
+    first, second = (load_file(folder / "model.safetensors") for folder in (head, tmp_path))
+    assert first.keys() == second.keys()
+    # Heads are read into float32, as they are published.
+    assert all(torch.equal(first[name].float(), second[name].float()) for name in first)
+    assert (tmp_path / "config.json").read_text() == (head / "config.json").read_text()
+
+
+def test_a_head_with_qkv_bias_needs_no_bias_of_o_proj(
+    plain: Engine, model: Any, tmp_path: Path
+) -> None:
+    folder = tiny.make_head(tmp_path, model, attention_bias=True)
+    names = load_file(folder / "model.safetensors").keys()
+    biases = {name.split(".")[-2] for name in names if name.endswith("proj.bias")}
+    assert biases == {"q_proj", "k_proj", "v_proj"}
+    tiny.engine(plain, "eagle2", folder)
+
+
+def test_corrupt_and_missing_files_are_told(
+    plain: Engine, editable: Editable, tmp_path: Path
+) -> None:
+    weights = editable.folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"not a checkpoint", b""):
+        weights.write_bytes(damaged)
+        refused(plain, editable.folder, "model.safetensors is corrupt")
+    weights.unlink()
+    refused(plain, editable.folder, "has no weights", "pytorch_model.bin")
+    (editable.folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 broken")
+    refused(plain, editable.folder, "pytorch_model.bin")
+    (editable.folder / "config.json").write_text("{not json")
+    refused(plain, editable.folder, "config.json is no JSON")
+    (editable.folder / "config.json").write_text("[]")
+    refused(plain, editable.folder, "no JSON object")
+    (editable.folder / "config.json").unlink()
+    refused(plain, editable.folder, "has no config.json")
+    refused(plain, tmp_path / "nowhere" / "at" / "all", "nowhere")
+    refused(plain, weights.parent / "..", "has no config.json")
+
+
+class Payload:
+    """Unpickling this would create a file."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_code_in_a_pickle_is_never_run(plain: Engine, editable: Editable, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    (editable.folder / "model.safetensors").unlink()
+    for content in (Payload(proof), {"fc.weight": Payload(proof)}):
+        torch.save(content, editable.folder / "pytorch_model.bin")
+        refused(plain, editable.folder, "could run code when loaded")
+        assert not proof.exists()
+    torch.save({"fc.weight": "text"}, editable.folder / "pytorch_model.bin")
+    refused(plain, editable.folder, "something else than named tensors")
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(plain: Engine, tmp_path: Path) -> None:
+    other = tiny.make_model(tiny.llama_config(vocab_size=61))
+    folder = tiny.save_model(other, tmp_path / "draft")
+    with pytest.raises(CheckpointError, match="61 tokens, the target model one of 60"):
+        plain.with_strategy("draft_model", drafter=folder)
+
+
+def test_a_model_is_loaded_from_its_folder_with_its_tokenizer(
+    model: Any, tokenizer: Any, plain: Engine, tmp_path: Path
+) -> None:
+    tiny.save_model(model, tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = Engine(tmp_path, strategy="plain")
+    assert engine.target.dtype == torch.float64
+    settings = {"max_new_tokens": 6, "temperature": 0}
+    assert engine.generate("ABC", **settings).text == plain.generate("ABC", **settings).text
+    assert Engine(tmp_path, strategy="plain", dtype="float32").target.dtype == torch.float32
+
+
+def test_a_folder_that_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        Engine(tmp_path, strategy="plain")
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        Engine(tmp_path, strategy="plain")
+    with pytest.raises(CheckpointError, match="is a file"):
+        Engine(tmp_path / "config.json", strategy="plain")

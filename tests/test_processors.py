@@ -1,0 +1,117 @@
+"""Logits processors under speculation: the same tokens and the same calls as plain decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import EOS, PROMPTS
+from transformers import LogitsProcessor
+
+from specdec import Engine
+
+WARPS: list[dict[str, Any]] = [
+    {"top_k": 5},
+    {"top_p": 0.7},
+    {"min_p": 0.1},
+    {"typical_p": 0.8},
+    {"top_k": 8, "top_p": 0.9, "temperature": 0.6},
+    {"epsilon_cutoff": 0.02},
+]
+PENALTIES: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.4},
+    {"no_repeat_ngram_size": 1},
+    {"min_new_tokens": 9},
+    {"min_length": 12},
+    {"bad_words_ids": [[29], [59, 32]]},
+    {"suppress_tokens": [29, 32]},
+    {"begin_suppress_tokens": [32, 59, 26, 29]},
+    {"sequence_bias": {(29,): -3.0, (59, 24): 2.0}},
+    {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "top_k": 7, "temperature": 0.9},
+]
+
+
+class Recorder(LogitsProcessor):
+    """Sensitive to padding: the exact prefix decides what is made unlikely. Records its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, ...]] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        assert input_ids.shape[0] == scores.shape[0] == 1
+        prefix = tuple(input_ids[0].tolist())
+        self.calls.append(prefix)
+        scores = scores.clone()
+        scores[0, (len(prefix) * 7 + sum(prefix)) % scores.shape[1] :: 3] -= 4.0
+        return scores
+
+
+def label(setting: dict[str, Any]) -> str:
+    return "+".join(setting)
+
+
+@pytest.mark.parametrize("setting", [*WARPS, *PENALTIES], ids=label)
+def test_sampling_settings_leave_speculation_identical_to_plain(
+    plain: Engine, eagle: Engine, dynamic: Engine, setting: dict[str, Any]
+) -> None:
+    settings = {"max_new_tokens": 16, "seed": 2, "eos_token_id": EOS, "temperature": 1.0, **setting}
+    wanted = tiny.tokens(plain, PROMPTS, **settings)
+    bare = {k: v for k, v in settings.items() if k not in setting} | {"temperature": 1.0}
+    assert wanted != tiny.tokens(plain, PROMPTS, **bare), "the setting changes nothing here"
+    for engine in (eagle, dynamic):
+        assert tiny.tokens(engine, PROMPTS, **settings) == wanted
+
+
+@pytest.mark.parametrize("setting", PENALTIES[:8], ids=label)
+def test_greedy_text_of_a_ragged_batch_with_penalties_is_that_of_transformers(
+    dynamic: Engine, setting: dict[str, Any]
+) -> None:
+    model = dynamic.target.model
+    eos = [tiny.greedy_reference(model, prompt, 5)[2] for prompt in PROMPTS]
+    wanted = [tiny.greedy_reference(model, prompt, 16, eos, **setting) for prompt in PROMPTS]
+    got = tiny.tokens(
+        dynamic, PROMPTS, max_new_tokens=16, temperature=0, eos_token_id=eos, **setting
+    )
+    assert got == wanted
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_custom_processor_sees_exactly_plain_decodings_calls(
+    plain: Engine, eagle: Engine, dynamic: Engine, temperature: float
+) -> None:
+    settings = {"max_new_tokens": 20, "temperature": temperature, "seed": 6}
+
+    def run(engine: Engine, prompt: Any, eos: list[int]) -> tuple[Any, list[tuple[int, ...]]]:
+        recorder = Recorder()
+        tokens = tiny.tokens(
+            engine, prompt, eos_token_id=eos, logits_processor=recorder, **settings
+        )
+        return tokens, recorder.calls
+
+    for prompt in PROMPTS:
+        steps = tiny.steps(dynamic, prompt, logits_processor=Recorder(), **settings)
+        # An eos in front of further accepted drafts: nothing may be asked behind it.
+        inside = [step.new_tokens[0][0] for step in steps if len(step.new_tokens[0]) > 2]
+        for eos in ([], *([token] for token in inside[:2])):
+            wanted, calls = run(plain, prompt, eos)
+            assert calls == [(*prompt, *wanted[:i]) for i in range(len(wanted))]
+            for engine in (eagle, dynamic):
+                assert run(engine, prompt, eos) == (wanted, calls)
+    wanted, calls = run(plain, PROMPTS, [EOS])
+    for engine in (eagle, dynamic):
+        tokens, own = run(engine, PROMPTS, [EOS])
+        assert tokens == wanted
+        assert sorted(own) == sorted(calls)
+
+
+def test_stats_tell_the_time_spent_row_by_row(dynamic: Engine) -> None:
+    result = dynamic.generate(PROMPTS[0], max_new_tokens=4, logits_processor=[Recorder()])
+    assert result.stats.row_processor_seconds > 0
+    assert dynamic.generate(PROMPTS[0], max_new_tokens=4).stats.row_processor_seconds == 0
+
+
+def test_a_greedy_call_with_a_sampling_setting_warns(plain: Engine) -> None:
+    with pytest.warns(UserWarning, match="top_k has no effect on greedy decoding"):
+        plain.generate(PROMPTS[0], max_new_tokens=1, temperature=0, top_k=5)

@@ -1,0 +1,260 @@
+"""Draft trees: structure against brute force, expansion and reranking against plain references."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdec.errors import PluginError
+from specdec.growth import (
+    Growth,
+    Proposal,
+    grow_level,
+    sample,
+    sample_without_replacement,
+    top_by_value,
+)
+from specdec.tree import DraftTree, Draws, tree_from_choices
+
+NEVER = float("-inf")
+VOCAB = 7
+
+
+@st.composite
+def forests(draw: st.DrawFn) -> DraftTree:
+    """Two rows of random trees of one size, with invalid nodes, unique tokens among siblings."""
+    size = draw(st.integers(1, 12))
+    rows = []
+    for _ in range(2):
+        parents, tokens, valid = [-1], [draw(st.integers(0, VOCAB - 1))], [True]
+        for node in range(1, size):
+            parents.append(draw(st.integers(0, node - 1)))
+            siblings = [tokens[i] for i in range(1, node) if parents[i] == parents[node]]
+            free = sorted(set(range(20)) - set(siblings))
+            tokens.append(draw(st.sampled_from(free[:VOCAB])))
+            valid.append(valid[parents[node]] and draw(st.integers(0, 4)) > 0)
+        rows.append((parents, tokens, valid))
+    parents, tokens, valid = (torch.tensor([row[i] for row in rows]) for i in range(3))
+    depth = max(len(path(parents[row], node)) - 1 for row in range(2) for node in range(size))
+    counts = [[row.tolist().count(node) for node in range(size)] for row in parents]
+    branching = max(max(own) for own in counts)
+    return DraftTree(tokens, parents, -torch.rand(2, size), valid, depth, branching)
+
+
+def path(parents: torch.Tensor, node: int) -> list[int]:
+    """Node ids from the root down to ``node``."""
+    return [*path(parents, int(parents[node])), node] if node else [0]
+
+
+def nodes_of(tree: DraftTree) -> list[tuple[int, int]]:
+    return [(row, node) for row in range(len(tree.tokens)) for node in range(tree.size)]
+
+
+@given(forests())
+def test_ancestors_and_depths_are_those_of_a_walk_up(tree: DraftTree) -> None:
+    for row, node in nodes_of(tree):
+        above = path(tree.parents[row], node)
+        assert tree.ancestors[row, node].nonzero().flatten().tolist() == sorted(above)
+        assert int(tree.depths[row, node]) == len(above) - 1
+
+
+@given(forests())
+def test_children_are_the_valid_nodes_below_in_index_order(tree: DraftTree) -> None:
+    for row, node in nodes_of(tree):
+        below = [
+            i
+            for i in range(1, tree.size)
+            if int(tree.parents[row, i]) == node and bool(tree.valid[row, i])
+        ]
+        listed = [c for c in tree.children[row, node].tolist() if c >= 0]
+        assert listed == below
+        at = torch.full((2,), node)
+        assert bool(tree.has_child(at)[row]) == bool(below)
+        for token in range(20):
+            carrying = [i for i in below if int(tree.tokens[row, i]) == token]
+            found = int(tree.child_with(at, torch.full((2,), token))[row])
+            assert found == (carrying[0] if carrying else -1)
+
+
+@given(forests(), st.integers(0, 5), st.integers(0, 5))
+def test_limiting_makes_exactly_the_deeper_nodes_invalid(
+    tree: DraftTree, first: int, second: int
+) -> None:
+    limited = tree.limited(torch.tensor([first, second]))
+    for row, node in nodes_of(tree):
+        shallow = len(path(tree.parents[row], node)) - 1 <= (first, second)[row]
+        assert bool(limited.valid[row, node]) == (bool(tree.valid[row, node]) and shallow)
+    assert torch.equal(limited.tokens, tree.tokens)
+    assert torch.equal(limited.parents, tree.parents)
+
+
+@given(st.integers(0, 5), st.integers(1, 3))
+def test_a_chain_has_one_node_below_the_other(depth: int, batch: int) -> None:
+    tokens = torch.arange(batch * depth).view(batch, depth)
+    tree = DraftTree.chain(torch.full((batch,), 9), tokens)
+    assert tree.depths.tolist() == [list(range(depth + 1))] * batch
+    assert tree.tokens[:, 1:].tolist() == tokens.tolist()
+    assert bool(tree.valid.all())
+
+
+def grow(logits: list[torch.Tensor], k: int) -> Growth:
+    """Run the expansion phase of EAGLE-2 on fixed logits, one ``[B, n, C]`` a level."""
+    growth = Growth(tiny.make_state([[1, 2, 3], [4]][: len(logits[0])], vocab=VOCAB))
+    for level in logits:
+        grow_level(growth, Proposal(level[:, : growth.frontier.width]), k)
+        growth.advance_best(k)
+    return growth
+
+
+def expand_by_hand(logits: list[torch.Tensor], k: int, row: int) -> list[tuple[int, int, float]]:
+    """(token, parent, score) of every candidate, by plain loops; the root first."""
+    nodes, beam = [(0, -1, 0.0)], [0]
+    for level in logits:
+        start = len(nodes)
+        for rank, node in enumerate(beam):
+            law = level[row, rank].log_softmax(dim=-1).tolist()
+            for token in sorted(range(len(law)), key=lambda t: -law[t])[:k]:
+                nodes.append((token, node, nodes[node][2] + law[token]))
+        order = sorted(range(start, len(nodes)), key=lambda i: (-nodes[i][2], i))
+        beam = order[:k]
+    return nodes
+
+
+def random_logits(seed: int, levels: int, width: int, vocab: int = VOCAB) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, width, vocab)
+    return [3 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(levels)]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4))
+def test_expansion_equals_a_plain_loop(seed: int, levels: int, k: int) -> None:
+    logits = random_logits(seed, levels, width=k)
+    tree = grow(logits, k).tree()
+    for row in range(2):
+        wanted = expand_by_hand(logits, k, row)
+        assert tree.size == len(wanted)
+        assert tree.tokens[row, 1:].tolist() == [token for token, _, _ in wanted[1:]]
+        assert tree.parents[row].tolist() == [parent for _, parent, _ in wanted]
+        assert tree.log_value[row].tolist() == pytest.approx([score for _, _, score in wanted])
+    assert tree.depth == levels
+    assert bool(tree.valid.all())
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(2, 4))
+def test_the_frontier_knows_its_paths_and_positions(seed: int, levels: int, k: int) -> None:
+    growth = grow(random_logits(seed, levels, width=k), k)
+    tree, frontier = growth.tree(), growth.frontier
+    for row in range(2):
+        for index, node in enumerate(frontier.nodes[row].tolist()):
+            own = path(tree.parents[row], node)
+            assert frontier.path(row, index) == tree.tokens[row, own].tolist()
+            assert int(frontier.positions[row, index]) == [2, 0][row] + len(own) - 1
+
+
+logits_with_ties = st.lists(st.sampled_from([0.0, 0.0, 1.0, 50.0, NEVER]), min_size=4, max_size=4)
+
+
+@given(
+    st.lists(
+        st.lists(st.lists(logits_with_ties, min_size=3, max_size=3), min_size=2, max_size=2),
+        min_size=1,
+        max_size=3,
+    ),
+    st.integers(1, 30),
+)
+def test_reranking_keeps_the_best_in_order_and_whole_paths_even_with_ties(
+    levels: list[Any], budget: int
+) -> None:
+    growth = grow([torch.tensor(level, dtype=torch.float64) for level in levels], k=3)
+    everything, kept = growth.tree(), top_by_value(growth, budget)
+    assert kept.size == min(budget + 1, everything.size)
+    for row in range(2):
+        value = everything.log_value[row].tolist()
+        order = sorted(range(1, everything.size), key=lambda i: (-value[i], i))
+        best = [0, *sorted(order[:budget])]
+        assert kept.log_value[row].tolist() == [value[i] for i in best]
+        assert kept.tokens[row].tolist() == everything.tokens[row, best].tolist()
+        assert kept.valid[row].tolist() == everything.valid[row, best].tolist()
+        for new, old in enumerate(best):
+            if not everything.valid[row, old] or not old:
+                continue
+            assert int(everything.parents[row, old]) in best, "closed under parents"
+            renamed = [best[n] for n in path(kept.parents[row], new)]
+            assert renamed == path(everything.parents[row], old)
+
+
+def test_a_vocabulary_smaller_than_k_gives_as_many_children_as_it_has() -> None:
+    tree = grow(random_logits(0, levels=2, width=5, vocab=3), k=5).tree()
+    for row in range(2):
+        for parent in range(tree.size):
+            children = [c for c in tree.children[row, parent].tolist() if c >= 0]
+            assert len({int(tree.tokens[row, c]) for c in children}) == len(children) <= 3
+    assert int(tree.valid[0].sum()) == 1 + 3 + 3 * 3
+
+
+def test_a_row_without_an_opinion_gets_no_children_and_no_nan() -> None:
+    logits = random_logits(1, levels=2, width=3)
+    logits[0][1] = NEVER
+    tree = grow(logits, k=3).tree()
+    assert tree.valid[0].all() and tree.valid[1].tolist() == [True] + [False] * (tree.size - 1)
+    assert not tree.log_value.isnan().any()
+    assert not bool(tree.has_child(torch.zeros(2, dtype=torch.int64))[1])
+
+
+def test_tokens_ruled_out_by_the_drafter_are_never_children() -> None:
+    logits = random_logits(2, levels=1, width=1)
+    logits[0][:, :, 2:] = NEVER
+    tree = grow(logits, k=4).tree()
+    assert set(tree.tokens[tree.valid & (tree.depths == 1)].tolist()) == {0, 1}
+
+
+def test_reduced_vocabularies_are_mapped_to_target_tokens() -> None:
+    growth = Growth(tiny.make_state([[1], [2]]))
+    ids = torch.tensor([40, 3, 17])
+    logits = torch.tensor([[[0.0, 2.0, 1.0]], [[5.0, 2.0, 1.0]]])
+    grow_level(growth, Proposal(logits, ids), 2)
+    assert growth.tree().tokens[:, 1:].tolist() == [[3, 17], [40, 3]]
+
+
+@pytest.mark.parametrize(
+    ("draw", "draws"),
+    [(sample, Draws.IID), (sample_without_replacement, Draws.WITHOUT_REPLACEMENT)],
+)
+def test_sampled_trees_are_labelled_and_pruning_makes_them_point(draw: Any, draws: Draws) -> None:
+    growth = Growth(tiny.make_state([[1], [2]], vocab=VOCAB))
+    draw(growth, Proposal(random_logits(3, 1, 1)[0]), 4)
+    whole = top_by_value(growth, 4)
+    assert whole.draws is draws and whole.sampled_from is not None
+    # Levels may depend on what was drawn, so a tree cut by depth loses its label too.
+    assert whole.limited(torch.tensor([1, 0])).draws is Draws.POINT
+    pruned = top_by_value(growth, 3)
+    assert pruned.draws is Draws.POINT and pruned.sampled_from is None
+    if draws is Draws.WITHOUT_REPLACEMENT:
+        for own in whole.tokens[:, 1:].tolist():
+            assert len(set(own)) == 4
+
+
+def test_a_sampled_tree_cannot_grow_by_another_kind_of_draw() -> None:
+    growth = Growth(tiny.make_state([[1], [2]], vocab=VOCAB))
+    sample(growth, Proposal(random_logits(3, 1, 1)[0]), 2)
+    growth.advance(torch.arange(2))
+    with pytest.raises(PluginError, match="iid"):
+        sample_without_replacement(growth, Proposal(random_logits(4, 1, 2)[0]), 2)
+    grow_level(growth, Proposal(random_logits(4, 1, 2)[0]), 2)
+    assert growth.tree().draws is Draws.POINT, "mixing with ranked children loses the label"
+
+
+def test_choices_are_put_in_level_order_and_checked() -> None:
+    paths = tree_from_choices([[0, 1], [1], [0], [0, 0]])
+    assert paths == [(0,), (1,), (0, 0), (0, 1)]
+    assert all(len(a) <= len(b) for a, b in pairwise(paths))
+    with pytest.raises(ValueError, match=r"needs its parent \[1\]"):
+        tree_from_choices([[0], [1, 0]])
+    with pytest.raises(ValueError, match="no path of child ranks"):
+        tree_from_choices([[-1]])
