@@ -12,9 +12,9 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from specdec.fields import Fields
 from specdec.plugins import Component, ModelAlias, Strategy
 from specdec.registry import ROLES, Registry, Role
-from specdec.sampling import LENGTH, PENALTIES, SAMPLING, STOPPING
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 TITLES: dict[Role, str] = {
@@ -110,10 +110,9 @@ def models(found: list[ModelAlias]) -> str:
 
 
 def generate_fields() -> Iterator[str]:
-    """The fields of GenerationConfig that are honoured, by group."""
-    groups = {"length": LENGTH, "stopping": STOPPING, "sampling": SAMPLING, "penalties": PENALTIES}
-    rows = [[title, ", ".join(f"`{name}`" for name in sorted(g))] for title, g in groups.items()]
-    yield from table(["group", "fields"], rows)
+    """The fields of GenerationConfig that are honoured."""
+    rows = [[f"`{name}`", field.description or ""] for name, field in Fields.model_fields.items()]
+    yield from table(["field", "allowed"], rows)
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
