@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # Pinned and installed first: an unpinned torch may bring gigabytes of CUDA libraries along.
 TORCH ?= torch==2.13.0
-PROMPT ?= Why is the sky blue?
+PROMPT ?= Write a Python function that returns the sum of a list of numbers.
 WORKERS ?= 2
 ARGS ?=
 

@@ -1,0 +1,310 @@
+"""Train the EAGLE head of a frozen target: it predicts the next feature, and so the law."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from common import (
+    BOS,
+    END,
+    PAD,
+    encode_examples,
+    load_tokenizer,
+    log,
+    read_examples,
+    read_json_lines,
+    replace_directory,
+    shuffled_forever,
+    special_ids,
+    write_json,
+)
+from safetensors.torch import save_file
+from specdec_plugins.eagle2.head import EagleHead
+from torch import Tensor, nn
+from train_target import weight_of
+from training import Run, TimeBudget, add_training_options, optimizers, train
+from transformers import (
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+from windows import Layout, Marks, fill, unrolled_mask, whole_windows
+
+PROMPT_WEIGHT = 0.1  # of positions that the drafter is never asked to predict
+FEATURE_WEIGHT = 0.1  # of the SmoothL1 term beside the cross-entropy
+STEP_DECAY = 0.9  # weight of each further unrolled step
+
+
+def new_head(target: LlamaForCausalLM) -> EagleHead:
+    """One decoder layer of the target's sizes; the branches start at zero."""
+    config = LlamaConfig(**{**target.config.to_dict(), "num_hidden_layers": 1})
+    head = EagleHead(config, fc_bias=False)
+    nn.init.zeros_(head.layers[0].self_attn.o_proj.weight)
+    nn.init.zeros_(head.layers[0].mlp.down_proj.weight)
+    return head
+
+
+@dataclass
+class Unrolled:
+    """What one step predicts; row ``t`` is the law of the token after next."""
+
+    prediction: Tensor  # [B, n, H], of the feature at t + 1
+    logits: Tensor  # [B, n, V]
+
+
+def unroll(
+    head: EagleHead,
+    lm_head: nn.Module,
+    embeddings: Tensor,
+    features: Tensor,
+    layout: Layout,
+    steps: int,
+) -> Iterator[Unrolled]:
+    """The head's predictions on true features, then on its own outputs, as when drafting.
+
+    Row ``t`` always reads the token after ``t`` and predicts the feature at ``t + 1``; from one
+    step to the next only its feature changes, to what the row before it predicted.
+    """
+    causal = layout.causal()
+    cache = DynamicCache()
+    for step in range(steps):
+        mask = unrolled_mask(causal, step)
+        prediction = head(embeddings, features, layout.positions, mask, cache)
+        yield Unrolled(prediction, lm_head(prediction))
+        features = prediction.roll(1, dims=1)
+
+
+@dataclass
+class Truth:
+    """The frozen target's view of ``[B, n]`` windows, shifted to what row ``t`` must predict."""
+
+    embeddings: Tensor  # [B, n, H], of the token after t
+    features: Tensor  # [B, n, H], at t
+    next_features: Tensor  # [B, n, H], at t + 1
+    logits: Tensor  # [B, n, V], at t + 1
+    layout: Layout
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, target: LlamaForCausalLM, tokens: Tensor, marks: Marks) -> Truth:
+        """Run the target; the last column has no successor and is weighted 0 by `weights`."""
+        layout = Layout.of(tokens, marks)
+        features = target.model(
+            input_ids=tokens,
+            position_ids=layout.positions,
+            attention_mask=layout.causal(),
+            use_cache=False,
+        ).last_hidden_state
+        logits = target.lm_head(features)
+        return cls(
+            target.model.embed_tokens(tokens.roll(-1, 1)),
+            features,
+            features.roll(-1, 1),
+            logits.roll(-1, 1),
+            layout,
+        )
+
+    def predictable(self, step: int) -> Tensor:
+        """``[B, n]`` bool: rows whose chain of ``step`` drafts stays within one document."""
+        same = self.layout.document == self.layout.document.roll(-1, 1)
+        same[:, -1] = False
+        return same & (self.layout.positions >= step)
+
+    def answers(self) -> Tensor:
+        """``[B, n]`` bool: rows that predict the law of a token of an answer.
+
+        Row ``t`` predicts the token at ``t + 2``, which follows the one at ``t + 1``: it is part
+        of the answer if that one is, or is the mark that opens it, and is not the ``<|end|>``.
+        """
+        following = self.layout.answer.roll(-2, 1)
+        following[:, -2:] = False
+        return following & (self.layout.document == self.layout.document.roll(-2, 1))
+
+
+def head_loss(
+    head: EagleHead, target: LlamaForCausalLM, tokens: Tensor, marks: Marks, steps: int
+) -> Tensor:
+    """Soft cross-entropy of the draft law against the target law, plus the feature distance."""
+    with torch.autocast("cpu", torch.bfloat16):
+        truth = Truth.of(target, tokens, marks)
+        law = truth.logits.float().softmax(-1)
+        relevance = torch.where(truth.answers(), 1.0, PROMPT_WEIGHT)
+        total = torch.zeros(())
+        drafts = unroll(head, target.lm_head, truth.embeddings, truth.features, truth.layout, steps)
+        for step, draft in enumerate(drafts):
+            weights = relevance * truth.predictable(step)
+            entropy = -(law * draft.logits.float().log_softmax(-1)).sum(-1)
+            distance = F.smooth_l1_loss(
+                draft.prediction.float(), truth.next_features.float(), reduction="none"
+            ).mean(-1)
+            losses = (entropy + FEATURE_WEIGHT * distance) * weights
+            total = total + STEP_DECAY**step * losses.sum() / weights.sum()
+    return total
+
+
+@torch.no_grad()
+def agreement(
+    head: EagleHead, target: LlamaForCausalLM, windows: list[Tensor], marks: Marks, steps: int
+) -> list[float]:
+    """Share of answer positions where draft and target argmax agree, by unrolled step."""
+    hits, counts = [0] * steps, [0] * steps
+    for tokens in windows:
+        with torch.autocast("cpu", torch.bfloat16):
+            truth = Truth.of(target, tokens, marks)
+            drafts = unroll(
+                head, target.lm_head, truth.embeddings, truth.features, truth.layout, steps
+            )
+            for step, draft in enumerate(drafts):
+                counted = truth.answers() & truth.predictable(step)
+                same = draft.logits.argmax(-1) == truth.logits.argmax(-1)
+                hits[step] += int((same & counted).sum())
+                counts[step] += int(counted.sum())
+    return [round(h / max(1, c), 4) for h, c in zip(hits, counts, strict=True)]
+
+
+def publish(head: EagleHead, out: Path) -> None:
+    """Write the head as EAGLE checkpoints are published."""
+    config = head.config
+    described = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_act": config.hidden_act,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "bias": False,
+        "torch_dtype": "bfloat16",
+    }
+
+    def write(directory: Path) -> None:
+        weights = {n: w.to(torch.bfloat16).contiguous() for n, w in head.state_dict().items()}
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        write_json(directory / "config.json", described)
+
+    replace_directory(out, write)
+
+
+@dataclass
+class Documents:
+    """Training documents with weights, and held-out windows by name."""
+
+    documents: list[list[int]]
+    weights: list[float]
+    held_out: dict[str, list[Tensor]]
+
+
+def held_out_windows(documents: list[list[int]], pad: int, limit: int) -> list[Tensor]:
+    """At most ``limit`` windows of 4 rows of 1024 tokens, chosen evenly."""
+    rows = fill([d for d in documents if len(d) <= 1024], 1024, pad)
+    random.Random(0).shuffle(rows)
+    return [torch.tensor(rows[i : i + 4]) for i in range(0, len(rows), 4)][:limit]
+
+
+def load_documents(
+    tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace, pad: int
+) -> Documents:
+    """Generations and corpus, mixed so that the corpus is ``--corpus-share`` of the documents."""
+    generated = [row["tokens"] for path in args.generated for row in read_json_lines(path)]
+    examples = read_examples(args.data / "train.jsonl.gz")
+    corpus = encode_examples(tokenizer, examples)
+    wanted = [weight_of(e) for e in examples]
+    share = args.corpus_share / (1 - args.corpus_share) * sum(map(len, generated))
+    scale = share / sum(w * len(d) for w, d in zip(wanted, corpus, strict=True))
+    greedy = [row["tokens"] for row in read_json_lines(args.generated_valid)]
+    valid = encode_examples(tokenizer, read_examples(args.data / "valid.jsonl.gz"))
+    return Documents(
+        generated + corpus,
+        [1.0] * len(generated) + [scale * w for w in wanted],
+        {
+            "greedy": held_out_windows(greedy, pad, args.held_out),
+            "corpus": held_out_windows(valid, pad, args.held_out),
+        },
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", type=Path, required=True, help="directory of the target model")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="directory of {train,valid}.jsonl.gz"
+    )
+    parser.add_argument(
+        "--generated", type=Path, nargs="+", required=True, help="the target's own text"
+    )
+    parser.add_argument(
+        "--generated-valid", type=Path, required=True, help="its greedy answers to held-out prompts"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory of the finished head")
+    parser.add_argument("--steps", type=int, default=3, help="unrolled steps in training")
+    parser.add_argument("--measured-steps", type=int, default=6, help="unrolled steps in tests")
+    parser.add_argument("--corpus-share", type=float, default=0.25, help="of the tokens")
+    parser.add_argument("--held-out", type=int, default=12, help="windows of 4096 tokens in a test")
+    add_training_options(parser, minutes=29, long_after=0.85, compiled=False)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, measure, write."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    tokenizer = load_tokenizer(args.target)
+    target = LlamaForCausalLM.from_pretrained(args.target, dtype=torch.bfloat16)
+    target.requires_grad_(False).eval()
+    marks = Marks(*special_ids(tokenizer, PAD, BOS, END, "<|user|>", "<|assistant|>"))
+    documents = load_documents(tokenizer, args, marks.pad)
+    head = new_head(target)
+    run = Run(
+        head,
+        optimizers(head, args.muon_rate, args.adam_rate, weight_decay=0.1),
+        TimeBudget(args.minutes),
+    )
+    run.resume(args.run / "checkpoint.pt")
+    log(f"{sum(p.numel() for p in head.parameters()):,} parameters")
+
+    def loss(tokens: Tensor) -> Tensor:
+        return head_loss(head, target, tokens, marks, args.steps)
+
+    def windows(length: int, seed: int) -> Iterator[Tensor]:
+        stream = shuffled_forever(documents.documents, documents.weights, seed)
+        return whole_windows(stream, length, max(1, args.batch_tokens // length), marks.pad)
+
+    def measure() -> dict[str, list[float]]:
+        return {
+            name: agreement(head, target, held, marks, args.measured_steps)
+            for name, held in documents.held_out.items()
+        }
+
+    def checkpoint() -> None:
+        run.save(args.run / "checkpoint.pt")
+        publish(head, args.out)
+        log(f"agreement by step {measure()}; wrote {args.out}")
+
+    compiled = torch.compile(loss, dynamic=False) if args.compile else loss
+    train(run, compiled, windows, args, checkpoint)
+    run.save(args.run / "checkpoint.pt")
+    publish(head, args.out)
+    figures = {**run.figures(), "agreement": measure()}
+    write_json(args.run / "figures.json", figures)
+    log(f"done: {figures}")
+
+
+if __name__ == "__main__":
+    main()
