@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,6 @@ from common import (
     special_ids,
     write_json,
 )
-from safetensors.torch import save_file
-from specdec_plugins.eagle2.head import EagleHead
 from torch import Tensor, nn
 from train_target import weight_of
 from training import Run, TimeBudget, add_training_options, optimizers, train
@@ -36,6 +35,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from windows import Layout, Marks, fill, unrolled_mask, whole_windows
+
+from specdec_plugins.eagle2.checkpoint import save_head
+from specdec_plugins.eagle2.head import EagleHead
 
 PROMPT_WEIGHT = 0.1  # of positions that the drafter is never asked to predict
 FEATURE_WEIGHT = 0.1  # of the SmoothL1 term beside the cross-entropy
@@ -170,34 +172,9 @@ def agreement(
 
 
 def publish(head: EagleHead, out: Path) -> None:
-    """Write the head as EAGLE checkpoints are published."""
-    config = head.config
-    described = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "num_hidden_layers": config.num_hidden_layers,
-        "hidden_act": config.hidden_act,
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_parameters["rope_theta"],
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-        "bias": False,
-        "torch_dtype": "bfloat16",
-    }
-
-    def write(directory: Path) -> None:
-        weights = {n: w.to(torch.bfloat16).contiguous() for n, w in head.state_dict().items()}
-        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-        write_json(directory / "config.json", described)
-
-    replace_directory(out, write)
+    """Write the head in bfloat16, as EAGLE checkpoints are published."""
+    half = copy.deepcopy(head).to(torch.bfloat16)
+    replace_directory(out, lambda directory: save_head(half, directory))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,9 +111,17 @@ class HFTarget:
         embedded: Tensor = self.model.get_input_embeddings()(tokens)
         return embedded
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The lm_head on ``hidden [B, n, H]``, with the architecture's factors: ``[B, n, V]``."""
-        logits: Tensor = self._head(hidden)
+    def lm_head(self, dtype: torch.dtype) -> nn.Module:
+        """The lm_head in another dtype: a copy, unless it is the model's own."""
+        return self._head if dtype == self.dtype else copy.deepcopy(self._head).to(dtype)
+
+    def logits(self, hidden: Tensor, lm_head: nn.Module | None = None) -> Tensor:
+        """The lm_head on ``hidden [B, n, H]``, with the architecture's factors: ``[B, n, V]``.
+
+        Args:
+            lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
+        """
+        logits: Tensor = (lm_head or self._head)(hidden)
         if scale := getattr(self.config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(self.config, "logits_scaling", None):

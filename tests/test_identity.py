@@ -166,3 +166,16 @@ def test_a_one_token_prompt_gives_the_head_nothing_to_read_so_it_abstains(eagle:
     drafted = first.tree.valid.sum(dim=1).tolist()
     assert drafted == [13, 1, 13]
     assert first.tried[1] == 0 and len(first.new_tokens[1]) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drafter_in_another_dtype_changes_no_token(
+    plain: Engine, head: Path, temperature: float
+) -> None:
+    settings = {"max_new_tokens": 16, "temperature": temperature, "seed": 5}
+    options = {**tiny.EAGLE2, "drafter": {"checkpoint": str(head), "dtype": "bfloat16"}}
+    low = plain.with_strategy("eagle2", options=options)
+    assert low.parts.drafter.head.fc.weight.dtype == torch.bfloat16
+    for prompts in (PROMPTS, [[4], [9]]):
+        assert tiny.tokens(low, prompts, **settings) == tiny.tokens(plain, prompts, **settings)
+    assert tiny.mean_tau(low.generate(PROMPTS, **settings)) > 1.05

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -21,6 +24,9 @@ class EagleOptions(BaseModel):
     checkpoint: str | None = Field(
         None, description="folder or hub id of an EAGLE-1/2 head trained for the target model"
     )
+    dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = Field(
+        "auto", description="of the head and its copy of the lm_head; auto: the target's"
+    )
 
 
 class EagleDrafter(NetworkDrafter):
@@ -39,13 +45,15 @@ class EagleDrafter(NetworkDrafter):
                 "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
             )
         self.target = target
-        self.head = load_head(options.checkpoint, target)
+        self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+        self.head = load_head(options.checkpoint, target).to(self.dtype)
+        self.lm_head = target.lm_head(self.dtype)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         config = self.head.config
         shape = LayerShape(config.num_key_value_heads, config.head_dim, config.head_dim)
         layout = [shape] * config.num_hidden_layers
-        return KVCache(layout, rows, capacity, self.target.dtype, self.target.device)
+        return KVCache(layout, rows, capacity, self.dtype, self.target.device)
 
     def forward(
         self,
@@ -58,9 +66,10 @@ class EagleDrafter(NetworkDrafter):
     ) -> Tensor:
         self.cache.reserve(tokens.shape[1], after=after)
         mask = self.cache.visible(among)[:, None]
-        embed = self.head.embed_tokens or self.target.embed
-        output: Tensor = self.head(embed(tokens), features, positions, mask, self.cache)
+        embeddings = (self.head.embed_tokens or self.target.embed)(tokens).to(self.dtype)
+        features = features.to(self.dtype) if features is not None else None
+        output: Tensor = self.head(embeddings, features, positions, mask, self.cache)
         return output
 
     def logits(self, outputs: Tensor) -> Tensor:
-        return self.target.logits(outputs)
+        return self.target.logits(outputs.to(self.dtype), self.lm_head)
