@@ -187,6 +187,14 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def settings_of(engine: specdec.Engine) -> dict[str, Any]:
+    """The options of every part, without where its checkpoint lies."""
+    return {
+        role: {name: value for name, value in options.items() if name != "checkpoint"}
+        for role, options in engine.selection.options.items()
+    }
+
+
 def summary(run: Run) -> dict[str, Any]:
     """One cell."""
     spread = statistics.quantiles(run.ratios, n=4) if len(run.ratios) > 1 else [0, 0, 0]
@@ -273,7 +281,7 @@ def main() -> None:
         "temperature": arguments.temperature,
         "dtype": arguments.dtype,
         "threads": arguments.threads,
-        "options": {label: e.selection.options for label, e in engines.items()},
+        "options": {label: settings_of(e) for label, e in engines.items()},
         "sets": list(sets),
         "labels": list(engines),
         "results": {n: {k: summary(r) for k, r in by.items()} for n, by in runs.items()},
