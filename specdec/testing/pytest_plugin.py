@@ -1,0 +1,44 @@
+"""The pytest plugin: ``pytest --specdec-strategy NAME``. It imports nothing heavy until then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the equivalence suite."""
+    group = parser.getgroup("specdec", "specdec: is a strategy lossless?")
+    group.addoption(
+        "--specdec-strategy",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="add the equivalence suite of an installed strategy; may be repeated",
+    )
+    group.addoption(
+        "--specdec-drafter",
+        default=None,
+        metavar="NAME",
+        help="let those strategies draft with this drafter; 'table' drafts from tables",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the suite beside whatever else is asked for; alone if nothing is."""
+    names: list[str] = config.getoption("specdec_strategy")
+    if not names:
+        return
+    from specdec.errors import SpecdecError
+    from specdec.registry import Registry
+
+    try:
+        registry = Registry.load()
+        for name in names:
+            registry.strategy(name)
+    except SpecdecError as error:
+        raise pytest.UsageError(str(error)) from error
+    module = str(Path(__file__).with_name("selected.py"))
+    asked = config.args_source is pytest.Config.ArgsSource.ARGS
+    config.args[:] = [*config.args, module] if asked else [module]

@@ -1,0 +1,102 @@
+"""Hypothesis strategies: tables, prompts, settings and whole cases. They shrink to small ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from specdec.errors import SpecdecError
+from specdec.testing.cases import Case, Zigzag
+from specdec.testing.tables import LARGEST, Table
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise SpecdecError(
+        'specdec.testing needs Hypothesis: pip install "specdec[test]", or pip install hypothesis'
+    ) from error
+
+# Laws of every kind: even, skewed, nearly tied, with zeros, one-hot, with tiny tails.
+_WEIGHTS = st.sampled_from([1.0, 2.0, 5.0, 0.0, 3.0, 1.0 + 1e-9, 20.0, 1e-6])
+
+
+def tables(size: int, max_order: int = 2) -> st.SearchStrategy[Table]:
+    """Tables over ``size`` tokens: zeros, one-hots, near-ties, with and without memory."""
+    law = st.lists(_WEIGHTS, min_size=size, max_size=size).map(_positive)
+    laws = st.lists(law, min_size=1, max_size=5).map(tuple)
+    return st.builds(Table, st.just(size), st.integers(0, max_order), laws)
+
+
+def _positive(weights: list[float]) -> tuple[float, ...]:
+    return tuple(weights) if sum(weights) > 0 else (1.0, *weights[1:])
+
+
+def prompts(size: int, rows: int = 3, fewest: int = 1, longest: int = 5) -> st.SearchStrategy[Any]:
+    """``fewest`` to ``rows`` prompts of different lengths, one-token prompts among them."""
+    prompt = st.lists(st.integers(0, size - 1), min_size=1, max_size=longest).map(tuple)
+    return st.lists(prompt, min_size=fewest, max_size=rows).map(tuple)
+
+
+@st.composite
+def settings(
+    draw: Any, size: int, max_new: int, min_new: int = 1, greedy: bool | None = None
+) -> dict[str, Any]:
+    """Arguments of ``generate``: temperature, truncation, penalties, a processor, stop rules.
+
+    Args:
+        min_new, max_new: bounds on ``max_new_tokens``.
+        greedy: True or False for one kind only.
+    """
+    cold = draw(st.booleans()) if greedy is None else greedy
+    chosen: dict[str, Any] = {"temperature": 0.0 if cold else draw(st.sampled_from([1.0, 0.5, 3]))}
+    if not cold:
+        optional = {
+            "top_k": st.integers(1, size),
+            "top_p": st.sampled_from([0.9, 0.5, 0.2]),
+            "min_p": st.sampled_from([0.05, 0.3]),
+        }
+        for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True, max_size=2)):
+            chosen[name] = draw(optional[name])
+    if penalty := draw(st.sampled_from([None, None, 1.5, 0.7])):
+        chosen["repetition_penalty"] = penalty
+    if strength := draw(st.sampled_from([None, None, 1.0, -3.0])):
+        chosen["logits_processor"] = [Zigzag(strength)]
+    chosen["max_new_tokens"] = draw(st.integers(min_new, max_new))
+    chosen["eos_token_id"] = draw(st.sampled_from([[], [0], [size - 1]]))
+    return chosen
+
+
+@st.composite
+def cases(
+    draw: Any,
+    *,
+    sizes: tuple[int, ...] = tuple(range(2, LARGEST + 1)),
+    max_new: int = 8,
+    min_new: int = 1,
+    rows: int = 3,
+    fewest: int = 1,
+    greedy: bool | None = None,
+    noise: bool = False,
+) -> Case:
+    """Whole examples; the draft table agrees with the target's, or has nothing to do with it.
+
+    Args:
+        sizes: vocabularies.
+        min_new, max_new: bounds on ``max_new_tokens``.
+        fewest, rows: bounds on the number of prompts.
+        greedy: True or False for one kind of temperature only.
+        noise: whether to draw a noise table.
+    """
+    size = draw(st.sampled_from(sizes))
+    target = draw(tables(size))
+    draft = target if draw(st.integers(0, 5)) == 5 else draw(tables(size))
+    own = draw(settings(size, max_new, min_new, greedy))
+    tenths = st.lists(st.integers(1, 40), min_size=size, max_size=size).map(tuple)
+    return Case(
+        target=target,
+        draft=draft,
+        prompts=draw(prompts(size, rows, fewest)),
+        settings=own,
+        seed=draw(st.integers(0, 99)),
+        window=draw(st.sampled_from([None, None, 2, 4])),
+        noise=tuple(draw(st.lists(tenths, min_size=1, max_size=6))) if noise else (),
+    )

@@ -1,0 +1,155 @@
+"""The suite: which properties a strategy must have, and running them with Hypothesis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as configure
+
+from specdec.testing import properties
+from specdec.testing.cases import Case, Subject
+from specdec.testing.enumeration import EnumerationError
+from specdec.testing.generator import generator_has_its_laws
+from specdec.testing.strategies import cases
+
+# Vocabularies and lengths at which every outcome can be enumerated.
+_LAW: dict[str, Any] = {"sizes": (3, 2, 4), "min_new": 2, "max_new": 3, "rows": 2}
+_WHOLE: dict[str, Any] = {"sizes": (3, 2), "min_new": 3, "max_new": 3, "rows": 2}
+QUICK, FULL = 40, 300
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property of a strategy.
+
+    Attributes:
+        check: raises an AssertionError where it does not hold; returns the largest difference.
+        cases: what Hypothesis draws for it.
+        share: of the suite's number of examples.
+        seed_exact: whether it only means something for acceptors that draw as plain decoding.
+        lossy: whether it is for lossy strategies, and other properties of the law are not.
+        law: whether a lossy strategy is excused from it.
+    """
+
+    check: Callable[[Subject, Case], float]
+    cases: Any
+    share: float = 1.0
+    seed_exact: bool = False
+    lossy: bool = False
+    law: bool = False
+
+    @property
+    def name(self) -> str:
+        """What users see."""
+        return self.check.__name__
+
+    @property
+    def meaning(self) -> str:
+        """One sentence."""
+        return (self.check.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
+
+    def cases_of(self, examples: int) -> int:
+        """How many cases it is checked on."""
+        return max(1, int(examples * self.share))
+
+    def concerns(self, subject: Subject) -> bool:
+        """Whether the subject must have it."""
+        if not subject.lossless:
+            return self.lossy or not (self.law or self.seed_exact)
+        return not self.lossy and (subject.seed_exact or not self.seed_exact)
+
+
+PROPERTIES = (
+    Property(properties.exact_law, cases(**_LAW, greedy=False), share=3, law=True),
+    Property(properties.whole_sequences, cases(**_WHOLE), share=0.5, law=True),
+    Property(properties.neighbours_do_not_matter, cases(**{**_LAW, "rows": 3}, fewest=2), law=True),
+    Property(properties.same_as_plain_for_any_noise, cases(noise=True), seed_exact=True),
+    Property(properties.same_as_plain_for_any_seed, cases(), seed_exact=True),
+    Property(properties.stop_rules_hold, cases()),
+    Property(properties.cache_is_a_fresh_prefill, cases()),
+    Property(properties.trees_are_well_formed, cases(max_new=6)),
+    Property(properties.runs_repeat, cases()),
+    Property(properties.only_keyed_randomness_is_used, cases(max_new=4), share=0.5),
+    Property(generator_has_its_laws, cases(), share=0),
+    Property(properties.measured_total_variation, cases(**_LAW), lossy=True),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one property.
+
+    Attributes:
+        name: of the property.
+        failure: what is wrong and the smallest case that shows it; None if it holds.
+        examples: cases that were checked.
+        too_large: cases that had more outcomes than are enumerated; they are not counted.
+        largest: the largest difference seen.
+        seconds: how long it took.
+    """
+
+    name: str
+    failure: str | None
+    examples: int
+    too_large: int
+    largest: float
+    seconds: float
+
+
+def check(
+    subject: Subject,
+    prop: Property,
+    *,
+    examples: int = FULL,
+    shrink: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """Check one property on ``examples`` cases (times its share), the same ones every time.
+
+    Args:
+        shrink: whether to look for the smallest case when one fails.
+        progress: called after every case.
+    """
+    done, large, largest = 0, 0, 0.0
+
+    @configure(
+        max_examples=prop.cases_of(examples),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    @given(prop.cases)
+    def holds(case: Case) -> None:
+        nonlocal done, large, largest
+        try:
+            largest = max(largest, prop.check(subject, case))
+        except EnumerationError:
+            large += 1
+        except Exception as error:
+            kind = "" if type(error) is AssertionError else f"{type(error).__name__}: "
+            raise AssertionError(f"{kind}{error}\ncounter-example:{case}") from error
+        else:
+            done += 1
+        progress()
+
+    started, failure, threads = time.perf_counter(), None, torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
+    try:
+        holds()
+    except AssertionError as error:
+        failure = str(error)
+    finally:
+        torch.set_num_threads(threads)
+    if failure is None and done == 0:
+        failure = "every case had too many outcomes: give the strategy smaller options"
+    seconds = time.perf_counter() - started
+    return Verdict(prop.name, failure, done, large, largest, seconds)

@@ -1,0 +1,101 @@
+"""Every first-party lossless strategy keeps the contract, and the table drafter with it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from specdec.testing import StrategyContract, Subject
+from specdec.testing.suite import PROPERTIES, check
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = 20
+
+
+class _Contract(StrategyContract):
+    examples = EXAMPLES
+
+
+class TestPlain(_Contract):
+    strategy = "plain"
+
+
+class TestEagle2(_Contract):
+    strategy = "eagle2"
+
+
+class TestStaticTree(_Contract):
+    strategy = "static_tree"
+
+
+class TestChain(_Contract):
+    strategy = "chain"
+
+
+class TestDraftModel(_Contract):
+    strategy = "draft_model"
+
+
+class TestDraftModelMatch(_Contract):
+    strategy = "draft_model"
+    acceptor = "match"
+
+
+class TestPathVerifier(_Contract):
+    strategy = "eagle2"
+    drafter = "table"
+    verifier = "path"
+
+
+class TestEagle2Table(_Contract):
+    """EAGLE-2's tree from a drafter that is often right: long accepted paths."""
+
+    strategy = "eagle2"
+    drafter = "table"
+
+
+class TestEagle2Rejection(_Contract):
+    strategy = "eagle2"
+    drafter = "table"
+    acceptor = "rejection"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "top_k": 2, "budget": 3}}
+
+
+class TestIndependentSiblings(_Contract):
+    strategy = "draft_model"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 1, "width": 2}}
+
+
+class TestSiblingsWithoutReplacement(_Contract):
+    strategy = "draft_model"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 1, "width": 2, "replacement": False}}
+
+
+class TestSampledTreeOfTwoLevels(_Contract):
+    strategy = "draft_model"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "width": 2}}
+    examples = 6
+
+
+def test_a_lossy_strategy_is_measured_and_not_judged() -> None:
+    subject = Subject("eagle2", drafter="table", acceptor="typical")
+    assert not subject.lossless
+    concerned = {prop.name: prop for prop in PROPERTIES if prop.concerns(subject)}
+    assert "exact_law" not in concerned and "stop_rules_hold" in concerned
+    verdict = check(subject, concerned["measured_total_variation"], examples=EXAMPLES)
+    assert verdict.failure is None
+    assert verdict.largest > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["eagle2", "static_tree", "chain", "draft_model"])
+def test_the_contract_holds_on_many_more_examples(strategy: str) -> None:
+    subject = Subject(strategy)
+    for prop in PROPERTIES:
+        if prop.concerns(subject):
+            assert check(subject, prop, examples=1000).failure is None
