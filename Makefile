@@ -34,12 +34,14 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> mypy' && $(BIN)/mypy
 	@echo '> lint-imports' && $(BIN)/lint-imports --no-logo
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
+	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
 
-docs: $(VENV)/.installed ## write docs/options.md anew
+docs: $(VENV)/.installed-test ## write docs/options.md and docs/planted-bugs.md anew
 	@$(BIN)/python scripts/make_options_doc.py
+	@$(BIN)/python scripts/make_planted_doc.py
 
 clean: ## remove caches and build outputs; the environment stays
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -47,6 +47,11 @@ class Walk:
         self._bonus = torch.zeros_like(self.node)
         self._path: list[Tensor] = []
 
+    @property
+    def branching(self) -> int:
+        """The most draft tokens to try below a walking row's node; none at the deepest level."""
+        return self.tree.branching if len(self._path) < self.tree.depth else 0
+
     def descend(self, child: Tensor, token: Tensor) -> None:
         """Settle one output position of every walking row.
 

@@ -1,10 +1,9 @@
-"""The exact law of one step, by enumerating every outcome of every draw."""
+"""The exact law of one acceptor's step on laws written down for every path, without an engine."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import tiny
 import torch
@@ -13,62 +12,32 @@ from torch import Tensor
 from specdec.acceptance import Acceptance
 from specdec.growth import Growth
 from specdec.law import Law
-from specdec.randomness import Key, Randomness
 from specdec.roles import Acceptor
+from specdec.state import State
 from specdec.target import Hidden
+from specdec.testing.enumeration import EnumeratedRandomness, outcomes
 from specdec.tree import DraftTree
 from specdec.verification import Verification
 
 Prefix = tuple[int, ...]
 Table = dict[Prefix, Tensor]
+Draft = Callable[[Growth], DraftTree]
+Taken = tuple[Acceptance, DraftTree]
 
 
-class Enumerated(Randomness):
-    """Row b replays the outcomes ``scripts[b]``; the first draw past them is the open one.
+class Written(Verification):
+    """The laws of a table at every node; tells the enumeration which rows are decided on."""
 
-    Every draw is asked of all rows at once, so the i-th draw is the i-th column of the scripts.
-    """
+    def __init__(
+        self, state: State, tree: DraftTree, p: Table, randomness: EnumeratedRandomness
+    ) -> None:
+        hidden = Hidden(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
+        super().__init__(state, tree, hidden, at_paths(p, tree))
+        self._randomness = randomness
 
-    def __init__(self, scripts: Tensor) -> None:
-        self.scripts, self.draws = scripts, 0
-        self.open: Tensor | None = None
-
-    def _next(self, probs: Tensor) -> Tensor:
-        index, self.draws = self.draws, self.draws + 1
-        if index < self.scripts.shape[1]:
-            return self.scripts[:, index]
-        if self.open is None:
-            self.open = probs
-        return torch.zeros(len(self.scripts), dtype=torch.int64)
-
-    def categorical(self, law: Law, key: Key) -> Tensor:
-        return self._next(law.probs.double().nan_to_num(nan=0.0).clamp(min=0))
-
-    def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
-        p = probability.double()
-        return self._next(torch.stack([1 - p, p], dim=1)).bool()
-
-
-def outcomes(run: Callable[[Enumerated, int], Any]) -> tuple[Any, Tensor]:
-    """Call ``run(randomness, rows)`` until every draw of every row is decided.
-
-    Returns:
-        What the last call returned, and the probability ``[rows]`` of each row's outcomes.
-    """
-    scripts, weights = torch.zeros(1, 0, dtype=torch.int64), torch.ones(1, dtype=torch.float64)
-    while True:
-        randomness = Enumerated(scripts)
-        result = run(randomness, len(scripts))
-        if randomness.open is None:
-            return result, weights
-        # A row without any outcome draws where nothing depends on it: take the first token.
-        probs = randomness.open
-        nothing = probs.sum(dim=1) == 0
-        probs = probs.clone()
-        probs[nothing, 0] = 1.0
-        rows, tokens = probs.nonzero(as_tuple=True)
-        weights = weights[rows] * probs[rows, tokens]
-        scripts = torch.cat([scripts[rows], tokens[:, None]], dim=1)
+    def law(self, node: Tensor, asking: Tensor) -> Law:
+        self._randomness.asking = asking
+        return super().law(node, asking)
 
 
 def at_paths(table: Table, tree: DraftTree) -> Tensor:
@@ -85,20 +54,23 @@ def at_paths(table: Table, tree: DraftTree) -> Tensor:
     return rows[torch.tensor(index)].view(len(index), tree.size, size)
 
 
-def step_law(
-    draft: Callable[[Growth], DraftTree], acceptor: Acceptor, p: Table, horizon: int
-) -> dict[Prefix, float]:
-    """The law of the first ``horizon`` tokens: one step, completed by the target itself."""
-    size = len(p[()])
+def steps(
+    draft: Draft, acceptor: Acceptor, p: Table
+) -> tuple[tuple[Acceptance, DraftTree], Tensor]:
+    """Every outcome of a step as a row, and the probability ``[R]`` of each."""
 
-    def run(randomness: Enumerated, rows: int) -> tuple[Acceptance, DraftTree]:
-        state = tiny.make_state([[0]] * rows, vocab=size, randomness=randomness)
+    def run(randomness: EnumeratedRandomness, rows: int) -> Taken:
+        state = tiny.make_state([[0]] * rows, vocab=len(p[()]), randomness=randomness)
         tree = draft(Growth(state))
-        hidden = Hidden(torch.zeros(rows, tree.size, 1, dtype=torch.float64))
-        verification = Verification(state, tree, hidden, at_paths(p, tree))
+        verification = Written(state, tree, p, randomness)
         return acceptor.accept(tree, verification, randomness), tree
 
-    (acceptance, tree), weights = outcomes(run)
+    return outcomes(run)
+
+
+def step_law(draft: Draft, acceptor: Acceptor, p: Table, horizon: int) -> dict[Prefix, float]:
+    """The law of the first ``horizon`` tokens: one step, completed by the target itself."""
+    (acceptance, tree), weights = steps(draft, acceptor, p)
     law: dict[Prefix, float] = defaultdict(float)
     for row, weight in enumerate(weights.tolist()):
         path = acceptance.path[row, : int(acceptance.length[row])]
@@ -123,8 +95,3 @@ def continuations(p: Table, tokens: Prefix, horizon: int) -> list[tuple[Prefix, 
 def target_law(p: Table, horizon: int) -> dict[Prefix, float]:
     """The autoregressive law of the first ``horizon`` tokens."""
     return dict(continuations(p, (), horizon))
-
-
-def distance(law: dict[Prefix, float], reference: dict[Prefix, float]) -> float:
-    """The largest difference of a probability."""
-    return max(abs(law.get(k, 0.0) - reference.get(k, 0.0)) for k in law.keys() | reference.keys())

@@ -118,6 +118,29 @@ def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_pa
     assert (tmp_path / "config.json").read_text() == (head / "config.json").read_text()
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_a_head_that_was_saved_and_loaded_drafts_the_same_to_the_bit(
+    plain: Engine, head: Path, tmp_path: Path, dtype: str
+) -> None:
+    from specdec_plugins.eagle2.checkpoint import save_head
+
+    def drafting(folder: Path) -> Engine:
+        options = {**tiny.EAGLE2, "drafter": {"checkpoint": str(folder), "dtype": dtype}}
+        return plain.with_strategy("eagle2", options=options)
+
+    first = drafting(head)
+    save_head(first.parts.drafter.head, tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["fc.weight"].dtype == getattr(torch, dtype)
+    settings = {"max_new_tokens": 8, "temperature": 0}
+    for own, other in zip(
+        tiny.steps(first, PROMPTS, **settings),
+        tiny.steps(drafting(tmp_path), PROMPTS, **settings),
+        strict=True,
+    ):
+        assert torch.equal(own.tree.tokens, other.tree.tokens)
+        assert torch.equal(own.tree.log_value, other.tree.log_value)
+
+
 def test_a_head_with_qkv_bias_needs_no_bias_of_o_proj(
     plain: Engine, model: Any, tmp_path: Path
 ) -> None:

@@ -15,36 +15,28 @@ import pytest
 import tiny
 import torch
 import transformers as hf
-from tiny import EOS, PROMPTS, SHAPE
+from tiny import EOS, PROMPTS
 
 from specdec import Engine
 from specdec.randomness import row_seeds
+from specdec.testing.models import CONFIGS, SHAPE, WINDOW
 
 NO_KV = {k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 60, "n_positions": 128}
-GPT2 |= {f"{name}_token_id": None for name in ("eos", "bos", "pad")} | {"initializer_range": 0.3}
 MLA = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8}
 MLA |= {"qk_nope_head_dim": 8, "v_head_dim": 12, "n_routed_experts": 4, "num_experts_per_tok": 2}
 MLA |= {"n_group": 1, "topk_group": 1, "moe_intermediate_size": 32, "first_k_dense_replace": 1}
 MLA |= {"n_shared_experts": 1}
-# Smaller than a tree is deep, so that a window cuts the paths of the tree too.
-WINDOW = {"sliding_window": 3}
 # name: config, whether it has experts. The first ones run by default, the others are slow.
 QUICK: dict[str, Callable[[], Any]] = {
-    "llama": lambda: hf.LlamaConfig(**SHAPE),
+    **CONFIGS,
     "qwen2-window": lambda: hf.Qwen2Config(
         **SHAPE, **WINDOW, use_sliding_window=True, max_window_layers=1
     ),
-    "mistral-window": lambda: hf.MistralConfig(**SHAPE, **WINDOW),
-    "gpt2": lambda: hf.GPT2Config(**GPT2),
-    "gemma2": lambda: hf.Gemma2Config(**SHAPE, **WINDOW, head_dim=8),
-    "qwen3": lambda: hf.Qwen3Config(**SHAPE, head_dim=8),
     "mixtral": lambda: hf.MixtralConfig(**SHAPE, sliding_window=None, num_local_experts=4),
     "cohere2": lambda: hf.Cohere2Config(**SHAPE, **WINDOW),
     "gpt-neox": lambda: hf.GPTNeoXConfig(**NO_KV),
 }
 SLOW: dict[str, Callable[[], Any]] = {
-    "qwen2": lambda: hf.Qwen2Config(**SHAPE),
     "gemma": lambda: hf.GemmaConfig(**SHAPE, head_dim=8),
     "gemma3": lambda: hf.Gemma3TextConfig(**SHAPE, **WINDOW, head_dim=8),
     "phi3-window": lambda: hf.Phi3Config(**SHAPE, **WINDOW),

@@ -5,24 +5,23 @@ By induction over committed prefixes that is the law of the whole text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import exact
 import pytest
 import torch
-from exact import Table
+from exact import Draft, Table
 from hypothesis import given
 from hypothesis import settings as configure
 from hypothesis import strategies as st
 
 from specdec.growth import Growth, Proposal, grow_level, sample, sample_without_replacement
 from specdec.growth import top_by_value as rerank
+from specdec.testing.laws import difference
 from specdec.tree import DraftTree, Draws, label
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 
-Draft = Callable[[Growth], DraftTree]
 PRECISION = 1e-12
 
 
@@ -76,7 +75,7 @@ def gap(draft: Draft, acceptor: Any, p: Table, depth: int) -> float:
     """How far the step's law is from the target's, over the first ``depth + 1`` tokens."""
     law = exact.step_law(draft, acceptor, p, depth + 1)
     assert sum(law.values()) == pytest.approx(1, abs=1e-9)
-    return exact.distance(law, exact.target_law(p, depth + 1))
+    return difference(law, exact.target_law(p, depth + 1))[0]
 
 
 seeds = st.integers(0, 10**6)
@@ -172,14 +171,7 @@ def test_rejection_of_sampled_drafts_accepts_more_than_match() -> None:
     p, q = table(3, 4, 1), table(4, 4, 1)
 
     def accepted(acceptor: Any) -> float:
-        def run(randomness: exact.Enumerated, rows: int) -> Any:
-            state = exact.tiny.make_state([[0]] * rows, vocab=4, randomness=randomness)
-            tree = drawn(sample, q, [1])(Growth(state))
-            hidden = exact.Hidden(torch.zeros(rows, tree.size, 1))
-            verification = exact.Verification(state, tree, hidden, exact.at_paths(p, tree))
-            return acceptor.accept(tree, verification, randomness)
-
-        acceptance, weights = exact.outcomes(run)
+        (acceptance, _), weights = exact.steps(drawn(sample, q, [1]), acceptor, p)
         return float((weights * acceptance.length).sum())
 
     assert accepted(Rejection()) == pytest.approx(float(torch.minimum(p[()], q[()]).sum()))
@@ -195,7 +187,20 @@ def test_typical_is_lossy_and_says_so() -> None:
     assert gap(ranked(q, 2, 1), acceptor, p, 1) > 1e-2
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_rejection_draws_only_where_something_is_decided(depth: int) -> None:
+    """No outcome but those: every chain accepted whole, or cut at a token of too high a q.
+
+    Only token 2 can be turned down, and only tokens 0 and 1 can come in its place.
+    """
+    p = {path: torch.tensor([0.5, 0.3, 0.2]).double() for path in table(0, 3, depth)}
+    q = {path: torch.tensor([0.2, 0.2, 0.6]).double() for path in p}
+    _, weights = exact.steps(drawn(sample, q, [1] * depth), Rejection(), p)
+    whole = 3**depth * len(p[()])
+    cut = depth * 3 ** (depth - 1) * 2
+    assert len(weights) == whole + cut
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("how", [sample, sample_without_replacement])
 def test_rejection_keeps_the_law_on_wider_sampled_trees(how: Any, seed: int) -> None:

@@ -7,7 +7,6 @@ tests of speculation would pass whatever the code does.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,15 @@ from specdec.processors import Processors
 from specdec.randomness import KeyedRandomness, Randomness
 from specdec.state import State, Step
 from specdec.stopping import StopRules
+from specdec.testing import models
+from specdec.testing.models import SHAPE, VOCAB, next_feature
+from specdec.testing.models import noisy_copy as noisy_copy
 from specdec_plugins.eagle2.checkpoint import save_head
 from specdec_plugins.eagle2.head import EagleHead
 
-VOCAB = 60
 EOS = 7
 # Ragged on purpose; a prompt of one token has no pair yet that an EAGLE head could read.
 PROMPTS = [[5, 9, 1, 7, 3, 22, 11, 40, 2, 8], [4], [6, 7, 1]]
-SHAPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": VOCAB,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.3,
-    "eos_token_id": None,
-    "bos_token_id": None,
-    "pad_token_id": None,
-}
 EAGLE2 = {"policy": {"depth": 4, "top_k": 4, "budget": 12}}
 
 
@@ -49,33 +37,9 @@ def llama_config(**changes: Any) -> hf.LlamaConfig:
     return hf.LlamaConfig(**{**SHAPE, **changes})
 
 
-def make_model(
-    config: hf.PretrainedConfig | None = None,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-    **kwargs: Any,
-) -> Any:
-    """A random causal language model whose next token depends mostly, not only, on the last one."""
-    torch.manual_seed(seed)
-    model = hf.AutoModelForCausalLM.from_config(config or llama_config(), **kwargs)
-    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    with torch.no_grad():
-        if head is not embedding:
-            embedding *= 10
-            head *= 2
-    return model.to(dtype).eval()
-
-
-def noisy_copy(model: Any, amount: float = 0.05, seed: int = 1) -> Any:
-    """A draft model that often agrees with ``model``: its weights with noise."""
-    torch.manual_seed(seed)
-    draft = copy.deepcopy(model)
-    with torch.no_grad():
-        for weight in draft.parameters():
-            if weight.dim() > 1:
-                weight += amount * weight.std() * torch.randn_like(weight)
-    return draft
+def make_model(config: hf.PretrainedConfig | None = None, **kwargs: Any) -> Any:
+    """A random model, a Llama unless told otherwise; arguments as for specdec.testing.models."""
+    return models.make_model(config or llama_config(), **kwargs)
 
 
 def make_head(folder: Path, target: Any, *, seed: int = 0, **changes: Any) -> Path:
@@ -97,21 +61,11 @@ def make_head(folder: Path, target: Any, *, seed: int = 0, **changes: Any) -> Pa
         if own:
             embedding = target.get_input_embeddings().weight
             head.embed_tokens.weight.copy_(embedding + 0.3 * torch.randn_like(embedding))
-        head.fc.weight.copy_(_next_feature(target, hidden))
+        head.fc.weight.copy_(next_feature(target))
         if head.fc.bias is not None:
             head.fc.bias.copy_(0.05 * torch.randn_like(head.fc.bias))
     save_head(head, folder)
     return folder
-
-
-def _next_feature(target: Any, hidden: int) -> torch.Tensor:
-    """The linear map ``[H, 2H]`` from (embedding, feature) to the next feature."""
-    length = min(24, target.config.max_position_embeddings)
-    text = torch.randint(0, target.get_output_embeddings().weight.shape[0], (48, length))
-    features = target.base_model(input_ids=text).last_hidden_state.double()
-    embedded = target.get_input_embeddings()(text).double()
-    pairs = torch.cat([embedded[:, 1:], features[:, :-1]], dim=-1).flatten(0, 1)
-    return torch.linalg.lstsq(pairs, features[:, 1:].flatten(0, 1)).solution.T
 
 
 def save_model(model: hf.PreTrainedModel, folder: Path) -> Path:

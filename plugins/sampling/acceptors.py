@@ -40,7 +40,9 @@ class Rejection(Acceptor):
     """Speculative sampling on chains and trees: children are tried in order, p shrinks by each.
 
     Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the point mass at x, the
-    draft law, or the draft law without the tokens drawn before, as the tree's draws say.
+    draft law, or the draft law without the tokens drawn before, as the tree's draws say. What needs
+    no draw is drawn from a point mass: a child that is not there or comes after an accepted one is
+    accepted with probability 0, and the token after an accepted child is the child's.
 
     Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
     (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
@@ -54,22 +56,22 @@ class Rejection(Acceptor):
         for _ in range(tree.depth + 1):
             p = verification.law(walk.node, walk.walking).probs
             q = tree.sampled_from.at(walk.node).to(p.dtype) if tree.sampled_from else None
-            taken = torch.full_like(walk.node, -1)
-            for draw in range(tree.branching):
+            taken = torch.where(walk.walking, -1, 0)  # who has settled tries no child
+            for draw in range(walk.branching):
                 child = _column(tree.children[:, :, draw], walk.node)
                 token = _column(tree.tokens, child.clamp(min=0))
                 law = _point(token, p) if q is None else q
-                ratio = (_at(p, token) / _at(law, token)).clamp(max=1).nan_to_num(nan=0.0)
-                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw))
                 trying = (child >= 0) & (taken < 0)
-                taken = torch.where(trying & heads, child, taken)
-                rejected = (trying & ~heads)[:, None]
-                p = torch.where(rejected, _residual(p, law), p)
+                ratio = torch.where(trying, _at(p, token) / _at(law, token), 0.0).clamp(max=1)
+                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw))
+                taken = torch.where(heads, child, taken)
+                p = torch.where(trying[:, None], _residual(p, law), p)
                 if q is not None and tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
+            accepted = _point(_column(tree.tokens, taken.clamp(min=0)), p)
+            p = torch.where((taken >= 0)[:, None], accepted, p)
             key = Key(Stream.ACCEPT, root, walk.node, tree.branching)
-            bonus = randomness.categorical(Law.of(p.log()), key)
-            walk.descend(taken, _carried(tree, taken, bonus))
+            walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
         return walk.finish()
 
 
@@ -105,19 +107,15 @@ class Typical(Acceptor):
             entropy = torch.special.entr(p).sum(dim=-1)
             threshold = (self.delta * (-entropy).exp()).clamp(max=self.epsilon)
             taken = torch.full_like(walk.node, -1)
-            for draw in range(tree.branching):
+            for draw in range(walk.branching):
                 child = _column(tree.children[:, :, draw], walk.node)
                 token = _column(tree.tokens, child.clamp(min=0))
                 typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
                 taken = torch.where(typical, child, taken)
             bonus = randomness.categorical(law, Key(Stream.TARGET, walk.position))
-            walk.descend(taken, _carried(tree, taken, bonus))
+            carried = _column(tree.tokens, taken.clamp(min=0))
+            walk.descend(taken, torch.where(taken >= 0, carried, bonus))
         return walk.finish()
-
-
-def _carried(tree: DraftTree, taken: Tensor, bonus: Tensor) -> Tensor:
-    """The token of the child ``taken [B]``, or the bonus token where there is none: ``[B]``."""
-    return torch.where(taken >= 0, _column(tree.tokens, taken.clamp(min=0)), bonus)
 
 
 def _column(table: Tensor, index: Tensor) -> Tensor:

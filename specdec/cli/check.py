@@ -44,7 +44,7 @@ def check(
     specdec check draft_model --drafter table
     """
     from specdec.cli import terminal
-    from specdec.testing.cases import Subject
+    from specdec.testing.subject import Subject
     from specdec.testing.suite import FULL, PROPERTIES, QUICK
     from specdec.testing.suite import check as check_property
 
@@ -63,7 +63,9 @@ def check(
     failed = [verdict for verdict in verdicts if verdict.failure]
     if json:
         facts = {"strategy": name, "lossless": subject.lossless, "passed": not failed}
-        terminal.print_json({**facts, "properties": [asdict(v) for v in verdicts]})
+        terminal.print_json(
+            {**facts, "properties": [{**asdict(v), "figure": v.figure} for v in verdicts]}
+        )
     else:
         note = _summary(name, subject.lossless, verdicts)
         rows = [_row(verdict) for verdict in verdicts]
@@ -75,7 +77,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _row(verdict: Verdict) -> tuple[str, str, str, str, str]:
+def _row(verdict: Verdict) -> tuple[str | None, ...]:
     examples = str(verdict.examples)
     if verdict.too_large:
         examples += f" (+{verdict.too_large} too large)"
@@ -83,7 +85,7 @@ def _row(verdict: Verdict) -> tuple[str, str, str, str, str]:
         verdict.name.replace("_", " "),
         "FAILS" if verdict.failure else "holds",
         examples,
-        f"{verdict.largest:.1e}" if verdict.largest else "0",
+        verdict.figure,
         f"{verdict.seconds:.1f}",
     )
 

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specdec.testing.cases import Case as Case
-    from specdec.testing.cases import Subject as Subject
     from specdec.testing.contract import StrategyContract as StrategyContract
     from specdec.testing.enumeration import EnumeratedRandomness as EnumeratedRandomness
     from specdec.testing.enumeration import outcomes as outcomes
     from specdec.testing.guards import only_keyed_randomness as only_keyed_randomness
+    from specdec.testing.references import Node as Node
+    from specdec.testing.subject import Subject as Subject
+    from specdec.testing.table_model import TableForCausalLM as TableForCausalLM
     from specdec.testing.tables import Table as Table
-    from specdec.testing.tables import TableForCausalLM as TableForCausalLM
 
 # Importing this is light: torch, pytest and Hypothesis come with the first name that needs them.
 _WHERE = {
     "Case": "cases",
     "EnumeratedRandomness": "enumeration",
+    "Node": "references",
     "StrategyContract": "contract",
-    "Subject": "cases",
+    "Subject": "subject",
     "Table": "tables",
-    "TableForCausalLM": "tables",
+    "TableForCausalLM": "table_model",
     "only_keyed_randomness": "guards",
     "outcomes": "enumeration",
 }

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from specdec.testing.cases import Subject
-from specdec.testing.drafting import Provider
+from specdec.testing.providers import Provider
+from specdec.testing.references import Reference
+from specdec.testing.subject import Subject
 from specdec.testing.suite import FULL, PROPERTIES, Property, check
 
 
@@ -23,10 +24,13 @@ class StrategyContract:
         strategy: its name.
         options: options of its parts by role.
         plugins: plugin modules or objects to register besides the installed ones.
-        drafter: another drafter by name (``"table"``), a checkpoint, or ``(table, folder)`` ->
-            checkpoint, for a drafter that needs one made for the table model.
+        drafter: another drafter by name (``"table"``), a checkpoint that fits the table models, or
+            ``(model, folder)`` -> checkpoint, for a drafter that needs one made for its target.
         policy, verifier, acceptor: names of other parts than the strategy's.
-        examples: Hypothesis examples a property.
+        reference: ``(options, levels, children)`` -> nodes, the tree policy in plain Python, which
+            its trees are compared with; see :mod:`specdec.testing.references`.
+        adaptive: whether drafts depend on how earlier drafts fared.
+        examples: Hypothesis examples a property; ``--specdec-examples`` overrules it.
     """
 
     strategy: ClassVar[str]
@@ -36,12 +40,13 @@ class StrategyContract:
     policy: ClassVar[str | None] = None
     verifier: ClassVar[str | None] = None
     acceptor: ClassVar[str | None] = None
+    reference: ClassVar[Reference | None] = None
+    adaptive: ClassVar[bool] = False
     examples: ClassVar[int] = FULL
 
-    @pytest.fixture(scope="class")
     @classmethod
-    def subject(cls) -> Subject:
-        """The strategy on table models."""
+    def make_subject(cls) -> Subject:
+        """The strategy with the parts and options of the class."""
         return Subject(
             cls.strategy,
             options=cls.options,
@@ -50,17 +55,31 @@ class StrategyContract:
             policy=cls.policy,
             verifier=cls.verifier,
             acceptor=cls.acceptor,
+            reference=cls.reference,
+            adaptive=cls.adaptive,
         )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subject(cls) -> Subject:
+        """The strategy under test, made once."""
+        return cls.make_subject()
 
     @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.name)
     def test_property(
-        self, prop: Property, subject: Subject, record_property: Callable[[str, object], None]
+        self,
+        prop: Property,
+        subject: Subject,
+        pytestconfig: pytest.Config,
+        record_property: Callable[[str, object], None],
     ) -> None:
         """The property holds; the figures go into the test report."""
         if not prop.concerns(subject):
             pytest.skip(f"says nothing about {subject.strategy!r}")
-        verdict = check(subject, prop, examples=self.examples)
+        examples = pytestconfig.getoption("specdec_examples", None) or self.examples
+        verdict = check(subject, prop, examples=examples)
         record_property("examples", verdict.examples)
         record_property("largest", verdict.largest)
+        record_property("unit", verdict.unit)
         if verdict.failure is not None:
             pytest.fail(verdict.failure, pytrace=False)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from specdec.law import Law
 from specdec.randomness import Key, Randomness, Stream, row_seeds
-from specdec.testing.cases import Case, Subject
+from specdec.testing.cases import Case
+from specdec.testing.subject import Subject
 
 _PROBS = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.03, 0.01], dtype=torch.float64)
 _DRAWS = 1 << 14

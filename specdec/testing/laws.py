@@ -16,8 +16,10 @@ from specdec.sampling import resolve
 from specdec.session import Generation
 from specdec.state import State
 from specdec.target import HFTarget
-from specdec.testing.cases import Case, drawing
+from specdec.testing.cases import Case
 from specdec.testing.enumeration import LIMIT, EnumeratedRandomness, outcomes
+from specdec.testing.letters import letters
+from specdec.testing.subject import drawing
 from specdec.tree import DraftTree
 from specdec.verification import Verification
 
@@ -33,14 +35,15 @@ class Autoregressive:
 
     def __init__(self, case: Case, engine: Engine) -> None:
         self._case, self._prompt = case, case.prompts[0]
-        fields = {k: v for k, v in case.settings.items() if k != "logits_processor"}
+        apart = ("logits_processor", "stop")
         sampling = resolve(
             engine.generation_config,
-            fields,
-            logits_processor=case.settings.get("logits_processor"),
+            {name: value for name, value in case.settings.items() if name not in apart},
+            **{name: case.settings.get(name) for name in apart},
             default_new_tokens=1,
         )
-        self.horizon, self.eos = sampling.max_new_tokens or 1, sampling.eos
+        self._horizon = sampling.max_new_tokens or 1
+        self._eos, self._stop = sampling.eos, sampling.stop
         self._processors = sampling.processors([len(self._prompt)], torch.device("cpu"))
         self._known: dict[Text, list[float]] = {}
 
@@ -63,11 +66,10 @@ class Autoregressive:
         queue: dict[int, TextLaw] = defaultdict(lambda: defaultdict(float))
         for text, weight in law.items():
             queue[len(text)][text] += weight
-        for length in range(max(queue, default=0) + self.horizon + 1):
+        for length in range(max(queue, default=0) + self._horizon + 1):
             going = {}
             for text, weight in queue.pop(length, {}).items():
-                over = length >= self.horizon or (text and text[-1] in self.eos) or text in ended
-                if over:
+                if text in ended or self._ends(text):
                     done[text] += weight
                 else:
                     going[text] = weight
@@ -79,6 +81,12 @@ class Autoregressive:
                         longer = (*text, token)
                         queue[length + 1][longer] += weight * p
         return dict(done)
+
+    def _ends(self, text: Text) -> bool:
+        """Whether a text is at its end; one that goes on behind a stop string is past it."""
+        if len(text) >= self._horizon or (text and text[-1] in self._eos):
+            return True
+        return any(string in letters(text) for string in self._stop)
 
     def law(self) -> TextLaw:
         """The law of the whole continuation."""

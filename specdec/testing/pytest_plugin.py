@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="let those strategies draft with this drafter; 'table' drafts from tables",
     )
+    group.addoption(
+        "--specdec-examples",
+        type=_count,
+        default=None,
+        metavar="N",
+        help="Hypothesis examples a property, of every strategy contract (default: its own number)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,3 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     module = str(Path(__file__).with_name("selected.py"))
     asked = config.args_source is pytest.Config.ArgsSource.ARGS
     config.args[:] = [*config.args, module] if asked else [module]
+
+
+def _count(given: str) -> int:
+    """The value of ``--specdec-examples``."""
+    if not given.isdecimal() or int(given) == 0:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number of examples: give 1 or more")
+    return int(given)

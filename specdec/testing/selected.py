@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from specdec.testing.cases import Subject
 from specdec.testing.contract import StrategyContract
+from specdec.testing.subject import Subject
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

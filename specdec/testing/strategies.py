@@ -6,6 +6,8 @@ from typing import Any
 
 from specdec.errors import SpecdecError
 from specdec.testing.cases import Case, Zigzag
+from specdec.testing.letters import letters
+from specdec.testing.models import CONFIGS, VOCAB
 from specdec.testing.tables import LARGEST, Table
 
 try:
@@ -62,7 +64,15 @@ def settings(
         chosen["logits_processor"] = [Zigzag(strength)]
     chosen["max_new_tokens"] = draw(st.integers(min_new, max_new))
     chosen["eos_token_id"] = draw(st.sampled_from([[], [0], [size - 1]]))
+    if draw(st.sampled_from([False, False, True])):
+        chosen["stop"] = draw(stop_strings(size))
     return chosen
+
+
+def stop_strings(size: int) -> st.SearchStrategy[list[str]]:
+    """One or two stop strings of one to three tokens, which may overlap or hold each other."""
+    written = st.lists(st.integers(0, size - 1), min_size=1, max_size=3).map(letters)
+    return st.lists(written, min_size=1, max_size=2)
 
 
 @st.composite
@@ -99,4 +109,24 @@ def cases(
         seed=draw(st.integers(0, 99)),
         window=draw(st.sampled_from([None, None, 2, 4])),
         noise=tuple(draw(st.lists(tenths, min_size=1, max_size=6))) if noise else (),
+    )
+
+
+@st.composite
+def model_cases(draw: Any, max_new: int = 12) -> Case:
+    """Examples on small transformers models: one prompt or a ragged batch, greedy or sampled."""
+    rows = draw(st.sampled_from([1, 3]))
+    greedy = draw(st.booleans())
+    chosen: dict[str, Any] = {"temperature": 0.0 if greedy else 1.0, "max_new_tokens": max_new}
+    chosen["eos_token_id"] = draw(st.lists(st.integers(0, VOCAB - 1), max_size=5))
+    if draw(st.sampled_from([False, False, True])):
+        chosen["stop"] = draw(stop_strings(VOCAB))
+    nothing = Table(2, 0, ((1.0, 1.0),))
+    return Case(
+        nothing,
+        nothing,
+        draw(prompts(VOCAB, rows, rows, longest=10)),
+        chosen,
+        draw(st.integers(0, 99)),
+        model=draw(st.sampled_from(list(CONFIGS))),
     )

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as configure
 
 from specdec.testing import properties
-from specdec.testing.cases import Case, Subject
+from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumerationError
 from specdec.testing.generator import generator_has_its_laws
-from specdec.testing.strategies import cases
+from specdec.testing.strategies import cases, model_cases
+from specdec.testing.subject import Subject
+from specdec.testing.verdict import Verdict as Verdict
 
 # Vocabularies and lengths at which every outcome can be enumerated.
 _LAW: dict[str, Any] = {"sizes": (3, 2, 4), "min_new": 2, "max_new": 3, "rows": 2}
@@ -31,17 +33,21 @@ class Property:
         check: raises an AssertionError where it does not hold; returns the largest difference.
         cases: what Hypothesis draws for it.
         share: of the suite's number of examples.
+        unit: what the difference is measured in; empty where things are the same or are not.
         seed_exact: whether it only means something for acceptors that draw as plain decoding.
         lossy: whether it is for lossy strategies, and other properties of the law are not.
         law: whether a lossy strategy is excused from it.
+        only_if: whether it means something for the subject.
     """
 
     check: Callable[[Subject, Case], float]
     cases: Any
     share: float = 1.0
+    unit: str = ""
     seed_exact: bool = False
     lossy: bool = False
     law: bool = False
+    only_if: Callable[[Subject], bool] = lambda subject: True
 
     @property
     def name(self) -> str:
@@ -59,46 +65,65 @@ class Property:
 
     def concerns(self, subject: Subject) -> bool:
         """Whether the subject must have it."""
+        if not self.only_if(subject):
+            return False
         if not subject.lossless:
             return self.lossy or not (self.law or self.seed_exact)
         return not self.lossy and (subject.seed_exact or not self.seed_exact)
 
 
 PROPERTIES = (
-    Property(properties.exact_law, cases(**_LAW, greedy=False), share=3, law=True),
-    Property(properties.whole_sequences, cases(**_WHOLE), share=0.5, law=True),
+    Property(
+        properties.exact_law, cases(**_LAW, greedy=False), share=3, unit="probability", law=True
+    ),
+    Property(properties.whole_sequences, cases(**_WHOLE), share=0.5, unit="probability", law=True),
     Property(properties.neighbours_do_not_matter, cases(**{**_LAW, "rows": 3}, fewest=2), law=True),
     Property(properties.same_as_plain_for_any_noise, cases(noise=True), seed_exact=True),
     Property(properties.same_as_plain_for_any_seed, cases(), seed_exact=True),
+    Property(
+        properties.same_as_plain_on_real_models,
+        model_cases(),
+        share=0.5,
+        law=True,
+        only_if=lambda subject: subject.any_model,
+    ),
     Property(properties.stop_rules_hold, cases()),
     Property(properties.cache_is_a_fresh_prefill, cases()),
-    Property(properties.trees_are_well_formed, cases(max_new=6)),
+    Property(properties.trees_are_well_formed, cases(max_new=6), unit="probability"),
+    Property(
+        properties.tree_is_the_reference,
+        cases(),
+        unit="log q",
+        only_if=lambda subject: subject.grows and subject.reference is not None,
+    ),
+    Property(
+        properties.values_are_products,
+        cases(),
+        share=0.5,
+        unit="log q",
+        only_if=lambda subject: subject.grows,
+    ),
+    Property(
+        properties.draft_law_is_the_table,
+        cases(),
+        share=0.5,
+        unit="probability",
+        only_if=lambda subject: subject.grows and subject.has_table,
+    ),
+    Property(
+        properties.drafter_is_as_if_fresh,
+        cases(),
+        unit="log q",
+        only_if=lambda subject: subject.drafts and not subject.adaptive,
+    ),
+    Property(properties.options_round_trip, cases(), share=0.1),
     Property(properties.runs_repeat, cases()),
     Property(properties.only_keyed_randomness_is_used, cases(max_new=4), share=0.5),
-    Property(generator_has_its_laws, cases(), share=0),
-    Property(properties.measured_total_variation, cases(**_LAW), lossy=True),
+    Property(generator_has_its_laws, cases(), share=0, unit="sd"),
+    Property(
+        properties.measured_total_variation, cases(**_LAW), unit="total variation", lossy=True
+    ),
 )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one property.
-
-    Attributes:
-        name: of the property.
-        failure: what is wrong and the smallest case that shows it; None if it holds.
-        examples: cases that were checked.
-        too_large: cases that had more outcomes than are enumerated; they are not counted.
-        largest: the largest difference seen.
-        seconds: how long it took.
-    """
-
-    name: str
-    failure: str | None
-    examples: int
-    too_large: int
-    largest: float
-    seconds: float
 
 
 def check(
@@ -152,4 +177,4 @@ def check(
     if failure is None and done == 0:
         failure = "every case had too many outcomes: give the strategy smaller options"
     seconds = time.perf_counter() - started
-    return Verdict(prop.name, failure, done, large, largest, seconds)
+    return Verdict(prop.name, failure, done, large, largest, seconds, prop.unit)

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 import pytest
 
 from specdec.testing import StrategyContract, Subject
-from specdec.testing.suite import PROPERTIES, check
+from specdec.testing.suite import FULL, PROPERTIES, Property, check
 
-pytestmark = pytest.mark.slow
-
-EXAMPLES = 20
+EXAMPLES = 16
 
 
 class _Contract(StrategyContract):
@@ -56,6 +54,12 @@ class TestEagle2Table(_Contract):
     drafter = "table"
 
 
+class TestKaryTree(_Contract):
+    strategy = "eagle2"
+    drafter = "draft_model"
+    policy = "kary_tree"
+
+
 class TestEagle2Rejection(_Contract):
     strategy = "eagle2"
     drafter = "table"
@@ -79,7 +83,7 @@ class TestSampledTreeOfTwoLevels(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "width": 2}}
-    examples = 6
+    examples = 5
 
 
 def test_a_lossy_strategy_is_measured_and_not_judged() -> None:
@@ -93,9 +97,11 @@ def test_a_lossy_strategy_is_measured_and_not_judged() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["eagle2", "static_tree", "chain", "draft_model"])
-def test_the_contract_holds_on_many_more_examples(strategy: str) -> None:
-    subject = Subject(strategy)
-    for prop in PROPERTIES:
-        if prop.concerns(subject):
-            assert check(subject, prop, examples=1000).failure is None
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.name)
+@pytest.mark.parametrize("contract", _Contract.__subclasses__(), ids=lambda one: one.__name__)
+def test_the_contract_holds_on_many_examples(contract: type[_Contract], prop: Property) -> None:
+    subject = contract.make_subject()
+    if prop.concerns(subject):
+        examples = FULL * contract.examples // EXAMPLES
+        verdict = check(subject, prop, examples=examples)
+        assert verdict.failure is None, verdict.failure

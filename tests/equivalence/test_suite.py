@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +20,19 @@ from specdec.errors import PluginError
 from specdec.law import Law
 from specdec.randomness import Key, KeyedRandomness, Stream
 from specdec.target import HFTarget
-from specdec.testing import suite
+from specdec.testing import Subject, suite
+from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness, EnumerationError, outcomes
 from specdec.testing.guards import UnkeyedRandomnessError, only_keyed_randomness
-from specdec.testing.tables import Table, TableForCausalLM, register
+from specdec.testing.letters import letter_tokenizer, letters
+from specdec.testing.models import VOCAB
+from specdec.testing.properties.common import results
+from specdec.testing.providers import eagle_head
+from specdec.testing.references import Children, Node, chain, eagle2, kary_tree, static_tree
+from specdec.testing.strategies import cases
+from specdec.testing.table_model import TableForCausalLM, register
+from specdec.testing.tables import Table
 from specdec.treecheck import check_lm_head, check_tree_verification
-
-pytestmark = pytest.mark.slow
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))
 
@@ -89,6 +98,80 @@ def test_a_table_model_shows_a_damaged_context() -> None:
     assert last.exp().tolist() == [1.0, 0.0, 0.0], "a point mass at position 3 modulo V"
 
 
+def children_of(*laws: float) -> Children:
+    """Every node has children of these log q, the likeliest first."""
+
+    def children(node: Node) -> list[Node]:
+        below = [Node((*node.path, token), node.value + q) for token, q in enumerate(laws)]
+        return sorted(below, key=lambda child: -child.value)
+
+    return children
+
+
+def test_references_agree_where_policies_draw_the_same_tree() -> None:
+    children = children_of(-3.0, -1.0, -2.0)
+    every = ((0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1))
+    by_rank = static_tree(SimpleNamespace(choices=every), 2, children)
+    by_arity = kary_tree(SimpleNamespace(k=2, depth=2), 5, children)
+    by_value = eagle2(SimpleNamespace(top_k=2, budget=99), 2, children)
+    assert set(by_rank) == set(by_arity) == set(by_value)
+    line = chain(SimpleNamespace(depth=3), 2, children)
+    assert line == kary_tree(SimpleNamespace(k=1, depth=2), 3, children)
+    assert [node.path for node in line] == [(1,), (1, 1)]
+
+
+def test_the_reference_of_eagle2_goes_deeper_where_values_are_higher() -> None:
+    tree = eagle2(SimpleNamespace(top_k=2, budget=3), 3, children_of(-0.1, -0.15, -5.0))
+    assert [node.path for node in tree] == [(0,), (1,), (0, 0)]
+    tree = eagle2(SimpleNamespace(top_k=2, budget=3), 3, children_of(-0.1, -1.0))
+    assert [node.path for node in tree] == [(0,), (0, 0), (0, 0, 0)]
+
+
+def test_letters_are_what_the_toy_tokenizer_writes() -> None:
+    tokenizer = letter_tokenizer(5)
+    tokens = [4, 0, 0, 3]
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == letters(tokens) == "eaad"
+    assert tokenizer("eaad").input_ids == tokens
+
+
+def test_every_property_of_drafts_concerns_the_strategies_that_have_them() -> None:
+    def names(**subject: object) -> set[str]:
+        made = Subject(**subject)  # type: ignore[arg-type]
+        return {prop.name for prop in suite.PROPERTIES if prop.concerns(made)}
+
+    grown = {"tree_is_the_reference", "values_are_products", "drafter_is_as_if_fresh"}
+    assert grown <= names(strategy="eagle2") and not grown & names(strategy="plain")
+    assert "drafter_is_as_if_fresh" not in names(strategy="eagle2", adaptive=True)
+    sampled = names(strategy="draft_model")
+    assert "draft_law_is_the_table" in sampled and "tree_is_the_reference" not in sampled
+    assert "same_as_plain_on_real_models" in sampled & names(strategy="chain", drafter="table")
+
+
+def test_a_provider_is_given_every_target_that_its_drafter_must_fit() -> None:
+    sizes = set()
+
+    def provider(model: Any, folder: Path) -> str:
+        sizes.add(model.config.vocab_size)
+        return eagle_head(model, folder)
+
+    subject = Subject("chain", drafter=provider)
+    real = next(p for p in suite.PROPERTIES if p.name == "same_as_plain_on_real_models")
+    assert real.concerns(subject)
+    assert suite.check(subject, real, examples=4).failure is None
+    assert sizes == {3, VOCAB}
+
+
+def test_cases_end_in_every_way() -> None:
+    reasons = set()
+
+    def collect(subject: Subject, case: Case) -> float:
+        reasons.update(result.finish_reason for result in results(subject.of(case), case, 0))
+        return 0.0
+
+    suite.check(Subject("plain"), suite.Property(collect, cases()), examples=40)
+    assert reasons == {"eos", "stop", "length"}
+
+
 def test_unkeyed_randomness_is_caught() -> None:
     with pytest.raises(UnkeyedRandomnessError, match="rand"), only_keyed_randomness():
         torch.rand(1)
@@ -114,6 +197,7 @@ def test_importing_the_plugin_pulls_in_no_torch() -> None:
 def test_the_pytest_plugin_works_in_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "specdec.testing.pytest_plugin"]
     command += ["--specdec-strategy", "plain", "-k", "stop_rules or noise"]
+    command += ["--specdec-examples", "5"]
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
@@ -125,9 +209,15 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     runner = CliRunner()
     unknown = runner.invoke(app, ["check", "eagle3"])
     assert unknown.exit_code == 2 and "eagle2" in unknown.output
+    monkeypatch.setattr(suite, "QUICK", 4)
     assert runner.invoke(app, ["check", "plain", "--quick"]).exit_code == 0
-    bad = suite.Verdict("exact_law", "the law is off [1]", 3, 0, 0.5, 0.1)
+    bad = suite.Verdict("exact_law", "the law is off [1]", 3, 0, 1.72, 0.1, "sd")
     monkeypatch.setattr(suite, "check", lambda *given, **more: bad)
     failed = runner.invoke(app, ["check", "plain", "--quick"])
     assert failed.exit_code == 1
     assert "FAILS" in failed.output and "the law is off [1]" in failed.output
+    assert "1.7 sd" in failed.output
+    told = json.loads(runner.invoke(app, ["check", "plain", "--json"]).stdout)
+    assert not told["passed"]
+    first = told["properties"][0]
+    assert (first["largest"], first["unit"], first["figure"]) == (1.72, "sd", "1.7 sd")

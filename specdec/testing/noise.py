@@ -1,0 +1,32 @@
+"""Noise that is written down, in place of a generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from specdec.law import Law
+from specdec.randomness import Key, Randomness, Stream
+
+
+class NoiseTable(Randomness):
+    """Any table of positive numbers, one row for a token position.
+
+    Args:
+        noise: in tenths, for each position the noise of every token; positions past the end start
+            again.
+    """
+
+    def __init__(self, noise: tuple[tuple[int, ...], ...]) -> None:
+        self._noise = torch.tensor(noise, dtype=torch.float64) / 10
+
+    def categorical(self, law: Law, key: Key) -> Tensor:
+        return (self._at(key) / law.probs.double()).argmin(dim=-1)
+
+    def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
+        return (-self._at(key)[:, 0]).exp() < probability.double()
+
+    def _at(self, key: Key) -> Tensor:
+        rows = torch.arange(len(key.position))
+        entry = key.position + rows + (0 if key.stream is Stream.TARGET else key.draw + key.node)
+        return self._noise[entry % len(self._noise)]

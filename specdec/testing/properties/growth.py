@@ -1,0 +1,111 @@
+"""Whether trees are what the tree policy and the drafter say they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from specdec.testing.cases import Case
+from specdec.testing.properties.common import PRECISION, require
+from specdec.testing.recording import Drafted, nodes_of, record
+from specdec.testing.subject import Subject
+from specdec.tree import DraftTree
+
+Path = tuple[int, ...]
+
+
+def tree_is_the_reference(subject: Subject, case: Case) -> float:
+    """Expansion and reranking give the tree that a plain Python reference of the policy gives."""
+    assert subject.reference is not None
+    options, largest = subject.of(case).selection.parsed["policy"], 0.0
+    for tree, drafted, row, _ in _trees(subject, case):
+        assert drafted.levels_left is not None
+        nodes = subject.reference(options, len(drafted.frontiers), drafted.children(row))
+        deepest = int(drafted.levels_left[row])
+        due = {node.path: node.value for node in nodes if len(node.path) <= deepest}
+        found = nodes_of(tree, row)
+        missing, extra = due.keys() - found.keys(), found.keys() - due.keys()
+        require(
+            not missing and not extra,
+            f"row {row}: the reference has {_shown(missing) or 'no other node'} besides, the tree "
+            f"has {_shown(extra) or 'no other node'}",
+        )
+        largest = max(largest, _same_values(row, found, due, drafted))
+    return largest
+
+
+def values_are_products(subject: Subject, case: Case) -> float:
+    """A node's value is the product of the drafter's confidences on its path."""
+    largest = 0.0
+    for tree, drafted, row, _ in _trees(subject, case):
+        laws, found = drafted.links(row), nodes_of(tree, row)
+        due = {}
+        for path in found:
+            links = [(path[:depth], token) for depth, token in enumerate(path)]
+            require(
+                all(token in laws.get(above, ()) for above, token in links),
+                f"row {row}: the drafter never proposed the path {list(path)}",
+            )
+            due[path] = sum(laws[above][token] for above, token in links)
+        largest = max(largest, _same_values(row, found, due, drafted))
+    return largest
+
+
+def draft_law_is_the_table(subject: Subject, case: Case) -> float:
+    """For drafters whose law is a table: q at every expanded node is that law of its path."""
+    largest = 0.0
+    for _, drafted, row, committed in _trees(subject, case):
+        for path, law in drafted.laws(row).items():
+            due = case.draft.after(torch.tensor([[*committed, *path]]))[0].exp()
+            q = torch.zeros_like(due)
+            for token, log_q in law.items():
+                q[token] = torch.tensor(log_q, dtype=due.dtype).exp()
+            gap = float((q - due).abs().max())
+            require(
+                gap <= PRECISION,
+                f"row {row}: q below {list(path)} is {q.tolist()}, the table has {due.tolist()}",
+            )
+            largest = max(largest, gap)
+    return largest
+
+
+class _Drafted(NamedTuple):
+    """One row of a tree that was verified."""
+
+    tree: DraftTree
+    how: Drafted
+    row: int
+    committed: list[int]
+
+
+def _trees(subject: Subject, case: Case) -> Iterator[_Drafted]:
+    """Every drafted tree of a generation, for each row that it was drafted for."""
+    engine, drafted = record(subject.of(case))
+    running, trees = engine.session().start(case.rows, seed=case.seed, **case.settings), 0
+    for step in running:
+        if len(drafted) == trees:
+            continue  # near the end of a text there is no room for a draft token
+        trees = len(drafted)
+        for row in step.verification.active.nonzero().flatten().tolist():
+            root = int(step.verification.root_position()[row])
+            committed = running.state.tokens[row, : root + 1].tolist()
+            yield _Drafted(step.tree, drafted[-1], row, committed)
+
+
+def _same_values(row: int, found: dict[Path, float], due: dict[Path, float], how: Drafted) -> float:
+    largest = 0.0
+    allowed = 1e-9 if how.double else 1e-4
+    for path, value in found.items():
+        gap = abs(value - due[path])
+        require(
+            gap <= allowed,
+            f"row {row}: {list(path)} has the value {value:.9g}, log q along it is {due[path]:.9g}",
+        )
+        largest = max(largest, gap)
+    return largest
+
+
+def _shown(paths: set[Path]) -> str:
+    return ", ".join(str(list(path)) for path in sorted(paths))

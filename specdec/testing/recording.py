@@ -1,0 +1,160 @@
+"""Writes down what happens while trees are drafted: the proposals, and what was grown from them."""
+
+from __future__ import annotations
+
+import copy
+import struct
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from specdec.engine import Engine
+from specdec.growth import Frontier, Growth, Proposal, vocabulary_logits
+from specdec.roles import Drafter, Features, TreePolicy
+from specdec.state import State, Step
+from specdec.testing.references import Children, Node
+from specdec.tree import DraftTree, Draws
+
+Path = tuple[int, ...]
+
+
+@dataclass
+class Drafted:
+    """How one tree came about.
+
+    Attributes:
+        frontiers: level by level, what the drafter was asked about.
+        proposals: for each frontier what it proposed.
+        confidences: for each frontier the law that its children's values are to come from: the
+            proposal, or where children are sampled, what they are sampled from.
+        grown: all candidates; None where no policy is used.
+        levels_left: ``[B]`` int64, how deep each row's tree may be.
+    """
+
+    frontiers: list[Frontier] = field(default_factory=list)
+    proposals: list[Proposal] = field(default_factory=list)
+    confidences: list[Proposal] = field(default_factory=list)
+    grown: DraftTree | None = None
+    levels_left: Tensor | None = None
+
+    @property
+    def double(self) -> bool:
+        """Whether log q is in float64."""
+        return self.proposals[0].log_q.dtype == torch.float64
+
+    def laws(self, row: int) -> dict[Path, dict[int, float]]:
+        """For every node that the drafter was asked about, log q of its possible tokens."""
+        return self._by_path(self.proposals, row)
+
+    def links(self, row: int) -> dict[Path, dict[int, float]]:
+        """For every node that the drafter was asked about, what each child adds to the value."""
+        return self._by_path(self.confidences, row)
+
+    def _by_path(self, proposals: list[Proposal], row: int) -> dict[Path, dict[int, float]]:
+        found = {}
+        for frontier, proposal in zip(self.frontiers, proposals, strict=True):
+            log_q = proposal.log_q[row]
+            columns = torch.arange(log_q.shape[-1]).expand(proposal.logits.shape)
+            tokens = proposal.tokens(columns.to(log_q.device))[row]
+            for index in range(frontier.width):
+                law = zip(tokens[index].tolist(), log_q[index].tolist(), strict=True)
+                path = tuple(frontier.path(row, index)[1:])
+                found[path] = {token: q for token, q in law if q > float("-inf")}
+        return found
+
+    def children(self, row: int) -> Children:
+        """The children of any node, the likeliest first, equal ones in the order grown.
+
+        Values are summed up in the drafter's precision, so that equal paths have equal values.
+        """
+        assert self.grown is not None
+        laws, double = self.links(row), self.double
+        rank = {path: index for index, path in enumerate(nodes_of(self.grown, row))}
+
+        def children(node: Node) -> list[Node]:
+            if node.path not in laws:
+                raise AssertionError(
+                    f"row {row}: the reference expands {list(node.path)}, which the drafter was "
+                    f"not asked about; it was about {[list(path) for path in laws]}"
+                )
+            found = []
+            for token, q in laws[node.path].items():
+                value = node.value + q if double else _single(node.value + q)
+                found.append((-q, rank.get((*node.path, token), len(rank)), token, value))
+            return [Node((*node.path, token), value) for _, _, token, value in sorted(found)]
+
+        return children
+
+
+def nodes_of(tree: DraftTree, row: int) -> dict[Path, float]:
+    """The valid draft tokens of a row as paths with their values, in the order of the tree."""
+    tokens, parents = tree.tokens[row].tolist(), tree.parents[row].tolist()
+    values, valid = tree.log_value[row].tolist(), tree.valid[row].tolist()
+    paths: dict[int, Path] = {0: ()}
+    for node in range(1, tree.size):
+        if valid[node]:
+            paths[node] = (*paths[parents[node]], tokens[node])
+    return {path: values[node] for node, path in paths.items() if node > 0}
+
+
+def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
+    """The engine, for one generation, and a list that gets an entry for every tree it drafts."""
+    drafter, policy, found = engine.parts.drafter, engine.parts.policy, list[Drafted]()
+    other = copy.copy(engine)
+    other.parts = replace(
+        engine.parts,
+        drafter=_Drafter(drafter, found) if drafter else None,
+        policy=_Policy(policy, found) if policy else None,
+    )
+    return other, found
+
+
+class _Drafter(Drafter):
+    def __init__(self, inner: Drafter, found: list[Drafted]) -> None:
+        self._inner, self._found = copy.copy(inner), found
+        self.needs = inner.needs  # type: ignore[misc]
+
+    def begin(self, state: State, features: Features) -> None:
+        self._inner.begin(state, features)
+
+    def propose(self, frontier: Frontier) -> Proposal:
+        if frontier.depth == 0:
+            self._found.append(Drafted())
+        proposal = self._inner.propose(frontier)
+        self._found[-1].frontiers.append(frontier)
+        self._found[-1].proposals.append(proposal)
+        return proposal
+
+    def commit(self, step: Step) -> None:
+        self._inner.commit(step)
+
+    def known(self) -> Tensor | None:
+        return self._inner.known()
+
+    def tree(self, state: State) -> DraftTree:
+        self._found.append(Drafted())
+        return self._inner.tree(state)
+
+
+class _Policy(TreePolicy):
+    def __init__(self, inner: TreePolicy, found: list[Drafted]) -> None:
+        self._inner, self._found, self.levels = inner, found, inner.levels
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        self._inner.expand(growth, proposal)
+        if growth.tree().draws is not Draws.POINT:
+            logits = vocabulary_logits(proposal, growth.state.vocab_size)
+            proposal = Proposal(growth.state.draft_law(logits).probs.log())
+        self._found[-1].confidences.append(proposal)
+
+    def rerank(self, growth: Growth) -> DraftTree:
+        self._found[-1].grown = growth.tree()
+        self._found[-1].levels_left = growth.state.levels_left()
+        return self._inner.rerank(growth)
+
+
+def _single(value: float) -> float:
+    """``value`` rounded to float32."""
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded

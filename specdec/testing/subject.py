@@ -1,0 +1,156 @@
+"""The strategy under test: its engines on the suite's models."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from specdec.engine import Engine
+from specdec.randomness import Randomness
+from specdec.registry import Registry
+from specdec.testing.cases import Case
+from specdec.testing.drafting import TableDrafter, TablePlugin, set_draft_table
+from specdec.testing.letters import letter_tokenizer
+from specdec.testing.models import CONFIGS, bigrams, make_model
+from specdec.testing.providers import PROVIDERS, SMALL, Provider
+from specdec.testing.references import REFERENCES, Reference
+from specdec.testing.table_model import TableForCausalLM
+from specdec.testing.tables import Table
+
+
+class Subject:
+    """The strategy under test, on table models and on small transformers models.
+
+    Args:
+        strategy: its name.
+        options: options of its parts by role; for policies that ship with specdec small trees
+            unless given.
+        plugins: plugin modules or objects to register besides the installed ones.
+        drafter: name of another drafter (``"table"`` drafts from tables), the checkpoint of one
+            that fits the table models, or a function ``(target model, folder)`` that saves one
+            that fits the model into the folder and returns the folder as a string.
+        policy, verifier, acceptor: names of other parts than the strategy's.
+        reference: what the tree policy is to do, in plain Python; known for the policies that ship
+            with specdec.
+        adaptive: whether drafts depend on how earlier drafts fared, so that they need not be those
+            of a drafter that has just begun on the same text.
+
+    Attributes:
+        lossless, seed_exact: what the acceptor says of itself.
+        drafts: whether there is a drafter.
+        grows: whether a tree policy grows the trees.
+        has_table: whether the drafter's law is a table.
+        any_model: whether it runs on other models than tables.
+
+    Raises:
+        SpecdecError: what ``Engine`` raises.
+    """
+
+    def __init__(
+        self,
+        strategy: str,
+        *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        plugins: Sequence[object] = (),
+        drafter: str | Provider | None = None,
+        policy: str | None = None,
+        verifier: str | None = None,
+        acceptor: str | None = None,
+        reference: Reference | None = None,
+        adaptive: bool = False,
+    ) -> None:
+        self.strategy, self.adaptive = strategy, adaptive
+        self._plugins = [TablePlugin(), *plugins]
+        registry = Registry.load(self._plugins)
+        own = registry.strategy(strategy)
+        self._options = {role: dict(given) for role, given in (options or {}).items()}
+        small = SMALL.get(policy or own.policy or "")
+        if small is not None and "policy" not in self._options:
+            self._options["policy"] = dict(small)
+        self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
+        self._drafter = drafter if isinstance(drafter, str) else None
+        self._provider: Provider | None = None
+        given_checkpoint = "checkpoint" in self._options.get("drafter", {})
+        if not given_checkpoint:
+            name = self._drafter or own.drafter or ""
+            self._provider = drafter if callable(drafter) else PROVIDERS.get(name)
+        known = self._drafter is None or self._drafter in registry.components["drafter"]
+        self.any_model = known and not given_checkpoint
+        self._folder = tempfile.TemporaryDirectory()
+        self._engines: dict[object, Engine] = {}
+        self._plain: dict[object, Engine] = {}
+        parts = self.any_engine().parts
+        self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
+        self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
+        self.has_table = set_draft_table(parts.drafter, _ANY)
+        named = self.any_engine().selection.names["policy"] or ""
+        self.reference = reference or REFERENCES.get(named)
+
+    def any_engine(self) -> Engine:
+        """The strategy on some table model."""
+        return self.of(Case(_ANY, _ANY, ((0,),)))
+
+    def of(self, case: Case, randomness: Randomness | None = None) -> Engine:
+        """The strategy on the case's models, drawing from ``randomness`` if it is given."""
+        key = _key(case)
+        if key not in self._engines:
+            self._engines[key] = self._make(case)
+        engine = self._engines[key]
+        if isinstance(model := engine.target.model, TableForCausalLM):
+            model.set_table(case.target)
+            set_draft_table(engine.parts.drafter, case.draft)
+        return drawing(engine, randomness)
+
+    def plain(self, case: Case, randomness: Randomness | None = None) -> Engine:
+        """Plain decoding of the case's target."""
+        engine, key = self.of(case), _key(case)
+        if key not in self._plain:
+            self._plain[key] = engine.with_strategy("plain")
+        return drawing(self._plain[key], randomness)
+
+    def _make(self, case: Case) -> Engine:
+        logging.disable_progress_bar()
+        model: PreTrainedModel
+        if case.model:
+            model = make_model(CONFIGS[case.model]())
+        else:
+            model = TableForCausalLM.of(case.target, case.window)
+        options = {role: dict(given) for role, given in self._options.items()}
+        if self._provider is not None:
+            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            options.setdefault("drafter", {})["checkpoint"] = self._provider(model, folder)
+        engine = Engine(
+            model,
+            strategy=self.strategy,
+            drafter=self._drafter,
+            options=options,
+            plugins=self._plugins,
+            tokenizer=letter_tokenizer(model.config.vocab_size),
+            **self._swaps,  # type: ignore[arg-type]
+        )
+        if case.model and isinstance(engine.parts.drafter, TableDrafter):
+            engine.parts.drafter.laws = bigrams(model)
+        return engine
+
+
+_ANY = Table(3, 0, ((1.0,) * 3,))
+
+
+def _key(case: Case) -> object:
+    """Cases of one key share their engine."""
+    return case.model or (case.target.size, case.window)
+
+
+def drawing(engine: Engine, randomness: Randomness | None) -> Engine:
+    """The engine with its generator replaced; itself for None."""
+    if randomness is None:
+        return engine
+    other = copy.copy(engine)
+    other.make_randomness = lambda seeds: randomness  # type: ignore[method-assign]
+    return other

@@ -1,0 +1,36 @@
+"""What became of a property."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one property.
+
+    Attributes:
+        name: of the property.
+        failure: what is wrong and the smallest case that shows it; None if it holds.
+        examples: cases that were checked.
+        too_large: cases that had more outcomes than are enumerated; they are not counted.
+        largest: the largest difference seen.
+        seconds: how long it took.
+        unit: of the difference; empty where things are the same or are not.
+    """
+
+    name: str
+    failure: str | None
+    examples: int
+    too_large: int
+    largest: float
+    seconds: float
+    unit: str = ""
+
+    @property
+    def figure(self) -> str | None:
+        """The largest difference with its unit, for people; None where there is none to measure."""
+        if not self.unit:
+            return None
+        precise = f"{self.largest:.1e}" if 0 < self.largest < 1e-3 else f"{self.largest:.2g}"
+        return f"{precise} {self.unit}"

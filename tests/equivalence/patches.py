@@ -1,0 +1,204 @@
+"""Breaks the core while a property runs, each time in one way that real code has been wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+import specdec.engine
+from specdec.cache import KVCache
+from specdec.drafters import NetworkDrafter, _Pending
+from specdec.growth import NEVER, Growth, Proposal, grow_level
+from specdec.masks import MaskForm
+from specdec.processors import Prefix, PrefixFree
+from specdec.randomness import KeyedRandomness
+from specdec.sampling import Sampling
+from specdec.state import Step
+from specdec.stopping import StopRules
+from specdec.target import HFTarget
+from specdec.tree import DraftTree
+from specdec.verification import Verification
+from specdec_plugins.eagle2 import policy
+
+Patch = Callable[[], AbstractContextManager[Any]]
+
+
+def roots_prefix() -> AbstractContextManager[Any]:
+    true = Verification._prefix
+    return mock.patch.object(
+        Verification, "_prefix", lambda self, node, asking: true(self, node * 0, asking)
+    )
+
+
+def pad_seen() -> AbstractContextManager[Any]:
+    true = Verification._prefix
+
+    def padded(self: Verification, node: Tensor, asking: Tensor) -> Prefix:
+        prefix = true(self, node, asking)
+        past = torch.arange(prefix.tokens.shape[1]) >= prefix.lengths[:, None]
+        return replace(prefix, tokens=prefix.tokens.masked_fill(past, 0))
+
+    return mock.patch.object(Verification, "_prefix", padded)
+
+
+def wrong_rows_mask() -> AbstractContextManager[Any]:
+    def call(self: PrefixFree, prefix: Any, scores: Tensor) -> Tensor:
+        cut = self.processor(None, scores.roll(1, dims=0)) == float("-inf")
+        return torch.where(cut.all(-1, keepdim=True), scores, scores.masked_fill(cut, -1e9))
+
+    return mock.patch.object(PrefixFree, "__call__", call)
+
+
+@contextmanager
+def one_full_mask() -> Iterator[None]:
+    form = MaskForm({"": None}, additive=False)
+    blind = mock.patch.object(specdec.engine, "check_tree_verification", lambda target: 0.0)
+    with blind, mock.patch.object(HFTarget, "mask_form", form):
+        yield
+
+
+def keep(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Patch:
+    """Commits move the slots and advance by the counts that ``change`` makes of the true ones."""
+    true = KVCache.keep
+
+    def kept(self: KVCache, scratch: Tensor, counts: Tensor, longest: int) -> None:
+        true(self, *change(scratch, counts), longest)
+
+    return lambda: mock.patch.object(KVCache, "keep", kept)
+
+
+def mixed_rows() -> AbstractContextManager[Any]:
+    true = KVCache.keep
+
+    def kept(self: KVCache, scratch: Tensor, counts: Tensor, longest: int) -> None:
+        true(self, scratch, counts, longest)
+        for group in self._groups.values():
+            group.keys.copy_(group.keys.roll(1, dims=1))
+
+    return mock.patch.object(KVCache, "keep", kept)
+
+
+def first_layer_only() -> AbstractContextManager[Any]:
+    true = KVCache.keep
+
+    def kept(self: KVCache, scratch: Tensor, counts: Tensor, longest: int) -> None:
+        stores = [s for group in self._groups.values() for s in (group.keys, group.values)]
+        before = [store[1:].clone() for store in stores]
+        true(self, scratch, counts, longest)
+        for store, rest in zip(stores, before, strict=True):
+            store[1:] = rest
+
+    return mock.patch.object(KVCache, "keep", kept)
+
+
+def stale_head() -> AbstractContextManager[Any]:
+    """On chains, where the scratch slots are the draft tokens in order, they are kept as they are.
+
+    They were made from the head's own features; only what it never ran is read with true ones.
+    """
+    true = NetworkDrafter.commit
+
+    def commit(self: NetworkDrafter, step: Step) -> None:
+        true(self, step)
+        new = self._pending
+        assert new is not None and new.features is not None
+        ran = self._scratch_positions.shape[1] if step.tree.depth else 0
+        kept = torch.tensor(step.accepted).clamp(max=ran).minimum((new.counts - 1).clamp(min=0))
+        self.cache.advance(kept, self._state.longest)
+        index = (torch.arange(new.longest) + kept[:, None]).clamp(max=new.longest - 1)
+        wide = index[:, :, None].expand(-1, -1, new.features.shape[2])
+        features = new.features.gather(1, wide)
+        self._pending = _Pending(
+            new.tokens.gather(1, index), features, new.counts - kept, new.longest
+        )
+
+    return mock.patch.object(NetworkDrafter, "commit", commit)
+
+
+def eos_ignored() -> AbstractContextManager[Any]:
+    true = StopRules.clip
+
+    def clip(self: StopRules, row: int, length: int, tokens: list[int]) -> Any:
+        own, reason = true(replace(self, eos=()), row, length, tokens)
+        return own, "eos" if own[-1] in self.eos else reason
+
+    def never(self: StopRules, token: Tensor) -> Tensor:
+        return torch.zeros_like(token, dtype=torch.bool)
+
+    return mock.patch.multiple(StopRules, clip=clip, ends=never)
+
+
+def stop_string_at_the_end() -> AbstractContextManager[Any]:
+    true = StopRules.clip
+
+    def clip(self: StopRules, row: int, length: int, tokens: list[int]) -> Any:
+        own, reason = true(replace(self, stop=()), row, length, tokens)
+        found = [self.stop and self.detokenizers[row].push(t, self.stop) for t in own]
+        return own, "stop" if any(found) and reason != "eos" else reason
+
+    return mock.patch.object(StopRules, "clip", clip)
+
+
+def overshoot() -> AbstractContextManager[Any]:
+    true = Sampling.limit
+    return mock.patch.object(
+        Sampling, "limit", lambda self, prompt, context: true(self, prompt, context) + 1
+    )
+
+
+def shared_noise() -> AbstractContextManager[Any]:
+    true = KeyedRandomness._counter
+
+    def first_row(self: KeyedRandomness, key: Any) -> Tensor:
+        return true(KeyedRandomness(self.seeds[:1].expand_as(self.seeds)), key)
+
+    return mock.patch.object(KeyedRandomness, "_counter", first_row)
+
+
+def draw_left_out() -> AbstractContextManager[Any]:
+    true = KeyedRandomness._counter
+    return mock.patch.object(
+        KeyedRandomness, "_counter", lambda self, key: true(self, replace(key, draw=0))
+    )
+
+
+def coarse() -> AbstractContextManager[Any]:
+    def uniform(bits: Tensor) -> Tensor:
+        return ((bits & 0xFFFF).double() + 0.5) * 2.0**-16
+
+    return mock.patch("specdec.randomness._uniform", uniform)
+
+
+def first_grown() -> AbstractContextManager[Any]:
+    def first(growth: Growth, budget: int) -> DraftTree:
+        tree, n = growth.tree(), budget + 1
+        parts = (tree.tokens, tree.parents, tree.log_value, tree.valid)
+        return DraftTree(*(part[:, :n] for part in parts), tree.depth, tree.branching)
+
+    return mock.patch.object(policy, "top_by_value", first)
+
+
+def by_own_confidence() -> AbstractContextManager[Any]:
+    def advance_best(self: Growth, k: int) -> None:
+        above = self.frontier.log_value.gather(1, self._rows_of_level)
+        own = (self._values[-1] - above).nan_to_num(nan=NEVER, neginf=NEVER)
+        self.advance(own.sort(dim=1, descending=True, stable=True).indices[:, :k])
+
+    return mock.patch.object(Growth, "advance_best", advance_best)
+
+
+def path_forgotten() -> AbstractContextManager[Any]:
+    def grow(growth: Growth, proposal: Proposal, k: int) -> None:
+        frontier = growth.frontier
+        above = torch.where(frontier.log_value == NEVER, NEVER, 0.0)
+        growth.frontier = replace(frontier, log_value=above)
+        grow_level(growth, proposal, k)
+        growth.frontier = frontier
+
+    return mock.patch.object(policy, "grow_level", grow)
