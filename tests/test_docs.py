@@ -6,18 +6,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from pages import PAGES, ROOT, blocks, files
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("specdec/**/*.md")])
+from specdec.testing import Subject
+from specdec.testing.suite import PROPERTIES, check
 
-
-def blocks(page: str, language: str = "python") -> list[str]:
-    """The fenced code blocks of a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [code for kind, code in fenced if kind == language]
+TUTORIAL = "docs/writing-a-plugin.md"
+EXAMPLE = ROOT / "examples" / "specdec-ngram"
 
 
 def run(script: Path) -> str:
@@ -45,14 +44,34 @@ def test_a_strategy_in_the_readme_takes_less_than_forty_lines() -> None:
     assert len([line for line in plugin.splitlines() if line.strip()]) < 40
 
 
-def test_the_plugin_of_the_tutorial_decodes_like_plain_decoding(tmp_path: Path) -> None:
-    module, script = blocks("docs/writing-a-plugin.md")
-    (tmp_path / "specdec_ngram.py").write_text(module, encoding="utf-8")
-    loaded = "import specdec_ngram\n" + script.replace(
-        'strategy="ngram",', 'strategy="ngram", plugins=[specdec_ngram],'
+def test_the_files_in_the_tutorial_are_the_files_of_the_example() -> None:
+    shown = files(TUTORIAL)
+    package = {path.name: path for path in EXAMPLE.iterdir() if path.suffix in (".py", ".toml")}
+    assert shown.keys() == package.keys()
+    for name, path in package.items():
+        assert shown[name] == [path.read_text(encoding="utf-8")], name
+
+
+def test_the_reference_in_the_tutorial_is_the_policy_of_the_hooks_page() -> None:
+    (policy,) = [block for block in blocks("docs/hooks.md") if "class Wide" in block]
+    (contract,) = [block for block in blocks(TUTORIAL) if "class TestWide" in block]
+    plugin = ModuleType("wide")
+    imports = (
+        "from specdec import Component, hookimpl\n"
+        "from specdec.growth import grow_level\n"
+        "from specdec.roles import TreePolicy\n"
     )
-    (tmp_path / "run.py").write_text(loaded, encoding="utf-8")
-    assert run(tmp_path / "run.py").count("identical to plain decoding") == 6
+    exec(imports + policy + contract, vars(plugin))  # noqa: S102
+    wide: Any = plugin
+    names = {role: getattr(wide.TestWide, role) for role in ("strategy", "drafter", "policy")}
+    (prop,) = [prop for prop in PROPERTIES if prop.name == "tree_is_the_reference"]
+
+    def fails(reference: Any) -> bool:
+        subject = Subject(**names, reference=reference, plugins=[plugin])
+        return check(subject, prop, examples=20, shrink=False).failure is not None
+
+    assert not fails(wide.TestWide.reference)
+    assert fails(lambda options, levels, children: wide.wide(options, 1, children))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

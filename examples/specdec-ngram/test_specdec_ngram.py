@@ -1,0 +1,5 @@
+from specdec.testing import StrategyContract
+
+
+class TestNgram(StrategyContract):
+    strategy = "ngram"
