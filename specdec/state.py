@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from specdec.acceptance import Acceptance
 from specdec.cache import KVCache
@@ -137,7 +138,7 @@ class State:
 
     def root(self) -> Tensor:
         """The last committed token of each row: ``[B]`` int64."""
-        return self.tokens.gather(1, self.root_position()[:, None]).squeeze(1)
+        return self.tokens.gather(1, self.root_position()[:, None])[:, 0]
 
     def root_position(self) -> Tensor:
         """Its index in the whole sequence: ``[B]`` int64."""
@@ -156,20 +157,19 @@ class State:
 
         Holds the step's one read of the device.
         """
-        path = acceptance.path.clamp(min=0)
-        candidates = torch.cat([tree.tokens.gather(1, path), acceptance.bonus[:, None]], dim=1)
-        candidates = candidates.scatter(1, acceptance.length[:, None], acceptance.bonus[:, None])
-        read = torch.cat(
-            [acceptance.length[:, None], acceptance.drafted[:, None], acceptance.path, candidates],
-            dim=1,
-        ).tolist()
+        length, bonus = acceptance.length[:, None], acceptance.bonus[:, None]
+        nodes = pad(acceptance.path.clamp(min=0), (1, 0))  # the old root first
+        tokens = pad(tree.tokens.gather(1, nodes)[:, 1:], (0, 1))
+        candidates = tokens.scatter_(1, length, bonus)
+        facts = [length, acceptance.drafted[:, None], acceptance.path, candidates]
+        read = torch.cat(facts, dim=1).tolist()
 
         width = acceptance.path.shape[1]
         clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
         counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
         longest = max(map(len, new_tokens))
-        kept = torch.cat([path.new_zeros(self.rows, 1), path], dim=1)[:, :longest]
+        kept = nodes[:, :longest]
         in_place = all(
             facts[2 : 2 + done] == list(range(1, done + 1))
             for facts, done in zip(read, accepted, strict=True)
@@ -202,9 +202,8 @@ class State:
 
     def _append(self, candidates: Tensor, counts: Tensor) -> None:
         order = torch.arange(candidates.shape[1], device=candidates.device)
-        slots = self.lengths[:, None] + order
         inside = order < counts[:, None]
-        slots = torch.where(inside, slots, 0)
+        slots = (self.lengths[:, None] + order).mul_(inside)  # past a row's end: its first token
         values = torch.where(inside, candidates, self.tokens[:, :1])
         self.tokens.scatter_(1, slots, values)
         self.lengths = self.lengths + counts
