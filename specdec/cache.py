@@ -229,6 +229,14 @@ class KVCache(Cache):  # type: ignore[misc]
         self.lengths, self.longest = lengths, longest
         self._scratch = None
 
+    def select(self, rows: Tensor) -> None:
+        """Keep only ``rows [m]`` int64 of the batch."""
+        for group in self._groups.values():
+            group.keys = group.keys.index_select(1, rows)
+            group.values = group.values.index_select(1, rows)
+        self._starts = self._starts[: len(rows)]
+        self.truncate(self.lengths.index_select(0, rows), self.longest)
+
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` slots a row, keeping what is stored."""
         if capacity <= self.capacity:

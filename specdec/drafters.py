@@ -122,6 +122,19 @@ class NetworkDrafter(Drafter):
         self._pending = _Pending(tokens, features, step.counts, step.longest)
         self._silent = None
 
+    def select(self, rows: Tensor) -> None:
+        self.cache.select(rows)
+        self._blank = self._blank.index_select(0, rows)
+        if self._silent is not None:
+            self._silent = self._silent.index_select(0, rows)
+        if (new := self._pending) is not None:
+            self._pending = _Pending(
+                new.tokens.index_select(0, rows),
+                None if new.features is None else new.features.index_select(0, rows),
+                new.counts.index_select(0, rows),
+                new.longest,
+            )
+
     def known(self) -> Tensor:
         return self.cache.lengths
 

@@ -57,6 +57,10 @@ class Randomness(ABC):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         """True with the given probability ``[B]``: ``[B]`` bool."""
 
+    def select(self, rows: Tensor) -> Randomness:
+        """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
+        raise NotImplementedError
+
 
 class KeyedRandomness(Randomness):
     """The generator that production uses.
@@ -95,6 +99,9 @@ class KeyedRandomness(Randomness):
         """
         bits = _mix_(tokens * _GOLDEN + self._counter(key)[:, None])
         return _uniform(bits).log_().neg_()
+
+    def select(self, rows: Tensor) -> KeyedRandomness:
+        return KeyedRandomness(self.seeds.index_select(0, rows))
 
     def _counter(self, key: Key) -> Tensor:
         fixed = int(key.stream) * _STREAM + key.draw * _DRAW

@@ -33,6 +33,7 @@ class Step:
         finished: for each row why it ended with this step, None if it did not.
         kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
             ``counts`` of each row count.
+        members: for each row the prompt that it belongs to: rows that end may leave the batch.
     """
 
     tree: DraftTree
@@ -44,6 +45,7 @@ class Step:
     tried: list[int]
     finished: list[FinishReason | None]
     kept: Tensor
+    members: Sequence[int]
 
     @property
     def longest(self) -> int:
@@ -68,6 +70,9 @@ class State:
         cache: an empty cache; None where the verifier recomputes everything.
         vocab_size: tokens V of the target.
         cached: for each row how many of its first tokens the cache holds already.
+
+    Attributes:
+        members: for each row the index of its prompt.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class State:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
         self.cache = cache
         self.vocab_size = vocab_size
+        self.members = list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
         self.host_lengths = [len(prompt) for prompt in prompts]
         self.finish_reasons: list[FinishReason | None] = [None] * len(prompts)
@@ -107,6 +113,11 @@ class State:
     def finished(self) -> bool:
         """Whether every row has ended."""
         return all(reason is not None for reason in self.finish_reasons)
+
+    @property
+    def any_finished(self) -> bool:
+        """Whether a row has ended."""
+        return any(reason is not None for reason in self.finish_reasons)
 
     @property
     def longest(self) -> int:
@@ -187,8 +198,32 @@ class State:
         ]
         self.active = torch.tensor([r is None for r in self.finish_reasons], device=counts.device)
         return Step(
-            tree, verification, acceptance, new_tokens, counts, accepted, tried, finished, kept
+            tree,
+            verification,
+            acceptance,
+            new_tokens,
+            counts,
+            accepted,
+            tried,
+            finished,
+            kept,
+            self.members,
         )
+
+    def select(self, rows: Sequence[int]) -> Tensor:
+        """Keep only ``rows`` of the batch; returns them as ``[m]`` int64."""
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        self.members = [self.members[row] for row in rows]
+        self.host_lengths = [self.host_lengths[row] for row in rows]
+        self.finish_reasons = [self.finish_reasons[row] for row in rows]
+        for name in ("tokens", "lengths", "limits", "active"):
+            setattr(self, name, getattr(self, name).index_select(0, index))
+        self.processors.select(rows)
+        self.stopping = self.stopping.select(rows)
+        self.randomness = self.randomness.select(index)
+        if self.cache is not None:
+            self.cache.select(index)
+        return index
 
     def _clip(
         self, row: int, facts: list[int], width: int
