@@ -74,3 +74,33 @@ class Walk:
         path = torch.stack(self._path, dim=1)[:, : self.tree.depth]
         length = (path >= 0).sum(dim=1)
         return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))
+
+
+def agreeing_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
+    """The longest path whose every draft token is the one that the target puts there.
+
+    The same path as a :class:`Walk` that takes the child with the target's token at each node, for
+    all nodes at once.
+
+    Args:
+        best: ``[B, N]`` int64, the target's token after each node.
+    """
+    ends = verification.stopping.ends
+    if tree.depth == 0:
+        nothing = torch.zeros_like(best[:, 0])
+        return Acceptance(best[:, :0], nothing, best[:, 0], nothing.bool())
+    above = tree.parents.clamp(min=0)
+    wrong = (best.gather(1, above) != tree.tokens).logical_or_(~tree.valid)
+    if verification.stopping.eos:
+        # Nothing follows an eos, except below the root: it is no draft token.
+        wrong |= ends(tree.tokens).gather(1, above) & (above > 0)
+    wrong[:, 0] = False
+    reached = ~(tree.ancestors & wrong[:, None]).any(dim=2)
+    length, end = torch.where(reached, tree.depths, -1).max(dim=1)
+    end = end[:, None]
+    on_path = tree.ancestors.gather(1, end[:, :, None].expand(-1, 1, tree.size)).squeeze(1)
+    nodes = torch.arange(tree.size, device=end.device).expand_as(on_path)
+    path = end.new_full((len(end), tree.depth + 2), -1)
+    path = path.scatter_(1, torch.where(on_path, tree.depths, tree.depth + 1), nodes)
+    bonus = best.gather(1, end).squeeze(1)
+    return Acceptance(path[:, 1:-1], length, bonus, tree.has_child(end.squeeze(1)))

@@ -129,6 +129,7 @@ class KVCache(Cache):  # type: ignore[misc]
         self.longest = 0
         self.view = 0
         self.write_slots = self.lengths
+        self._scratch: tuple[Tensor, Tensor] | None = None
         self._starts = torch.arange(rows, device=device)[:, None] * self.capacity
         self._groups: dict[LayerShape, _Group] = {}
         for shape in dict.fromkeys(layout):
@@ -146,7 +147,8 @@ class KVCache(Cache):  # type: ignore[misc]
         if n == 0:
             raise ValueError("a forward needs at least one token")
         self.grow(self.longest + after + n)
-        self.write_slots = self._slots(torch.arange(after, after + n, device=self.lengths.device))
+        flat, _ = self._scratch_slots(after + n)
+        self.write_slots = flat[:, after : after + n].flatten()
         self.view = min(bucketed(self.longest + after + n), self.capacity)
 
     def reserve_prefix(self, n: int) -> None:
@@ -166,10 +168,32 @@ class KVCache(Cache):  # type: ignore[misc]
             ``[B, n, view]`` bool: the row's committed slots, and of the F only those marked.
         """
         n, scratch = among.shape[1], among.shape[2]
-        framed = pad(pad(among, (1, 0), value=True), (0, 1), value=False)
+        framed = pad(pad(among, (1, 0), value=True), (0, 1))
         relative = torch.arange(1, self.view + 1, device=among.device) - self.lengths[:, None]
         column = relative.clamp_(0, scratch + 1)[:, None, :].expand(-1, n, -1)
         return framed.gather(2, column)
+
+    def committed(self) -> Tensor:
+        """``[B, view]`` bool: the slots that hold committed tokens."""
+        return torch.arange(self.view, device=self.lengths.device) < self.lengths[:, None]
+
+    def inherit(self, visible: Tensor, rows: Tensor, after: int) -> Tensor:
+        """What drafted tokens may attend to: what their parents may, and themselves.
+
+        Args:
+            visible: ``[B, m, S]`` bool, what the parents may attend to, S at most the view.
+            rows: ``[B * n]`` int64, the parents among the ``B * m`` rows of ``visible``.
+            after: the slot past the row's length that the first of the n tokens is written to.
+
+        Returns:
+            ``[B, n, view]`` bool.
+        """
+        batch, n = len(visible), len(rows) // len(visible)
+        own = visible.flatten(0, 1).index_select(0, rows).view(batch, n, -1)
+        if own.shape[2] < self.view:
+            own = pad(own, (0, self.view - own.shape[2]))
+        _, slots = self._scratch_slots(after + n)
+        return own.scatter_(2, slots[:, after : after + n, None], True)
 
     def keep(self, scratch: Tensor, counts: Tensor, longest: int) -> None:
         """Commit scratch slots: move them behind the row's length and advance it.
@@ -179,27 +203,39 @@ class KVCache(Cache):  # type: ignore[misc]
             counts: ``[B]`` int64, how many of them each row keeps; the rest are ignored.
             longest: the longest row's length afterwards, known to the host.
         """
-        order = torch.arange(scratch.shape[1], device=scratch.device)
-        source, target = self._slots(scratch), self._slots(order)
+        ahead, _ = self._scratch_slots(scratch.shape[1])
+        source = (self.lengths[:, None] + scratch).clamp_(max=self.capacity - 1).add_(self._starts)
+        target = ahead[:, : scratch.shape[1]].flatten()
         for group in self._groups.values():
             for store in group.flat():
-                store.index_copy_(1, target, store.index_select(1, source))
+                store.index_copy_(1, target, store.index_select(1, source.flatten()))
         self.advance(counts, longest)
 
-    def _slots(self, scratch: Tensor) -> Tensor:
-        """Flat indices of the given slots past each row's length, never another row's."""
-        slots = (self.lengths[:, None] + scratch).clamp_(max=self.capacity - 1)
-        return (self._starts + slots).flatten()
+    def _scratch_slots(self, width: int) -> tuple[Tensor, Tensor]:
+        """The slots past each row's length, never another row's: their flat indices and their places
+        in the row, ``[B, at least width]`` both. They stay the same until a step is committed."""
+        if self._scratch is None or self._scratch[0].shape[1] < width:
+            order = torch.arange(bucketed(width), device=self.lengths.device)
+            slots = (self.lengths[:, None] + order).clamp_(max=self.capacity - 1)
+            self._scratch = slots + self._starts, slots
+        return self._scratch
 
     def advance(self, counts: Tensor, longest: int) -> None:
         """Commit the next ``counts [B]`` slots as they lie."""
-        self.lengths = self.lengths + counts
-        self.longest = longest
+        self.truncate(self.lengths + counts, longest)
 
     def truncate(self, lengths: Tensor, longest: int) -> None:
         """Forget everything past ``lengths [B]``."""
-        self.lengths = lengths
-        self.longest = longest
+        self.lengths, self.longest = lengths, longest
+        self._scratch = None
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only ``rows [m]`` int64 of the batch."""
+        for group in self._groups.values():
+            group.keys = group.keys.index_select(1, rows)
+            group.values = group.values.index_select(1, rows)
+        self._starts = self._starts[: len(rows)]
+        self.truncate(self.lengths.index_select(0, rows), self.longest)
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` slots a row, keeping what is stored."""
@@ -207,6 +243,7 @@ class KVCache(Cache):  # type: ignore[misc]
             return
         old, self.capacity = self.capacity, bucketed(max(capacity, 2 * self.capacity))
         self._starts = self._starts // old * self.capacity
+        self._scratch = None
         for group in self._groups.values():
             for name in ("keys", "values"):
                 store = getattr(group, name)

@@ -18,13 +18,19 @@ from specdec.tree import DraftTree, label
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a strategy, made. ``drafter`` None is plain decoding; ``policy`` None means that
-    the drafter gives whole trees."""
+    """The parts of a strategy, made.
+
+    Attributes:
+        drafter: None is plain decoding.
+        policy: None means that the drafter gives whole trees.
+        compacts: whether finished rows leave the batch.
+    """
 
     drafter: Drafter | None
     policy: TreePolicy | None
     verifier: Verifier
     acceptor: Acceptor
+    compacts: bool = False
 
 
 @torch.inference_mode()
@@ -41,6 +47,9 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
             drafter.begin(state, features)
     del features
     while not state.finished:
+        if parts.compacts and state.any_finished:
+            with clock("commit"):
+                compact(state, drafter)
         with clock("draft"):
             tree = draft(parts, state, clock)
         with clock("verify"):
@@ -53,6 +62,13 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
             with clock("draft"):
                 drafter.commit(step)
         yield step
+
+
+def compact(state: State, drafter: Drafter | None) -> None:
+    """Let finished rows leave the batch: tokens, caches, randomness and drafter together."""
+    rows = state.select([r for r, why in enumerate(state.finish_reasons) if why is None])
+    if drafter:
+        drafter.select(rows)
 
 
 def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:

@@ -37,9 +37,12 @@ class NetworkDrafter(Drafter):
     Attributes:
         shift: entry i of the cache holds token ``i + shift`` (with feature i, if features are
             needed): 0 for a language model, 1 for an EAGLE head.
+        windowed: whether a layer has a sliding window, so that :meth:`forward` is to be told the
+            positions of the scratch slots.
     """
 
     shift: ClassVar[int] = 0
+    windowed: bool = False
     cache: KVCache
 
     @abstractmethod
@@ -52,20 +55,19 @@ class NetworkDrafter(Drafter):
         tokens: Tensor,
         features: Tensor | None,
         positions: Tensor,
-        among: Tensor,
-        after: int,
-        scratch_positions: Tensor,
+        visible: Tensor,
+        scratch_positions: Tensor | None,
     ) -> Tensor:
-        """One forward on ``self.cache``.
+        """One forward on ``self.cache``, whose slots are reserved.
 
         Args:
             tokens: ``[B, n]`` int64.
             features: ``[B, n, H]``: the target's for committed tokens, the output at the parent
                 for drafted ones; None unless ``needs.hidden``.
             positions: ``[B, n]`` int64, of the cache entries.
-            among: ``[B, n, F]`` bool, visibility among the F slots past each row's length.
-            after: the first scratch slot to write.
-            scratch_positions: ``[B, F]`` int64.
+            visible: ``[B, n, view]`` bool, the slots that each may attend to.
+            scratch_positions: ``[B, F]`` int64, of the first F slots past each row's length; None
+                unless ``windowed``.
 
         Returns:
             Outputs ``[B, n, H]``.
@@ -99,7 +101,8 @@ class NetworkDrafter(Drafter):
     def propose(self, frontier: Frontier) -> Proposal:
         if frontier.depth == 0:
             self._outputs = self._read_pending()
-            self._scratch_positions = self.cache.lengths[:, None][:, :0]
+            self._visible = self.cache.committed()[:, None]
+            self._drafted, self._scratch_positions = 0, None
         else:
             self._outputs = self._draft(frontier)
         logits = self.logits(self._outputs)
@@ -119,6 +122,19 @@ class NetworkDrafter(Drafter):
         self._pending = _Pending(tokens, features, step.counts, step.longest)
         self._silent = None
 
+    def select(self, rows: Tensor) -> None:
+        self.cache.select(rows)
+        self._blank = self._blank.index_select(0, rows)
+        if self._silent is not None:
+            self._silent = self._silent.index_select(0, rows)
+        if (new := self._pending) is not None:
+            self._pending = _Pending(
+                new.tokens.index_select(0, rows),
+                None if new.features is None else new.features.index_select(0, rows),
+                new.counts.index_select(0, rows),
+                new.longest,
+            )
+
     def known(self) -> Tensor:
         return self.cache.lengths
 
@@ -131,7 +147,9 @@ class NetworkDrafter(Drafter):
         order = torch.arange(new.longest, device=new.tokens.device)
         positions = self.cache.lengths[:, None] + order
         causal = (order <= order[:, None]).expand(len(new.tokens), -1, -1)
-        outputs = self.forward(new.tokens, new.features, positions, causal, 0, positions)
+        self.cache.reserve(new.longest)
+        visible = self.cache.visible(causal)
+        outputs = self.forward(new.tokens, new.features, positions, visible, positions)
         longest = self._state.longest - self.shift
         self.cache.advance(new.counts, longest)
         last = (new.counts - 1).clamp(min=0)[:, None, None]
@@ -139,18 +157,21 @@ class NetworkDrafter(Drafter):
 
     def _draft(self, frontier: Frontier) -> Tensor:
         """Run the frontier's tokens on scratch slots: ``[B, n, H]``."""
+        batch, n = frontier.tokens.shape
+        rows = frontier.parents
+        if batch > 1:
+            rows = rows + torch.arange(batch, device=rows.device)[:, None] * self._outputs.shape[1]
+        rows = rows.flatten()
         features = None
         if self.needs.hidden:
-            parents = frontier.parents[:, :, None].expand(-1, -1, self._outputs.shape[2])
-            features = self._outputs.gather(1, parents)
-        among = frontier.ancestors[:, :, 1:]
-        positions = frontier.positions - self.shift
-        self._scratch_positions = torch.cat([self._scratch_positions, positions], dim=1)
+            features = self._outputs.flatten(0, 1).index_select(0, rows).view(batch, n, -1)
+        positions = (frontier.root_position + (frontier.depth - self.shift)).expand(-1, n)
+        if self.windowed:
+            before = () if self._scratch_positions is None else (self._scratch_positions,)
+            self._scratch_positions = torch.cat([*before, positions], dim=1)
+        self.cache.reserve(n, after=self._drafted)
+        self._visible = self.cache.inherit(self._visible, rows, self._drafted)
+        self._drafted += n
         return self.forward(
-            frontier.tokens,
-            features,
-            positions,
-            among,
-            among.shape[2] - frontier.width,
-            self._scratch_positions,
+            frontier.tokens, features, positions, self._visible, self._scratch_positions
         )

@@ -146,7 +146,7 @@ class Engine:
             OptionError: a value that is not allowed.
             UnknownNameError: an argument that does not exist.
         """
-        return self.session().generate(
+        return Session(self, keeps=False).generate(
             prompt,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

@@ -109,7 +109,7 @@ class Metrics:
         """Count one step."""
         for row, tokens in enumerate(step.new_tokens):
             if tokens:
-                self._rows[row].count(len(tokens), step.accepted[row], step.tried[row])
+                self._rows[step.members[row]].count(len(tokens), step.accepted[row], step.tried[row])
 
     def stats(self, row: int | None = None) -> Stats:
         """Of one row, or of the whole batch."""

@@ -61,6 +61,10 @@ class Stage:
         """Processed scores ``[B, V]``."""
         raise NotImplementedError
 
+    def select(self, rows: Sequence[int]) -> Stage:
+        """The same for some rows of the batch."""
+        return self
+
     @staticmethod
     def of(processor: hf.LogitsProcessor) -> Stage:
         """The cheapest exact way to call ``processor``."""
@@ -116,6 +120,11 @@ class PerRow(Stage):
             rows.append(own)
         return torch.cat(rows)
 
+    def select(self, rows: Sequence[int]) -> Stage:
+        if len(self.processors) == 1:
+            return self
+        return PerRow(tuple(self.processors[row] for row in rows))
+
 
 def _checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
     """What a foreign processor returns, if tokens can be drawn from it."""
@@ -167,6 +176,11 @@ class Processors:
         flat = at_least_float32(logits.flatten(0, 1))
         free = [stage for stage in self.warps if not stage.reads_prefix]
         return Law.of(self._run(free, flat, None).view_as(logits))
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only ``rows`` of the batch."""
+        self.penalties = [stage.select(rows) for stage in self.penalties]
+        self.warps = [stage.select(rows) for stage in self.warps]
 
     def _run(
         self, stages: Sequence[Stage], scores: Tensor, prefix: Callable[[], Prefix] | None

@@ -57,6 +57,10 @@ class Randomness(ABC):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         """True with the given probability ``[B]``: ``[B]`` bool."""
 
+    def select(self, rows: Tensor) -> Randomness:
+        """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
+        raise NotImplementedError
+
 
 class KeyedRandomness(Randomness):
     """The generator that production uses.
@@ -67,15 +71,18 @@ class KeyedRandomness(Randomness):
 
     def __init__(self, seeds: Tensor) -> None:
         self.seeds = seeds
+        self._base = _mix(seeds + _GOLDEN)
+        self._vocabulary = torch.arange(0, device=seeds.device)
 
     def categorical(self, law: Law, key: Key) -> Tensor:
         """The exponential race: ``argmin_x E_x / p_x`` has law ``p``."""
         if law.point is not None:
             return law.point
         probs = law.probs
-        tokens = torch.arange(probs.shape[-1], device=probs.device)
-        race = self.exponential(key, tokens) / probs.to(torch.float64)
-        return race.argmin(dim=-1)
+        if len(self._vocabulary) != probs.shape[-1]:
+            self._vocabulary = torch.arange(probs.shape[-1], device=probs.device)
+        race = self.exponential(key, self._vocabulary)
+        return race.div_(probs).argmin(dim=-1)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         uniform = _uniform(_mix(self._counter(key)))
@@ -90,14 +97,20 @@ class KeyedRandomness(Randomness):
         Returns:
             ``[B, n]`` float64, finite and greater than 0.
         """
-        return -_uniform(_mix(self._counter(key)[:, None] + tokens * _GOLDEN)).log()
+        bits = _mix_(tokens * _GOLDEN + self._counter(key)[:, None])
+        return _uniform(bits).log_().neg_()
+
+    def select(self, rows: Tensor) -> KeyedRandomness:
+        return KeyedRandomness(self.seeds.index_select(0, rows))
 
     def _counter(self, key: Key) -> Tensor:
-        counter = _mix(self.seeds + _GOLDEN)
-        for field in (int(key.stream), key.position, key.node, key.draw):
-            step = (field + 1) * _GOLDEN
-            counter = _mix(counter + (_signed(step) if isinstance(step, int) else step))
-        return counter
+        fixed = int(key.stream) * _STREAM + key.draw * _DRAW
+        counter = self._base + key.position * _POSITION
+        if isinstance(key.node, int):
+            fixed += key.node * _NODE
+        else:
+            counter = counter + key.node * _NODE
+        return _mix_(counter + _signed(fixed))
 
 
 def row_seeds(seed: int | Sequence[int] | None, rows: int) -> list[int]:
@@ -134,17 +147,30 @@ _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+# A key is a sum of its fields times these (xxHash's 64-bit primes). Two keys of one row are never
+# equal for nodes below 2**15, draws up to 300 and positions up to 10**11: the tests check it.
+_POSITION = _signed(0x9E3779B185EBCA87)
+_NODE = _signed(0xC2B2AE3D27D4EB4F)
+_DRAW = _signed(0x165667B19E3779F9)
+_STREAM = _signed(0x85EBCA77C2B2AE63)
 
 
 def _mix(x: Tensor) -> Tensor:
     """The splitmix64 finaliser (Steele, Lea, Flood 2014) on int64 with wrap-around."""
-    x = (x ^ _shift_right(x, 30)) * _MIX_1
-    x = (x ^ _shift_right(x, 27)) * _MIX_2
-    return x ^ _shift_right(x, 31)
+    return _mix_(x.clone())
+
+
+def _mix_(x: Tensor) -> Tensor:
+    """The same in place: at the size of a vocabulary, memory traffic is what it costs."""
+    x.bitwise_xor_(_shift_right(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift_right(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift_right(x, 31))
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _uniform(bits: Tensor) -> Tensor:
     """Float64 in the open interval (0, 1): 52 bits, so that no rounding reaches either end."""
-    return (_shift_right(bits, 12).to(torch.float64) + 0.5) * 2.0**-52
+    return (bits >> 12).double().mul_(2.0**-52).add_(0.5 + 2.0**-53)

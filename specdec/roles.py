@@ -71,6 +71,13 @@ class Drafter:
     def commit(self, step: Step) -> None:
         """A step has been committed: take its tokens and features, forget the drafts."""
 
+    def select(self, rows: Tensor) -> None:
+        """Rows have left the batch: keep what belongs to ``rows [m]`` int64. Called between steps.
+
+        A drafter without this method keeps finished rows in the batch until the last one ends.
+        """
+        raise NotImplementedError
+
     def known(self) -> Tensor | None:
         """For each row how many leading tokens it has taken in for good, ``[B]`` int64.
 

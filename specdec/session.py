@@ -13,7 +13,7 @@ from specdec.decoding import decode
 from specdec.errors import PromptError
 from specdec.metrics import Clock, Metrics
 from specdec.prompts import encode
-from specdec.randomness import row_seeds
+from specdec.randomness import Randomness, row_seeds
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
 from specdec.sampling import Sampling, resolve
@@ -42,10 +42,14 @@ class Session:
 
     Made by :meth:`Engine.session() <specdec.engine.Engine.session>`. A prompt that begins like the
     last prompt and answer is read from where it parts (or a few tokens before).
+
+    Args:
+        keeps: whether a later generation is to build on this one. If not, finished rows leave the
+            batch, where the drafter allows it.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, keeps: bool = True) -> None:
+        self._engine, self._keeps = engine, keeps
         self._kept: _Kept | None = None
 
     def generate(self, prompt: Any, **settings: Any) -> GenerationResult | list[GenerationResult]:
@@ -142,7 +146,16 @@ class Session:
         return kept.drafter, cache, starts
 
     def _keep(self, state: State, drafter: Drafter | None) -> None:
-        self._kept = _Kept(state, drafter)
+        if self._keeps:
+            self._kept = _Kept(state, drafter)
+
+    def _compacts(self, state: State, drafter: Drafter | None) -> bool:
+        """Whether finished rows may leave the batch: nothing later needs them, and the parts that
+        keep something by row know how to let them go."""
+        able = type(state.randomness).select is not Randomness.select
+        if drafter is not None:
+            able = able and type(drafter).select is not Drafter.select
+        return able and not self._keeps and state.rows > 1
 
 
 class Generation:
@@ -167,6 +180,8 @@ class Generation:
         self.metrics = Metrics(state.rows, self.clock, lossless=engine.parts.acceptor.lossless)
         self._session, self._engine, self._drafter = session, engine, drafter
         self._prompt_lengths = list(state.host_lengths)
+        self._tokens: list[list[int]] = [[] for _ in range(state.rows)]
+        self._reasons = list(state.finish_reasons)
         self._running = self._steps()
 
     def __iter__(self) -> Iterator[Step]:
@@ -178,11 +193,13 @@ class Generation:
 
     def _steps(self) -> Generator[Step, None, None]:
         engine, state = self._engine, self.state
-        parts = replace(engine.parts, drafter=self._drafter)
+        compacts = self._session._compacts(state, self._drafter)
+        parts = replace(engine.parts, drafter=self._drafter, compacts=compacts)
         observers = engine.observers()
         between_steps = False
         try:
             for step in self.metrics.timed(decode(engine.target, parts, state, self.clock)):
+                self._collect(step)
                 self.metrics.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in observers:
@@ -196,14 +213,17 @@ class Generation:
                 self._session._keep(state, self._drafter)
 
     def new_tokens(self, row: int) -> list[int]:
-        """The tokens that a row has committed so far."""
-        start, end = self._prompt_lengths[row], self.state.host_lengths[row]
-        tokens: list[int] = self.state.tokens[row, start:end].tolist()
-        return tokens
+        """The tokens that the answer to a prompt has so far."""
+        return list(self._tokens[row])
 
     def results(self) -> list[GenerationResult]:
-        """One for each row."""
-        return [self._result(row) for row in range(self.state.rows)]
+        """One for each prompt."""
+        return [self._result(row) for row in range(len(self._tokens))]
+
+    def _collect(self, step: Step) -> None:
+        for member, tokens, why in zip(step.members, step.new_tokens, step.finished, strict=True):
+            self._tokens[member] += tokens
+            self._reasons[member] = why or self._reasons[member]
 
     def _result(self, row: int) -> GenerationResult:
         tokens = self.new_tokens(row)
@@ -213,7 +233,7 @@ class Generation:
         return GenerationResult(
             text=text,
             token_ids=tokens,
-            finish_reason=self.state.finish_reasons[row],
+            finish_reason=self._reasons[row],
             stats=self.metrics.stats(row),
             prompt_tokens=self._prompt_lengths[row],
             strategy=self._engine.strategy.name,

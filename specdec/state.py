@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from specdec.acceptance import Acceptance
 from specdec.cache import KVCache
@@ -32,6 +33,7 @@ class Step:
         finished: for each row why it ended with this step, None if it did not.
         kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
             ``counts`` of each row count.
+        members: for each row the prompt that it belongs to: rows that end may leave the batch.
     """
 
     tree: DraftTree
@@ -43,6 +45,7 @@ class Step:
     tried: list[int]
     finished: list[FinishReason | None]
     kept: Tensor
+    members: Sequence[int]
 
     @property
     def longest(self) -> int:
@@ -67,6 +70,9 @@ class State:
         cache: an empty cache; None where the verifier recomputes everything.
         vocab_size: tokens V of the target.
         cached: for each row how many of its first tokens the cache holds already.
+
+    Attributes:
+        members: for each row the index of its prompt.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class State:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
         self.cache = cache
         self.vocab_size = vocab_size
+        self.members = list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
         self.host_lengths = [len(prompt) for prompt in prompts]
         self.finish_reasons: list[FinishReason | None] = [None] * len(prompts)
@@ -106,6 +113,11 @@ class State:
     def finished(self) -> bool:
         """Whether every row has ended."""
         return all(reason is not None for reason in self.finish_reasons)
+
+    @property
+    def any_finished(self) -> bool:
+        """Whether a row has ended."""
+        return any(reason is not None for reason in self.finish_reasons)
 
     @property
     def longest(self) -> int:
@@ -137,7 +149,7 @@ class State:
 
     def root(self) -> Tensor:
         """The last committed token of each row: ``[B]`` int64."""
-        return self.tokens.gather(1, self.root_position()[:, None]).squeeze(1)
+        return self.tokens.gather(1, self.root_position()[:, None])[:, 0]
 
     def root_position(self) -> Tensor:
         """Its index in the whole sequence: ``[B]`` int64."""
@@ -156,20 +168,19 @@ class State:
 
         Holds the step's one read of the device.
         """
-        path = acceptance.path.clamp(min=0)
-        candidates = torch.cat([tree.tokens.gather(1, path), acceptance.bonus[:, None]], dim=1)
-        candidates = candidates.scatter(1, acceptance.length[:, None], acceptance.bonus[:, None])
-        read = torch.cat(
-            [acceptance.length[:, None], acceptance.drafted[:, None], acceptance.path, candidates],
-            dim=1,
-        ).tolist()
+        length, bonus = acceptance.length[:, None], acceptance.bonus[:, None]
+        nodes = pad(acceptance.path.clamp(min=0), (1, 0))  # the old root first
+        tokens = pad(tree.tokens.gather(1, nodes)[:, 1:], (0, 1))
+        candidates = tokens.scatter_(1, length, bonus)
+        facts = [length, acceptance.drafted[:, None], acceptance.path, candidates]
+        read = torch.cat(facts, dim=1).tolist()
 
         width = acceptance.path.shape[1]
         clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
         counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
         longest = max(map(len, new_tokens))
-        kept = torch.cat([path.new_zeros(self.rows, 1), path], dim=1)[:, :longest]
+        kept = nodes[:, :longest]
         in_place = all(
             facts[2 : 2 + done] == list(range(1, done + 1))
             for facts, done in zip(read, accepted, strict=True)
@@ -187,8 +198,32 @@ class State:
         ]
         self.active = torch.tensor([r is None for r in self.finish_reasons], device=counts.device)
         return Step(
-            tree, verification, acceptance, new_tokens, counts, accepted, tried, finished, kept
+            tree,
+            verification,
+            acceptance,
+            new_tokens,
+            counts,
+            accepted,
+            tried,
+            finished,
+            kept,
+            self.members,
         )
+
+    def select(self, rows: Sequence[int]) -> Tensor:
+        """Keep only ``rows`` of the batch; returns them as ``[m]`` int64."""
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        self.members = [self.members[row] for row in rows]
+        self.host_lengths = [self.host_lengths[row] for row in rows]
+        self.finish_reasons = [self.finish_reasons[row] for row in rows]
+        for name in ("tokens", "lengths", "limits", "active"):
+            setattr(self, name, getattr(self, name).index_select(0, index))
+        self.processors.select(rows)
+        self.stopping = self.stopping.select(rows)
+        self.randomness = self.randomness.select(index)
+        if self.cache is not None:
+            self.cache.select(index)
+        return index
 
     def _clip(
         self, row: int, facts: list[int], width: int
@@ -202,9 +237,8 @@ class State:
 
     def _append(self, candidates: Tensor, counts: Tensor) -> None:
         order = torch.arange(candidates.shape[1], device=candidates.device)
-        slots = self.lengths[:, None] + order
         inside = order < counts[:, None]
-        slots = torch.where(inside, slots, 0)
+        slots = (self.lengths[:, None] + order).mul_(inside)  # past a row's end: its first token
         values = torch.where(inside, candidates, self.tokens[:, :1])
         self.tokens.scatter_(1, slots, values)
         self.lengths = self.lengths + counts

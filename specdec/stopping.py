@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -52,6 +52,14 @@ class StopRules:
         if len(tokens) >= room:
             return tokens[:room], "length"
         return tokens, None
+
+    def select(self, rows: Sequence[int]) -> StopRules:
+        """The rules of some rows of the batch."""
+        return replace(
+            self,
+            limits=[self.limits[row] for row in rows],
+            detokenizers=[self.detokenizers[row] for row in rows] if self.detokenizers else (),
+        )
 
     def ends(self, token: Tensor) -> Tensor:
         """Whether ``token [B]`` is an eos: ``[B]`` bool."""

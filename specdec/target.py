@@ -139,31 +139,41 @@ class HFTarget:
             self._layout = probe_layout(probe)
         return KVCache(self._layout, rows, capacity, self.dtype, self.device)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        among: Tensor,
-        cache: KVCache,
-        after: int = 0,
-        scratch_positions: Tensor | None = None,
-    ) -> Hidden:
-        """One forward over tokens that are written ``after`` slots past each row's length.
+    def forward(self, tokens: Tensor, positions: Tensor, among: Tensor, cache: KVCache) -> Hidden:
+        """One forward over tokens that are written right past each row's length.
 
         Args:
             tokens: ``[B, n]`` int64.
             positions: ``[B, n]`` int64.
-            among: ``[B, n, F]`` bool, what each may attend to among the F slots past the row's
-                length; all committed slots are visible.
-            scratch_positions: ``[B, F]`` int64, positions of those F slots; None where they are
-                the n tokens of this forward.
+            among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
+                visible.
+        """
+        cache.reserve(tokens.shape[1])
+        return self.forward_on(tokens, positions, cache.visible(among), cache, positions)
+
+    def forward_on(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        visible: Tensor,
+        cache: KVCache,
+        scratch_positions: Tensor | None = None,
+    ) -> Hidden:
+        """One forward over tokens whose slots the caller has reserved.
+
+        Args:
+            tokens: ``[B, n]`` int64.
+            positions: ``[B, n]`` int64.
+            visible: ``[B, n, view]`` bool.
+            scratch_positions: ``[B, F]`` int64, positions of the first F slots past each row's
+                length; needed where a layer has a window.
         """
         positions = positions.clamp(max=self.context_limit - 1)  # padding may lie past the end
-        cache.reserve(tokens.shape[1], after=after)
-        visible = cache.visible(among)
-        slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)
+        slots = positions
         if self.mask_form.windowed:
-            scratch = positions if scratch_positions is None else scratch_positions
+            assert scratch_positions is not None
+            scratch = scratch_positions.clamp(max=self.context_limit - 1)
+            slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)
             relative = slots - cache.lengths[:, None]
             column = relative.clamp(0, scratch.shape[1] - 1)
             slots = torch.where(relative < 0, slots, scratch.gather(1, column))

@@ -104,13 +104,18 @@ class DraftTree:
     @cached_property
     def ancestors(self) -> Tensor:
         """``[B, N, N]`` bool: row i marks node i and everything above it, the root included."""
+        itself = torch.eye(self.size, dtype=torch.bool, device=self.parents.device)
+        if self.depth == 0:
+            return itself.expand(len(self.parents), -1, -1)
         nodes = torch.arange(self.size, device=self.parents.device)
-        step = (self.parents[:, :, None] == nodes) | (nodes[:, None] == nodes)
-        if self.depth <= 1:
+        step = (self.parents[:, :, None] == nodes).logical_or_(itself)
+        if self.depth == 1:
             return step
         reach = step.float()
-        for _ in range(math.ceil(math.log2(self.depth))):
-            reach = (reach @ reach).clamp_(max=1)
+        for squaring in range(1, math.ceil(math.log2(self.depth)) + 1):
+            reach = reach @ reach
+            if squaring % 6 == 0:  # numbers of ways, which 2**6 steps leave below 2**64
+                reach = reach.clamp_(max=1)
         return reach > 0
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,6 +50,15 @@ class Verification:
         """
         scores = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
         return self._state.processors.law(scores, lambda: self._prefix(node, asking))
+
+    @cached_property
+    def best(self) -> Tensor | None:
+        """The target's token after every node, ``[B, N]`` int64, where each law is a point mass that
+        no processor changes (temperature 0); None otherwise."""
+        processors = self._state.processors
+        if not processors.greedy or processors.penalties or processors.warps:
+            return None
+        return self.logits.argmax(dim=-1)
 
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""

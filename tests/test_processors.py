@@ -25,10 +25,10 @@ PENALTIES: list[dict[str, Any]] = [
     {"no_repeat_ngram_size": 1},
     {"min_new_tokens": 9},
     {"min_length": 12},
-    {"bad_words_ids": [[29], [59, 32]]},
-    {"suppress_tokens": [29, 32]},
-    {"begin_suppress_tokens": [32, 59, 26, 29]},
-    {"sequence_bias": {(29,): -3.0, (59, 24): 2.0}},
+    {"bad_words_ids": [[59, 32], *([token] for token in range(20, 40))]},
+    {"suppress_tokens": [*range(20, 40)]},
+    {"begin_suppress_tokens": [*range(20, 60)]},
+    {"sequence_bias": {(59, 24): 2.0} | {(token,): -3.0 for token in range(20, 40)}},
     {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "top_k": 7, "temperature": 0.9},
 ]
 
@@ -56,9 +56,11 @@ def label(setting: dict[str, Any]) -> str:
 def test_sampling_settings_leave_speculation_identical_to_plain(
     plain: Engine, eagle: Engine, dynamic: Engine, setting: dict[str, Any]
 ) -> None:
-    settings = {"max_new_tokens": 16, "seed": 2, "eos_token_id": EOS, "temperature": 1.0, **setting}
+    bare: dict[str, Any] = {"max_new_tokens": 16, "seed": 2, "temperature": 1.0}
+    text = tiny.tokens(plain, PROMPTS, eos_token_id=[], **bare)
+    bare["eos_token_id"] = [row[4] for row in text]
+    settings = {**bare, **setting}
     wanted = tiny.tokens(plain, PROMPTS, **settings)
-    bare = {k: v for k, v in settings.items() if k not in setting} | {"temperature": 1.0}
     assert wanted != tiny.tokens(plain, PROMPTS, **bare), "the setting changes nothing here"
     for engine in (eagle, dynamic):
         assert tiny.tokens(engine, PROMPTS, **settings) == wanted

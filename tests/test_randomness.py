@@ -16,6 +16,8 @@ from specdec.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
+POSITION, NODE = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F
+DRAW, STREAM = 0x165667B19E3779F9, 0x85EBCA77C2B2AE63
 
 
 def mix(z: int) -> int:
@@ -30,11 +32,15 @@ def signed(z: int) -> int:
 
 
 def counter(seed: int, key: tuple[int, int, int, int]) -> int:
-    """The hashed key in big integers: every field goes through the mixer in turn."""
-    value = mix((seed + GOLDEN) & MASK)
-    for field in key:
-        value = mix((value + (field + 1) * GOLDEN) & MASK)
-    return value
+    """The hashed key in big integers."""
+    stream, position, node, draw = key
+    code = stream * STREAM + position * POSITION + node * NODE + draw * DRAW
+    return mix((mix((seed + GOLDEN) & MASK) + code) & MASK)
+
+
+def uniform_of(bits: int) -> float:
+    """The 52 upper bits as a number in (0, 1)."""
+    return ((signed(bits) >> 12) + 0.5) / 2**52 + 0.5
 
 
 def key_at(key: tuple[int, int, int, int]) -> Key:
@@ -69,11 +75,26 @@ def test_numbers_are_a_known_function_of_seed_and_key(
     noise = randomness.exponential(key_at(key), tokens)[0].tolist()
     for token, value in zip(tokens.tolist(), noise, strict=True):
         bits = mix((counter(seed & MASK, key) + token * GOLDEN) & MASK)
-        assert value == pytest.approx(-math.log(((bits >> 12) + 0.5) / 2**52), rel=1e-12)
-    uniform = ((mix(counter(seed & MASK, key)) >> 12) + 0.5) / 2**52
+        assert value == pytest.approx(-math.log(uniform_of(bits)), rel=1e-12)
+    uniform = uniform_of(mix(counter(seed & MASK, key)))
     for probability in (uniform * 0.999, uniform * 1.001):
         heads = randomness.bernoulli(torch.tensor([probability]).double(), key_at(key))
         assert heads.item() == (uniform < probability)
+
+
+def test_no_two_keys_of_a_row_are_equal() -> None:
+    """The difference of two keys is 0 for no positions within 10**11 of each other."""
+    inverse = pow(POSITION, -1, 1 << 64)
+    node, draw, stream = (
+        torch.tensor(signed(prime * inverse & MASK)) for prime in (NODE, DRAW, STREAM)
+    )
+    nodes = torch.arange(1 << 15) * node
+    for draws in range(-300, 301, 7):
+        for streams in range(-2, 3):
+            positions = (nodes + draws * draw + streams * stream).abs()
+            if draws == streams == 0:
+                positions = positions[1:]
+            assert positions.min() > 10**11
 
 
 @pytest.mark.parametrize("bits", [0, -1, 1, (1 << 63) - 1, -(1 << 63), 0xFFF, -0x1000])

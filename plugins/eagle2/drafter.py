@@ -60,16 +60,16 @@ class EagleDrafter(NetworkDrafter):
         tokens: Tensor,
         features: Tensor | None,
         positions: Tensor,
-        among: Tensor,
-        after: int,
-        scratch_positions: Tensor,
+        visible: Tensor,
+        scratch_positions: Tensor | None,
     ) -> Tensor:
-        self.cache.reserve(tokens.shape[1], after=after)
-        mask = self.cache.visible(among)[:, None]
-        embeddings = (self.head.embed_tokens or self.target.embed)(tokens).to(self.dtype)
-        features = features.to(self.dtype) if features is not None else None
-        output: Tensor = self.head(embeddings, features, positions, mask, self.cache)
+        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
+        if self.dtype != self.target.dtype:
+            embeddings = embeddings.to(self.dtype)
+            features = features.to(self.dtype) if features is not None else None
+        output: Tensor = self.head(embeddings, features, positions, visible[:, None], self.cache)
         return output
 
     def logits(self, outputs: Tensor) -> Tensor:
-        return self.target.logits(outputs.to(self.dtype), self.lm_head)
+        own = outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
+        return self.target.logits(own, self.lm_head)

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.acceptance import Acceptance, Walk
+from specdec.acceptance import Acceptance, Walk, agreeing_path
 from specdec.law import Law
 from specdec.randomness import Key, Randomness, Stream
 from specdec.roles import Acceptor
@@ -27,6 +27,8 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
+        if verification.best is not None:
+            return agreeing_path(tree, verification, verification.best)
         walk = Walk(tree, verification)
         for _ in range(tree.depth + 1):
             law = verification.law(walk.node, walk.walking)

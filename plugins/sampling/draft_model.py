@@ -45,6 +45,7 @@ class DraftModel(NetworkDrafter):
                 f"one of {target.vocab_size}: draft tokens must mean the same to both"
             )
         self.model = model
+        self.windowed = model.mask_form.windowed
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         return self.model.new_cache(rows, capacity)
@@ -54,12 +55,11 @@ class DraftModel(NetworkDrafter):
         tokens: Tensor,
         features: Tensor | None,
         positions: Tensor,
-        among: Tensor,
-        after: int,
-        scratch_positions: Tensor,
+        visible: Tensor,
+        scratch_positions: Tensor | None,
     ) -> Tensor:
-        return self.model.forward(
-            tokens, positions, among, self.cache, after, scratch_positions
+        return self.model.forward_on(
+            tokens, positions, visible, self.cache, scratch_positions
         ).last
 
     def logits(self, outputs: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+"""The nodes of a growing draft tree that the drafter is asked to expand next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Some nodes of one level.
+
+    Attributes:
+        depth: their level; 0 for the root.
+        tokens: ``[B, n]`` int64.
+        nodes: ``[B, n]`` int64, their indices among all nodes grown so far.
+        parents: ``[B, n]`` int64, the rows of the frontier before this one that they hang from.
+        log_value: ``[B, n]``.
+        root_position: ``[B, 1]`` int64, the root's position in the sequence.
+        before: the frontier before this one; None at the root.
+    """
+
+    depth: int
+    tokens: Tensor
+    nodes: Tensor
+    parents: Tensor
+    log_value: Tensor
+    root_position: Tensor
+    before: Frontier | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """``[B, n]`` int64, their positions in the sequence."""
+        return (self.root_position + self.depth).expand_as(self.tokens)
+
+    @property
+    def width(self) -> int:
+        """Nodes n per row."""
+        return self.tokens.shape[1]
+
+    @property
+    def history(self) -> tuple[Tensor, ...]:
+        """The tokens ``[B, n]`` of every frontier so far, this one last; side by side they are the
+        columns of ``ancestors``."""
+        earlier = () if self.before is None else self.before.history
+        return (*earlier, self.tokens)
+
+    @cached_property
+    def ancestors(self) -> Tensor:
+        """``[B, n, F]`` bool over every frontier row so far in order (root first, this frontier
+        last): each row's path and itself."""
+        itself = torch.eye(self.width, dtype=torch.bool, device=self.tokens.device)
+        itself = itself.expand(len(self.tokens), -1, -1)
+        if self.before is None:
+            return itself
+        index = self.parents[:, :, None].expand(-1, -1, self.before.ancestors.shape[2])
+        return torch.cat([self.before.ancestors.gather(1, index), itself], dim=2)
+
+    def path(self, row: int, index: int) -> list[int]:
+        """The draft tokens from the root to node ``index`` of a batch row, root included.
+
+        Reads from the device: for drafters that work on the host.
+        """
+        tokens = torch.cat([level[row] for level in self.history])
+        taken: list[int] = tokens[self.ancestors[row, index]].tolist()
+        return taken
