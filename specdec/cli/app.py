@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import specdec
+from specdec.cli.bench import bench
 from specdec.cli.check import check
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
@@ -45,6 +46,7 @@ def root(
 
 
 app.command()(generate)
+app.command()(bench)
 app.command()(check)
 app.command()(strategies)
 app.command()(options)

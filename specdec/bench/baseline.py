@@ -1,0 +1,100 @@
+"""transformers' own ``generate`` on the same model, with the same processors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from specdec.bench.contenders import Decoded
+from specdec.bench.settings import Settings
+from specdec.metrics import Stats
+from specdec.sampling import Sampling, resolve
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True)
+class TransformersContender:
+    """``model.generate``, rows padded on the left.
+
+    It makes one token a forward, so its tau is 1; its first forward is its prefill. What it does
+    inside a step is not known.
+
+    Attributes:
+        engine: whose target model decodes, and whose defaults hold.
+        label: what it is called in the report.
+    """
+
+    engine: Engine
+    label: str = TRANSFORMERS
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
+    ) -> Decoded:
+        """Run ``generate``; sampling draws from torch's generator, seeded by the first row."""
+        sampling = resolve(
+            self.engine.generation_config,
+            settings.decoding(),
+            default_new_tokens=settings.max_new_tokens,
+        )
+        config = _config(sampling)
+        width = max(len(row) for row in rows)
+        padded = [[config.pad_token_id] * (width - len(row)) + list(row) for row in rows]
+        real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        device = self.engine.target.device
+        with torch.random.fork_rng(enabled=not sampling.greedy):
+            if not sampling.greedy:
+                torch.manual_seed(seeds[0])
+            output = self.engine.target.model.generate(
+                torch.tensor(padded, device=device),
+                attention_mask=torch.tensor(real, device=device),
+                generation_config=config,
+            )
+        tokens = [_until_eos(row, sampling.eos) for row in output[:, width:].tolist()]
+        return Decoded(tokens, _stats(sum(map(len, tokens))), steps=output.shape[1] - width)
+
+    def may_differ(self, *, greedy: bool) -> str | None:
+        """Where tokens are sampled: it draws other random numbers."""
+        return None if greedy else "transformers draws other random numbers"
+
+    def facts(self) -> dict[str, Any]:
+        """The version."""
+        return {"version": transformers.__version__, "lossless": True}
+
+
+def _config(sampling: Sampling) -> transformers.GenerationConfig:
+    """The resolved config; what specdec takes as off is off here too."""
+    config = sampling.config
+    config.do_sample = not sampling.greedy
+    if sampling.greedy:
+        config.temperature = 1.0
+    elif config.top_k is None:
+        config.top_k = 0  # transformers would fill in 50
+    if config.pad_token_id is None:
+        config.pad_token_id = 0
+    return config
+
+
+def _until_eos(tokens: list[int], eos: Sequence[int]) -> list[int]:
+    end = next((at + 1 for at, token in enumerate(tokens) if token in eos), len(tokens))
+    return tokens[:end]
+
+
+def _stats(new_tokens: int) -> Stats:
+    return Stats(
+        new_tokens=new_tokens,
+        target_forwards=new_tokens,
+        draft_forwards=0,
+        tau=1.0,
+        alpha=(),
+        accepted_tokens=0,
+        seconds={},
+        tokens_per_second=0.0,
+    )

@@ -1,0 +1,143 @@
+"""``run``: strategies beside plain decoding and transformers, on one loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from specdec.bench import summary
+from specdec.bench.baseline import TransformersContender
+from specdec.bench.contenders import Contender, StrategyContender
+from specdec.bench.inflate import LABEL
+from specdec.bench.judge import Judge
+from specdec.bench.machine import machine, versions
+from specdec.bench.memory import PeakMemory
+from specdec.bench.prompts import BUILT_IN, Prompt, encode_sets
+from specdec.bench.results import AGAIN, ALL, PLAIN, Report
+from specdec.bench.runner import Progress, batches_of, interleave
+from specdec.bench.settings import Settings
+from specdec.errors import OptionError
+from specdec.sampling import resolve
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+def run(
+    engines: Mapping[str, Engine],
+    prompts: Sequence[Prompt] | None = None,
+    settings: Settings | None = None,
+    *,
+    transformers: bool = True,
+    peers: Sequence[Contender] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Measure strategies in turns on the same prompts.
+
+    Example:
+        >>> engine = Engine(strategy="eagle2")
+        >>> report = run({"eagle2": engine, "chain": engine.with_strategy("chain")})
+        >>> report.of("chain").speedup.median
+
+    Args:
+        engines: by label, all on one loaded model; plain decoding is added, and runs twice.
+        prompts: the built-in ones if left out.
+        transformers: whether transformers' own ``generate`` runs too.
+        peers: other contenders.
+        progress: called with the runs that are done, the runs in all, and what runs now.
+
+    Raises:
+        OptionError: engines on different models, labels that are taken.
+        KeyboardInterrupt: Ctrl-C before the first turn was over; after it, it ends the runs and
+            the report has what there is.
+    """
+    settings = settings or Settings()
+    first = _on_one_model(engines)
+    if prompts is None:
+        prompts = encode_sets([BUILT_IN], first, max_new_tokens=settings.max_new_tokens)
+    if not prompts:
+        raise OptionError("there is nothing to run without prompts: give at least one")
+    greedy = resolve(
+        first.generation_config, settings.decoding(), default_new_tokens=settings.max_new_tokens
+    ).greedy
+    plain = first.with_strategy(PLAIN)
+    contenders: list[Contender] = [
+        StrategyContender(PLAIN, plain),
+        *([TransformersContender(plain)] if transformers else []),
+        *(StrategyContender(label, engine) for label, engine in engines.items()),
+        *peers,
+        StrategyContender(AGAIN, plain),
+    ]
+    labels = [contender.label for contender in contenders]
+    if taken := [label for label in labels if labels.count(label) > 1]:
+        raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
+    memory = PeakMemory(plain.target.device)
+    runs = interleave(
+        contenders,
+        batches_of(prompts, settings.batch_size),
+        settings,
+        memory,
+        plain.target.device,
+        progress or (lambda done, total, what: None),
+    )
+    if not runs.by_label[PLAIN]:
+        raise KeyboardInterrupt
+    judge = Judge(runs, plain, greedy)
+    names = list(dict.fromkeys(prompt.set for prompt in prompts))
+    shown = contenders[:-1]
+    return Report(
+        results=tuple(judge.result(contender, ALL) for contender in shown),
+        by_set=tuple(
+            judge.result(contender, name)
+            for name in judge.measured(names)
+            for contender in shown
+            if len(names) > 1
+        ),
+        noise=summary.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
+        model=plain.model_name,
+        dtype=str(plain.target.dtype).removeprefix("torch."),
+        device=str(plain.target.device),
+        settings=asdict(settings),
+        prompts=_described(prompts),
+        machine=machine(plain.target.device),
+        versions=versions(),
+        memory=memory.meaning,
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        repetitions=len({run.repetition for run in runs.by_label[PLAIN]}),
+        interrupted=runs.interrupted,
+        inflated=getattr(plain.target.config, LABEL, None),
+    )
+
+
+def _on_one_model(engines: Mapping[str, Engine]) -> Engine:
+    if not engines:
+        raise OptionError("there is nothing to compare with plain decoding: give an engine")
+    first = next(iter(engines.values()))
+    for label, engine in engines.items():
+        if engine.target.model is not first.target.model:
+            raise OptionError(
+                f"the engine {label!r} has a model of its own: make it with with_strategy, so that "
+                "all run on the same weights"
+            )
+    return first
+
+
+def _described(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    lengths = [len(prompt.token_ids) for prompt in prompts]
+    ids = repr([prompt.token_ids for prompt in prompts]).encode()
+    sets: dict[str, int] = {}
+    for prompt in prompts:
+        sets[prompt.set] = sets.get(prompt.set, 0) + 1
+    return {
+        "sets": sets,
+        "tokens": {
+            "min": min(lengths),
+            "median": statistics.median(lengths),
+            "max": max(lengths),
+        },
+        "sha256": hashlib.sha256(ids).hexdigest()[:16],
+    }

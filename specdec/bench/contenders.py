@@ -1,0 +1,96 @@
+"""What a benchmark compares: strategies with their options, and peers that decode otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from specdec.bench.settings import Settings
+from specdec.metrics import Stats
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one batch came to.
+
+    Attributes:
+        tokens: new tokens by row, eos included.
+        stats: rows added up; None from a peer that does not tell.
+        steps: of the batch; None likewise.
+    """
+
+    tokens: list[list[int]]
+    stats: Stats | None = None
+    steps: int | None = None
+
+
+class Contender(Protocol):
+    """Anything that decodes a batch of prompts with the target model."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in the report."""
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
+    ) -> Decoded:
+        """Decode the prompts ``rows`` (token ids); this call is what is timed."""
+
+    def may_differ(self, *, greedy: bool) -> str | None:
+        """Why its tokens need not be plain decoding's; None where they must be."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the record should say: parts and options, versions."""
+
+
+@dataclass(frozen=True)
+class StrategyContender:
+    """A strategy of specdec.
+
+    Attributes:
+        label: what it is called in the report.
+        engine: the strategy on the target model.
+    """
+
+    label: str
+    engine: Engine
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
+    ) -> Decoded:
+        """Run the decoding loop on the whole batch."""
+        prompts = [list(row) for row in rows]
+        generation = self.engine.session().start(prompts, seed=list(seeds), **settings.decoding())
+        steps = sum(1 for _ in generation)
+        tokens = [generation.new_tokens(row) for row in range(len(rows))]
+        return Decoded(tokens, generation.metrics.stats(), steps)
+
+    def may_differ(self, *, greedy: bool) -> str | None:
+        """Only where tokens are sampled, by an acceptor that is not seed-exact."""
+        acceptor = self.engine.parts.acceptor
+        if greedy or acceptor.seed_exact:
+            return None
+        name = self.engine.selection.names["acceptor"]
+        if not acceptor.lossless:
+            return f"LOSSY: {name} does not keep the target's law"
+        return f"{name} keeps the law, not the draw"
+
+    def facts(self) -> dict[str, Any]:
+        """Parts by role, their options without the paths of checkpoints, losslessness."""
+        selection = self.engine.selection
+        options = {
+            role: {name: value for name, value in parsed.model_dump().items() if name != _PATH}
+            for role, parsed in selection.parsed.items()
+        }
+        return {
+            "parts": dict(selection.names),
+            "options": {role: own for role, own in options.items() if own},
+            "lossless": self.engine.parts.acceptor.lossless,
+        }
+
+
+_PATH = "checkpoint"

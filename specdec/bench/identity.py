@@ -1,0 +1,25 @@
+"""Where two outputs part, and how near a tie the target model was there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """Index of the first token that differs, or at which one of them ends; None if they agree."""
+    if list(ours) == list(theirs):
+        return None
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+
+
+def logit_gap(model: Any, tokens: Sequence[int]) -> float:
+    """How far the two best logits of a transformers model after ``tokens`` are apart."""
+    with torch.inference_mode():
+        ids = torch.tensor([list(tokens)], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -1].double()
+    best = logits.topk(2).values
+    return float(best[0] - best[1])

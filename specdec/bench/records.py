@@ -1,0 +1,80 @@
+"""A report as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from specdec.bench.results import Ratio, Report, Result
+
+_RATIOS = ("speedup", "beside_transformers")
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """One object: ``results`` (a contender each), ``by_set``, and everything about the runs."""
+    about = {
+        f.name: getattr(report, f.name)
+        for f in fields(report)
+        if f.name not in ("results", "by_set", "noise")
+    }
+    return {
+        "results": [record(result) for result in report.results],
+        "by_set": [record(result) for result in report.by_set],
+        "noise": {**_ratio("ratio", report.noise), "quiet": report.quiet},
+        **about,
+    }
+
+
+def record(result: Result) -> dict[str, Any]:
+    """A result with its ratios as numbers, their spreads beside them."""
+    found: dict[str, Any] = {}
+    for name in (f.name for f in fields(result)):
+        value = getattr(result, name)
+        if name in _RATIOS:
+            found |= _ratio(name, value)
+        elif name == "differences":
+            found[name] = [asdict(difference) for difference in value]
+        elif name == "peak_memory":
+            found["peak_memory_bytes"] = value
+        elif name == "facts":
+            found |= value
+        else:
+            found[name] = value
+    found["milliseconds_per_step"] = result.milliseconds_per_step
+    found["share"] = result.share
+    return found
+
+
+def as_csv(report: Report) -> str:
+    """A line for each contender and prompt set, the first ones on all prompts."""
+    rows = [_flat(record(result)) for result in (*report.results, *report.by_set)]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
+    return {
+        name: ratio.median if ratio else None,
+        f"{name}_over_prompts": ratio.over_prompts if ratio else None,
+        f"{name}_over_repetitions": ratio.over_repetitions if ratio else None,
+    }
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges as two columns, phases as one each; what has no place in a cell is left out."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith(("_range", "_over_prompts", "_over_repetitions")):
+            found[f"{name}_low"], found[f"{name}_high"] = value or (None, None)
+        elif name in ("seconds", "share", "milliseconds_per_step"):
+            found |= {f"{name}_{phase}": each for phase, each in (value or {}).items()}
+        elif not isinstance(value, (dict, list)):
+            found[name] = value
+    return found

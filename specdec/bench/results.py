@@ -1,0 +1,164 @@
+"""What a benchmark found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ALL = "all"
+PLAIN, AGAIN = "plain", "plain again"
+QUIET = (0.95, 1.05)
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Tokens per second beside a baseline.
+
+    Within one repetition every batch of prompts gives a ratio, ours to the baseline's.
+
+    Attributes:
+        median: over repetitions, of the median over batches.
+        over_prompts: quartiles over batches, of the median over repetitions; None with one batch.
+        over_repetitions: the least and the largest of the medians over batches; None with one
+            repetition.
+    """
+
+    median: float
+    over_prompts: Range | None = None
+    over_repetitions: Range | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A prompt whose tokens are not plain decoding's.
+
+    Attributes:
+        set, prompt: which one.
+        position: index of the first new token that differs.
+        logit_gap: between the target's two best logits there; of greedy decoding only.
+    """
+
+    set: str
+    prompt: int
+    position: int
+    logit_gap: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender, on one prompt set or on all of them.
+
+    Counts and seconds are those of one repetition (seconds: the mean repetition); rows of a batch
+    are added up.
+
+    Attributes:
+        strategy: its label.
+        set: name of the prompt set, or ``"all"``.
+        tau: tokens committed per target forward; None from a peer that does not count forwards.
+        tokens_per_second: the median over repetitions of new tokens per wall-clock second, the
+            whole call included: set-up, prefill, decoding.
+        tokens_per_second_range: the least and the largest; None with one repetition.
+        speedup: beside ``plain``.
+        beside_transformers: beside transformers' ``generate``; None without it.
+        identical: whether all tokens are plain decoding's; None where they need not be.
+        identical_reason: one line.
+        identical_prompts: how many prompts gave plain decoding's tokens.
+        prompts: how many there are.
+        differences: the prompts where they part, if they should not.
+        new_tokens: tokens committed.
+        steps: of the batches; None from a peer that does not tell.
+        target_forwards: verifications in which a row took part; the prefill is not counted.
+        draft_forwards: times the drafter was asked for a level (of a whole batch).
+        seconds: by phase, with ``"other"`` for what no phase covers and ``"total"``.
+        peak_memory: in bytes; ``Report.memory`` says of what.
+        facts: parts, options, losslessness.
+    """
+
+    strategy: str
+    set: str
+    tau: float | None
+    tokens_per_second: float
+    tokens_per_second_range: Range | None
+    speedup: Ratio
+    beside_transformers: Ratio | None
+    identical: bool | None
+    identical_reason: str
+    identical_prompts: int
+    prompts: int
+    differences: tuple[Difference, ...]
+    new_tokens: int
+    steps: int | None
+    target_forwards: int | None
+    draft_forwards: int | None
+    seconds: dict[str, float]
+    peak_memory: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def milliseconds_per_step(self) -> dict[str, float] | None:
+        """By phase as ``seconds``; None without steps."""
+        if not self.steps:
+            return None
+        return {phase: 1000 * s / self.steps for phase, s in self.seconds.items()}
+
+    @property
+    def share(self) -> dict[str, float]:
+        """Of the total, by phase; empty where phases are not known."""
+        total = self.seconds["total"]
+        return {p: s / total for p, s in self.seconds.items() if p != "total"} if total else {}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a benchmark found, and what it takes to run it again.
+
+    Attributes:
+        results: one for each contender, ``plain`` first, on all prompts.
+        by_set: the same on each prompt set; empty if there is but one.
+        noise: ``plain`` beside itself, run twice among the others: what a ratio is worth here.
+        model, dtype, device: of the target model.
+        settings: what was asked for.
+        prompts: how many of each set, their lengths, and a digest of their token ids.
+        machine, versions: where it ran.
+        memory: what ``peak_memory`` is.
+        date: when it ended.
+        repetitions: that were completed; results are of these, or of a part of the first.
+        interrupted: whether Ctrl-C ended it.
+        inflated: what model was inflated to this size, if one was.
+        command: that makes it again; None from Python.
+    """
+
+    results: tuple[Result, ...]
+    by_set: tuple[Result, ...]
+    noise: Ratio
+    model: str
+    dtype: str
+    device: str
+    settings: dict[str, Any]
+    prompts: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, Any]
+    memory: str
+    date: str
+    repetitions: int
+    interrupted: bool
+    inflated: str | None = None
+    command: str | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether ``plain`` beside itself is as fast, within 5%."""
+        return QUIET[0] <= self.noise.median <= QUIET[1]
+
+    def of(self, strategy: str, set: str = ALL) -> Result:
+        """The result of a contender by its label.
+
+        Raises:
+            KeyError: no such contender or set.
+        """
+        for result in (*self.results, *self.by_set):
+            if (result.strategy, result.set) == (strategy, set):
+                return result
+        raise KeyError(f"{strategy} on {set}")

@@ -1,0 +1,123 @@
+"""From single runs to medians, spreads and ratios."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from specdec.bench.results import Range, Ratio
+from specdec.metrics import PHASES, Stats
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender on one batch of prompts, once.
+
+    Attributes:
+        repetition, batch: which.
+        seconds: wall-clock time of the whole call.
+        new_tokens: rows added up.
+        stats: rows added up; None from a peer that does not tell.
+        steps: of the batch.
+        peak_memory: in bytes.
+    """
+
+    repetition: int
+    batch: int
+    seconds: float
+    new_tokens: int
+    stats: Stats | None
+    steps: int | None
+    peak_memory: int
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Repetition and batch."""
+        return self.repetition, self.batch
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens per second of wall-clock time."""
+        return self.new_tokens / self.seconds
+
+
+def ratio(ours: Sequence[Run], base: Sequence[Run]) -> Ratio:
+    """How fast ``ours`` are beside ``base``: runs of the same batches in the same repetitions."""
+    known = {run.turn: run.tokens_per_second for run in base}
+    by_repetition, by_batch = defaultdict(list), defaultdict(list)
+    for run in ours:
+        value = run.tokens_per_second / known[run.turn]
+        by_repetition[run.repetition].append(value)
+        by_batch[run.batch].append(value)
+    repetitions = _medians(by_repetition)
+    return Ratio(
+        statistics.median(repetitions), _quartiles(_medians(by_batch)), _extent(repetitions)
+    )
+
+
+def tokens_per_second(runs: Sequence[Run]) -> tuple[float, Range | None]:
+    """The median over repetitions of tokens by seconds, and the extent."""
+    by_repetition = defaultdict(list)
+    for run in runs:
+        by_repetition[run.repetition].append(run)
+    rates = [
+        sum(run.new_tokens for run in own) / sum(run.seconds for run in own)
+        for own in by_repetition.values()
+    ]
+    return statistics.median(rates), _extent(rates)
+
+
+def seconds_by_phase(runs: Sequence[Run]) -> dict[str, float]:
+    """Of the mean repetition, with ``"other"`` and ``"total"``; without phases the total alone."""
+    repetitions = len({run.repetition for run in runs})
+    total = sum(run.seconds for run in runs) / repetitions
+    known = [run.stats for run in runs if run.stats and run.stats.seconds]
+    if not known:
+        return {"total": total}
+    phases = {p: sum(s.seconds.get(p, 0.0) for s in known) / repetitions for p in PHASES}
+    return {**phases, "other": max(0.0, total - sum(phases.values())), "total": total}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one repetition came to; see ``Result``."""
+
+    new_tokens: int
+    steps: int | None
+    target_forwards: int | None
+    draft_forwards: int | None
+
+    @property
+    def tau(self) -> float | None:
+        """Tokens committed per target forward."""
+        return self.new_tokens / self.target_forwards if self.target_forwards else None
+
+
+def counts(runs: Sequence[Run]) -> Counts:
+    """Of the first repetition: the others decode the same tokens."""
+    first = [run for run in runs if run.repetition == runs[0].repetition]
+    stats = [run.stats for run in first if run.stats]
+    steps = [run.steps for run in first if run.steps is not None]
+    return Counts(
+        new_tokens=sum(run.new_tokens for run in first),
+        steps=sum(steps) if steps else None,
+        target_forwards=sum(s.target_forwards for s in stats) if stats else None,
+        draft_forwards=sum(s.draft_forwards for s in stats) if stats else None,
+    )
+
+
+def _medians(groups: Mapping[int, Iterable[float]]) -> list[float]:
+    return [statistics.median(group) for group in groups.values()]
+
+
+def _quartiles(values: Sequence[float]) -> Range | None:
+    if len(values) < 2:
+        return None
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _extent(values: Sequence[float]) -> Range | None:
+    return (min(values), max(values)) if len(values) > 1 else None

@@ -1,0 +1,40 @@
+"""A report on a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from specdec.bench.results import Report
+from specdec.bench.sheets import Sheet, notes, sheets
+
+_NARROW = 13  # what the first column may take of a terminal of 80 columns
+_STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
+
+
+def table(report: Report) -> Group:
+    """The sheets below each other, then the notes."""
+    lines = [Text(note, style="dim") for note in notes(report)]
+    return Group(*(_table(sheet) for sheet in sheets(report)), *lines)
+
+
+def _table(sheet: Sheet) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    first, *others = sheet.columns
+    made.add_column(Text(first.replace("/ ", "/\n")), style="cyan", no_wrap=True)
+    for index, column in enumerate(others, 1):
+        pairs = any(" / " in row[index] for row in sheet.rows)
+        header = Text(column.replace(" ", "\n", 1), justify="right")
+        made.add_column(header, justify="right", overflow="fold", no_wrap=not pairs)
+    for row in sheet.rows:
+        label, *cells = row
+        styled = (Text(cell, style=_STYLES.get(cell.split(",")[0], "")) for cell in cells)
+        made.add_row(_label(label), *styled)
+    return made
+
+
+def _label(label: str) -> Text:
+    """Of two lines where a strategy and its variant are long."""
+    return Text(label if len(label) <= _NARROW else label.replace(":", "\n:", 1))

@@ -1,0 +1,87 @@
+"""The flags of ``specdec bench`` that no other command has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_PARTS, _RUNS, _REPORT = "Parts", "Runs", "Report"
+
+
+def _runs(flag: str, text: str, **more: Any) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=_RUNS, **more)
+
+
+def _file(flag: str, text: str) -> Any:
+    return typer.Option(
+        flag, help=text, metavar="PATH", rich_help_panel=_REPORT, show_default=False
+    )
+
+
+Strategies = Annotated[
+    str,
+    typer.Option(
+        "--strategies",
+        metavar="A,B,C",
+        help="What to measure: names of strategies. NAME:VARIANT runs one of them again with "
+        "options of its own. plain always runs.",
+        rich_help_panel=_PARTS,
+    ),
+]
+PartOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="[NAME.]ROLE.OPTION=VALUE",
+        help="Set an option of a part, of one strategy (eagle2.policy.budget=8) or of every one "
+        "that has it (policy.depth=4); ROLE=PART takes another part "
+        "(draft_model.acceptor=match). Repeatable.",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+Inflate = Annotated[
+    str | None,
+    typer.Option(
+        "--inflate",
+        metavar="PRESET",
+        help="Make the model and its EAGLE head as dear as a large one, with the same text: "
+        "240m, 1b or 8b. Options that suit the small model do not apply.",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    _runs(
+        "--data",
+        'A folder of .jsonl prompt sets, or one: lines with a field "prompt". [dim]default: '
+        "built-in prompts[/dim]",
+        show_default=False,
+    ),
+]
+Prompts = Annotated[int, _runs("--prompts", "Prompts of each set.", min=1)]
+Context = Annotated[
+    int | None,
+    _runs("--context", "Make every prompt about this many tokens long.", min=1, show_default=False),
+]
+BatchSize = Annotated[int, _runs("--batch-size", "Prompts decoded together.", min=1)]
+MaxNewTokens = Annotated[int, _runs("--max-new-tokens", "Bound on new tokens.", min=1)]
+Repetitions = Annotated[
+    int, _runs("--repetitions", "Passes over all prompts, after a warm-up.", min=1)
+]
+Temperature = Annotated[float, _runs("--temperature", "0 is greedy.")]
+Seed = Annotated[int, _runs("--seed", "Of the first prompt; the others count on.")]
+Transformers = Annotated[
+    bool, _runs("--transformers/--no-transformers", "Run transformers' own generate too.")
+]
+Json = Annotated[
+    Path | None,
+    _file("--json", "Write everything as JSON; [cyan]-[/cyan] prints it and nothing else."),
+]
+Csv = Annotated[Path | None, _file("--csv", "Write a line for each strategy and set.")]
+Markdown = Annotated[Path | None, _file("--markdown", "Write a page for the record.")]
+Plot = Annotated[Path | None, _file("--plot", "Draw the speedups: .png, .svg or .pdf.")]

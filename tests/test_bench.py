@@ -1,0 +1,345 @@
+"""Benchmarks as a library: what is compared with what, and the arithmetic of ratios."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdec import Engine, bench
+from specdec.bench import summary
+from specdec.bench.baseline import TransformersContender
+from specdec.bench.contenders import Decoded, StrategyContender
+from specdec.bench.identity import first_difference
+from specdec.bench.plot import plot
+from specdec.bench.records import as_csv, as_json
+from specdec.bench.results import PLAIN
+from specdec.bench.runner import batches_of
+from specdec.errors import OptionError
+
+PROMPTS = [bench.Prompt("tiny", i, tuple(ids)) for i, ids in enumerate(tiny.PROMPTS)]
+NEW = 8
+
+
+def settings(**changes: Any) -> bench.Settings:
+    return bench.Settings(**{"max_new_tokens": NEW, "repetitions": 2, **changes})
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A peer whose tokens are plain decoding's but for one position of one prompt."""
+
+    inner: StrategyContender
+    prompt: tuple[int, ...]
+    position: int
+    label: str = "wrong"
+    reason: str | None = None
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: bench.Settings
+    ) -> Decoded:
+        decoded = self.inner.decode(rows, seeds, settings)
+        for row, tokens in zip(rows, decoded.tokens, strict=True):
+            if tuple(row) == self.prompt:
+                tokens[self.position] = (tokens[self.position] + 1) % tiny.VOCAB
+        return Decoded(decoded.tokens)
+
+    def may_differ(self, *, greedy: bool) -> str | None:
+        return self.reason
+
+    def facts(self) -> dict[str, Any]:
+        return {"lossless": None}
+
+
+@pytest.fixture(scope="module")
+def report(eagle: Engine) -> bench.Report:
+    """Greedy, two repetitions, a batch of one."""
+    return bench.run({"eagle2": eagle}, PROMPTS, settings())
+
+
+def test_counts_are_those_of_the_generations(report: bench.Report, eagle: Engine) -> None:
+    stats = [
+        eagle.generate(list(p.token_ids), max_new_tokens=NEW, temperature=0).stats for p in PROMPTS
+    ]
+    found = report.of("eagle2")
+    assert found.new_tokens == sum(s.new_tokens for s in stats)
+    assert found.target_forwards == found.steps == sum(s.target_forwards for s in stats)
+    assert found.draft_forwards == sum(s.draft_forwards for s in stats)
+    assert found.tau == found.new_tokens / found.target_forwards
+
+
+def test_plain_is_its_own_baseline(report: bench.Report) -> None:
+    plain = report.of(PLAIN)
+    assert (plain.tau, plain.speedup.median, plain.identical) == (1.0, 1.0, True)
+    assert [result.strategy for result in report.results] == ["plain", "transformers", "eagle2"]
+
+
+def test_phases_add_up_to_the_whole_call(report: bench.Report) -> None:
+    for result in (report.of("plain"), report.of("eagle2")):
+        phases = {p: s for p, s in result.seconds.items() if p != "total"}
+        assert math.isclose(sum(phases.values()), result.seconds["total"])
+        assert math.isclose(sum(result.share.values()), 1)
+        assert min(phases.values()) >= 0
+
+
+def test_transformers_gives_plain_decodings_greedy_tokens(report: bench.Report) -> None:
+    assert report.of("transformers").identical is True
+
+
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_batches_are_identical_to_plain_decoding(eagle: Engine, batch_size: int) -> None:
+    report = bench.run(
+        {"eagle2": eagle}, PROMPTS, settings(batch_size=batch_size, repetitions=1, temperature=1.0)
+    )
+    assert report.of("eagle2").identical is True
+    assert report.of("transformers").identical is None
+
+
+def test_a_batch_does_the_work_of_its_rows(eagle: Engine) -> None:
+    one, three = (
+        bench.run(
+            {"eagle2": eagle},
+            PROMPTS,
+            settings(batch_size=size, repetitions=1),
+            transformers=False,
+        ).of(PLAIN)
+        for size in (1, 3)
+    )
+    assert (three.new_tokens, three.target_forwards) == (one.new_tokens, one.target_forwards)
+    assert (one.steps, three.steps) == (3 * NEW, NEW)
+
+
+@hypothesis.settings(max_examples=6)
+@given(position=st.integers(0, NEW - 1), index=st.integers(0, len(PROMPTS) - 1))
+def test_every_wrong_token_is_found_where_it_is(plain: Engine, position: int, index: int) -> None:
+    wrong = Wrong(StrategyContender("inner", plain), PROMPTS[index].token_ids, position)
+    report = bench.run(
+        {"also plain": plain},
+        PROMPTS,
+        settings(repetitions=1, batch_size=3),
+        transformers=False,
+        peers=[wrong],
+    )
+    found = report.of("wrong")
+    assert found.identical is False
+    assert [(d.set, d.prompt, d.position) for d in found.differences] == [("tiny", index, position)]
+    assert found.differences[0].logit_gap > 0  # type: ignore[operator]
+    assert found.identical_prompts == len(PROMPTS) - 1
+    assert report.of("also plain").identical is True
+
+
+def test_what_may_differ_is_not_called_wrong(plain: Engine) -> None:
+    peer = Wrong(StrategyContender("inner", plain), PROMPTS[0].token_ids, 3, reason="it is lossy")
+    report = bench.run(
+        {"also plain": plain}, PROMPTS, settings(repetitions=1), transformers=False, peers=[peer]
+    )
+    found = report.of("wrong")
+    assert (found.identical, found.identical_reason) == (None, "it is lossy")
+    assert found.differences == ()
+    assert found.tau is None and found.share == {}
+
+
+def test_rejection_claims_no_identity_when_it_samples(eagle: Engine) -> None:
+    sampled = eagle.with_strategy(
+        "eagle2", acceptor="rejection", options=dict(eagle.selection.options)
+    )
+    assert StrategyContender("x", sampled).may_differ(greedy=True) is None
+    assert "not the draw" in str(StrategyContender("x", sampled).may_differ(greedy=False))
+
+
+def test_transformers_stops_at_eos_like_plain_decoding(plain: Engine) -> None:
+    text = plain.generate(list(PROMPTS[0].token_ids), max_new_tokens=NEW, temperature=0)
+    eos = text.token_ids[3]  # type: ignore[union-attr]
+    asked = settings(batch_size=3, fields={"eos_token_id": eos, "repetition_penalty": 1.3})
+    rows = [p.token_ids for p in PROMPTS]
+    ours = StrategyContender("plain", plain).decode(rows, [0, 1, 2], asked).tokens
+    theirs = TransformersContender(plain).decode(rows, [0, 1, 2], asked).tokens
+    assert ours == theirs
+    assert any(len(row) < NEW for row in ours)
+
+
+@given(
+    st.lists(st.integers(0, 3), max_size=6),
+    st.lists(st.integers(0, 3), max_size=6),
+)
+def test_first_difference_splits_a_common_prefix(ours: list[int], theirs: list[int]) -> None:
+    at = first_difference(ours, theirs)
+    if at is None:
+        assert ours == theirs
+    else:
+        assert ours[:at] == theirs[:at]
+        assert ours[at : at + 1] != theirs[at : at + 1]
+
+
+def runs_of(seconds: Sequence[Sequence[float]], tokens: int = 10) -> list[summary.Run]:
+    return [
+        summary.Run(repetition, batch, value, tokens, None, None, 0)
+        for repetition, row in enumerate(seconds)
+        for batch, value in enumerate(row)
+    ]
+
+
+times = st.floats(0.01, 100)
+tables = st.integers(1, 4).flatmap(
+    lambda width: st.lists(st.lists(times, min_size=width, max_size=width), min_size=1, max_size=4)
+)
+
+
+@given(tables, st.floats(0.1, 10))
+def test_a_contender_that_is_always_k_times_as_fast_has_ratio_k(
+    seconds: list[list[float]], k: float
+) -> None:
+    faster = [[value / k for value in row] for row in seconds]
+    found = summary.ratio(runs_of(faster), runs_of(seconds))
+    ends = [found.median, *(found.over_prompts or ()), *(found.over_repetitions or ())]
+    assert all(math.isclose(end, k, rel_tol=1e-9) for end in ends)
+    assert (found.over_prompts is None) == (len(seconds[0]) == 1)
+    assert (found.over_repetitions is None) == (len(seconds) == 1)
+
+
+@given(tables, st.data())
+def test_a_repetition_that_is_slow_for_all_changes_no_ratio(
+    seconds: list[list[float]], data: Any
+) -> None:
+    base = [[data.draw(times) for _ in row] for row in seconds]
+    slow = [data.draw(st.floats(1, 50)) for _ in seconds]
+    before = summary.ratio(runs_of(seconds), runs_of(base))
+    after = summary.ratio(
+        runs_of([[v * s for v in row] for row, s in zip(seconds, slow, strict=True)]),
+        runs_of([[v * s for v in row] for row, s in zip(base, slow, strict=True)]),
+    )
+    assert math.isclose(before.median, after.median, rel_tol=1e-9)
+
+
+def test_a_ratio_is_taken_within_its_repetition() -> None:
+    ours, base = runs_of([[1, 2], [10, 20]]), runs_of([[2, 4], [20, 40]])
+    assert summary.ratio(ours, base).median == 2
+    assert summary.tokens_per_second(ours)[0] == (20 / 3 + 20 / 30) / 2
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(1, 5))
+def test_batches_are_full_of_one_set_and_leave_nothing_out(counts: list[int], size: int) -> None:
+    prompts = [
+        bench.Prompt(f"set {s}", i, (1,)) for s, count in enumerate(counts) for i in range(count)
+    ]
+    batches = batches_of(prompts, size)
+    assert all(len(batch) == size and len({p.set for p in batch}) == 1 for batch in batches)
+    for number, count in enumerate(counts):
+        order = [p.index for batch in batches for p in batch if p.set == f"set {number}"]
+        assert order == [i % count for i in range(len(order))]
+    assert len(batches) == sum(-(-count // size) for count in counts)
+
+
+@given(length=st.integers(3, 40), index=st.integers(0, 2))
+def test_a_prompt_gets_the_context_that_was_asked_for(
+    plain: Engine, length: int, index: int
+) -> None:
+    sets = [bench.PromptSet("s", ("AB", "CDEFGHIJKLMNOP", "Q"))]
+    prompts = bench.encode_sets(sets, plain, max_new_tokens=4, context=length)
+    assert len(prompts[index].token_ids) == length
+    own = plain.tokenizer(sets[0].texts[index])["input_ids"]  # type: ignore[misc]
+    message = list(prompts[index].token_ids[1:-1])  # between <user> and <bot>
+    assert message[-len(own) :] == own[-len(message) :]
+
+
+def test_prompts_that_leave_no_room_are_left_out(plain: Engine) -> None:
+    sets = [bench.PromptSet("s", ("A" * 130, "AB", "A" * 500, "ABC"))]
+    found = bench.encode_sets(sets, plain, max_new_tokens=8, count=2)
+    assert [p.index for p in found] == [1, 3]
+    with pytest.raises(OptionError, match="'s' leaves room for 127 new tokens"):
+        bench.encode_sets(sets, plain, max_new_tokens=127)
+    with pytest.raises(OptionError, match="context=100 and max_new_tokens=50"):
+        bench.encode_sets(sets, plain, max_new_tokens=50, context=100)
+
+
+def test_sets_are_read_from_a_folder_and_from_a_file(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "id": 1}}\n\n')
+    both = [bench.PromptSet("a", ("a",)), bench.PromptSet("b", ("b",))]
+    assert bench.load_sets(tmp_path) == both
+    assert bench.load_sets(tmp_path / "a.jsonl") == both[:1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "line 2: write"),
+        ('{"text": "x"}', "line 2: write"),
+        ("[1]", "line 2: write"),
+        ('{"prompt": 3}', "line 2: the prompt must be text, not 3"),
+        ('{"prompt": " "}', "line 2: the prompt must be text"),
+    ],
+)
+def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"prompt": "fine"}\n' + line)
+    with pytest.raises(OptionError, match=message):
+        bench.load_sets(file)
+
+
+def test_engines_must_share_a_model(plain: Engine, eagle: Engine) -> None:
+    other = Engine(tiny.make_model(), strategy="plain")
+    with pytest.raises(OptionError, match="'other' has a model of its own"):
+        bench.run({"eagle2": eagle, "other": other}, PROMPTS, settings())
+    with pytest.raises(OptionError, match="two contenders are called 'plain'"):
+        bench.run({"plain": plain}, PROMPTS, settings())
+    with pytest.raises(OptionError, match="repetitions=0"):
+        settings(repetitions=0)
+
+
+def test_interrupt_keeps_whole_turns_and_whole_repetitions(eagle: Engine) -> None:
+    each = len(PROMPTS) * 3  # plain, eagle2, plain again
+
+    def run(stop: int) -> bench.Report:
+        def progress(done: int, total: int, what: str) -> None:
+            if done == 3 + stop and what:  # three runs warm up
+                raise KeyboardInterrupt
+
+        return bench.run(
+            {"eagle2": eagle}, PROMPTS, settings(), transformers=False, progress=progress
+        )
+
+    part, whole = run(stop=4), run(stop=each + 5)
+    assert part.interrupted and whole.interrupted
+    assert (part.of(PLAIN).prompts, part.repetitions) == (1, 1)
+    assert (whole.of(PLAIN).prompts, whole.repetitions) == (len(PROMPTS), 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=2)
+
+
+def test_progress_ends_at_its_total(plain: Engine) -> None:
+    seen: list[tuple[int, int]] = []
+    bench.run(
+        {"also plain": plain},
+        PROMPTS[:1],
+        settings(repetitions=1),
+        progress=lambda done, total, what: seen.append((done, total)),
+    )
+    assert [done for done, _ in seen] == list(range(len(seen)))
+    assert seen[-1] == (8, 8)
+
+
+def test_records_say_the_same(report: bench.Report) -> None:
+    found = json.loads(json.dumps(as_json(report)))
+    rows = [line.split(",") for line in as_csv(report).splitlines()]
+    for own, result, row in zip(found["results"], report.results, rows[1:], strict=True):
+        assert own["speedup"] == result.speedup.median
+        assert dict(zip(rows[0], row, strict=False))["tau"] == str(result.tau)
+    assert found["noise"]["ratio"] == report.noise.median
+    assert found["noise"]["quiet"] == (0.95 <= report.noise.median <= 1.05)
+    assert found["versions"]["torch"] and found["machine"]["threads"] and found["date"]
+
+
+def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot(report, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
