@@ -141,6 +141,18 @@ def test_a_head_that_was_saved_and_loaded_drafts_the_same_to_the_bit(
         assert torch.equal(own.tree.log_value, other.tree.log_value)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rope_frequencies_keep_their_precision_whatever_the_dtype(
+    plain: Engine, head: Path, dtype: str
+) -> None:
+    true = plain.with_strategy("eagle2", drafter=head).parts.drafter.head.rotary_emb.inv_freq
+    options = {"drafter": {"checkpoint": str(head), "dtype": dtype}}
+    cast = plain.with_strategy("eagle2", options=options).parts.drafter.head
+    assert cast.fc.weight.dtype == getattr(torch, dtype)
+    assert torch.equal(cast.rotary_emb.inv_freq, true)
+    assert true.dtype == torch.float32 and not torch.equal(true, true.bfloat16().float())
+
+
 def test_a_head_with_qkv_bias_needs_no_bias_of_o_proj(
     plain: Engine, model: Any, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
@@ -41,6 +43,13 @@ class EagleHead(nn.Module):
             # ``qkv_bias`` means those three; transformers' attention_bias adds one to o_proj.
             layer.get_submodule("self_attn.o_proj").register_parameter("bias", None)
         self.rotary_emb = LlamaRotaryEmbedding(config)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EagleHead:
+        """Casting the weights must not round the rope frequencies: at position 2000 the angles that
+        bfloat16 frequencies give are wrong."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.rotary_emb = LlamaRotaryEmbedding(self.config).to(self.fc.weight.device)
+        return self
 
     def forward(
         self,

@@ -58,9 +58,7 @@ class DraftModel(NetworkDrafter):
         visible: Tensor,
         scratch_positions: Tensor | None,
     ) -> Tensor:
-        return self.model.forward_on(
-            tokens, positions, visible, self.cache, scratch_positions
-        ).last
+        return self.model.forward_on(tokens, positions, visible, self.cache, scratch_positions).last
 
     def logits(self, outputs: Tensor) -> Tensor:
         return self.model.logits(outputs)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as configure
+from hypothesis.errors import Flaky
 
 from specdec.testing import properties
 from specdec.testing.cases import Case
@@ -141,6 +142,7 @@ def check(
         progress: called after every case.
     """
     done, large, largest = 0, 0, 0.0
+    found: str | None = None
 
     @configure(
         max_examples=prop.cases_of(examples),
@@ -154,16 +156,17 @@ def check(
     )
     @given(prop.cases)
     def holds(case: Case) -> None:
-        nonlocal done, large, largest
+        nonlocal done, large, largest, found
         try:
             largest = max(largest, prop.check(subject, case))
         except EnumerationError:
             large += 1
         except Exception as error:
             kind = "" if type(error) is AssertionError else f"{type(error).__name__}: "
-            raise AssertionError(f"{kind}{error}\ncounter-example:{case}") from error
+            found = f"{kind}{error}\ncounter-example:{case}"
+            raise AssertionError(found) from error
         else:
-            done += 1
+            done += found is None  # shrinking is no further evidence
         progress()
 
     started, failure, threads = time.perf_counter(), None, torch.get_num_threads()
@@ -172,6 +175,8 @@ def check(
         holds()
     except AssertionError as error:
         failure = str(error)
+    except Flaky:
+        failure = f"one case holds at one time and not at another: {found}"
     finally:
         torch.set_num_threads(threads)
     if failure is None and done == 0:

@@ -14,7 +14,8 @@ from torch import Tensor
 import specdec.engine
 from specdec.cache import KVCache
 from specdec.drafters import NetworkDrafter, _Pending
-from specdec.growth import NEVER, Growth, Proposal, grow_level
+from specdec.growth import Growth, Proposal, grow_level
+from specdec.growth.proposal import NEVER
 from specdec.masks import MaskForm
 from specdec.processors import Prefix, PrefixFree
 from specdec.randomness import KeyedRandomness
@@ -108,7 +109,7 @@ def stale_head() -> AbstractContextManager[Any]:
         true(self, step)
         new = self._pending
         assert new is not None and new.features is not None
-        ran = self._scratch_positions.shape[1] if step.tree.depth else 0
+        ran = self._drafted if step.tree.depth else 0
         kept = torch.tensor(step.accepted).clamp(max=ran).minimum((new.counts - 1).clamp(min=0))
         self.cache.advance(kept, self._state.longest)
         index = (torch.arange(new.longest) + kept[:, None]).clamp(max=new.longest - 1)
@@ -186,7 +187,8 @@ def first_grown() -> AbstractContextManager[Any]:
 
 def by_own_confidence() -> AbstractContextManager[Any]:
     def advance_best(self: Growth, k: int) -> None:
-        above = self.frontier.log_value.gather(1, self._rows_of_level)
+        rows = self._rows.expand_as(self._values[-1])
+        above = self._frontier.log_value.gather(1, rows)
         own = (self._values[-1] - above).nan_to_num(nan=NEVER, neginf=NEVER)
         self.advance(own.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
@@ -197,8 +199,8 @@ def path_forgotten() -> AbstractContextManager[Any]:
     def grow(growth: Growth, proposal: Proposal, k: int) -> None:
         frontier = growth.frontier
         above = torch.where(frontier.log_value == NEVER, NEVER, 0.0)
-        growth.frontier = replace(frontier, log_value=above)
+        growth._frontier = replace(frontier, log_value=above)
         grow_level(growth, proposal, k)
-        growth.frontier = frontier
+        growth._frontier = frontier
 
     return mock.patch.object(policy, "grow_level", grow)

@@ -221,3 +221,20 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     assert not told["passed"]
     first = told["properties"][0]
     assert (first["largest"], first["unit"], first["figure"]) == (1.72, "sd", "1.7 sd")
+
+
+def test_a_property_that_fails_now_and_then_is_a_failure_and_no_crash() -> None:
+    calls = 0
+
+    def now_and_then(subject: Subject, case: Case) -> float:
+        """Fails once."""
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise AssertionError("the third call")
+        return 0.0
+
+    verdict = suite.check(Subject("plain"), suite.Property(now_and_then, cases()), examples=20)
+    assert verdict.failure is not None
+    assert "at one time and not at another: the third call" in verdict.failure
+    assert verdict.examples == 2, "what came after the failure is no evidence"
