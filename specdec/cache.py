@@ -212,8 +212,8 @@ class KVCache(Cache):  # type: ignore[misc]
         self.advance(counts, longest)
 
     def _scratch_slots(self, width: int) -> tuple[Tensor, Tensor]:
-        """The slots past each row's length, never another row's: their flat indices and their places
-        in the row, ``[B, at least width]`` both. They stay the same until a step is committed."""
+        """The slots past each row's length, never another row's: flat indices and places in the
+        row, ``[B, at least width]`` both. They stay the same until a step is committed."""
         if self._scratch is None or self._scratch[0].shape[1] < width:
             order = torch.arange(bucketed(width), device=self.lengths.device)
             slots = (self.lengths[:, None] + order).clamp_(max=self.capacity - 1)

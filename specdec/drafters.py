@@ -102,7 +102,8 @@ class NetworkDrafter(Drafter):
         if frontier.depth == 0:
             self._outputs = self._read_pending()
             self._visible = self.cache.committed()[:, None]
-            self._drafted, self._scratch_positions = 0, None
+            self._drafted = 0
+            self._scratch_positions: Tensor | None = None
         else:
             self._outputs = self._draft(frontier)
         logits = self.logits(self._outputs)

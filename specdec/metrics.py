@@ -107,9 +107,10 @@ class Metrics:
 
     def observe(self, step: Step) -> None:
         """Count one step."""
-        for row, tokens in enumerate(step.new_tokens):
+        facts = zip(step.members, step.new_tokens, step.accepted, step.tried, strict=True)
+        for member, tokens, accepted, tried in facts:
             if tokens:
-                self._rows[step.members[row]].count(len(tokens), step.accepted[row], step.tried[row])
+                self._rows[member].count(len(tokens), accepted, tried)
 
     def stats(self, row: int | None = None) -> Stats:
         """Of one row, or of the whole batch."""

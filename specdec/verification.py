@@ -53,8 +53,8 @@ class Verification:
 
     @cached_property
     def best(self) -> Tensor | None:
-        """The target's token after every node, ``[B, N]`` int64, where each law is a point mass that
-        no processor changes (temperature 0); None otherwise."""
+        """The target's token after every node, ``[B, N]`` int64, where each law is a point mass
+        that no processor changes (temperature 0); None otherwise."""
         processors = self._state.processors
         if not processors.greedy or processors.penalties or processors.warps:
             return None

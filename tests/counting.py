@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -93,8 +93,7 @@ class Growth:
 
     @property
     def frontier(self) -> Frontier:
-        """The nodes to expand next. It is worked out when it is asked for: the last level's frontier
-        never is."""
+        """The nodes to expand next, worked out when asked for: the last level's never are."""
         if self._chosen is not None:
             choose, self._chosen = self._chosen, None
             self._frontier = self._advance(choose())
