@@ -95,12 +95,11 @@ def agreeing_path(tree: DraftTree, verification: Verification, best: Tensor) -> 
         # Nothing follows an eos, except below the root: it is no draft token.
         wrong |= ends(tree.tokens).gather(1, above) & (above > 0)
     wrong[:, 0] = False
-    reached = ~(tree.ancestors & wrong[:, None]).any(dim=2)
-    length, end = torch.where(reached, tree.depths, -1).max(dim=1)
-    end = end[:, None]
-    on_path = tree.ancestors.gather(1, end[:, :, None].expand(-1, 1, tree.size)).squeeze(1)
+    cut_off = (tree.ancestors & wrong[:, None]).any(dim=2)
+    length, end = torch.where(cut_off, -1, tree.depths).max(dim=1)
+    on_path = tree.ancestors.gather(1, end[:, None, None].expand(-1, 1, tree.size)).squeeze(1)
     nodes = torch.arange(tree.size, device=end.device).expand_as(on_path)
     path = end.new_full((len(end), tree.depth + 2), -1)
     path = path.scatter_(1, torch.where(on_path, tree.depths, tree.depth + 1), nodes)
-    bonus = best.gather(1, end).squeeze(1)
-    return Acceptance(path[:, 1:-1], length, bonus, tree.has_child(end.squeeze(1)))
+    bonus = best.gather(1, end[:, None]).squeeze(1)
+    return Acceptance(path[:, 1:-1], length, bonus, tree.has_child(end))

@@ -101,6 +101,7 @@ class State:
         rows = [list(p) + [p[0]] * (width - len(p)) for p in prompts]
         self.tokens = torch.tensor(rows, dtype=torch.int64, device=device)
         self.lengths = torch.tensor(self.host_lengths, dtype=torch.int64, device=device)
+        self._root_position: Tensor | None = None
         self.limits = torch.tensor(list(stopping.limits), dtype=torch.int64, device=device)
         self.active = torch.tensor([r is None for r in self.finish_reasons], device=device)
 
@@ -153,7 +154,9 @@ class State:
 
     def root_position(self) -> Tensor:
         """Its index in the whole sequence: ``[B]`` int64."""
-        return self.lengths - 1
+        if self._root_position is None:
+            self._root_position = self.lengths - 1
+        return self._root_position
 
     def draft_law(self, logits: Tensor) -> Law:
         """The draft law under the request's own warps: ``logits [B, n, V]``, law ``[B, n, V]``."""
@@ -218,6 +221,7 @@ class State:
         self.finish_reasons = [self.finish_reasons[row] for row in rows]
         for name in ("tokens", "lengths", "limits", "active"):
             setattr(self, name, getattr(self, name).index_select(0, index))
+        self._root_position = None
         self.processors.select(rows)
         self.stopping = self.stopping.select(rows)
         self.randomness = self.randomness.select(index)
@@ -241,4 +245,4 @@ class State:
         slots = (self.lengths[:, None] + order).mul_(inside)  # past a row's end: its first token
         values = torch.where(inside, candidates, self.tokens[:, :1])
         self.tokens.scatter_(1, slots, values)
-        self.lengths = self.lengths + counts
+        self.lengths, self._root_position = self.lengths + counts, None

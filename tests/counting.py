@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from specdec.drafters import NetworkDrafter
+from specdec.target import HFTarget
+
 # What makes the host wait for the device. On the CPU some of them never reach the dispatcher.
 READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy", "cpu")
+CALLS = ((HFTarget, "forward"), (HFTarget, "logits"), (NetworkDrafter, "propose"))
 READING_OPERATORS = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "equal")
 
 
@@ -23,12 +27,15 @@ class Counts:
     """Operators, views included, and host reads.
 
     Attributes:
-        outside: operators that ran in no module's forward.
-        inside: operators that ran in one: the networks, with what they write into caches.
+        outside: operators that ran in no module's forward and in no call of a network.
+        around: operators that a call of the target or of a draft network runs around its modules:
+            masks, positions, slots.
+        inside: operators in a module's forward: the networks, with what they write into caches.
         reads: times that the host asked for a value, by method or operator.
     """
 
     outside: Counter[str] = field(default_factory=Counter)
+    around: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
     reads: Counter[str] = field(default_factory=Counter)
 
@@ -36,11 +43,13 @@ class Counts:
 class _Counting(TorchDispatchMode):
     def __init__(self, counts: Counts) -> None:
         super().__init__()
-        self.counts, self.depth = counts, 0
+        self.counts, self.depth, self.calls = counts, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        (self.counts.inside if self.depth else self.counts.outside)[name] += 1
+        counts = self.counts
+        where = counts.inside if self.depth else counts.around if self.calls else counts.outside
+        where[name] += 1
         if name in READING_OPERATORS:
             self.counts.reads[name] += 1
         return func(*args, **(kwargs or {}))
@@ -58,6 +67,18 @@ def counting() -> Iterator[Counts]:
     def leave(_: nn.Module, __: Any, ___: Any) -> None:
         mode.depth -= 1
 
+    def called(owner: type, name: str) -> Any:
+        true = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            mode.calls += 1
+            try:
+                return true(*args, **kwargs)
+            finally:
+                mode.calls -= 1
+
+        return mock.patch.object(owner, name, call)
+
     def counted(name: str) -> Any:
         true = getattr(Tensor, name)
 
@@ -73,6 +94,8 @@ def counting() -> Iterator[Counts]:
     with ExitStack() as stack:
         for name in READS:
             stack.enter_context(mock.patch.object(Tensor, name, counted(name)))
+        for owner, name in CALLS:
+            stack.enter_context(called(owner, name))
         stack.callback(module.register_module_forward_pre_hook(enter).remove)
         stack.callback(module.register_module_forward_hook(leave, always_call=True).remove)
         stack.enter_context(mode)

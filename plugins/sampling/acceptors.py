@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -27,24 +29,20 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        if verification.best is not None:
-            return agreeing_path(tree, verification, verification.best)
-        walk = Walk(tree, verification)
-        for _ in range(tree.depth + 1):
-            law = verification.law(walk.node, walk.walking)
-            key = Key(Stream.TARGET, walk.position)
-            token = randomness.categorical(law, key)
-            walk.descend(tree.child_with(walk.node, token), token)
-        return walk.finish()
+        return _draw_and_descend(
+            tree, verification, randomness, lambda walk: Key(Stream.TARGET, walk.position)
+        )
 
 
 class Rejection(Acceptor):
     """Speculative sampling on chains and trees: children are tried in order, p shrinks by each.
 
-    Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the point mass at x, the
-    draft law, or the draft law without the tokens drawn before, as the tree's draws say. What needs
-    no draw is drawn from a point mass: a child that is not there or comes after an accepted one is
-    accepted with probability 0, and the token after an accepted child is the child's.
+    Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the draft law, or the draft
+    law without the tokens drawn before, as the tree's draws say. Where children are point masses,
+    to try them one after the other is to draw from p once: x is accepted with what is left of p(x).
+
+    What needs no draw is drawn from a point mass: a child that is not there or comes after an
+    accepted one is accepted with probability 0, and the token after an accepted child is its own.
 
     Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
     (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
@@ -53,28 +51,48 @@ class Rejection(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        walk = Walk(tree, verification)
         root = verification.root_position()
+        if tree.sampled_from is None or verification.best is not None:
+            return _draw_and_descend(
+                tree, verification, randomness, lambda walk: Key(Stream.ACCEPT, root, walk.node)
+            )
+        walk = Walk(tree, verification)
         for _ in range(tree.depth + 1):
             p = verification.law(walk.node, walk.walking).probs
-            q = tree.sampled_from.at(walk.node).to(p.dtype) if tree.sampled_from else None
+            q = tree.sampled_from.at(walk.node).to(p.dtype)
             taken = torch.where(walk.walking, -1, 0)  # who has settled tries no child
             for draw in range(walk.branching):
                 child = _column(tree.children[:, :, draw], walk.node)
                 token = _column(tree.tokens, child.clamp(min=0))
-                law = _point(token, p) if q is None else q
                 trying = (child >= 0) & (taken < 0)
-                ratio = torch.where(trying, _at(p, token) / _at(law, token), 0.0).clamp(max=1)
+                ratio = torch.where(trying, _at(p, token) / _at(q, token), 0.0).clamp(max=1)
                 heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw))
                 taken = torch.where(heads, child, taken)
-                p = torch.where(trying[:, None], _residual(p, law), p)
-                if q is not None and tree.draws is Draws.WITHOUT_REPLACEMENT:
+                p = torch.where(trying[:, None], _residual(p, q), p)
+                if tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
             accepted = _point(_column(tree.tokens, taken.clamp(min=0)), p)
             p = torch.where((taken >= 0)[:, None], accepted, p)
             key = Key(Stream.ACCEPT, root, walk.node, tree.branching)
             walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
         return walk.finish()
+
+
+def _draw_and_descend(
+    tree: DraftTree,
+    verification: Verification,
+    randomness: Randomness,
+    key: Callable[[Walk], Key],
+) -> Acceptance:
+    """Draw the target's token at each node and go to the child that carries it, if there is one."""
+    if verification.best is not None:
+        return agreeing_path(tree, verification, verification.best)
+    walk = Walk(tree, verification)
+    for _ in range(tree.depth + 1):
+        law = verification.law(walk.node, walk.walking)
+        token = randomness.categorical(law, key(walk))
+        walk.descend(tree.child_with(walk.node, token), token)
+    return walk.finish()
 
 
 class TypicalOptions(BaseModel):

@@ -1,0 +1,67 @@
+"""What a step costs besides its forwards: one host read, and a bounded number of operators.
+
+Counted, not timed. Views are operators here; the official EAGLE code runs about 360 outside its
+forwards in a greedy step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from counting import Counts, counting
+
+from specdec import Engine
+
+PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
+STEPS = 4
+# By strategy, at temperature 0 and 1: the most operators a step outside the calls of networks, and
+# in these calls around the networks' modules (masks, positions, slots; the lm_head is a module).
+BOUNDS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "plain": ((55, 20), (120, 20)),
+    "eagle2": ((200, 155), (580, 155)),
+    "static_tree": ((190, 130), (515, 130)),
+    "chain": ((170, 110), (430, 110)),
+    "draft_model": ((390, 105), (1010, 105)),
+    "eagle2+rejection": ((205, 155), (595, 155)),
+}
+
+
+def engine(plain: Engine, name: str, head: Path, draft: Path) -> Engine:
+    strategy, _, acceptor = name.partition("+")
+    if strategy == "plain":
+        return plain
+    return plain.with_strategy(
+        strategy,
+        drafter=draft if strategy == "draft_model" else head,
+        acceptor=acceptor or None,
+        options=PUBLISHED if strategy == "eagle2" else {},
+    )
+
+
+def steps(engine: Engine, rows: int, temperature: float) -> Counts:
+    """Some steps in the middle of a generation."""
+    settings: dict[str, Any] = {"max_new_tokens": 80, "eos_token_id": [], "seed": 1}
+    running = engine.session().start([tiny.PROMPTS[0]] * rows, temperature=temperature, **settings)
+    steps = iter(running)
+    next(steps), next(steps)
+    with counting() as counts:
+        for _ in range(STEPS):
+            next(steps)
+    return counts
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_step_reads_the_device_once_and_runs_few_operators(
+    plain: Engine, head: Path, draft: Path, name: str, temperature: float, rows: int
+) -> None:
+    counts = steps(engine(plain, name, head, draft), rows, temperature)
+    assert counts.reads == {"tolist": STEPS}
+    outside, around = BOUNDS[name][temperature > 0]
+    assert sum(counts.outside.values()) / STEPS <= outside
+    assert sum(counts.around.values()) / STEPS <= around
+    assert sum(counts.inside.values()) > 0
