@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from specdec.errors import OptionError
 from specdec.loading import find_alias, load_target
 from specdec.plugins import Strategy
+from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
 from specdec.registry import Registry
 from specdec.results import GenerationResult
@@ -22,6 +23,7 @@ from specdec.selection import OptionsByRole, Selection, select
 from specdec.session import Session, TextStream
 from specdec.target import HFTarget
 from specdec.treecheck import check_lm_head, check_tree_verification
+from specdec.waves import generate_in_waves
 
 
 class Engine:
@@ -120,6 +122,8 @@ class Engine:
         stop: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         logits_processor: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **fields: Any,
     ) -> GenerationResult | list[GenerationResult]:
         """Decode one prompt or a batch.
@@ -137,6 +141,9 @@ class Engine:
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.
             logits_processor: transformers processors, called with each row's exact prefix.
+            batch_size: how many prompts are decoded at a time; all of them unless given. A batch
+                that runs out of memory is halved, with a warning. It does not change the tokens.
+            progress: whether to show a progress bar over prompts on stderr.
 
         Returns:
             A result, or a list of them for a batch.
@@ -146,8 +153,17 @@ class Engine:
             OptionError: a value that is not allowed.
             UnknownNameError: an argument that does not exist.
         """
-        return Session(self, keeps=False).generate(
+        prompts = encode(
             prompt,
+            self.tokenizer,
+            vocab_size=self.target.vocab_size,
+            context=self.target.context_limit,
+        )
+        results = generate_in_waves(
+            self,
+            prompts.rows,
+            batch_size=batch_size,
+            progress=progress,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -159,6 +175,7 @@ class Engine:
             logits_processor=logits_processor,
             **fields,
         )
+        return results if prompts.batched else results[0]
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream:
         """Decode one prompt and yield its text as it is committed; arguments as for ``generate``.

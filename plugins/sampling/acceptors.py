@@ -66,14 +66,15 @@ class Rejection(Acceptor):
                 token = _column(tree.tokens, child.clamp(min=0))
                 trying = (child >= 0) & (taken < 0)
                 ratio = torch.where(trying, _at(p, token) / _at(q, token), 0.0).clamp(max=1)
-                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw))
+                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw + 1))
                 taken = torch.where(heads, child, taken)
                 p = torch.where(trying[:, None], _residual(p, q), p)
                 if tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
             accepted = _point(_column(tree.tokens, taken.clamp(min=0)), p)
             p = torch.where((taken >= 0)[:, None], accepted, p)
-            key = Key(Stream.ACCEPT, root, walk.node, tree.branching)
+            # Draw 0 whatever the tree's width: a row draws alike with and without neighbours.
+            key = Key(Stream.ACCEPT, root, walk.node, 0)
             walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
         return walk.finish()
 

@@ -1,0 +1,172 @@
+"""Batches whose rows end at different times, and batches that are decoded in waves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specdec import Component, Engine, Strategy, hookimpl
+from specdec.decoding import compact
+from specdec.errors import OptionError
+from specdec.roles import Drafter
+from specdec.session import Session
+from specdec.state import State
+from specdec.tree import DraftTree
+
+PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
+SETTINGS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 1.0}
+NAMES = ["plain", *tiny.STRATEGIES, "rejection"]
+
+
+def engine(plain: Engine, name: str, head: Path, draft: Path) -> Engine:
+    if name == "plain":
+        return plain
+    if name == "rejection":
+        return plain.with_strategy("draft_model", drafter=draft)
+    return tiny.engine(plain, name, head if tiny.needs_head(name) else draft)
+
+
+def ends(plain: Engine, seeds: list[int]) -> list[int]:
+    """Tokens at which the rows end at different times."""
+    text = tiny.tokens(plain, PROMPTS, seed=seeds, eos_token_id=[], **SETTINGS)
+    return [text[0][3], text[1][9], text[2][15]]
+
+
+def batch_sizes(own: Engine, **chosen: Any) -> list[int]:
+    """Rows of every step's tree, as ``generate`` runs it."""
+    running = Session(own, keeps=False).start(PROMPTS, **chosen)
+    return [len(step.tree.tokens) for step in running]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=4)
+@given(first=st.integers(0, 50), temperature=st.sampled_from([0.0, 1.0]))
+def test_rows_that_leave_the_batch_change_no_other_row(
+    plain: Engine, head: Path, draft: Path, name: str, first: int, temperature: float
+) -> None:
+    own, seeds = engine(plain, name, head, draft), list(range(first, first + len(PROMPTS)))
+    chosen = {**SETTINGS, "temperature": temperature, "eos_token_id": ends(plain, seeds)}
+    together = tiny.tokens(own, PROMPTS, seed=seeds, **chosen)
+    kept = own.session().generate(PROMPTS, seed=seeds, **chosen)
+    assert together == [result.token_ids for result in kept]
+    alone = [
+        tiny.tokens(own, prompt, seed=[seed], **chosen)
+        for prompt, seed in zip(PROMPTS, seeds, strict=True)
+    ]
+    assert together == alone
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finished_rows_leave_the_batch(plain: Engine, head: Path, draft: Path, name: str) -> None:
+    own, seeds = engine(plain, name, head, draft), list(range(len(PROMPTS)))
+    chosen = {**SETTINGS, "eos_token_id": ends(plain, seeds), "seed": seeds}
+    sizes = batch_sizes(own, **chosen)
+    assert sizes[0] == len(PROMPTS) and sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < len(PROMPTS)
+    running = own.session().start(PROMPTS, **chosen)
+    assert {len(step.tree.tokens) for step in running} == {len(PROMPTS)}, "a session keeps them"
+
+
+def test_each_row_has_its_own_results_and_figures(plain: Engine, eagle: Engine) -> None:
+    seeds = list(range(len(PROMPTS)))
+    chosen = {**SETTINGS, "eos_token_id": ends(plain, seeds), "min_new_tokens": 2}
+    results: Any = eagle.generate(PROMPTS, seed=seeds, **chosen)
+    for prompt, seed, together in zip(PROMPTS, seeds, results, strict=True):
+        alone: Any = eagle.generate(prompt, seed=[seed], **chosen)
+        assert together.finish_reason == alone.finish_reason
+        assert together.prompt_tokens == len(prompt)
+        assert together.stats.new_tokens == alone.stats.new_tokens == len(alone.token_ids)
+        assert together.stats.target_forwards == alone.stats.target_forwards
+        assert together.stats.alpha == alone.stats.alpha
+
+
+def test_the_rows_that_stay_keep_their_cache(plain: Engine, dynamic: Engine) -> None:
+    running = dynamic.session().start(PROMPTS, max_new_tokens=9, temperature=0, eos_token_id=[])
+    next(iter(running))
+    state, drafter = running.state, running._drafter
+    texts = [state.tokens[row, : state.host_lengths[row]].tolist() for row in (1, 3)]
+    state.finish_reasons = ["eos" if row not in (1, 3) else None for row in range(len(PROMPTS))]
+    compact(state, drafter)
+    assert state.members == [1, 3] and state.rows == 2
+    assert state.cache is not None
+    for row, text in enumerate(texts):
+        assert state.tokens[row, : state.host_lengths[row]].tolist() == text
+        fresh = plain.target.new_cache(1, len(text))
+        with torch.inference_mode():
+            plain.target.prefill(torch.tensor([text[:-1]]), fresh)
+        for layer, clean in zip(state.cache.layers, fresh.layers, strict=True):
+            kept = layer.group.keys[layer.index][row, : len(text) - 1]
+            assert torch.allclose(kept, clean.group.keys[clean.index][0, : len(text) - 1])
+
+
+def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) -> None:
+    class Stubborn(Drafter):
+        def tree(self, state: State) -> DraftTree:
+            assert state.rows == len(PROMPTS)
+            return DraftTree.chain(state.root(), state.root()[:, None])
+
+    class Plugin:
+        @hookimpl
+        def specdec_drafters(self) -> list[Component]:
+            return [Component("stubborn", lambda *given: Stubborn())]
+
+        @hookimpl
+        def specdec_strategies(self) -> list[Strategy]:
+            return [Strategy("stubborn", drafter="stubborn")]
+
+    own = Engine(plain.target.model, strategy="stubborn", plugins=[Plugin()])
+    chosen = {**SETTINGS, "eos_token_id": ends(plain, [0, 1, 2, 3, 4]), "seed": [0, 1, 2, 3, 4]}
+    assert tiny.tokens(own, PROMPTS, **chosen) == tiny.tokens(plain, PROMPTS, **chosen)
+
+
+@settings(max_examples=8)
+@given(batch_size=st.integers(1, 7), seed=st.integers(0, 9))
+def test_waves_change_no_token(plain: Engine, dynamic: Engine, batch_size: int, seed: int) -> None:
+    whole = tiny.tokens(dynamic, PROMPTS, seed=seed, **SETTINGS)
+    assert tiny.tokens(dynamic, PROMPTS, seed=seed, batch_size=batch_size, **SETTINGS) == whole
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+def test_a_batch_size_that_is_no_number_of_prompts_is_refused(plain: Engine, wrong: Any) -> None:
+    with pytest.raises(OptionError, match="batch_size must be a whole number from 1"):
+        plain.generate(PROMPTS, batch_size=wrong)
+
+
+def test_a_batch_that_runs_out_of_memory_goes_on_in_halves(
+    dynamic: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny.tokens(dynamic, PROMPTS, seed=4, **SETTINGS)
+    true = type(dynamic.target).prefill
+    sizes = []
+
+    def small(self: Any, tokens: torch.Tensor, cache: Any) -> Any:
+        sizes.append(len(tokens))
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("no memory for that many")
+        return true(self, tokens, cache)
+
+    monkeypatch.setattr(type(dynamic.target), "prefill", small)
+    with pytest.warns(UserWarning, match="batch_size=2"):
+        assert tiny.tokens(dynamic, PROMPTS, seed=4, **SETTINGS) == whole
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_another_error_is_no_lack_of_memory(plain: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, tokens: torch.Tensor, cache: Any) -> Any:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(type(plain.target), "prefill", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        plain.generate(PROMPTS, max_new_tokens=4)
+
+
+def test_progress_goes_to_stderr(plain: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    plain.generate(PROMPTS, max_new_tokens=2, progress=True, batch_size=2)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "5/5" in shown.err
