@@ -151,6 +151,12 @@ class KVCache(Cache):  # type: ignore[misc]
         self.write_slots = flat[:, after : after + n].flatten()
         self.view = min(bucketed(self.longest + after + n), self.capacity)
 
+    def reserve_next(self) -> None:
+        """The next forward writes one token of the only row, which sees all that is committed and
+        itself: no mask is needed."""
+        self.reserve(1)
+        self.view = self.longest + 1
+
     def reserve_prefix(self, n: int) -> None:
         """The next forward writes the first n slots and attends to nothing else."""
         self.grow(n)
@@ -229,13 +235,13 @@ class KVCache(Cache):  # type: ignore[misc]
         self.lengths, self.longest = lengths, longest
         self._scratch = None
 
-    def select(self, rows: Tensor) -> None:
-        """Keep only ``rows [m]`` int64 of the batch."""
+    def select(self, rows: Tensor, longest: int) -> None:
+        """Keep only ``rows [m]`` int64 of the batch; ``longest`` as in :meth:`keep`."""
         for group in self._groups.values():
             group.keys = group.keys.index_select(1, rows)
             group.values = group.values.index_select(1, rows)
         self._starts = self._starts[: len(rows)]
-        self.truncate(self.lengths.index_select(0, rows), self.longest)
+        self.truncate(self.lengths.index_select(0, rows), longest)
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` slots a row, keeping what is stored."""

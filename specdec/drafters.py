@@ -124,7 +124,7 @@ class NetworkDrafter(Drafter):
         self._silent = None
 
     def select(self, rows: Tensor) -> None:
-        self.cache.select(rows)
+        self.cache.select(rows, self.cache.longest)
         self._blank = self._blank.index_select(0, rows)
         if self._silent is not None:
             self._silent = self._silent.index_select(0, rows)

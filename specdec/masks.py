@@ -53,6 +53,11 @@ class MaskForm:
         """Whether any layer has a window."""
         return any(window is not None for window in self.windows.values())
 
+    @property
+    def optional(self) -> bool:
+        """Whether a single token that sees the whole cache may come without a mask."""
+        return dict(self.windows) == {"": None} and not self.additive
+
     def build(
         self, visible: Tensor, positions: Tensor, slot_positions: Tensor, dtype: torch.dtype
     ) -> Mask:

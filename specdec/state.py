@@ -226,7 +226,7 @@ class State:
         self.stopping = self.stopping.select(rows)
         self.randomness = self.randomness.select(index)
         if self.cache is not None:
-            self.cache.select(index)
+            self.cache.select(index, self.longest - 1)
         return index
 
     def _clip(

@@ -148,6 +148,9 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
+        if tokens.shape == (1, 1) and self.mask_form.optional:
+            cache.reserve_next()
+            return self._run(tokens, positions, None, cache)
         cache.reserve(tokens.shape[1])
         return self.forward_on(tokens, positions, cache.visible(among), cache, positions)
 

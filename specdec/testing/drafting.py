@@ -45,6 +45,9 @@ class TableDrafter(Drafter):
     def commit(self, step: Step) -> None:
         """The state has all that the next step needs."""
 
+    def select(self, rows: Tensor) -> None:
+        """The state has let the others go already."""
+
 
 class TablePlugin:
     """Registers the drafter ``table``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,12 +30,15 @@ def generator_has_its_laws(subject: Subject, case: Case) -> float:
     for along in ("positions", "rows", "nodes"):
         randomness, key = _batch(subject, along, _DRAWS)
         law = Law.of(_PROBS.log().expand(_DRAWS, -1))
-        tokens = randomness.categorical(law, key)
-        shifted = Key(key.stream, key.position, key.node, 1)
-        again = randomness.categorical(law, shifted)
-        pairs, joint = tokens * len(_PROBS) + again, torch.outer(_PROBS, _PROBS).flatten()
+        tokens, joint = randomness.categorical(law, key), torch.outer(_PROBS, _PROBS).flatten()
         largest = max(largest, _judge(tokens, _PROBS, f"along {along}"))
-        largest = max(largest, _judge(pairs, joint, f"of neighbouring draws along {along}"))
+        pairs = {"neighbours": tokens[::2] * len(_PROBS) + tokens[1::2]}
+        others = {stream.name: replace(key, stream=stream) for stream in Stream}
+        for what, other in {**others, key.stream.name: replace(key, draw=1)}.items():
+            again = randomness.categorical(law, other)
+            pairs[f"draws and {what} draws"] = tokens * len(_PROBS) + again
+        for what, pair in pairs.items():
+            largest = max(largest, _judge(pair, joint, f"of {what} along {along}"))
     randomness, key = _batch(subject, "positions", _TAIL_DRAWS)
     heads = int(randomness.bernoulli(torch.full((_TAIL_DRAWS,), _TAIL).double(), key).sum())
     expected = _TAIL_DRAWS * _TAIL
