@@ -79,8 +79,9 @@ class Walk:
 def agreeing_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
     """The longest path whose every draft token is the one that the target puts there.
 
-    The same path as a :class:`Walk` that takes the child with the target's token at each node, for
-    all nodes at once.
+    The same text as a :class:`Walk` that takes the child with the target's token at each node, for
+    all nodes at once. Of siblings that carry one token the walk takes the first; here the one with
+    the longer path counts.
 
     Args:
         best: ``[B, N]`` int64, the target's token after each node.
