@@ -79,8 +79,12 @@ class StaticTree(TreePolicy):
         paths = tree_from_choices(choices)
         self.levels = max(map(len, paths))
         self._plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
+        self._device = torch.device("cpu")
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
+        if proposal.logits.device != self._device:  # once: a copy in every step would wait
+            self._device = proposal.logits.device
+            self._plan = [(w, *(x.to(self._device) for x in level)) for w, *level in self._plan]
         width, keep, expanded = self._plan[growth.depth]
         grow_level(growth, proposal, width, keep=keep)
         growth.advance(expanded)
