@@ -16,6 +16,7 @@ from specdec.roles import Acceptor
 from specdec.state import State
 from specdec.target import Hidden
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes
+from specdec.testing.laws import only_asked
 from specdec.tree import DraftTree
 from specdec.verification import Verification
 
@@ -26,18 +27,14 @@ Taken = tuple[Acceptance, DraftTree]
 
 
 class Written(Verification):
-    """The laws of a table at every node; tells the enumeration which rows are decided on."""
+    """The laws of a table at every node; a point mass for rows that do not ask."""
 
-    def __init__(
-        self, state: State, tree: DraftTree, p: Table, randomness: EnumeratedRandomness
-    ) -> None:
+    def __init__(self, state: State, tree: DraftTree, p: Table) -> None:
         hidden = Hidden(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
         super().__init__(state, tree, hidden, at_paths(p, tree))
-        self._randomness = randomness
 
     def law(self, node: Tensor, asking: Tensor) -> Law:
-        self._randomness.asking = asking
-        return super().law(node, asking)
+        return only_asked(super().law(node, asking), asking)
 
 
 def at_paths(table: Table, tree: DraftTree) -> Tensor:
@@ -62,7 +59,7 @@ def steps(
     def run(randomness: EnumeratedRandomness, rows: int) -> Taken:
         state = tiny.make_state([[0]] * rows, vocab=len(p[()]), randomness=randomness)
         tree = draft(Growth(state))
-        verification = Written(state, tree, p, randomness)
+        verification = Written(state, tree, p)
         return acceptor.accept(tree, verification, randomness), tree
 
     return outcomes(run)

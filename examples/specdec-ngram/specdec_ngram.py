@@ -21,6 +21,9 @@ class NgramDrafter(Drafter):
     def __init__(self, options: NgramOptions, target: HFTarget) -> None:
         self.match, self.depth = options.match, options.depth
 
+    def select(self, rows: torch.Tensor) -> None:
+        """It keeps nothing by row."""
+
     def tree(self, state: State) -> DraftTree:
         text, last = state.tokens[:, : state.longest], state.root_position()[:, None]
         ends = torch.arange(state.longest, device=text.device)  # [T]: where a match may end

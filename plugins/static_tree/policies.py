@@ -84,7 +84,7 @@ class StaticTree(TreePolicy):
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         if proposal.logits.device != self._device:  # once: a copy in every step would wait
             self._device = proposal.logits.device
-            self._plan = [(w, *(x.to(self._device) for x in level)) for w, *level in self._plan]
+            self._plan = [(w, a.to(self._device), b.to(self._device)) for w, a, b in self._plan]
         width, keep, expanded = self._plan[growth.depth]
         grow_level(growth, proposal, width, keep=keep)
         growth.advance(expanded)

@@ -67,7 +67,7 @@ def check(
             {**facts, "properties": [{**asdict(v), "figure": v.figure} for v in verdicts]}
         )
     else:
-        note = _summary(name, subject.lossless, verdicts)
+        note = _summary(name, verdicts)
         rows = [_row(verdict) for verdict in verdicts]
         console = terminal.stdout()
         console.print(terminal.table(_COLUMNS, rows, notes=[note]))
@@ -83,19 +83,22 @@ def _row(verdict: Verdict) -> tuple[str | None, ...]:
         examples += f" (+{verdict.too_large} too large)"
     return (
         verdict.name.replace("_", " "),
-        "FAILS" if verdict.failure else "holds",
+        verdict.word,
         examples,
         verdict.figure,
         f"{verdict.seconds:.1f}",
     )
 
 
-def _summary(name: str, lossless: bool, verdicts: list[Verdict]) -> str:
+def _summary(name: str, verdicts: list[Verdict]) -> str:
     seconds = sum(verdict.seconds for verdict in verdicts)
     failed = sum(verdict.failure is not None for verdict in verdicts)
+    distance = [v.figure for v in verdicts if v.measured and v.failure is None]
     found = f"{failed} of {len(verdicts)} properties fail" if failed else "every property holds"
-    declared = "" if lossless else " (declared lossy: total variation is measured, not judged)"
-    return f"{name}: {found}{declared}; {seconds:.1f} s"
+    if distance:
+        rest = found if failed else "the other properties hold"
+        found = f"lossy: measured up to {distance[0]}, the law is not judged; {rest}"
+    return f"{name}: {found}; {seconds:.1f} s"
 
 
 @contextmanager

@@ -45,6 +45,16 @@ class StrategyContract:
     examples: ClassVar[int] = FULL
 
     @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        """Refuse a contract that names no strategy once, where it is collected."""
+        own = cls.__mro__[: cls.__mro__.index(StrategyContract)]
+        ways = ("strategy", "make_subject", "subject")
+        if not any(way in vars(kind) for kind in own for way in ways):
+            raise pytest.Collector.CollectError(
+                f'{cls.__name__} names no strategy: give the class strategy = "..."'
+            )
+
+    @classmethod
     def make_subject(cls) -> Subject:
         """The strategy with the parts and options of the class."""
         return Subject(
@@ -79,6 +89,7 @@ class StrategyContract:
         examples = pytestconfig.getoption("specdec_examples", None) or self.examples
         verdict = check(subject, prop, examples=examples)
         record_property("examples", verdict.examples)
+        record_property("too_large", verdict.too_large)
         record_property("largest", verdict.largest)
         record_property("unit", verdict.unit)
         if verdict.failure is not None:

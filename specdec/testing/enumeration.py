@@ -14,7 +14,8 @@ from torch import Tensor
 
 from specdec.errors import PluginError
 from specdec.law import Law
-from specdec.randomness import Key, Randomness, Stream
+from specdec.randomness import Key, Randomness
+from specdec.testing.guards import UnkeyedRandomnessError
 
 T = TypeVar("T")
 LIMIT = 1 << 14
@@ -27,7 +28,7 @@ class EnumerationError(AssertionError):
 class EnumeratedRandomness(Randomness):
     """Row b replays the outcomes ``scripts[b]``; the first draw past them is the open one.
 
-    Rows past the scripts are neighbours: they take the first outcome that they can have, always.
+    The other rows are neighbours: they take the first outcome that they can have, always.
 
     Args:
         scripts: ``[R, n]`` int64, the outcomes of the first n draws of each branch.
@@ -35,18 +36,26 @@ class EnumeratedRandomness(Randomness):
     Attributes:
         open: ``[R, outcomes]`` float64, the probabilities of the open draw; None if the scripts
             reach to the end.
-        drafting: ``[B]`` bool, rows whose drafts matter; None for all.
-        asking: ``[B]`` bool, rows that the acceptor is deciding on; None for all. For other rows a
-            draw does not matter and is no draw: the first outcome is taken.
+        replayed: ``[R, outcomes]`` float64, the probabilities of the last draw of the scripts;
+            None if it was not reached.
+        before: how many neighbours stand before the branches in the batch.
+        active: ``[B]`` bool, rows that are not finished; None for all. For other rows a draw does
+            not matter and is no draw: the first outcome is taken.
     """
 
     def __init__(self, scripts: Tensor) -> None:
         self.scripts = scripts
         self.open: Tensor | None = None
-        self.drafting: Tensor | None = None
-        self.asking: Tensor | None = None
+        self.replayed: Tensor | None = None
+        self.before = 0
+        self.active: Tensor | None = None
         self._draws = 0
         self._keys: list[tuple[Tensor, Tensor, Key]] = []
+
+    @property
+    def branches(self) -> slice:
+        """The rows of the batch that are branches."""
+        return slice(self.before, self.before + len(self.scripts))
 
     def categorical(self, law: Law, key: Key) -> Tensor:
         return self._next(law.probs.double().nan_to_num(nan=0.0).clamp(min=0), key)
@@ -56,22 +65,21 @@ class EnumeratedRandomness(Randomness):
         return self._next(torch.stack([1 - p, p], dim=1), key).bool()
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
-        branches, decided = self.scripts.shape
-        concerned = self.drafting if key.stream is Stream.DRAFT else self.asking
-        if concerned is None:
-            concerned = torch.ones(len(probs), dtype=torch.bool)
+        decided, own = self.scripts.shape[1], self.branches
+        concerned = (probs > 0).sum(dim=1) > 1  # a draw with one outcome takes no randomness
+        if self.active is not None:
+            concerned = concerned & self.active
         self._check_key(key, concerned)
         default = (probs > 0).double().argmax(dim=1)
         index, self._draws = self._draws, self._draws + 1
+        if index in (decided - 1, decided):
+            point = torch.nn.functional.one_hot(default, probs.shape[1]).double()
+            total = probs.sum(dim=1, keepdim=True)
+            law = torch.where(concerned[:, None], probs / total, point)[own]
+            self.replayed, self.open = (law, None) if index < decided else (self.replayed, law)
         if index >= decided:
-            if self.open is None:
-                # A row without any outcome draws where nothing depends on it.
-                point = torch.nn.functional.one_hot(default, probs.shape[1]).double()
-                real = concerned & (probs.sum(dim=1) > 0)
-                total = probs.sum(dim=1, keepdim=True)
-                self.open = torch.where(real[:, None], probs / total, point)[:branches]
             return default
-        return torch.cat([self.scripts[:, index], default[branches:]])
+        return torch.cat([default[: own.start], self.scripts[:, index], default[own.stop :]])
 
     def _check_key(self, key: Key, concerned: Tensor) -> None:
         node = torch.as_tensor(key.node).expand_as(key.position)
@@ -91,7 +99,8 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
     """Call ``run(randomness, branches)`` until every draw of every branch is decided.
 
     Args:
-        run: runs the branches as the first rows of a batch, deterministic but for ``randomness``.
+        run: runs the branches as rows of one batch, the first unless it sets ``before``;
+            deterministic but for ``randomness``.
         limit: the most branches.
 
     Returns:
@@ -99,11 +108,18 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
 
     Raises:
         EnumerationError: more than ``limit`` branches.
+        UnkeyedRandomnessError: on the same outcomes a draw had another law than before.
     """
+    opened: Tensor | None = None
     scripts, weights = torch.zeros(1, 0, dtype=torch.int64), torch.ones(1, dtype=torch.float64)
     while True:
         randomness = EnumeratedRandomness(scripts)
         result = run(randomness, len(scripts))
+        if opened is not None and not _same(randomness.replayed, opened):
+            raise UnkeyedRandomnessError(
+                f"draw {scripts.shape[1]} has another law when the same outcomes are replayed: "
+                "unkeyed randomness (a generator of a part's own), or state kept between runs"
+            )
         if randomness.open is None:
             return result, weights
         rows, tokens = randomness.open.nonzero(as_tuple=True)
@@ -114,3 +130,11 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
             )
         weights = weights[rows] * randomness.open[rows, tokens]
         scripts = torch.cat([scripts[rows], tokens[:, None]], dim=1)
+        opened = randomness.open[rows]
+
+
+def _same(law: Tensor | None, before: Tensor) -> bool:
+    """Whether a replayed draw has the law it had, to rounding."""
+    if law is None or law.shape != before.shape:
+        return False
+    return torch.allclose(law, before, rtol=0.0, atol=1e-9)

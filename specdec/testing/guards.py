@@ -1,4 +1,9 @@
-"""Detects randomness that is drawn past the ``Randomness`` that was handed over."""
+"""Detects randomness that is drawn past the ``Randomness`` that was handed over.
+
+Not seen here is a generator that a part makes for itself outside torch's operators, as
+``random.Random(3)``; :func:`~specdec.testing.enumeration.outcomes` sees one that changes the law of
+a draw from one run to the next.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +45,12 @@ def _without_dropout(func: Any, args: Any) -> bool:
 
 @contextmanager
 def only_keyed_randomness(*, production: bool = False) -> Iterator[None]:
-    """Within, random torch operators raise, and so does a move of Python's or numpy's generator.
+    """Within, random torch operators raise; a move of Python's or numpy's global generator does
+    at the end.
 
     Args:
         production: whether :class:`~specdec.randomness.KeyedRandomness` may be used; where the
-            test hands over another implementation, a part that makes its own generator is caught.
+            test hands over another implementation, a part that makes one of its own is caught.
 
     Raises:
         UnkeyedRandomnessError: something was drawn that no key decides.

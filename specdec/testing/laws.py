@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
 
 from specdec.engine import Engine
 from specdec.law import Law
-from specdec.processors import Prefix
 from specdec.roles import Verifier
-from specdec.sampling import resolve
 from specdec.session import Generation
 from specdec.state import State
 from specdec.target import HFTarget
@@ -30,30 +29,35 @@ TextLaw = dict[Text, float]
 class Autoregressive:
     """The target's own law over continuations of the first prompt, by the chain rule.
 
-    It uses the table and the processors alone: no model, cache, tree or batch.
+    It uses the table and the processors that transformers' ``generate`` would make of the
+    settings, called with every prefix as it is: nothing of specdec's, no model, tree or batch.
     """
 
     def __init__(self, case: Case, engine: Engine) -> None:
         self._case, self._prompt = case, case.prompts[0]
-        apart = ("logits_processor", "stop")
-        sampling = resolve(
-            engine.generation_config,
-            {name: value for name, value in case.settings.items() if name not in apart},
-            **{name: case.settings.get(name) for name in apart},
-            default_new_tokens=1,
+        settings = dict(case.settings)
+        temperature = float(settings.pop("temperature"))
+        custom = LogitsProcessorList(settings.pop("logits_processor", []))
+        self._horizon, self._eos = settings["max_new_tokens"], settings.pop("eos_token_id")
+        self._stop = settings.pop("stop", [])
+        self._greedy = temperature == 0
+        config = GenerationConfig(do_sample=not self._greedy, **settings)
+        config.temperature = None if self._greedy else temperature
+        config._eos_token_tensor = torch.tensor(self._eos) if self._eos else None
+        self._processors = engine.target.model._get_logits_processor(
+            config, input_ids_seq_length=len(self._prompt), logits_processor=custom
         )
-        self._horizon = sampling.max_new_tokens or 1
-        self._eos, self._stop = sampling.eos, sampling.stop
-        self._processors = sampling.processors([len(self._prompt)], torch.device("cpu"))
         self._known: dict[Text, list[float]] = {}
 
     def next_token(self, texts: list[Text]) -> None:
         """Work out the laws after ``texts``, all of one length."""
         tokens = torch.tensor([[*self._prompt, *text] for text in texts])
-        ones = torch.ones(len(texts), dtype=torch.int64)
-        prefix = Prefix(tokens, ones * tokens.shape[1], ones.bool())
-        law = self._processors.law(self._case.target.after(tokens), lambda: prefix)
-        self._known.update(zip(texts, law.probs.double().tolist(), strict=True))
+        scores = self._processors(tokens, self._case.target.after(tokens))
+        if self._greedy:
+            probs = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
+        else:
+            probs = scores.softmax(-1)
+        self._known.update(zip(texts, probs.tolist(), strict=True))
 
     def complete(self, law: TextLaw, ended: frozenset[Text] = frozenset()) -> TextLaw:
         """Let the target go on from every text until it ends.
@@ -93,21 +97,28 @@ class Autoregressive:
         return self.complete({(): 1.0})
 
 
-class _Watching(Verifier):
-    """Tells the enumeration which rows the acceptor is deciding on."""
+def only_asked(law: Law, asking: Tensor) -> Law:
+    """``law`` with a point mass for rows not in ``asking [B]``: theirs is undefined."""
+    if law.weights is None:
+        return law
+    first = torch.full_like(law.weights, float("-inf"))
+    first[:, 0] = 0.0
+    return Law.of(torch.where(asking[:, None], law.weights, first))
 
-    def __init__(self, inner: Verifier, randomness: EnumeratedRandomness) -> None:
-        self._inner, self._randomness = inner, randomness
+
+class _Watching(Verifier):
+    """Gives rows that do not ask for their law a point mass: drawing from it branches nothing."""
+
+    def __init__(self, inner: Verifier) -> None:
+        self._inner = inner
         self.uses_cache = inner.uses_cache  # type: ignore[misc]
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         verification = self._inner.verify(target, state, tree)
-        self._randomness.asking = verification.active
         ask = verification.law
 
         def law(node: Tensor, asking: Tensor) -> Law:
-            self._randomness.asking = asking
-            return ask(node, asking)
+            return only_asked(ask(node, asking), asking)
 
         vars(verification)["law"] = law
         return verification
@@ -116,12 +127,17 @@ class _Watching(Verifier):
 def generation(
     engine: Engine, case: Case, randomness: EnumeratedRandomness, branches: int
 ) -> Generation:
-    """The case's first row ``branches`` times, then its neighbours."""
+    """The case's first row ``branches`` times among its neighbours: it is never the batch's first.
+
+    Without neighbours there is nobody else to be the first.
+    """
     watched = drawing(engine, randomness)
-    watched.parts = replace(engine.parts, verifier=_Watching(engine.parts.verifier, randomness))
-    first, *others = case.rows
-    started = watched.session().start([first] * branches + others, seed=0, **case.settings)
-    randomness.drafting = started.state.active
+    watched.parts = replace(engine.parts, verifier=_Watching(engine.parts.verifier))
+    own, *others = case.rows
+    above, below = others[-1:], others[:-1]
+    rows = above + [own] * branches + below
+    started = watched.session().start(rows, seed=0, **case.settings)
+    randomness.before, randomness.active = len(above), started.state.active
     return started
 
 
@@ -130,8 +146,8 @@ def step_law(engine: Engine, case: Case) -> tuple[TextLaw, frozenset[Text]]:
 
     def run(randomness: EnumeratedRandomness, branches: int) -> list[tuple[Text, bool]]:
         step = next(iter(generation(engine, case, randomness, branches)))
-        ends = [reason is not None for reason in step.finished]
-        return list(zip(map(tuple, step.new_tokens[:branches]), ends[:branches], strict=True))
+        ends, own = [reason is not None for reason in step.finished], randomness.branches
+        return list(zip(map(tuple, step.new_tokens[own]), ends[own], strict=True))
 
     found, weights = outcomes(run)
     law: TextLaw = defaultdict(float)
@@ -146,8 +162,9 @@ def sequence_law(engine: Engine, case: Case, limit: int = LIMIT) -> TextLaw:
     def run(randomness: EnumeratedRandomness, branches: int) -> list[Text]:
         started = generation(engine, case, randomness, branches)
         for _ in started:
-            randomness.drafting = started.state.active
-        return [tuple(started.new_tokens(row)) for row in range(branches)]
+            randomness.active = started.state.active
+        own = randomness.branches
+        return [tuple(started.new_tokens(row)) for row in range(own.start, own.stop)]
 
     texts, weights = outcomes(run, limit)
     law: TextLaw = defaultdict(float)

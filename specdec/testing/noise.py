@@ -15,9 +15,11 @@ class NoiseTable(Randomness):
     Args:
         noise: in tenths, for each position the noise of every token; positions past the end start
             again.
+        rows: ``[B]`` int64, for each row its index in the batch at first; None for all of it.
     """
 
-    def __init__(self, noise: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, noise: tuple[tuple[int, ...], ...], rows: Tensor | None = None) -> None:
+        self._given, self._rows = noise, rows
         self._noise = torch.tensor(noise, dtype=torch.float64) / 10
 
     def categorical(self, law: Law, key: Key) -> Tensor:
@@ -26,7 +28,10 @@ class NoiseTable(Randomness):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         return (-self._at(key)[:, 0]).exp() < probability.double()
 
+    def select(self, rows: Tensor) -> NoiseTable:
+        return NoiseTable(self._given, rows if self._rows is None else self._rows[rows])
+
     def _at(self, key: Key) -> Tensor:
-        rows = torch.arange(len(key.position))
+        rows = torch.arange(len(key.position)) if self._rows is None else self._rows
         entry = key.position + rows + (0 if key.stream is Stream.TARGET else key.draw + key.node)
         return self._noise[entry % len(self._noise)]

@@ -36,7 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the suite beside whatever else is asked for; alone if nothing is."""
     names: list[str] = config.getoption("specdec_strategy")
+    drafter: str | None = config.getoption("specdec_drafter")
     if not names:
+        if drafter is not None:
+            raise pytest.UsageError("--specdec-drafter needs --specdec-strategy NAME")
         return
     from specdec.errors import SpecdecError
     from specdec.registry import Registry
@@ -45,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
         registry = Registry.load()
         for name in names:
             registry.strategy(name)
+            if drafter is not None:
+                from specdec.testing.subject import Subject
+
+                Subject(name, drafter=drafter)
     except SpecdecError as error:
         raise pytest.UsageError(str(error)) from error
     module = str(Path(__file__).with_name("selected.py"))

@@ -29,14 +29,12 @@ class Drafted:
         confidences: for each frontier the law that its children's values are to come from: the
             proposal, or where children are sampled, what they are sampled from.
         grown: all candidates; None where no policy is used.
-        levels_left: ``[B]`` int64, how deep each row's tree may be.
     """
 
     frontiers: list[Frontier] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     confidences: list[Proposal] = field(default_factory=list)
     grown: DraftTree | None = None
-    levels_left: Tensor | None = None
 
     @property
     def double(self) -> bool:
@@ -104,10 +102,16 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     other = copy.copy(engine)
     other.parts = replace(
         engine.parts,
-        drafter=_Drafter(drafter, found) if drafter else None,
+        drafter=_recording(drafter, found) if drafter else None,
         policy=_Policy(policy, found) if policy else None,
     )
     return other, found
+
+
+def _recording(drafter: Drafter, found: list[Drafted]) -> Drafter:
+    """``drafter``, recorded; finished rows leave the batch if its own would."""
+    shrinks = type(drafter).select is not Drafter.select
+    return (_ShrinkingDrafter if shrinks else _Drafter)(drafter, found)
 
 
 class _Drafter(Drafter):
@@ -137,6 +141,11 @@ class _Drafter(Drafter):
         return self._inner.tree(state)
 
 
+class _ShrinkingDrafter(_Drafter):
+    def select(self, rows: Tensor) -> None:
+        self._inner.select(rows)
+
+
 class _Policy(TreePolicy):
     def __init__(self, inner: TreePolicy, found: list[Drafted]) -> None:
         self._inner, self._found, self.levels = inner, found, inner.levels
@@ -150,7 +159,6 @@ class _Policy(TreePolicy):
 
     def rerank(self, growth: Growth) -> DraftTree:
         self._found[-1].grown = growth.tree()
-        self._found[-1].levels_left = growth.state.levels_left()
         return self._inner.rerank(growth)
 
 

@@ -26,7 +26,7 @@ class Node:
 # All children that the draft law gives a node, the likeliest first.
 Children = Callable[[Node], list[Node]]
 # ``(options of the policy, levels, children) -> draft tokens``: the tree that is to be verified if
-# no more than ``levels`` levels are grown.
+# the texts have room for ``levels`` levels; how deep the policy goes is up to its options.
 Reference = Callable[[Any, int, Children], Iterable[Node]]
 ROOT = Node((), 0.0)
 
@@ -34,7 +34,7 @@ ROOT = Node((), 0.0)
 def eagle2(options: Any, levels: int, children: Children) -> list[Node]:
     """Expand the best nodes of every level, then keep the best of all; ties to the earlier one."""
     frontier, grown = [ROOT], []
-    for _ in range(levels):
+    for _ in range(min(levels, options.depth)):
         level = [child for node in frontier for child in children(node)[: options.top_k]]
         grown += level
         frontier = _best(level, options.top_k)

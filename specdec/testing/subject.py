@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,8 @@ class Subject:
             self._provider = drafter if callable(drafter) else PROVIDERS.get(name)
         known = self._drafter is None or self._drafter in registry.components["drafter"]
         self.any_model = known and not given_checkpoint
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.mkdtemp()  # of the checkpoints; removed with the subject
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._engines: dict[object, Engine] = {}
         self._plain: dict[object, Engine] = {}
         parts = self.any_engine().parts
@@ -123,7 +126,7 @@ class Subject:
             model = TableForCausalLM.of(case.target, case.window)
         options = {role: dict(given) for role, given in self._options.items()}
         if self._provider is not None:
-            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
             options.setdefault("drafter", {})["checkpoint"] = self._provider(model, folder)
         engine = Engine(
             model,

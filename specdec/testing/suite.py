@@ -137,6 +137,8 @@ def check(
 ) -> Verdict:
     """Check one property on ``examples`` cases (times its share), the same ones every time.
 
+    It fails as well if more than half of the cases had too many outcomes: too little was seen.
+
     Args:
         shrink: whether to look for the smallest case when one fails.
         progress: called after every case.
@@ -179,7 +181,10 @@ def check(
         failure = f"one case holds at one time and not at another: {found}"
     finally:
         torch.set_num_threads(threads)
-    if failure is None and done == 0:
-        failure = "every case had too many outcomes: give the strategy smaller options"
+    if failure is None and large > done:
+        failure = (
+            f"{large} of {done + large} cases had too many outcomes to enumerate, so that too "
+            "little is known: give the strategy smaller options (fewer levels, fewer children)"
+        )
     seconds = time.perf_counter() - started
-    return Verdict(prop.name, failure, done, large, largest, seconds, prop.unit)
+    return Verdict(prop.name, failure, done, large, largest, seconds, prop.unit, prop.lossy)

@@ -17,6 +17,7 @@ class Verdict:
         largest: the largest difference seen.
         seconds: how long it took.
         unit: of the difference; empty where things are the same or are not.
+        measured: whether the difference is only measured, and no figure is a failure.
     """
 
     name: str
@@ -26,6 +27,12 @@ class Verdict:
     largest: float
     seconds: float
     unit: str = ""
+    measured: bool = False
+
+    @property
+    def word(self) -> str:
+        """The verdict in one word, for people."""
+        return "FAILS" if self.failure is not None else "measured" if self.measured else "holds"
 
     @property
     def figure(self) -> str | None:

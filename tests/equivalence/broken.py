@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ def _pick(table: Tensor, index: Tensor) -> Tensor:
 
 
 class Rejection(Acceptor):
-    """The rejection rule with one flaw; with none it is exact."""
+    """The rejection rule with one flaw; with none it is exact, and so it is with ``late``.
+
+    ``late`` is no flaw: the bonus token is drawn once, after the walk, for every row.
+    """
 
     def __init__(self, flaw: str = "") -> None:
         self.flaw = flaw
@@ -32,6 +36,7 @@ class Rejection(Acceptor):
     ) -> Acceptance:
         walk, root, flaw = Walk(tree, verification), verification.root_position(), self.flaw
         stream = Stream.DRAFT if flaw == "stream" else Stream.ACCEPT
+        deciding, left_over = walk.walking, None
         for _ in range(tree.depth + 1):
             p = whole = verification.law(walk.node, walk.walking).probs
             if flaw == "raw logits":
@@ -39,7 +44,10 @@ class Rejection(Acceptor):
                 p = whole = verification.logits[rows, walk.node].softmax(-1)
             at = torch.zeros_like(walk.node) if flaw == "wrong node" else walk.node
             q = tree.sampled_from.at(at).to(p.dtype) if tree.sampled_from else None
-            taken = torch.where(walk.walking, -1, 0)
+            if q is not None and flaw == "row 0":
+                q = q[:1].expand_as(q)
+            deciding = walk.walking
+            taken = torch.where(deciding, -1, 0)
             for draw in range(walk.branching):
                 child = _pick(tree.children[:, :, draw], walk.node)
                 token = _pick(tree.tokens, child.clamp(min=0))
@@ -63,8 +71,19 @@ class Rejection(Acceptor):
             point = torch.zeros_like(p).scatter(1, carried[:, None], 1.0)
             p = torch.where((taken >= 0)[:, None], point, whole if flaw == "bonus from p" else p)
             key = Key(stream, root, walk.node, last)
-            walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
-        return walk.finish()
+            if flaw == "late":
+                left_over = p if left_over is None else torch.where(deciding[:, None], p, left_over)
+                walk.descend(taken, carried)
+            else:
+                walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
+        acceptance, key = walk.finish(), Key(stream, root, 0, 99)
+        if left_over is not None:
+            bonus = randomness.categorical(Law.of(left_over.log()), key)
+            return replace(acceptance, bonus=bonus)
+        if flaw == "coin":
+            heads = randomness.bernoulli(torch.full_like(root, 0.5, dtype=torch.float64), key)
+            return replace(acceptance, bonus=acceptance.bonus.masked_fill(heads & ~deciding, 0))
+        return acceptance
 
 
 def _carriers(tree: DraftTree, node: Tensor, token: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 import specdec.engine
 from specdec.cache import KVCache
@@ -17,8 +18,8 @@ from specdec.drafters import NetworkDrafter, _Pending
 from specdec.growth import Growth, Proposal, grow_level
 from specdec.growth.proposal import NEVER
 from specdec.masks import MaskForm
-from specdec.processors import Prefix, PrefixFree
-from specdec.randomness import KeyedRandomness
+from specdec.processors import Prefix, PrefixFree, Processors
+from specdec.randomness import KeyedRandomness, Stream
 from specdec.sampling import Sampling
 from specdec.state import Step
 from specdec.stopping import StopRules
@@ -146,6 +147,21 @@ def stop_string_at_the_end() -> AbstractContextManager[Any]:
     return mock.patch.object(StopRules, "clip", clip)
 
 
+def temperature_ignored() -> AbstractContextManager[Any]:
+    true = Sampling.processors
+    return mock.patch.object(
+        Sampling,
+        "processors",
+        lambda self, *given: true(
+            replace(self, config=copy_with(self.config, temperature=1.0)), *given
+        ),
+    )
+
+
+def copy_with(config: GenerationConfig, **fields: Any) -> GenerationConfig:
+    return GenerationConfig.from_dict({**config.to_dict(), **fields})
+
+
 def overshoot() -> AbstractContextManager[Any]:
     true = Sampling.limit
     return mock.patch.object(
@@ -166,6 +182,24 @@ def draw_left_out() -> AbstractContextManager[Any]:
     true = KeyedRandomness._counter
     return mock.patch.object(
         KeyedRandomness, "_counter", lambda self, key: true(self, replace(key, draw=0))
+    )
+
+
+def stream_left_out() -> AbstractContextManager[Any]:
+    true = KeyedRandomness._counter
+    return mock.patch.object(
+        KeyedRandomness,
+        "_counter",
+        lambda self, key: true(self, replace(key, stream=Stream.TARGET)),
+    )
+
+
+def shared_by_two_positions() -> AbstractContextManager[Any]:
+    true = KeyedRandomness._counter
+    return mock.patch.object(
+        KeyedRandomness,
+        "_counter",
+        lambda self, key: true(self, replace(key, position=key.position // 2)),
     )
 
 
@@ -204,3 +238,40 @@ def path_forgotten() -> AbstractContextManager[Any]:
         growth._frontier = frontier
 
     return mock.patch.object(policy, "grow_level", grow)
+
+
+def one_level() -> AbstractContextManager[Any]:
+    true = policy.Eagle2Policy.__init__
+
+    def init(self: policy.Eagle2Policy, options: policy.Eagle2Options) -> None:
+        true(self, options)
+        self.levels = 1
+
+    return mock.patch.object(policy.Eagle2Policy, "__init__", init)
+
+
+def drafter_keeps_first_rows() -> AbstractContextManager[Any]:
+    true = NetworkDrafter.select
+    return mock.patch.object(
+        NetworkDrafter, "select", lambda self, rows: true(self, torch.arange(len(rows)))
+    )
+
+
+def seeds_of_first_rows() -> AbstractContextManager[Any]:
+    def select(self: KeyedRandomness, rows: Tensor) -> KeyedRandomness:
+        return KeyedRandomness(self.seeds[: len(rows)])
+
+    return mock.patch.object(KeyedRandomness, "select", select)
+
+
+def processors_stay() -> AbstractContextManager[Any]:
+    return mock.patch.object(Processors, "select", lambda self, rows: None)
+
+
+def texts_of_first_rows() -> AbstractContextManager[Any]:
+    true = StopRules.select
+
+    def select(self: StopRules, rows: Sequence[int]) -> StopRules:
+        return replace(true(self, rows), detokenizers=self.detokenizers[: len(rows)])
+
+    return mock.patch.object(StopRules, "select", select)

@@ -103,6 +103,8 @@ PLANTED = (
     Planted("p not reduced between siblings", LAW, _acceptor("siblings forgotten")),
     Planted("duplicate siblings counted twice", LAW, _acceptor("counted twice")),
     Planted("bonus token from p after a rejection", LAW, _acceptor("bonus from p")),
+    Planted("a coin thrown for rows that have settled", LAW, _acceptor("coin")),
+    Planted("row 0's draft law for every row", LAW, _acceptor("row 0")),
     Planted("temperature and warps applied to q, not to p", LAW, _acceptor("raw logits")),
     Planted("without-replacement draws labelled IID", LAW, _policy("mislabelled")),
     Planted("argmax drafts with softmax q", LAW, _policy("argmax")),
@@ -112,6 +114,7 @@ PLANTED = (
     Planted("a draft token dropped because its own q was low", LAW, _policy("low q dropped")),
     Planted("acceptor and drafter share a stream", LAW, _acceptor("stream")),
     Planted("colliding noise keys", LAW, _acceptor("colliding keys")),
+    Planted("temperature ignored everywhere", LAW, _tree(), patches.temperature_ignored),
     Planted("processors see the root's prefix at every node", LAW, _tree(), patches.roots_prefix),
     Planted("pad tokens seen by a repetition penalty", LAW, _tree(), patches.pad_seen),
     Planted("draft noise reused in the next step", WHOLE, _policy("reused noise")),
@@ -153,12 +156,43 @@ PLANTED = (
     Planted("a drafter that calls torch.rand", KEYED, _drafter(Unkeyed, "torch")),
     Planted("a drafter that calls random.random", KEYED, _drafter(Unkeyed, "python")),
     Planted("16-bit uniforms", GENERATOR, _tree(), patches.coarse),
+    Planted(
+        "noise shared by positions 2k and 2k+1", GENERATOR, _tree(), patches.shared_by_two_positions
+    ),
+    Planted(
+        "noise that leaves the stream out of its key",
+        GENERATOR,
+        _tree(),
+        patches.stream_left_out,
+    ),
     Planted("noise that leaves the draw out of its key", GENERATOR, _tree(), patches.draw_left_out),
+    Planted("a policy that stops after one level", GROWN, _tree(), patches.one_level),
+    Planted(
+        "finished rows leave, the drafter keeps the first ones",
+        FRESH,
+        {"strategy": "chain"},
+        patches.drafter_keeps_first_rows,
+    ),
+    Planted(
+        "finished rows leave, the seeds of the first ones stay",
+        REPEAT,
+        {"strategy": "draft_model", "drafter": "table", "options": PAIR},
+        patches.seeds_of_first_rows,
+    ),
+    Planted("finished rows leave, their processors stay", REPEAT, _tree(), patches.processors_stay),
+    Planted(
+        "finished rows leave, the texts of the first ones stay",
+        STOP,
+        _tree(),
+        patches.texts_of_first_rows,
+    ),
 )
 
 # The same parts without their flaw, and the properties that must then hold.
 SOUND = {
     "rejection": (_acceptor(""), (LAW, WHOLE)),
+    "rejection, bonus token drawn last": (_acceptor("late"), (LAW, WHOLE)),
+    "the same on chains": (_acceptor("late", options=None), (LAW, WHOLE)),
     "match": (_match(""), (LAW, NOISE, SEED, KEYED)),
     "policy": (_policy(""), (LAW, WHOLE, REPEAT)),
     "verifier": (_verifier(""), (TREE, CACHE)),

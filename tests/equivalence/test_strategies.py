@@ -9,7 +9,7 @@ import pytest
 from specdec.testing import StrategyContract, Subject
 from specdec.testing.suite import FULL, PROPERTIES, check
 
-EXAMPLES = 16
+EXAMPLES = 40
 
 
 class _Contract(StrategyContract):
@@ -83,7 +83,7 @@ class TestSampledTreeOfTwoLevels(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "width": 2}}
-    examples = 5
+    examples = 10
 
 
 def test_a_lossy_strategy_is_measured_and_not_judged() -> None:

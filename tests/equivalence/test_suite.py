@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +74,43 @@ def test_too_many_outcomes_are_refused() -> None:
         outcomes(run, limit=64)
 
 
+def test_a_draw_whose_law_changes_on_replay_is_no_keyed_randomness() -> None:
+    own = random.Random(3)
+
+    def run(randomness: EnumeratedRandomness, rows: int) -> None:
+        randomness.bernoulli(torch.full((rows,), own.uniform(0.2, 0.8)), key(rows))
+
+    with pytest.raises(UnkeyedRandomnessError, match="draw 1 has another law"):
+        outcomes(run)
+
+
+def test_a_draw_that_is_not_made_again_on_replay_is_no_keyed_randomness() -> None:
+    once = [0.5]
+
+    def run(randomness: EnumeratedRandomness, rows: int) -> None:
+        for p in (once.pop(),) if once else ():
+            randomness.bernoulli(torch.full((rows,), p), key(rows))
+
+    with pytest.raises(UnkeyedRandomnessError, match="unkeyed randomness"):
+        outcomes(run)
+
+
+def test_finished_rows_and_neighbours_branch_nothing() -> None:
+    def run(randomness: EnumeratedRandomness, branches: int) -> list[int]:
+        rows = branches + 2
+        randomness.before = 1
+        randomness.active = torch.tensor([True] * rows)
+        heads = randomness.bernoulli(torch.full((rows,), 0.5), key(rows))
+        randomness.active = heads
+        again = randomness.bernoulli(torch.full((rows,), 0.5), key(rows, 1))
+        assert not heads[[0, -1]].any()
+        return (heads.int() + again.int())[randomness.branches].tolist()
+
+    found, weights = outcomes(run)
+    law = dict(zip(found, weights.tolist(), strict=True))
+    assert law == {0: 0.5, 1: 0.25, 2: 0.25}
+
+
 @pytest.mark.parametrize("window", [None, 3])
 def test_table_models_pass_the_checks_at_load(window: int | None, tmp_path: Path) -> None:
     model = TableForCausalLM.of(TABLE, window)
@@ -113,7 +152,7 @@ def test_references_agree_where_policies_draw_the_same_tree() -> None:
     every = ((0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1))
     by_rank = static_tree(SimpleNamespace(choices=every), 2, children)
     by_arity = kary_tree(SimpleNamespace(k=2, depth=2), 5, children)
-    by_value = eagle2(SimpleNamespace(top_k=2, budget=99), 2, children)
+    by_value = eagle2(SimpleNamespace(depth=2, top_k=2, budget=99), 2, children)
     assert set(by_rank) == set(by_arity) == set(by_value)
     line = chain(SimpleNamespace(depth=3), 2, children)
     assert line == kary_tree(SimpleNamespace(k=1, depth=2), 3, children)
@@ -121,9 +160,9 @@ def test_references_agree_where_policies_draw_the_same_tree() -> None:
 
 
 def test_the_reference_of_eagle2_goes_deeper_where_values_are_higher() -> None:
-    tree = eagle2(SimpleNamespace(top_k=2, budget=3), 3, children_of(-0.1, -0.15, -5.0))
+    tree = eagle2(SimpleNamespace(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -0.15, -5.0))
     assert [node.path for node in tree] == [(0,), (1,), (0, 0)]
-    tree = eagle2(SimpleNamespace(top_k=2, budget=3), 3, children_of(-0.1, -1.0))
+    tree = eagle2(SimpleNamespace(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -1.0))
     assert [node.path for node in tree] == [(0,), (0, 0), (0, 0, 0)]
 
 
@@ -201,6 +240,72 @@ def test_the_pytest_plugin_works_in_any_folder(tmp_path: Path) -> None:
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--specdec-strategy", "eagle2", "--specdec-drafter", "eagle9"], "unknown drafter"),
+        (["--specdec-drafter", "table"], "--specdec-drafter needs --specdec-strategy"),
+        (["test_nothing.py"], "TestNothing names no strategy"),
+    ],
+)
+def test_a_contract_that_cannot_be_made_is_one_error(
+    tmp_path: Path, given: list[str], said: str
+) -> None:
+    (tmp_path / "test_nothing.py").write_text(
+        "from specdec.testing import StrategyContract\nclass TestNothing(StrategyContract): ..."
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "specdec.testing.pytest_plugin", *given]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+    told = ran.stdout + ran.stderr
+    assert ran.returncode != 0 and told.count(said) == 1, told
+    assert "Traceback" not in told and "failed" not in told, told
+
+
+def test_a_subject_leaves_nothing_behind() -> None:
+    subject = Subject("chain")
+    folder = Path(subject._folder)
+    assert list(folder.iterdir())
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del subject
+        gc.collect()
+    assert not folder.exists()
+    assert not [w for w in warned if w.category is ResourceWarning]
+
+
+@pytest.mark.parametrize(("every", "enough"), [(2, True), (3, False)])
+def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> None:
+    calls = 0
+
+    def large(subject: Subject, case: Case) -> float:
+        """Too large but for each ``every``-th case."""
+        nonlocal calls
+        calls += 1
+        if calls % every:
+            raise EnumerationError
+        return 0.0
+
+    prop = suite.Property(large, cases())
+    verdict = suite.check(Subject("plain"), prop, examples=12)
+    assert verdict.examples + verdict.too_large == 12
+    assert (verdict.failure is None) == enough
+    assert enough or "8 of 12 cases had too many outcomes" in str(verdict.failure)
+
+
+def test_a_lossy_strategy_is_measured_and_not_said_to_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(suite, "QUICK", 4)
+    command = ["check", "eagle2", "--drafter", "table", "--acceptor", "typical", "--quick"]
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 0
+    assert "every property holds" not in told.output
+    assert "lossy: measured up to" in told.output
+    verdicts = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["properties"]
+    assert [v["name"] for v in verdicts if v["measured"]] == ["measured_total_variation"]
 
 
 def test_check_exits_with_1_on_failure_and_2_on_a_users_error(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from specdec.engine import Engine
 from specdec.results import GenerationResult
+from specdec.session import Generation, Session
 from specdec.testing.cases import Case
 from specdec.testing.recording import nodes_of
 from specdec.tree import DraftTree
@@ -29,6 +30,14 @@ def results(
     return found if isinstance(found, list) else [found]
 
 
+def shrinking(engine: Engine, case: Case) -> Generation:
+    """A generation whose finished rows leave the batch, as those of ``generate`` do.
+
+    They leave at the beginning of a step: what is seen right after one has all of its rows.
+    """
+    return Session(engine, keeps=False).start(case.rows, seed=case.seed, **case.settings)
+
+
 def texts(
     engine: Engine, case: Case, seed: int | list[int], rows: Sequence[int] | None = None
 ) -> list[Text]:
@@ -43,7 +52,14 @@ def same_texts(ours: list[Text], theirs: list[Text], what: str) -> float:
     return 0.0
 
 
-def same_trees(tree: DraftTree, other: DraftTree, row: int, what: str) -> None:
-    """Require that a row's valid nodes are the same, in the same order."""
-    ours, theirs = (list(nodes_of(t, row)) for t in (tree, other))
+def same_trees(
+    tree: DraftTree, other: DraftTree, row: int, what: str, other_row: int | None = None
+) -> None:
+    """Require that a row's valid nodes are the same, in the same order, as ``other_row``'s.
+
+    Args:
+        other_row: the same as ``row`` unless given.
+    """
+    ours = list(nodes_of(tree, row))
+    theirs = list(nodes_of(other, row if other_row is None else other_row))
     require(ours == theirs, f"{what}: row {row} has the paths {ours} and {theirs}")

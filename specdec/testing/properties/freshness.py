@@ -11,7 +11,7 @@ from specdec.engine import Engine
 from specdec.metrics import Clock
 from specdec.state import State
 from specdec.testing.cases import Case
-from specdec.testing.properties.common import require, same_trees
+from specdec.testing.properties.common import require, same_trees, shrinking
 from specdec.testing.recording import Drafted, record
 from specdec.testing.subject import Subject
 from specdec.tree import DraftTree
@@ -21,20 +21,22 @@ def drafter_is_as_if_fresh(subject: Subject, case: Case) -> float:
     """After every step the drafter drafts as one that has just begun on the committed text."""
     engine = subject.of(case)
     recorded, trees = record(engine)
-    running = recorded.session().start(case.rows, seed=case.seed, **case.settings)
+    running = shrinking(recorded, case)
     largest, before, due = 0.0, 0, None
     for step in running:
         rows = step.verification.active.nonzero().flatten().tolist()
         drafted = trees[-1] if len(trees) > before else None
         before = len(trees)
         if due is not None:
-            tree, fresh = due
+            tree, fresh, members = due
             for row in rows:
-                largest = max(largest, _same_root_law(drafted, fresh, row))
-                same_trees(step.tree, tree, row, "a drafter that has just begun drafts otherwise")
+                was = members.index(step.members[row])
+                largest = max(largest, _same_root_law(drafted, fresh, row, was))
+                what = "a drafter that has just begun drafts otherwise"
+                same_trees(step.tree, tree, row, what, was)
         if running.state.finished:
             break
-        due = _from_the_start(engine, running.state)
+        due = (*_from_the_start(engine, running.state), step.members)
     return largest
 
 
@@ -60,12 +62,14 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
     return tree, trees[-1] if trees else None
 
 
-def _same_root_law(drafted: Drafted | None, fresh: Drafted | None, row: int) -> float:
+def _same_root_law(
+    drafted: Drafted | None, fresh: Drafted | None, row: int, fresh_row: int
+) -> float:
     """The largest difference of log q at the root."""
     if not drafted or not fresh or not drafted.proposals or not fresh.proposals:
         require(bool(drafted) == bool(fresh), "a drafter that has just begun is asked otherwise")
         return 0.0
-    q, due = (how.proposals[0].log_q[row, 0] for how in (drafted, fresh))
+    q, due = drafted.proposals[0].log_q[row, 0], fresh.proposals[0].log_q[fresh_row, 0]
     gap = float((q - due).abs().masked_fill(q == due, 0.0).max())  # equal -inf with it
     require(
         gap <= (1e-9 if drafted.double else 1e-4),

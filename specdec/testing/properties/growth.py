@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from specdec.testing.cases import Case
-from specdec.testing.properties.common import PRECISION, require
+from specdec.testing.properties.common import PRECISION, require, shrinking
 from specdec.testing.recording import Drafted, nodes_of, record
 from specdec.testing.subject import Subject
 from specdec.tree import DraftTree
@@ -20,11 +20,9 @@ def tree_is_the_reference(subject: Subject, case: Case) -> float:
     """Expansion and reranking give the tree that a plain Python reference of the policy gives."""
     assert subject.reference is not None
     options, largest = subject.of(case).selection.parsed["policy"], 0.0
-    for tree, drafted, row, _ in _trees(subject, case):
-        assert drafted.levels_left is not None
-        nodes = subject.reference(options, len(drafted.frontiers), drafted.children(row))
-        deepest = int(drafted.levels_left[row])
-        due = {node.path: node.value for node in nodes if len(node.path) <= deepest}
+    for tree, drafted, row, _, rooms in _trees(subject, case):
+        nodes = subject.reference(options, max(rooms.values()), drafted.children(row))
+        due = {node.path: node.value for node in nodes if len(node.path) <= rooms[row]}
         found = nodes_of(tree, row)
         missing, extra = due.keys() - found.keys(), found.keys() - due.keys()
         require(
@@ -39,7 +37,7 @@ def tree_is_the_reference(subject: Subject, case: Case) -> float:
 def values_are_products(subject: Subject, case: Case) -> float:
     """A node's value is the product of the drafter's confidences on its path."""
     largest = 0.0
-    for tree, drafted, row, _ in _trees(subject, case):
+    for tree, drafted, row, _, _ in _trees(subject, case):
         laws, found = drafted.links(row), nodes_of(tree, row)
         due = {}
         for path in found:
@@ -56,7 +54,7 @@ def values_are_products(subject: Subject, case: Case) -> float:
 def draft_law_is_the_table(subject: Subject, case: Case) -> float:
     """For drafters whose law is a table: q at every expanded node is that law of its path."""
     largest = 0.0
-    for _, drafted, row, committed in _trees(subject, case):
+    for _, drafted, row, committed, _ in _trees(subject, case):
         for path, law in drafted.laws(row).items():
             due = case.draft.after(torch.tensor([[*committed, *path]]))[0].exp()
             q = torch.zeros_like(due)
@@ -72,26 +70,39 @@ def draft_law_is_the_table(subject: Subject, case: Case) -> float:
 
 
 class _Drafted(NamedTuple):
-    """One row of a tree that was verified."""
+    """One row of a tree that was verified.
+
+    Attributes:
+        tree: the tree of all rows.
+        how: how it came about.
+        row: the row.
+        committed: its tokens up to the root.
+        rooms: for each unfinished row the levels that its limit left room for.
+    """
 
     tree: DraftTree
     how: Drafted
     row: int
     committed: list[int]
+    rooms: dict[int, int]
 
 
 def _trees(subject: Subject, case: Case) -> Iterator[_Drafted]:
     """Every drafted tree of a generation, for each row that it was drafted for."""
     engine, drafted = record(subject.of(case))
-    running, trees = engine.session().start(case.rows, seed=case.seed, **case.settings), 0
+    running, trees = shrinking(engine, case), 0
     for step in running:
+        roots = step.verification.root_position().tolist()
+        active = step.verification.active.nonzero().flatten().tolist()
+        # Besides the root there is the bonus token, which must fit too.
+        rooms = {row: running.state.stopping.limits[row] - roots[row] - 2 for row in active}
         if len(drafted) == trees:
-            continue  # near the end of a text there is no room for a draft token
+            require(max(rooms.values()) == 0, f"no tree was drafted, with room for {rooms} levels")
+            continue
         trees = len(drafted)
-        for row in step.verification.active.nonzero().flatten().tolist():
-            root = int(step.verification.root_position()[row])
-            committed = running.state.tokens[row, : root + 1].tolist()
-            yield _Drafted(step.tree, drafted[-1], row, committed)
+        for row in active:
+            committed = running.state.tokens[row, : roots[row] + 1].tolist()
+            yield _Drafted(step.tree, drafted[-1], row, committed, rooms)
 
 
 def _same_values(row: int, found: dict[Path, float], due: dict[Path, float], how: Drafted) -> float:

@@ -7,7 +7,7 @@ import torch
 from specdec.state import State, Step
 from specdec.target import HFTarget
 from specdec.testing.cases import Case
-from specdec.testing.properties.common import PRECISION, require
+from specdec.testing.properties.common import PRECISION, require, shrinking
 from specdec.testing.subject import Subject
 
 
@@ -16,7 +16,7 @@ def cache_is_a_fresh_prefill(subject: Subject, case: Case) -> float:
     engine = subject.of(case)
     if not engine.parts.verifier.uses_cache:
         return 0.0
-    running = engine.session().start(case.rows, seed=case.seed, **case.settings)
+    running = shrinking(engine, case)
     for _ in running:
         state = running.state
         assert state.cache is not None
@@ -49,7 +49,7 @@ def _like_a_prefill(target: HFTarget, state: State, row: int, length: int) -> No
 def trees_are_well_formed(subject: Subject, case: Case) -> float:
     """Trees are rooted in the last token and closed under parents; p is right at every node."""
     engine = subject.of(case)
-    running = engine.session().start(case.rows, seed=case.seed, **case.settings)
+    running = shrinking(engine, case)
     largest = 0.0
     for step in running:
         require(bool((step.tree.parents[:, 0] == -1).all()), "node 0 has a parent")
