@@ -94,10 +94,6 @@ def _specdec(
         "options": {"policy": {"depth": arguments.draft_tokens}},
     }
     hosts = [Host("worker_specdec.py", sys.executable, modes=modes)]
-    if arguments.compile:
-        compiled = {f"{label}, compiled": mode for label, mode in modes.items()}
-        job = {"engine": {"compile": True}}
-        hosts.append(Host("worker_specdec.py", sys.executable, job, compiled))
     return hosts
 
 

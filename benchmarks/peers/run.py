@@ -135,7 +135,6 @@ def command_line() -> argparse.ArgumentParser:
     add("--chain", type=int, default=4, help="draft tokens of the chains, specdec's and vLLM's")
     add("--draft-tokens", type=int, default=4, help="that a draft model drafts")
     add("--lookup-tokens", type=int, default=10, help="of transformers' prompt lookup")
-    add("--compile", action="store_true", help="specdec with compile=True as well")
     add("--eagle", type=Path, help="checkout of the official EAGLE code")
     add("--eagle-python", help="interpreter of an environment that can run it")
     add("--vllm-python", help="interpreter of an environment with vLLM")
