@@ -93,8 +93,7 @@ def _specdec(
         "acceptor": "match",
         "options": {"policy": {"depth": arguments.draft_tokens}},
     }
-    hosts = [Host("worker_specdec.py", sys.executable, modes=modes)]
-    return hosts
+    return [Host("worker_specdec.py", sys.executable, modes=modes)]
 
 
 def _official(

@@ -21,9 +21,7 @@ class Strategies:
 
     def __init__(self, job: dict[str, Any]) -> None:
         torch.set_num_threads(job["threads"])
-        plain = specdec.Engine(
-            job["target"], strategy="plain", dtype=job["dtype"], **job.get("engine", {})
-        )
+        plain = specdec.Engine(job["target"], strategy="plain", dtype=job["dtype"])
         self.engines = {label: plain.with_strategy(**mode) for label, mode in job["modes"].items()}
         self.facts = {"specdec": specdec.__version__, "torch": torch.__version__}
 
