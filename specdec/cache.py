@@ -180,8 +180,9 @@ class KVCache(Cache):  # type: ignore[misc]
         return framed.gather(2, column)
 
     def committed(self) -> Tensor:
-        """``[B, view]`` bool: the slots that hold committed tokens."""
-        return torch.arange(self.view, device=self.lengths.device) < self.lengths[:, None]
+        """``[B, S]`` bool: which slots hold committed tokens; S is at most any later view."""
+        slots = min(bucketed(self.longest), self.capacity)
+        return torch.arange(slots, device=self.lengths.device) < self.lengths[:, None]
 
     def inherit(self, visible: Tensor, rows: Tensor, after: int) -> Tensor:
         """What drafted tokens may attend to: what their parents may, and themselves.

@@ -125,6 +125,18 @@ def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) 
     assert tiny.tokens(own, PROMPTS, **chosen) == tiny.tokens(plain, PROMPTS, **chosen)
 
 
+@pytest.mark.parametrize("name", ["chain", "static_tree+draft_model"])
+@settings(max_examples=30)
+@given(lengths=st.lists(st.integers(46, 64), min_size=2, max_size=4), seed=st.integers(0, 9))
+def test_rows_that_cross_a_bucket_of_the_cache_at_different_steps_stay_right(
+    plain: Engine, head: Path, draft: Path, name: str, lengths: list[int], seed: int
+) -> None:
+    prompts = [[(7 * i + n) % tiny.VOCAB for i in range(n)] for n in lengths]
+    own = engine(plain, name, head, draft)
+    chosen: dict[str, Any] = {"max_new_tokens": 20, "temperature": 1.0, "seed": seed}
+    assert tiny.tokens(own, prompts, **chosen) == tiny.tokens(plain, prompts, **chosen)
+
+
 @settings(max_examples=8)
 @given(batch_size=st.integers(1, 7), seed=st.integers(0, 9))
 def test_waves_change_no_token(plain: Engine, dynamic: Engine, batch_size: int, seed: int) -> None:
