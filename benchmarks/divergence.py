@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from divergence_page import markdown
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import Tensor
 from transformers.utils import logging
 
 from specdec import Engine
+from specdec.bench import load_sets
+from specdec.bench.machine import machine, versions
 from specdec.randomness import Key, Stream
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
@@ -159,13 +158,12 @@ def merged(tallies: list[Tally]) -> Tally:
 
 def load(folder: Path, engine: Engine, room: int, count: int) -> dict[str, list[str]]:
     """The first ``count`` prompts of each set that have no more than ``room`` tokens."""
-    sets = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        rows = [json.loads(line)["prompt"] for line in path.open(encoding="utf-8")]
-        sets[path.stem] = [r for r in rows if len(engine.tokenizer(r)["input_ids"]) < room][:count]
-    if not sets:
-        sys.exit(f"there is no .jsonl file in {folder}")
-    return sets
+    return {
+        prompts.name: [t for t in prompts.texts if len(engine.tokenizer(t)["input_ids"]) < room][
+            :count
+        ]
+        for prompts in load_sets(folder)
+    }
 
 
 def run(
@@ -191,78 +189,6 @@ def run(
         everything = {**tallies, "all": merged(list(tallies.values()))}
         results[f"{temperature:g}"] = {k: tally.summary() for k, tally in everything.items()}
     return results
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a page."""
-    counts = ", ".join(f"{d} {n}" for d, n in report["prompts_a_set"].items())
-    lines = [
-        f"# Where {report['model']} parts from plain decoding",
-        "",
-        f"{report['date']}, {report['machine']}. torch {report['torch']}, transformers "
-        f"{report['transformers']}, threads: {report['threads']}, batch 1, "
-        f"{report['max_new_tokens']} new tokens, {len(report['sets'])} prompt sets; prompts of "
-        f"each: {counts}. The acceptor is `match`; a strategy and `plain` have the same seed.",
-        "",
-        f"Command: `{report['command']}`",
-        "",
-        "`parted`: prompts whose texts differ somewhere. `positions`: tokens compared, up to and "
-        "with the first that differs. `gap`: how far plain decoding's token led at a parting, in "
-        "logits at temperature 0, in log-probability with the race's noise at temperature 1. "
-        "`near ties`: positions whose lead is within twice the largest difference of a logit "
-        "there, so that a parting is possible.",
-        "",
-        "| dtype | temperature | strategy | parted | positions | partings per 1,000 | "
-        "near ties per 1,000 | largest gap |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for dtype, by_temperature in report["results"].items():
-        for temperature, by_label in by_temperature.items():
-            for label, cell in by_label.items():
-                gap = cell["largest_gap_at_a_parting"]
-                lines.append(
-                    f"| {dtype} | {temperature} | {label} | {cell['parted']}/{cell['prompts']} "
-                    f"| {cell['positions']:,} | {cell['per_thousand']:.2f} "
-                    f"| {cell['near_ties_per_thousand']:.2f} | "
-                    + ("none |" if gap is None else f"{gap:.2g} |")
-                )
-    lines += [
-        "",
-        "The cause: |logit of the tree forward - logit of the forward over one token| at the same "
-        "positions. `largest`: over the vocabulary at a position. An ulp is that of the best "
-        "logit there, in the dtype.",
-        "",
-        "| dtype | temperature | median | largest, median | largest, maximum | in ulp, median | "
-        "in ulp, maximum |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for dtype, by_temperature in report["results"].items():
-        for temperature, by_label in by_temperature.items():
-            found = by_label["all"]["logit_difference"]
-            lines.append(
-                f"| {dtype} | {temperature} | {found['median_over_the_vocabulary']:.1e} "
-                f"| {found['largest_at_a_position_median']:.1e} "
-                f"| {found['largest_at_a_position_max']:.1e} "
-                f"| {found['largest_at_a_position_median_ulp']:.1f} "
-                f"| {found['largest_at_a_position_max_ulp']:.1f} |"
-            )
-    cells = [by["all"] for by_t in report["results"].values() for by in by_t.values()]
-    parted = sum(cell["parted"] for cell in cells)
-    within = sum(cell["partings_within_the_shift"] for cell in cells)
-    lines += [
-        "",
-        f"Of {parted} partings, {within} have a gap no larger than the shift of the two logits "
-        "against each other between the two forwards.",
-    ]
-    return "\n".join(lines)
-
-
-def processor() -> str:
-    """The processor's name where the system says it."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:
@@ -292,11 +218,11 @@ def main() -> None:
         counts["float64"] = arguments.float64_prompts
         command += f" --float64-prompts {arguments.float64_prompts}"
     command += "".join(f" --dtype {dtype}" for dtype in arguments.dtype or ())
+    here = machine(torch.device("cpu"))
     report: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "machine": f"{processor()}, {platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "machine": "{processor}, {architecture}, {cores} cores".format_map(here),
+        **versions(),
         "command": command,
         "threads": arguments.threads,
         "prompts_a_set": counts,
