@@ -79,6 +79,25 @@ class TestSiblingsWithoutReplacement(_Contract):
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 1, "width": 2, "replacement": False}}
 
 
+class TestTreeOfTwelveNodes(_Contract):
+    """The largest tree of point masses that the suite promises to enumerate."""
+
+    strategy = "eagle2"
+    drafter = "table"
+    acceptor = "rejection"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 4, "top_k": 3, "budget": 12}}
+    examples = 10
+
+
+class TestSixDraws(_Contract):
+    """The most sampled drafts that it does: two chains of three."""
+
+    strategy = "draft_model"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "width": 2}}
+    examples = 8
+
+
 class TestSampledTreeOfTwoLevels(_Contract):
     strategy = "draft_model"
     drafter = "table"
