@@ -39,17 +39,20 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
     """
-    drafter, verifier, acceptor = parts.drafter, parts.verifier, parts.acceptor
+    drafter, policy = parts.drafter, parts.policy
+    verifier, acceptor = parts.verifier, parts.acceptor
     with clock("prefill"):
         features = prefill(target, state)
     with clock("draft"):
         if drafter:
             drafter.begin(state, features)
+        if policy:
+            policy.begin(target, state, clock)
     del features
     while not state.finished:
         if parts.compacts and state.any_finished:
             with clock("commit"):
-                compact(state, drafter)
+                compact(state, drafter, policy)
         with clock("draft"):
             tree = draft(parts, state, clock)
         with clock("verify"):
@@ -58,17 +61,22 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
             acceptance = acceptor.accept(tree, verification, state.randomness)
         with clock("commit"):
             step = state.commit(tree, verification, acceptance)
+        if policy:
+            with clock("draft"):
+                policy.commit(step)
         if drafter and not state.finished:
             with clock("draft"):
                 drafter.commit(step)
         yield step
 
 
-def compact(state: State, drafter: Drafter | None) -> None:
-    """Let finished rows leave the batch: tokens, caches, randomness and drafter together."""
+def compact(state: State, drafter: Drafter | None, policy: TreePolicy | None) -> None:
+    """Let finished rows leave the batch: tokens, caches, randomness, drafter and policy together."""
     rows = state.select([r for r, why in enumerate(state.finish_reasons) if why is None])
     if drafter:
         drafter.select(rows)
+    if policy:
+        policy.select(rows)
 
 
 def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
@@ -85,7 +93,7 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         tree = drafter.tree(state)
     else:
         growth = Growth(state)
-        for _ in range(levels):
+        while growth.depth < levels and not growth.stopped:
             proposal = drafter.propose(growth.frontier)
             policy.expand(growth, proposal)
             clock.draft_forwards += 1

@@ -8,11 +8,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from specdec.cache import KVCache
 from specdec.growth import Frontier, Proposal
 from specdec.roles import Drafter, Features
 from specdec.state import State, Step
+
+
+# Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
+UNREAD = 128
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,20 @@ class _Pending:
     tokens: Tensor  # [B, n]
     features: Tensor | None  # [B, n, H]
     counts: Tensor  # [B]
-    longest: int
+    longest: int  # at least the largest count
+    skipped: int = 0  # of them left unread by steps that drafted nothing
+
+    def then(self, new: _Pending) -> _Pending:
+        """Both, row by row without a gap."""
+        more = new.tokens.shape[1]
+        slots = self.counts[:, None] + torch.arange(more, device=self.counts.device)
+        tokens = pad(self.tokens, (0, more)).scatter(1, slots, new.tokens)
+        features = self.features
+        if features is not None and new.features is not None:
+            index = slots[:, :, None].expand(-1, -1, features.shape[2])
+            features = pad(features, (0, 0, 0, more)).scatter(1, index, new.features)
+        longest, skipped = self.longest + new.longest, self.skipped + new.longest
+        return _Pending(tokens, features, self.counts + new.counts, longest, skipped)
 
 
 class NetworkDrafter(Drafter):
@@ -112,15 +130,16 @@ class NetworkDrafter(Drafter):
         return Proposal(logits)
 
     def commit(self, step: Step) -> None:
-        if self._pending is not None:
-            self._read_pending()
         state = self._state
         order = torch.arange(step.longest, device=step.counts.device)
         first = state.lengths - step.counts
         read = (first[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         features = step.features.last if self.needs.hidden else None
         tokens = state.tokens.gather(1, read)
-        self._pending = _Pending(tokens, features, step.counts, step.longest)
+        new = _Pending(tokens, features, step.counts, step.longest)
+        if self._pending is not None and self._pending.skipped + new.longest > UNREAD:
+            self._read_pending()
+        self._pending = self._pending.then(new) if self._pending is not None else new
         self._silent = None
 
     def select(self, rows: Tensor) -> None:
@@ -134,6 +153,7 @@ class NetworkDrafter(Drafter):
                 None if new.features is None else new.features.index_select(0, rows),
                 new.counts.index_select(0, rows),
                 new.longest,
+                new.skipped,
             )
 
     def known(self) -> Tensor:

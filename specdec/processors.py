@@ -177,6 +177,18 @@ class Processors:
         free = [stage for stage in self.warps if not stage.reads_prefix]
         return Law.of(self._run(free, flat, None).view_as(logits))
 
+    @property
+    def setting(self) -> str:
+        """What kind of law tokens are drawn from, in words: equal for equal warps."""
+        if self.greedy:
+            return "greedy"
+        return "; ".join(
+            f"{type(stage.processor).__name__} {sorted(vars(stage.processor).items())}"
+            if isinstance(stage, PrefixFree)
+            else "others"
+            for stage in self.warps
+        )
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep only ``rows`` of the batch."""
         self.penalties = [stage.select(rows) for stage in self.penalties]

@@ -57,6 +57,19 @@ class Randomness(ABC):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         """True with the given probability ``[B]``: ``[B]`` bool."""
 
+    def exponential(self, key: Key, tokens: Tensor) -> Tensor | None:
+        """The noise E that decides the draw at ``key``: its token is ``argmin E / p``.
+
+        A policy may look at the ``TARGET`` stream while drafting, if the acceptor is ``match``.
+
+        Args:
+            tokens: ``[n]`` or ``[B, n]`` int64 token ids.
+
+        Returns:
+            ``[B, n]`` floating point, positive; None from a generator that draws another way.
+        """
+        return None
+
     def select(self, rows: Tensor) -> Randomness:
         """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
         raise NotImplementedError

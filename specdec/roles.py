@@ -18,6 +18,7 @@ from specdec.tree import DraftTree, Draws
 from specdec.verification import Verification
 
 if TYPE_CHECKING:
+    from specdec.metrics import Clock
     from specdec.state import State, Step
 
 
@@ -93,11 +94,24 @@ class Drafter:
 class TreePolicy(ABC):
     """Which nodes exist, which are expanded next and which are worth verifying.
 
+    A generation works on a shallow copy of the policy, as of the drafter: what the factory made is
+    shared, so a policy that learns keeps what it learns in an object made there.
+
     Attributes:
-        levels: the most levels it grows.
+        levels: the most levels it grows in the step that comes; 0 for a step of plain decoding.
+        coupled: whether it looks at the noise of the target's draws, so that drafts depend on it.
+            Exact under an acceptor that is ``seed_exact``, and refused with any other.
     """
 
     levels: int
+    coupled: bool = False
+
+    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
+        """The prompts have been read. Called once, before the first step.
+
+        Args:
+            clock: seconds by phase, added up over the generation.
+        """
 
     @abstractmethod
     def expand(self, growth: Growth, proposal: Proposal) -> None:
@@ -106,6 +120,15 @@ class TreePolicy(ABC):
     def rerank(self, growth: Growth) -> DraftTree:
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
         return growth.tree()
+
+    def commit(self, step: Step) -> None:
+        """A step has been committed, drafted or plain: a policy may learn from it."""
+
+    def select(self, rows: Tensor) -> None:
+        """Rows have left the batch: keep what belongs to ``rows [m]`` int64. Called between steps.
+
+        Nothing to do for a policy that keeps nothing by row.
+        """
 
 
 class Verifier(ABC):

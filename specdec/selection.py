@@ -14,7 +14,7 @@ from specdec.decoding import Parts
 from specdec.errors import OptionError, UnknownNameError
 from specdec.plugins import ModelAlias, Strategy
 from specdec.registry import ROLES, Registry, Role
-from specdec.roles import Drafter
+from specdec.roles import Acceptor, Drafter
 from specdec.target import HFTarget
 
 OptionsByRole = Mapping[str, Mapping[str, Any]]
@@ -61,7 +61,19 @@ class Selection:
                     f"{self.names['policy']!r} was given"
                 )
             made["policy"] = None  # the strategy's own was meant for the drafter that was replaced
+        if (policy := made["policy"]) is not None and policy.coupled:
+            _check_coupled(self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
+
+
+def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None:
+    """Refuse drafts that depend on the target's noise where another draw than that decides."""
+    if not acceptor.seed_exact:
+        raise OptionError(
+            f"the policy {names['policy']!r} drafts with the noise of the target's own draws "
+            f"(coupled): exact with the acceptor 'match' alone, {names['acceptor']!r} was given. "
+            "Use acceptor='match', or a policy that is not coupled (eagle2)"
+        )
 
 
 def select(

@@ -194,7 +194,12 @@ class Generation:
     def _steps(self) -> Generator[Step, None, None]:
         engine, state = self._engine, self.state
         compacts = self._session._compacts(state, self._drafter)
-        parts = replace(engine.parts, drafter=self._drafter, compacts=compacts)
+        parts = replace(
+            engine.parts,
+            drafter=self._drafter,
+            policy=copy.copy(engine.parts.policy),
+            compacts=compacts,
+        )
         observers = engine.observers()
         between_steps = False
         try:

@@ -27,6 +27,7 @@ class Growth:
     Attributes:
         size: candidates so far, root included.
         depth: levels so far.
+        stopped: whether the policy wants no further level (:meth:`stop`).
     """
 
     def __init__(self, state: State) -> None:
@@ -36,6 +37,7 @@ class Growth:
         self.size = 1
         self.depth = 0
         self.branching = 0
+        self.stopped = False
         self._draws = Draws.POINT
         self._laws: list[tuple[Tensor, Tensor]] = []
         self._tokens = [root]
@@ -82,6 +84,10 @@ class Growth:
         self.depth += 1
         self.branching = max(self.branching, branching)
 
+    def stop(self) -> None:
+        """Draft no further level in this step."""
+        self.stopped = True
+
     def advance(self, chosen: Tensor) -> None:
         """Make ``chosen`` (``[n]`` or ``[B, n]`` columns of the last level) the next frontier."""
         self._chosen = lambda: chosen
@@ -113,6 +119,11 @@ class Growth:
             root_position=before.root_position,
             before=before,
         )
+
+    @property
+    def values(self) -> Tensor:
+        """``[B, size - 1]``, the values of all candidates so far, in the order grown."""
+        return torch.cat(self._values[1:], dim=1)
 
     def tree(self) -> DraftTree:
         """Every candidate, in the order grown."""

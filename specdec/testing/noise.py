@@ -28,6 +28,10 @@ class NoiseTable(Randomness):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         return (-self._at(key)[:, 0]).exp() < probability.double()
 
+    def exponential(self, key: Key, tokens: Tensor) -> Tensor:
+        noise = self._at(key)
+        return noise.gather(1, tokens.expand(len(noise), -1))
+
     def select(self, rows: Tensor) -> NoiseTable:
         return NoiseTable(self._given, rows if self._rows is None else self._rows[rows])
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from specdec.engine import Engine
+from specdec.metrics import Clock
 from specdec.growth import Frontier, Growth, Proposal, vocabulary_logits
 from specdec.roles import Drafter, Features, TreePolicy
 from specdec.state import State, Step
+from specdec.target import HFTarget
 from specdec.testing.references import Children, Node
 from specdec.tree import DraftTree, Draws
 
@@ -148,7 +150,20 @@ class _ShrinkingDrafter(_Drafter):
 
 class _Policy(TreePolicy):
     def __init__(self, inner: TreePolicy, found: list[Drafted]) -> None:
-        self._inner, self._found, self.levels = inner, found, inner.levels
+        self._inner, self._found = copy.copy(inner), found
+
+    @property
+    def levels(self) -> int:  # type: ignore[override]
+        return self._inner.levels
+
+    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
+        self._inner.begin(target, state, clock)
+
+    def commit(self, step: Step) -> None:
+        self._inner.commit(step)
+
+    def select(self, rows: Tensor) -> None:
+        self._inner.select(rows)
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         self._inner.expand(growth, proposal)

@@ -1,0 +1,205 @@
+"""The tree policy ``auto``: the set of nodes that is worth most on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.growth import Frontier, Growth, Proposal, couple, rows_of_children, top_by_value
+from specdec.metrics import Clock
+from specdec.roles import TreePolicy
+from specdec.state import State, Step
+from specdec.target import HFTarget
+from specdec.tree import DraftTree
+from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration
+from specdec_plugins.auto.costs import Economy, time_forwards
+
+BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
+_CONTEXT = 512  # costs are timed anew when the context has grown by so many tokens
+_OFTEN, _SELDOM = 32, 4  # learn at each of the first steps, then at every fourth
+
+
+class AutoOptions(BaseModel):
+    """Options of the tree policy ``auto``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth: int = Field(8, ge=1, le=64, description="the most levels of draft tokens in a step")
+    width: int = Field(4, ge=1, description="nodes expanded on each level")
+    children: int = Field(8, ge=1, description="children of each of them")
+    budget: int = Field(60, ge=1, description="the most draft tokens verified in a step")
+    coupled: bool = Field(True, description="rank draft tokens by the noise of the target's draw")
+    calibrated: bool = Field(True, description="learn what draft scores mean from what is accepted")
+    costs: bool = Field(
+        True, description="fit depth and budget of each step to measured costs; false: as given"
+    )
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What a level was grown from, for learning."""
+
+    frontier: Frontier
+    scores: Tensor  # [B, n, k]
+    tokens: Tensor  # [B, n, k]
+
+
+class Memory:
+    """What the policy has learned, for every generation of an engine."""
+
+    def __init__(self) -> None:
+        self.calibrations: dict[str, Calibration] = {}
+        self.economies: dict[tuple[int, int], Economy] = {}
+        self.learned = 0
+
+
+class AutoPolicy(TreePolicy):
+    """Grow by learned acceptance, stop where a level costs more than it brings, verify what pays.
+
+    * *Value*: a child's confidence is the learned probability that the target draws it
+      (:mod:`~specdec_plugins.auto.calibration`).
+    * *Coupling*: at temperature above 0 scores carry the noise of the target's draw.
+    * *Cost*: with tokens a second ``r`` of the recent steps, a node of value v pays if
+      ``v > r * (seconds that it adds)``, a level likewise; when drafting as a whole brings less
+      than plain decoding it pauses, and is tried again after ever longer pauses.
+
+    Source: EAGLE-2 (arXiv 2406.16858), section 4 for the two phases; OPT-Tree (arXiv 2406.17276)
+    and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
+    """
+
+    coupled = True
+
+    def __init__(self, options: AutoOptions) -> None:
+        self.options = options
+        self.memory = Memory()
+
+    @property
+    def levels(self) -> int:  # type: ignore[override]
+        return 0 if self._economy and self._economy.paused > 0 else self.options.depth
+
+    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
+        self._target, self._state, self._clock = target, state, clock
+        processors = state.processors
+        greedy, coupled = processors.greedy, self.options.coupled
+        prior = GREEDY if greedy else COUPLED if coupled else SAMPLED
+        known = self.memory.calibrations
+        setting = f"{processors.setting}, coupled={coupled}"
+        if setting not in known:
+            known[setting] = Calibration(prior, state.tokens.device)
+        self._calibration = known[setting]
+        # Reading a tensor of a CPU waits for nothing; elsewhere it would be a second read a step.
+        self._reads = state.tokens.device.type == "cpu"
+        self._grown: list[_Level] = []
+        self._prepare()
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        k = self.options.children
+        scores, tokens = self._scored(growth, proposal, k)
+        if self.options.calibrated:
+            confidence = self._calibration.log_acceptance(scores)
+            self._grown.append(_Level(growth.frontier, scores, tokens))
+        else:
+            confidence = scores.float()
+        values = (growth.frontier.log_value[:, :, None] + confidence).flatten(1)
+        rows = rows_of_children(growth.frontier.width, k, tokens.device)
+        growth.add(tokens.flatten(1), rows, values, branching=k)
+        growth.advance_best(self.options.width)
+        if self._economy and self._reads and not self._next_level_pays(values):
+            growth.stop()
+
+    def rerank(self, growth: Growth) -> DraftTree:
+        self._levels = growth.depth
+        budget = self.options.budget
+        if self._economy and self._reads:
+            budget = self._best_budget(growth)
+        if budget == 0:
+            return DraftTree.root(self._state.root())
+        return top_by_value(growth, budget)
+
+    def commit(self, step: Step) -> None:
+        spent = self._clock.seconds
+        draft, verify = spent["draft"] - self._draft, spent["verify"] - self._verify
+        rest = spent["accept"] + spent["commit"] - self._rest
+        if self._economy and step.new_tokens:
+            tokens = sum(map(len, step.new_tokens))
+            if self._levels:
+                self._economy.drafted(
+                    self._rows,
+                    tokens,
+                    levels=self._levels,
+                    size=step.tree.size,
+                    draft=draft,
+                    verify=verify,
+                    rest=rest,
+                )
+            else:
+                self._economy.skipped(draft + verify + rest)
+        if self._grown:
+            self.memory.learned += 1
+            if self.memory.learned <= _OFTEN or self.memory.learned % _SELDOM == 0:
+                self._learn(step)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Get ready for the next step."""
+        state, spent = self._state, self._clock.seconds
+        self._grown, self._levels = [], 0
+        self._draft, self._verify = spent["draft"], spent["verify"]
+        self._rest = spent["accept"] + spent["commit"]
+        self._rows = sum(reason is None for reason in state.finish_reasons)
+        self._economy: Economy | None = None
+        if not self.options.costs or self._rows == 0:
+            return
+        key = (self._rows, state.longest // _CONTEXT)
+        known = self.memory.economies
+        if key not in known:
+            times = time_forwards(self._target, *self._shape(), self.options.budget + 1)
+            known[key] = Economy(times)
+        self._economy = known[key]
+
+    def _shape(self) -> tuple[int, int]:
+        return self._rows, self._state.longest
+
+    def _scored(self, growth: Growth, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
+        """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""
+        if not self.options.coupled or self._state.processors.greedy:
+            return proposal.top(k)
+        best = couple(growth, proposal).logits.topk(k, dim=-1)
+        return best.values, best.indices
+
+    def _next_level_pays(self, values: Tensor) -> bool:
+        economy, width = self._economy, self.options.width
+        assert economy is not None
+        best = values.topk(min(width, values.shape[1]), dim=1).values.exp()
+        reach = float(best[self._state.active].sum())
+        return 0.8 * reach > economy.rate(self._rows) * economy.level
+
+    def _best_budget(self, growth: Growth) -> int:
+        economy, most = self._economy, min(self.options.budget, growth.size - 1)
+        assert economy is not None
+        values = growth.values[self._state.active].exp()
+        gains = values.sort(dim=1, descending=True).values.sum(dim=0).cumsum(dim=0).tolist()
+        rate = economy.rate(self._rows)
+        choices = [0, *(m for m in BUDGETS if m < most), most]
+        return max(choices, key=lambda m: (gains[m - 1] if m else 0) - rate * economy.verify(m + 1))
+
+    def _learn(self, step: Step) -> None:
+        """Tell the calibration which children the committed text went to."""
+        state, counts = self._state, step.counts
+        order = torch.arange(step.longest, device=counts.device)
+        slots = (state.lengths - counts)[:, None] + order
+        target = state.tokens.gather(1, slots.clamp(max=state.tokens.shape[1] - 1))
+        passed = torch.ones_like(counts, dtype=torch.bool)[:, None]
+        scores, hits, known = [], [], []
+        for depth, level in enumerate(self._grown[: step.longest]):
+            if depth:
+                follows = level.frontier.tokens == target[:, depth - 1, None]
+                passed = passed.gather(1, level.frontier.parents) & follows
+            inside = (counts > depth)[:, None]
+            scores.append(level.scores.flatten(0, 1))
+            hits.append((level.tokens == target[:, depth, None, None]).flatten(0, 1))
+            known.append((passed & inside).flatten())
+        self._calibration.learn(torch.cat(scores), torch.cat(hits), torch.cat(known))
