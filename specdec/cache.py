@@ -7,7 +7,7 @@ step is a handful of operators, not a handful per layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,17 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 BUCKET = 64
+COARSE_BUCKET = 256
 
 
 def bucketed(slots: int) -> int:
     """``slots`` rounded up, so that attention sees few different shapes."""
     return -(-slots // BUCKET) * BUCKET
+
+
+def coarsely_bucketed(slots: int) -> int:
+    """``slots`` rounded up to a power of two, so that few shapes have to be compiled."""
+    return max(COARSE_BUCKET, 1 << (slots - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, owner: KVCache, group: _Group, index: int) -> None:
+    def __init__(self, owner: KVCache | CacheView, group: _Group, index: int) -> None:
         super().__init__()
         self.owner, self.group, self.index = owner, group, index
         self.is_initialized = True
@@ -114,6 +120,7 @@ class KVCache(Cache):  # type: ignore[misc]
         layout: the shape of each layer.
         rows: batch size B.
         capacity: slots a row.
+        bucket: rounds sizes up, so that attention sees few different shapes; monotone.
     """
 
     def __init__(
@@ -123,8 +130,10 @@ class KVCache(Cache):  # type: ignore[misc]
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
+        bucket: Callable[[int], int] = bucketed,
     ) -> None:
-        self.capacity = bucketed(capacity)
+        self._bucket = bucket
+        self.capacity = bucket(capacity)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.longest = 0
         self.view = 0
@@ -138,9 +147,19 @@ class KVCache(Cache):  # type: ignore[misc]
                 keys=torch.zeros(*size, shape.key_dim, dtype=dtype, device=device),
                 values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=device),
             )
-        indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
-        layers = [_Layer(self, self._groups[s], i) for s, i in zip(layout, indices, strict=True)]
-        super().__init__(layers=layers)
+        super().__init__(layers=_layers(self, layout, self._groups))
+
+    @property
+    def layout(self) -> tuple[LayerShape, ...]:
+        """The shape of each layer."""
+        shapes = {id(group): shape for shape, group in self._groups.items()}
+        return tuple(shapes[id(layer.group)] for layer in self.layers)
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """Every size that a forward on the reserved slots depends on."""
+        dtypes = tuple(group.keys.dtype for group in self._groups.values())
+        return self.layout, len(self.lengths), self.capacity, self.view, dtypes
 
     def reserve(self, n: int, after: int = 0) -> None:
         """The next forward writes n tokens a row, ``after`` slots past the row's length."""
@@ -149,7 +168,7 @@ class KVCache(Cache):  # type: ignore[misc]
         self.grow(self.longest + after + n)
         flat, _ = self._scratch_slots(after + n)
         self.write_slots = flat[:, after : after + n].flatten()
-        self.view = min(bucketed(self.longest + after + n), self.capacity)
+        self.view = min(self._bucket(self.longest + after + n), self.capacity)
 
     def reserve_next(self) -> None:
         """The next forward writes one token of the only row, which sees all that is committed and
@@ -181,7 +200,7 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def committed(self) -> Tensor:
         """``[B, S]`` bool: which slots hold committed tokens; S is at most any later view."""
-        slots = min(bucketed(self.longest), self.capacity)
+        slots = min(self._bucket(self.longest), self.capacity)
         return torch.arange(slots, device=self.lengths.device) < self.lengths[:, None]
 
     def inherit(self, visible: Tensor, rows: Tensor, after: int) -> Tensor:
@@ -248,7 +267,7 @@ class KVCache(Cache):  # type: ignore[misc]
         """Make room for ``capacity`` slots a row, keeping what is stored."""
         if capacity <= self.capacity:
             return
-        old, self.capacity = self.capacity, bucketed(max(capacity, 2 * self.capacity))
+        old, self.capacity = self.capacity, self._bucket(max(capacity, 2 * self.capacity))
         self._starts = self._starts // old * self.capacity
         self._scratch = None
         for group in self._groups.values():
@@ -257,3 +276,42 @@ class KVCache(Cache):  # type: ignore[misc]
                 wider = store.new_zeros(*store.shape[:2], self.capacity, *store.shape[3:])
                 wider[:, :, :old] = store
                 setattr(group, name, wider)
+
+
+class CacheView(Cache):  # type: ignore[misc]
+    """What one forward sees of a cache: its tensors, the slots written and how many are visible.
+
+    Compiled code reads the tensors through it, so that it can be run again on another cache of the
+    same :attr:`KVCache.geometry`.
+
+    Args:
+        cache: whose layout, capacity and view it has for good.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.capacity, self.view = cache.capacity, cache.view
+        self.write_slots = cache.write_slots
+        self._groups = {
+            shape: _Group(group.keys, group.values) for shape, group in cache._groups.items()
+        }
+        super().__init__(layers=_layers(self, cache.layout, self._groups))
+
+    def follow(self, cache: KVCache, *, fixed: bool = False) -> None:
+        """See ``cache``, whose geometry is that of the first one.
+
+        Args:
+            fixed: tell the compiler that the stores stay where they are, as CUDA graphs need it.
+        """
+        self.write_slots = cache.write_slots
+        for shape, group in cache._groups.items():
+            if fixed:
+                for store in (group.keys, group.values):
+                    torch._dynamo.mark_static_address(store, guard=False)
+            self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
+
+
+def _layers(
+    owner: KVCache | CacheView, layout: Sequence[LayerShape], groups: dict[LayerShape, _Group]
+) -> list[_Layer]:
+    indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
+    return [_Layer(owner, groups[s], i) for s, i in zip(layout, indices, strict=True)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from specdec.acceleration import Acceleration
 from specdec.cache import KVCache, LayerShape, probe_layout
 from specdec.errors import UnsupportedModelError
 from specdec.masks import MaskForm
@@ -49,17 +50,30 @@ class HFTarget:
         model: any causal LM whose attention is a function of a mask and of position ids. Flash and
             flex attention are switched to ``sdpa``, which takes a mask.
         taps: layers whose hidden states forwards return (0 is the embedding).
+        acceleration: how the model's body and lm_head run; as they are if left out.
+
+    Raises:
+        OptionError: an acceleration that the model's dtype or device does not allow.
     """
 
-    def __init__(self, model: PreTrainedModel, taps: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        taps: Sequence[int] = (),
+        acceleration: Acceleration | None = None,
+    ) -> None:
         if model.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
         self.config = model.config
         self.taps = tuple(taps)
         bodies = (model.base_model, model.get_decoder(), getattr(model, "model", model))
-        self._body: nn.Module = next((body for body in bodies if body is not model), model)
+        body = next((body for body in bodies if body is not model), model)
+        self.acceleration = acceleration or Acceleration()
+        self._body: nn.Module = self.accelerated(body)
         self._head: nn.Module = model.get_output_embeddings()
+        # Some models have no lm_head; they are refused later, with their name.
+        self._scorer: nn.Module = self.accelerated(self._head) if self._head else self._head
         self._layout: tuple[LayerShape, ...] | None = None
 
     @cached_property
@@ -106,14 +120,32 @@ class HFTarget:
         limit: int = getattr(self.config, "max_position_embeddings", None) or _FALLBACK_CONTEXT
         return limit
 
+    def accelerated(self, network: nn.Module) -> nn.Module:
+        """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
+
+        Drafters send their own networks through it, once, when they are made. What comes back is
+        called like ``network``, with the cache as the keyword argument ``cache``; ``network`` is
+        not changed, shares its parameters with it, and keeps its attributes to itself.
+
+        Raises:
+            OptionError: an acceleration that the network's dtype or device does not allow.
+        """
+        return self.acceleration.network(network)
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embeddings ``[..., H]`` of ``tokens [...]``."""
         embedded: Tensor = self.model.get_input_embeddings()(tokens)
         return embedded
 
     def lm_head(self, dtype: torch.dtype) -> nn.Module:
-        """The lm_head in another dtype: a copy, unless it is the model's own."""
-        return self._head if dtype == self.dtype else copy.deepcopy(self._head).to(dtype)
+        """The lm_head in another dtype: a copy, unless it is the model's own; accelerated both.
+
+        Raises:
+            OptionError: an acceleration that the dtype does not allow.
+        """
+        if dtype == self.dtype:
+            return self._scorer
+        return self.accelerated(copy.deepcopy(self._head).to(dtype))
 
     def logits(self, hidden: Tensor, lm_head: nn.Module | None = None) -> Tensor:
         """The lm_head on ``hidden [B, n, H]``, with the architecture's factors: ``[B, n, V]``.
@@ -121,7 +153,7 @@ class HFTarget:
         Args:
             lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
         """
-        logits: Tensor = (lm_head or self._head)(hidden)
+        logits: Tensor = (lm_head or self._scorer)(hidden)
         if scale := getattr(self.config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(self.config, "logits_scaling", None):
@@ -137,7 +169,8 @@ class HFTarget:
             token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
             self._body(input_ids=token, cache=probe, use_cache=True)
             self._layout = probe_layout(probe)
-        return KVCache(self._layout, rows, capacity, self.dtype, self.device)
+        bucket = self.acceleration.bucket
+        return KVCache(self._layout, rows, capacity, self.dtype, self.device, bucket)
 
     def forward(self, tokens: Tensor, positions: Tensor, among: Tensor, cache: KVCache) -> Hidden:
         """One forward over tokens that are written right past each row's length.
@@ -148,7 +181,9 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
-        if tokens.shape == (1, 1) and self.mask_form.optional:
+        # Compiled, a forward without a mask would be another shape for every length.
+        maskless = self.mask_form.optional and not self.acceleration.compile
+        if tokens.shape == (1, 1) and maskless:
             cache.reserve_next()
             return self._run(tokens, positions, None, cache)
         cache.reserve(tokens.shape[1])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.errors import UnsupportedModelError
 from specdec.masks import MaskForm
 from specdec.target import HFTarget, refuse_untreeable
@@ -15,9 +16,6 @@ from specdec.target import HFTarget, refuse_untreeable
 # Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
 _PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
 _LEAVES = {4: (0, 1, 4), 5: (0, 2, 5), 7: (0, 1, 3, 6, 7)}
-# Largest root-mean-square error allowed, relative to the spread of the logits. Rounding stays well
-# below it; one wrong mask entry or position is well above.
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 # Windows are shortened to this during the check, so that a short prompt reaches past them.
 _WINDOW = 5
 _PROMPTS = (9, 3)
@@ -33,8 +31,8 @@ def check_lm_head(target: HFTarget) -> None:
     """
     tokens = _tokens(target, 4, 11)[None]
     ours = target.logits(target.read(tokens).last)
-    error = _relative(ours, target.model(input_ids=tokens, use_cache=False).logits)
-    if not error <= _tolerance(target):
+    error = relative_error(ours, target.model(input_ids=tokens, use_cache=False).logits)
+    if not error <= tolerance(target.dtype):
         raise UnsupportedModelError(
             f"the logits of this {target.config.model_type} model are not its lm_head applied to "
             f"the last hidden states (relative error {error:.1e}): specdec cannot read its law"
@@ -87,25 +85,21 @@ def _compare(target: HFTarget) -> float:
             for path in _LEAVES.values():
                 sequence = torch.cat([prompt[:-1], nodes[row, list(path)]])[None]
                 whole = target.model(input_ids=sequence, use_cache=False).logits[0, -len(path) :]
-                error = max(error, _relative(tree_logits[row, list(path)], whole))
+                error = max(error, relative_error(tree_logits[row, list(path)], whole))
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as failure:
         raise UnsupportedModelError(
             f"a {target.config.model_type} model did not run on a tree mask "
             f"({type(failure).__name__}: {failure}), so it cannot be verified as a tree"
         ) from failure
-    tolerance = _tolerance(target)
-    if not error <= tolerance:
+    allowed = tolerance(target.dtype)
+    if not error <= allowed:
         raise UnsupportedModelError(
             f"tree verification of this {target.config.model_type} model differs from path-by-path "
-            f"forwards by {error:.1e} of the logits' spread (allowed: {tolerance:.0e}): its "
+            f"forwards by {error:.1e} of the logits' spread (allowed: {allowed:.0e}): its "
             "attention is not a function of the mask and of position ids alone. "
             "verifier='path' decodes it, slowly"
         )
     return error
-
-
-def _tolerance(target: HFTarget) -> float:
-    return _TOLERANCE.get(target.dtype, 6e-2)
 
 
 def _tokens(target: HFTarget, n: int, stride: int) -> Tensor:
@@ -133,10 +127,3 @@ def _by_tree(target: HFTarget, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
     mask = among.to(target.device).expand(batch, -1, -1)
     hidden = target.forward(nodes, lengths[:, None] + depths, mask, cache)
     return target.logits(hidden.last), nodes
-
-
-def _relative(ours: Tensor, reference: Tensor) -> float:
-    ours, reference = ours.double(), reference.double()
-    spread = (reference - reference.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    difference = (ours - reference).square().mean(dim=-1).sqrt().max()
-    return float(difference / spread.clamp(min=1e-12))

@@ -93,7 +93,8 @@ def _specdec(
         "acceptor": "match",
         "options": {"policy": {"depth": arguments.draft_tokens}},
     }
-    return [Host("worker_specdec.py", sys.executable, modes=modes)]
+    job = {"engine": {"pack": arguments.pack, "compile": arguments.compile}}
+    return [Host("worker_specdec.py", sys.executable, job, modes)]
 
 
 def _official(

@@ -139,6 +139,8 @@ def command_line() -> argparse.ArgumentParser:
     add("--eagle-python", help="interpreter of an environment that can run it")
     add("--vllm-python", help="interpreter of an environment with vLLM")
     add("--vllm-eager", action="store_true", help="vLLM without compilation")
+    add("--pack", action="store_true", help="specdec on packed weights (CPU)")
+    add("--compile", action="store_true", help="specdec's networks compiled")
     add("--only", action="append", default=[], help="a label of the report; repeatable")
     add("--json", type=Path, help="where all results are written")
     return parser

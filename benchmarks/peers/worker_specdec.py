@@ -21,9 +21,10 @@ class Strategies:
 
     def __init__(self, job: dict[str, Any]) -> None:
         torch.set_num_threads(job["threads"])
-        plain = specdec.Engine(job["target"], strategy="plain", dtype=job["dtype"])
+        own = job.get("engine", {})
+        plain = specdec.Engine(job["target"], strategy="plain", dtype=job["dtype"], **own)
         self.engines = {label: plain.with_strategy(**mode) for label, mode in job["modes"].items()}
-        self.facts = {"specdec": specdec.__version__, "torch": torch.__version__}
+        self.facts = {"specdec": specdec.__version__, "torch": torch.__version__, **own}
 
     def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
         """Run the decoding loop."""

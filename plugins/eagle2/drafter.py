@@ -47,13 +47,15 @@ class EagleDrafter(NetworkDrafter):
         self.target = target
         self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
         self.head = load_head(options.checkpoint, target).to(self.dtype)
+        self.network = target.accelerated(self.head)
         self.lm_head = target.lm_head(self.dtype)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         config = self.head.config
         shape = LayerShape(config.num_key_value_heads, config.head_dim, config.head_dim)
         layout = [shape] * config.num_hidden_layers
-        return KVCache(layout, rows, capacity, self.dtype, self.target.device)
+        bucket = self.target.acceleration.bucket
+        return KVCache(layout, rows, capacity, self.dtype, self.target.device, bucket)
 
     def forward(
         self,
@@ -67,7 +69,8 @@ class EagleDrafter(NetworkDrafter):
         if self.dtype != self.target.dtype:
             embeddings = embeddings.to(self.dtype)
             features = features.to(self.dtype) if features is not None else None
-        output: Tensor = self.head(embeddings, features, positions, visible[:, None], self.cache)
+        mask = visible[:, None]
+        output: Tensor = self.network(embeddings, features, positions, mask, cache=self.cache)
         return output
 
     def logits(self, outputs: Tensor) -> Tensor:

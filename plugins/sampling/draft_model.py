@@ -73,7 +73,7 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
         )
     checkpoint = options.checkpoint
     model: PreTrainedModel = load_model(checkpoint, dtype=target.dtype, device=target.device)
-    drafter = DraftModel(target, HFTarget(model))
+    drafter = DraftModel(target, HFTarget(model, acceleration=target.acceleration))
     check_tree_verification(drafter.model)
     return drafter
 

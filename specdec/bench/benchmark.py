@@ -109,6 +109,8 @@ def run(
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         repetitions=len({run.repetition for run in runs.by_label[PLAIN]}),
         interrupted=runs.interrupted,
+        pack=plain.acceleration.pack,
+        compile=plain.acceleration.compile,
         inflated=getattr(plain.target.config, LABEL, None),
     )
 

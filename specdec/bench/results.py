@@ -126,6 +126,7 @@ class Report:
         date: when it ended.
         repetitions: that were completed; results are of these, or of a part of the first.
         interrupted: whether Ctrl-C ended it.
+        pack, compile: how the engines' networks ran; transformers runs the model as it is.
         inflated: what model was inflated to this size, if one was.
         command: that makes it again; None from Python.
     """
@@ -144,6 +145,8 @@ class Report:
     date: str
     repetitions: int
     interrupted: bool
+    pack: bool = False
+    compile: bool = False
     inflated: str | None = None
     command: str | None = None
 

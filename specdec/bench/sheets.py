@@ -47,7 +47,8 @@ def notes(report: Report) -> list[str]:
     fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
     done, count = report.repetitions, sum(prompts["sets"].values())
     lines = [
-        f"{report.model}, {report.dtype} on {report.device}; {report.machine['processor']}, "
+        f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
+        f"{report.machine['processor']}, "
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
         f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens, "
         f"at most {settings['max_new_tokens']} new tokens, batch {settings['batch_size']}, "
@@ -159,3 +160,10 @@ def _where(result: Result) -> str:
     ]
     more = len(result.differences) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _networks(report: Report) -> str:
+    """What was done to specdec's networks, if anything."""
+    if report.pack:
+        return ", weights packed (not transformers')"
+    return ", networks compiled (not transformers')" if report.compile else ""

@@ -41,6 +41,8 @@ def bench(
     transformers: own.Transformers = True,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
+    pack: flags.Pack = False,
+    compile: flags.Compile = False,
     threads: flags.Threads = None,
     json: own.Json = None,
     csv: own.Csv = None,
@@ -76,7 +78,13 @@ def bench(
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
     for flag, path in files.items():
         _check_file(flag, path)
-    loading = {"model": model, "dtype": dtype, "device": device}
+    loading = {
+        "model": model,
+        "dtype": dtype,
+        "device": device,
+        "pack": pack,
+        "compile": compile,
+    }
     decoding = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,

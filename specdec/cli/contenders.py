@@ -99,7 +99,8 @@ def make_engines(
     """An engine for every label, all on one loaded model.
 
     Args:
-        loading: model, dtype, device and whatever else ``Engine`` takes for all of them.
+        loading: model, dtype, device, pack, compile and whatever else ``Engine`` takes for all of
+            them.
         preset: name of a shape to inflate the model and its EAGLE heads to.
 
     Raises:
@@ -137,7 +138,9 @@ def _inflated(
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     shape = PRESETS[preset]
-    small = Engine(**loading, strategy=PLAIN)
+    accelerated = ("pack", "compile")
+    own = {name: value for name, value in loading.items() if name not in accelerated}
+    small = Engine(**own, strategy=PLAIN)
     alias = find_alias(registry, loading["model"])
     known = alias.drafters if alias else {}
     made: dict[str, Choice] = {}

@@ -83,6 +83,23 @@ Dtype = Annotated[
     str | None, _decoding("--dtype", "float32, float64, bfloat16 or float16; default: the model's.")
 ]
 Device = Annotated[str | None, _decoding("--device", "e.g. cpu or cuda:0; default: a GPU if any.")]
+Pack = Annotated[
+    bool,
+    _decoding(
+        "--pack",
+        "CPU: run the networks on a second copy of their weights, laid out for the processor. "
+        "Faster from the first token on, for twice the memory of the weights; bfloat16, float16 "
+        "and float32.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    _decoding(
+        "--compile",
+        "Compile the networks with torch.compile for the shapes that come up often. Each shape "
+        "takes seconds to minutes, so it pays in long runs only; not together with --pack.",
+    ),
+]
 Threads = Annotated[int | None, _decoding("--threads", "CPU threads.", min=1)]
 Compare = Annotated[
     str | None,

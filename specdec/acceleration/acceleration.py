@@ -1,0 +1,74 @@
+"""The choice of an engine, and the networks it has been applied to."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+from torch import nn
+
+from specdec.acceleration.compiling import INDUCTOR, Backend, CompiledNetwork, check_compilable
+from specdec.acceleration.packing import pack
+from specdec.cache import bucketed, coarsely_bucketed
+from specdec.errors import OptionError
+
+
+class Acceleration:
+    """How the networks of an engine run: as they are, packed, or compiled.
+
+    A network is accelerated once however often it is asked for, as long as the result is in use.
+
+    Args:
+        pack: run linear layers on a second copy of their weights, laid out for the CPU.
+        compile: compile the shapes that come up often with ``torch.compile``.
+        backend: of ``torch.compile``.
+        hot: how often a shape has to come up before it is compiled.
+
+    Raises:
+        OptionError: both at once; on the CPU, compiled networks have packed weights already.
+    """
+
+    def __init__(
+        self,
+        *,
+        pack: bool = False,
+        compile: bool = False,
+        backend: Backend = INDUCTOR,
+        hot: int = 8,
+    ) -> None:
+        if pack and compile:
+            raise OptionError(
+                "pack and compile were both asked for: compiling packs weights itself, so leave "
+                "out pack (or compile, which takes minutes to start)"
+            )
+        self.pack, self.compile = pack, compile
+        self._backend, self._hot = backend, hot
+        self._made: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def bucket(self) -> Callable[[int], int]:
+        """How sizes of caches are rounded up: coarsely where every size is compiled for."""
+        return coarsely_bucketed if self.compile else bucketed
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """``module`` as it is to run: itself, or what stands for it. ``module`` is not changed.
+
+        Raises:
+            OptionError: its dtype or device does not allow what was asked for.
+        """
+        if not (self.pack or self.compile):
+            return module
+        known = self._made.get(module)
+        made = known() if known else None
+        if made is None:
+            made = self._make(module)
+            self._made[module] = weakref.ref(made)
+        return made
+
+    def _make(self, module: nn.Module) -> nn.Module:
+        if self.pack:
+            return pack(module)
+        check_compilable(module)
+        return CompiledNetwork(module, backend=self._backend, hot=self._hot)

@@ -1,0 +1,169 @@
+"""Networks whose frequent shapes are compiled; all others run as they are."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from specdec.acceleration.agreement import relative_error, tolerance
+from specdec.cache import CacheView, KVCache
+from specdec.errors import OptionError
+
+INDUCTOR = "inductor"
+Backend = str | Callable[..., Any]
+
+
+def check_compilable(module: nn.Module) -> None:
+    """Refuse devices that compiled networks have not been made for.
+
+    Raises:
+        OptionError: neither the CPU nor a CUDA GPU.
+    """
+    devices = {tensor.device for tensor in module.parameters()}
+    if wrong := [str(device) for device in devices if device.type not in ("cpu", "cuda")]:
+        raise OptionError(
+            f"compile=True: a network on {', '.join(sorted(wrong))} cannot be compiled, only one "
+            "on the CPU or a CUDA GPU; leave out compile"
+        )
+    if len(devices) > 1:
+        raise OptionError(
+            f"compile=True: the network lies on several devices ({', '.join(map(str, devices))}); "
+            "put it on one, or leave out compile"
+        )
+
+
+class CompiledNetwork(nn.Module):
+    """A network that compiles a function of its own for every shape that comes up often.
+
+    A shape is the sizes of all inputs and of the cache. Its first compiled result is compared with
+    the network's own. If compiling fails, or the two differ by more than rounding, it warns, once,
+    and runs the network as it is from then on.
+
+    Args:
+        network: called with tensors, flags and, by name, a ``cache``.
+        backend: of ``torch.compile``.
+        hot: how often a shape has to come up before it is compiled.
+    """
+
+    def __init__(self, network: nn.Module, *, backend: Backend = INDUCTOR, hot: int = 8) -> None:
+        super().__init__()
+        self.network = network
+        self._backend, self._hot = backend, hot
+        self._asked: Counter[Any] = Counter()
+        self._compiled: dict[Any, _Shape] = {}
+        self.failure: str | None = None
+
+    @property
+    def compiled_shapes(self) -> int:
+        """How many shapes have been compiled."""
+        return len(self._compiled)
+
+    def forward(self, *inputs: Any, cache: KVCache | None = None, **named: Any) -> Any:
+        """What the network gives for the same arguments, up to rounding."""
+        if self.failure is None and not torch.is_grad_enabled():
+            inputs, named = tree_map_only(Tensor, Tensor.contiguous, (inputs, named))
+            key = (_signature((inputs, named)), cache and cache.geometry)
+            if shape := self._compiled.get(key):
+                found = self._attempt(lambda: shape.run(inputs, named, cache))
+                if self.failure is None:
+                    return found
+            self._asked[key] += 1
+            if self._asked[key] >= self._hot and self.failure is None:
+                return self._compile(key, inputs, named, cache)
+        return self._eager(inputs, named, cache)
+
+    def _eager(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
+        return self.network(*inputs, **named, **({} if cache is None else {"cache": cache}))
+
+    def _compile(self, key: Any, inputs: Any, named: Any, cache: KVCache | None) -> Any:
+        """Compile for this shape; its result is the network's own."""
+        shape = _Shape(self.network, cache, self._backend)
+        ours = self._attempt(lambda: shape.run(inputs, named, cache))
+        # The same slots are written again, with the same keys and values.
+        reference = self._eager(inputs, named, cache)
+        if self.failure is None:
+            error = max(map(relative_error, _tensors(ours), _tensors(reference)), default=0.0)
+            if error <= tolerance(_tensors(reference)[0].dtype):
+                self._compiled[key] = shape
+            else:
+                self._give_up(f"its results differ from the network's own by {error:.1e}")
+        return reference
+
+    def _attempt(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:  # compilers fail with whatever their parts fail with
+            cause = getattr(error, "inner_exception", error)
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            first = str(cause).strip().partition("\n")[0]
+            self._give_up(f"{type(cause).__name__}: {first}")
+            return None
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        self._compiled.clear()
+        warnings.warn(
+            f"{type(self.network).__name__} runs uncompiled, since compiling it failed: {reason}",
+            stacklevel=2,
+        )
+
+
+class _Shape:
+    """The network compiled for one shape.
+
+    What varies from call to call are tensors alone: those of the cache are seen through a
+    :class:`CacheView` that belongs to the shape, so that another cache of the same sizes does not
+    compile again.
+    """
+
+    def __init__(self, network: nn.Module, cache: KVCache | None, backend: Backend) -> None:
+        self._view = CacheView(cache) if cache is not None else None
+        given = {} if self._view is None else {"cache": self._view}
+
+        def call(inputs: Any, named: Any) -> Any:
+            return network(*inputs, **named, **given)
+
+        self._graphs = any(tensor.is_cuda for tensor in network.parameters())
+        how: dict[str, Any] = {"backend": backend}
+        if backend == INDUCTOR:
+            how |= {"mode": "reduce-overhead"} if self._graphs else {"options": {"freezing": True}}
+        # torch counts compilations by code object and refuses after a few: one for each shape.
+        own = FunctionType(
+            call.__code__.replace(co_name="shape"), globals(), closure=call.__closure__
+        )
+        self._run = torch.compile(own, fullgraph=True, dynamic=False, **how)
+
+    def run(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
+        if self._view is not None and cache is not None:
+            self._view.follow(cache, fixed=self._graphs)
+        if not self._graphs:
+            return self._run(inputs, named)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        # A CUDA graph's results lie where its next run will write.
+        return tree_map_only(Tensor, Tensor.clone, self._run(inputs, named))
+
+
+def _signature(inputs: Any) -> tuple[Any, ...]:
+    """What has to be equal for compiled code to be run again."""
+    inputs, named = inputs
+    return (*map(_fact, inputs), *((name, _fact(value)) for name, value in named.items()))
+
+
+def _fact(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, dict):
+        return tuple((name, _fact(each)) for name, each in value.items())
+    return value
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
