@@ -165,6 +165,30 @@ class Processors:
             scores = self._run([*self.penalties, *self.warps], scores, prefix)
         return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
 
+    def draft_scores(self, logits: Tensor, prefixes: Callable[[], Tensor]) -> Tensor:
+        """Draft logits under the request's warps, and under the penalties that a prefix decides as
+        a set: ``[B, n, V]`` as ``logits``.
+
+        Processors that are called row by row with exact prefixes are left to verification: they
+        may count their calls, and what is drafted only changes what is accepted.
+
+        Args:
+            prefixes: gives the tokens before every node, ``[B, n, S]`` int64, in any order and
+                with repetitions; called only if a processor reads them.
+        """
+        stages = [
+            s for s in (*self.penalties, *self.warps) if isinstance(s, (PrefixFree, SetBased))
+        ]
+        if not stages:
+            return logits
+        flat = at_least_float32(logits.flatten(0, 1))
+        tokens = None
+        if any(stage.reads_prefix for stage in stages):
+            tokens = prefixes().flatten(0, 1)
+        for stage in stages:
+            flat = stage.processor(tokens if stage.reads_prefix else None, flat)
+        return flat.view(*logits.shape)
+
     def draft_law(self, logits: Tensor) -> Law:
         """The draft law under the same warps: ``logits [B, n, V]``, law ``[B, n, V]``.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -12,12 +13,20 @@ from specdec.target import HFTarget
 
 # Target forwards are timed at these numbers of tokens a row; between them cost is linear.
 _TIMED = (1, 5, 9, 17, 33, 61)
-_FADING = 0.9
+# Averages of costs fade by the first factor a step, those of tokens and seconds by the second.
+_FADING, _SLOW_FADING = 0.9, 0.95
+# The first steps only show what a level costs.
+_SETTLING = 2
+# Steps with drafts before it is judged whether they pay: at first, and after a pause.
 _FIRST_PROBE, _PROBE = 8, 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
+# A size that takes longer than this is timed once, and no larger one is.
+_SLOW = 0.25
 
 
-def time_forwards(target: HFTarget, rows: int, context: int, largest: int) -> list[tuple[int, float]]:
+def time_forwards(
+    target: HFTarget, rows: int, context: int, largest: int
+) -> list[tuple[int, float]]:
     """Seconds of a target forward at several numbers of tokens a row.
 
     Args:
@@ -26,7 +35,8 @@ def time_forwards(target: HFTarget, rows: int, context: int, largest: int) -> li
         largest: the most tokens of interest; the first size past it is the last one timed.
 
     Returns:
-        Pairs of tokens a row and seconds, ascending: the better of two forwards each.
+        Pairs of tokens a row and seconds, ascending: the better of two forwards each, until they
+        take long.
     """
     device = target.device
     smaller = [n for n in _TIMED if n < largest]
@@ -48,20 +58,21 @@ def time_forwards(target: HFTarget, rows: int, context: int, largest: int) -> li
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             best = min(best, time.perf_counter() - started)
+            if best > _SLOW:
+                break
         times.append((n, best))
+        if best > _SLOW and len(times) > 1:
+            break
     return times
 
 
 def interpolated(times: Sequence[tuple[int, float]], tokens: int) -> float:
     """Seconds at ``tokens``, linear between what was timed and past it."""
-    lower, upper = times[-2:] if len(times) > 1 else (times[-1], times[-1])
-    for lower, upper in zip(times, times[1:], strict=False):
-        if tokens <= upper[0]:
-            break
-    if upper[0] == lower[0]:
-        return lower[1]
-    share = (tokens - lower[0]) / (upper[0] - lower[0])
-    return lower[1] + share * (upper[1] - lower[1])
+    if len(times) == 1:
+        return times[0][1]
+    spans = list(pairwise(times))
+    (n, low), (m, high) = next((span for span in spans if tokens <= span[1][0]), spans[-1])
+    return low + (tokens - n) / (m - n) * (high - low)
 
 
 @dataclass
@@ -82,9 +93,13 @@ class Economy:
     _plain: float = 0.0
     _tokens: float = 0.0
     _seconds: float = 0.0
+    _settling: int = _SETTLING
     _probe: int = _FIRST_PROBE
     _pause: int = _FIRST_PAUSE
-    _history: list[float] = field(default_factory=list)
+
+    def resume(self) -> None:
+        """A new text begins: what another text taught about drafting counts little for it."""
+        self.paused, self._pause = min(self.paused, _FIRST_PAUSE), _FIRST_PAUSE
 
     def verify(self, tokens: int) -> float:
         """Seconds of a verification of ``tokens`` a row."""
@@ -101,15 +116,26 @@ class Economy:
         return rows / (self._plain or self.verify(1))
 
     def drafted(
-        self, rows: int, tokens: int, *, levels: int, size: int, draft: float, verify: float, rest: float
+        self,
+        rows: int,
+        tokens: int,
+        *,
+        levels: int,
+        size: int,
+        draft: float,
+        verify: float,
+        rest: float,
     ) -> None:
         """Take in a step with drafts: its tokens, its sizes and its seconds by phase."""
         new_load = self.load * verify / self.verify(size)
         self.load += (1 - _FADING) * (min(max(new_load, self.load / 2), self.load * 2) - self.load)
         level = draft / levels
         self.level = level if not self.level else self.level + (1 - _FADING) * (level - self.level)
-        self._tokens = _FADING * self._tokens + tokens
-        self._seconds = _FADING * self._seconds + draft + verify + rest
+        self._settling -= 1
+        if self._settling >= 0:
+            return
+        self._tokens = _SLOW_FADING * self._tokens + tokens
+        self._seconds = _SLOW_FADING * self._seconds + draft + verify + rest
         self._probe -= 1
         if self._probe > 0:
             return
@@ -123,6 +149,6 @@ class Economy:
     def skipped(self, seconds: float) -> None:
         """Take in a step of plain decoding."""
         self.paused -= 1
-        self._plain = seconds if not self._plain else self._plain + (1 - _FADING) * (
-            seconds - self._plain
+        self._plain = (
+            seconds if not self._plain else self._plain + (1 - _FADING) * (seconds - self._plain)
         )

@@ -18,7 +18,6 @@ from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibrati
 from specdec_plugins.auto.costs import Economy, time_forwards
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
-_CONTEXT = 512  # costs are timed anew when the context has grown by so many tokens
 _OFTEN, _SELDOM = 32, 4  # learn at each of the first steps, then at every fourth
 
 
@@ -52,7 +51,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.calibrations: dict[str, Calibration] = {}
-        self.economies: dict[tuple[int, int], Economy] = {}
+        self.times: dict[int, list[tuple[int, float]]] = {}
+        self.economies: dict[tuple[str, int], Economy] = {}
         self.learned = 0
 
 
@@ -86,18 +86,20 @@ class AutoPolicy(TreePolicy):
         greedy, coupled = processors.greedy, self.options.coupled
         prior = GREEDY if greedy else COUPLED if coupled else SAMPLED
         known = self.memory.calibrations
-        setting = f"{processors.setting}, coupled={coupled}"
-        if setting not in known:
-            known[setting] = Calibration(prior, state.tokens.device)
-        self._calibration = known[setting]
+        self._setting = f"{processors.setting}, coupled={coupled}"
+        if self._setting not in known:
+            known[self._setting] = Calibration(prior, state.tokens.device)
+        self._calibration = known[self._setting]
         # Reading a tensor of a CPU waits for nothing; elsewhere it would be a second read a step.
         self._reads = state.tokens.device.type == "cpu"
         self._grown: list[_Level] = []
         self._prepare()
+        if self._economy:
+            self._economy.resume()
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
-        k = self.options.children
-        scores, tokens = self._scored(growth, proposal, k)
+        scores, tokens = self._scored(growth, proposal, self.options.children)
+        k = scores.shape[-1]
         if self.options.calibrated:
             confidence = self._calibration.log_acceptance(scores)
             self._grown.append(_Level(growth.frontier, scores, tokens))
@@ -153,21 +155,24 @@ class AutoPolicy(TreePolicy):
         self._economy: Economy | None = None
         if not self.options.costs or self._rows == 0:
             return
-        key = (self._rows, state.longest // _CONTEXT)
-        known = self.memory.economies
-        if key not in known:
-            times = time_forwards(self._target, *self._shape(), self.options.budget + 1)
-            known[key] = Economy(times)
-        self._economy = known[key]
-
-    def _shape(self) -> tuple[int, int]:
-        return self._rows, self._state.longest
+        rows = 1 << (self._rows - 1).bit_length()
+        times, economies = self.memory.times, self.memory.economies
+        if rows not in times:
+            largest = self.options.budget + 1
+            times[rows] = time_forwards(self._target, rows, state.longest, largest)
+        key = self._setting, rows
+        if key not in economies:
+            economies[key] = Economy(times[rows])
+        self._economy = economies[key]
 
     def _scored(self, growth: Growth, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""
-        if not self.options.coupled or self._state.processors.greedy:
+        if not self.options.coupled:
             return proposal.top(k)
-        best = couple(growth, proposal).logits.topk(k, dim=-1)
+        guess = couple(growth, proposal)
+        if guess is proposal:
+            return proposal.top(k)
+        best = guess.logits.topk(min(k, guess.logits.shape[-1]), dim=-1)
         return best.values, best.indices
 
     def _next_level_pays(self, values: Tensor) -> bool:

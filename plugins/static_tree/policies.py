@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from specdec.growth import Growth, Proposal, grow_level
+from specdec.growth import Growth, Proposal, couple, grow_level
 from specdec.roles import TreePolicy
 from specdec.tree import tree_from_choices
 
@@ -25,6 +25,9 @@ EAGLE1 = (
 _LARGEST = 1024
 
 
+_COUPLED = "rank draft tokens by the noise of the target's own draw (match alone)"
+
+
 class StaticOptions(BaseModel):
     """Options of the tree policy ``static_tree``."""
 
@@ -36,6 +39,7 @@ class StaticOptions(BaseModel):
         description="the nodes, each as the ranks of the tokens on its path (Medusa's format); "
         "EAGLE-1's 25 nodes by default",
     )
+    coupled: bool = Field(False, description=_COUPLED)
 
     @field_validator("choices")
     @classmethod
@@ -50,6 +54,7 @@ class KaryOptions(BaseModel):
 
     k: int = Field(2, ge=1, description="children of every node")
     depth: int = Field(3, ge=1, description="levels of draft tokens below the root")
+    coupled: bool = Field(False, description=_COUPLED)
 
     @model_validator(mode="after")
     def _bounded(self) -> KaryOptions:
@@ -64,6 +69,7 @@ class ChainOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     depth: int = Field(4, ge=1, le=64, description="draft tokens, each below the one before")
+    coupled: bool = Field(False, description=_COUPLED)
 
 
 class StaticTree(TreePolicy):
@@ -71,11 +77,13 @@ class StaticTree(TreePolicy):
 
     Args:
         choices: nodes as paths of child ranks, closed under parents.
+        coupled: whether children are ranked by the noise of the target's own draw.
 
     Source: EAGLE-1 (arXiv 2401.15077), section 3; Medusa (arXiv 2401.10774), section 2.3.
     """
 
-    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+    def __init__(self, choices: Sequence[Sequence[int]], *, coupled: bool = False) -> None:
+        self.coupled = coupled
         paths = tree_from_choices(choices)
         self.levels = max(map(len, paths))
         self._plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
@@ -85,6 +93,8 @@ class StaticTree(TreePolicy):
         if proposal.logits.device != self._device:  # once: a copy in every step would wait
             self._device = proposal.logits.device
             self._plan = [(w, a.to(self._device), b.to(self._device)) for w, a, b in self._plan]
+        if self.coupled:
+            proposal = couple(growth, proposal)
         width, keep, expanded = self._plan[growth.depth]
         grow_level(growth, proposal, width, keep=keep)
         growth.advance(expanded)
@@ -103,7 +113,7 @@ def _level(paths: list[tuple[int, ...]], depth: int) -> tuple[int, Tensor, Tenso
 
 def static_tree(options: StaticOptions) -> StaticTree:
     """Choices given as data."""
-    return StaticTree(options.choices)
+    return StaticTree(options.choices, coupled=options.coupled)
 
 
 def kary_tree(options: KaryOptions) -> StaticTree:
@@ -112,9 +122,11 @@ def kary_tree(options: KaryOptions) -> StaticTree:
     for start in range(options.depth):
         above = [path for path in choices if len(path) == start]
         choices += [(*path, rank) for path in above for rank in range(options.k)]
-    return StaticTree(choices[1:])
+    return StaticTree(choices[1:], coupled=options.coupled)
 
 
 def chain(options: ChainOptions) -> StaticTree:
     """The likeliest token, again and again."""
-    return StaticTree([(0,) * depth for depth in range(1, options.depth + 1)])
+    return StaticTree(
+        [(0,) * depth for depth in range(1, options.depth + 1)], coupled=options.coupled
+    )

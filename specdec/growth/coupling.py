@@ -10,31 +10,38 @@ from specdec.randomness import Key, Stream
 
 
 def couple(growth: Growth, proposal: Proposal) -> Proposal:
-    """The proposal with each token's score shifted by its noise at the position it would take.
+    """The proposal as a guess at the target's own draw at each position.
 
-    The target's draw at a position is ``argmin E / p``, which is ``argmax log p - log E``; with
-    the draft law in the place of p the largest score guesses the token that this seed will draw,
-    not the likeliest one. The request's own warps are applied to the draft law first.
+    The request's warps and penalties are applied to the draft logits, as they will be to the
+    target's. Then each token's score is shifted by its noise: the target draws
+    ``argmin E / p = argmax log p - log E`` with noise E that is known beforehand, so with the draft
+    law in the place of p the largest score says which token this seed will draw, not which is
+    likeliest.
 
     Exact under an acceptor that is ``seed_exact``, whatever it is used for: such an acceptor keeps
     the target's own draw at every node of any tree.
 
     Returns:
-        Scores over all of V as logits, not normalised; the proposal as it is at temperature 0, where the
-        draw is no draw, and under a generator that has no such noise.
+        Scores over all of V as logits, not normalised. At temperature 0 and under a generator
+        without such noise they have no shift.
 
     Source: Daliri, Musco and Suresh 2024 (arXiv 2408.07978), Gumbel coupling.
     """
     state, frontier = growth.state, growth.frontier
-    if state.processors.greedy:
+    processors = state.processors
+    logits = vocabulary_logits(proposal, state.vocab_size)
+    scores = processors.draft_scores(
+        logits, lambda: frontier.prefixes(state.tokens[:, : state.longest])
+    )
+    if processors.greedy and scores is logits:
         return proposal
-    vocabulary = torch.arange(state.vocab_size, device=proposal.logits.device)
-    key = Key(Stream.TARGET, state.root_position() + frontier.depth + 1)
+    log_q = Proposal(scores).log_q
+    if processors.greedy:
+        return Proposal(log_q)
+    vocabulary = torch.arange(state.vocab_size, device=logits.device)
+    key = Key(Stream.TARGET, state.root_position() + (frontier.depth + 1))
     noise = state.randomness.exponential(key, vocabulary)
     if noise is None:
-        return proposal
-    law = state.draft_law(vocabulary_logits(proposal, state.vocab_size))
-    assert law.weights is not None
-    log_q = torch.log_softmax(law.weights, dim=-1)
-    shift = noise.clamp(min=torch.finfo(log_q.dtype).tiny).log().to(log_q.dtype)
+        return Proposal(log_q)
+    shift = noise.to(log_q.dtype).clamp_(min=torch.finfo(log_q.dtype).tiny).log_()
     return Proposal(log_q - shift[:, None])

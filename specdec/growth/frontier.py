@@ -59,6 +59,18 @@ class Frontier:
         index = self.parents[:, :, None].expand(-1, -1, self.before.ancestors.shape[2])
         return torch.cat([self.before.ancestors.gather(1, index), itself], dim=2)
 
+    def prefixes(self, committed: Tensor) -> Tensor:
+        """The tokens before and at every node as a set: ``[B, n, S + F]`` int64.
+
+        Args:
+            committed: ``[B, S]`` int64, the committed tokens; what is not on a node's path repeats
+                the first of them.
+        """
+        drafted = torch.cat(self.history, dim=1)[:, None]
+        path = torch.where(self.ancestors, drafted, committed[:, :1, None])
+        before = committed[:, None].expand(-1, self.width, -1)
+        return torch.cat([before, path], dim=2)
+
     def path(self, row: int, index: int) -> list[int]:
         """The draft tokens from the root to node ``index`` of a batch row, root included.
 

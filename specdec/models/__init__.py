@@ -17,6 +17,7 @@ EMBEDDED = ModelAlias(
     # On a CPU neither drafting nor a wide verification is free beside so small a target: few levels
     # and a small budget win (docs/benchmarks).
     options={
+        "auto": {"drafter": _BFLOAT16},
         "eagle2": {"policy": {"depth": 5, "top_k": 2, "budget": 8}, "drafter": _BFLOAT16},
         "static_tree": {"drafter": _BFLOAT16},
         "chain": {"drafter": _BFLOAT16},

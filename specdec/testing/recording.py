@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from specdec.engine import Engine
-from specdec.metrics import Clock
 from specdec.growth import Frontier, Growth, Proposal, vocabulary_logits
+from specdec.metrics import Clock
 from specdec.roles import Drafter, Features, TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
