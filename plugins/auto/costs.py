@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -13,13 +14,16 @@ from specdec.target import HFTarget
 
 # Target forwards are timed at these numbers of tokens a row; between them cost is linear.
 _TIMED = (1, 5, 9, 17, 33, 61)
-# Averages of costs fade by the first factor a step, those of tokens and seconds by the second.
-_FADING, _SLOW_FADING = 0.9, 0.95
-# The first steps only show what a level costs.
+# Measurements that a typical cost is taken from.
+_WINDOW = 15
+# Tokens and seconds of drafting fade by this factor a step.
+_FADING = 0.95
+# The first steps with drafts warm up; they are not judged.
 _SETTLING = 2
 # Steps with drafts before it is judged whether they pay: at first, and after a pause.
 _FIRST_PROBE, _PROBE = 8, 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
+_TRIES = 4
 # A size that takes longer than this is timed once, and no larger one is.
 _SLOW = 0.25
 
@@ -35,8 +39,8 @@ def time_forwards(
         largest: the most tokens of interest; the first size past it is the last one timed.
 
     Returns:
-        Pairs of tokens a row and seconds, ascending: the better of two forwards each, until they
-        take long.
+        Pairs of tokens a row and seconds, ascending: the best of a few forwards each, of one
+        where it takes long.
     """
     device = target.device
     smaller = [n for n in _TIMED if n < largest]
@@ -51,7 +55,7 @@ def time_forwards(
         positions = (context + order).expand(rows, -1)
         among = (order <= order[:, None]).expand(rows, -1, -1)
         best = float("inf")
-        for _ in range(2):
+        for _ in range(_TRIES):
             started = time.perf_counter()
             hidden = target.forward(tokens, positions, among, cache)
             target.logits(hidden.last)
@@ -60,6 +64,8 @@ def time_forwards(
             best = min(best, time.perf_counter() - started)
             if best > _SLOW:
                 break
+        # More tokens never cost less: where they seem to, the machine was disturbed.
+        times = [(m, min(before, best)) for m, before in times]
         times.append((n, best))
         if best > _SLOW and len(times) > 1:
             break
@@ -75,27 +81,49 @@ def interpolated(times: Sequence[tuple[int, float]], tokens: int) -> float:
     return low + (tokens - n) / (m - n) * (high - low)
 
 
-@dataclass
+class Typical:
+    """The typical one of the last measurements: one that was disturbed does not count.
+
+    Args:
+        start: what is typical before any is known.
+    """
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
+
+    def take(self, value: float) -> None:
+        """One more measurement."""
+        self._recent.append(value)
+
+    @property
+    def value(self) -> float:
+        """The lower median."""
+        return statistics.median_low(self._recent) if self._recent else self._start
+
+
 class Economy:
-    """Costs and gains of one batch size: what a step with and without drafts is worth.
+    """What steps cost and bring, with and without drafts, for one batch size.
+
+    Costs are typical ones, so that a machine that stutters is not mistaken for drafts that do not
+    pay; what drafting has brought is counted in tokens over typical seconds.
+
+    Args:
+        times: of target forwards, as :func:`time_forwards` gives them.
 
     Attributes:
-        times: of target forwards, as :func:`time_forwards` gives them.
-        load: what a verification takes over what was timed: the context and the machine change.
+        load: seconds of a verification over what was timed: context and machine change.
         level: seconds of a draft level.
+        rest: seconds of accepting and committing.
         paused: steps of plain decoding still to come before drafting is tried again.
     """
 
-    times: list[tuple[int, float]]
-    load: float = 1.0
-    level: float = 0.0
-    paused: int = 0
-    _plain: float = 0.0
-    _tokens: float = 0.0
-    _seconds: float = 0.0
-    _settling: int = _SETTLING
-    _probe: int = _FIRST_PROBE
-    _pause: int = _FIRST_PAUSE
+    def __init__(self, times: list[tuple[int, float]]) -> None:
+        self.times = times
+        self.load, self.level, self.rest = Typical(1.0), Typical(0.0), Typical(0.0)
+        self.paused = 0
+        self._pause, self._probe, self._settling = _FIRST_PAUSE, _FIRST_PROBE, _SETTLING
+        self._tokens = self._seconds = 0.0
 
     def resume(self) -> None:
         """A new text begins: what another text taught about drafting counts little for it."""
@@ -103,39 +131,31 @@ class Economy:
 
     def verify(self, tokens: int) -> float:
         """Seconds of a verification of ``tokens`` a row."""
-        return self.load * interpolated(self.times, tokens)
-
-    def rate(self, rows: int) -> float:
-        """Tokens a second that drafting brings; before any is known half more than without."""
-        if not self._seconds:
-            return 1.5 * self.plain_rate(rows)
-        return max(self._tokens / self._seconds, self.plain_rate(rows))
+        return self.load.value * interpolated(self.times, tokens)
 
     def plain_rate(self, rows: int) -> float:
         """Tokens a second of plain decoding."""
-        return rows / (self._plain or self.verify(1))
+        return rows / (self.verify(1) + self.rest.value)
 
-    def drafted(
-        self,
-        rows: int,
-        tokens: int,
-        *,
-        levels: int,
-        size: int,
-        draft: float,
-        verify: float,
-        rest: float,
-    ) -> None:
-        """Take in a step with drafts: its tokens, its sizes and its seconds by phase."""
-        new_load = self.load * verify / self.verify(size)
-        self.load += (1 - _FADING) * (min(max(new_load, self.load / 2), self.load * 2) - self.load)
-        level = draft / levels
-        self.level = level if not self.level else self.level + (1 - _FADING) * (level - self.level)
+    def rate(self, rows: int) -> float:
+        """Tokens a second that decoding brings; half more than without drafts until it is known."""
+        plain = self.plain_rate(rows)
+        return max(self._tokens / self._seconds, plain) if self._seconds else 1.5 * plain
+
+    def took(self, size: int, verify: float, rest: float) -> None:
+        """Take in the seconds of a verification of ``size`` tokens a row and of what follows."""
+        self.load.take(verify / interpolated(self.times, size))
+        self.rest.take(rest)
+
+    def drafted(self, rows: int, tokens: int, *, levels: int, size: int, seconds: float) -> None:
+        """Take in a step with drafts: its tokens, its sizes and the seconds of drafting."""
         self._settling -= 1
         if self._settling >= 0:
             return
-        self._tokens = _SLOW_FADING * self._tokens + tokens
-        self._seconds = _SLOW_FADING * self._seconds + draft + verify + rest
+        self.level.take(seconds / levels)
+        spent = self.level.value * levels + self.verify(size) + self.rest.value
+        self._tokens = _FADING * self._tokens + tokens
+        self._seconds = _FADING * self._seconds + spent
         self._probe -= 1
         if self._probe > 0:
             return
@@ -145,10 +165,3 @@ class Economy:
             self._probe = _PROBE
         else:
             self._pause = _FIRST_PAUSE
-
-    def skipped(self, seconds: float) -> None:
-        """Take in a step of plain decoding."""
-        self.paused -= 1
-        self._plain = (
-            seconds if not self._plain else self._plain + (1 - _FADING) * (seconds - self._plain)
-        )

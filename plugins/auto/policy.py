@@ -125,20 +125,15 @@ class AutoPolicy(TreePolicy):
         spent = self._clock.seconds
         draft, verify = spent["draft"] - self._draft, spent["verify"] - self._verify
         rest = spent["accept"] + spent["commit"] - self._rest
-        if self._economy and step.new_tokens:
-            tokens = sum(map(len, step.new_tokens))
+        if self._economy:
+            self._economy.took(step.tree.size, verify, rest)
             if self._levels:
+                tokens = sum(map(len, step.new_tokens))
                 self._economy.drafted(
-                    self._rows,
-                    tokens,
-                    levels=self._levels,
-                    size=step.tree.size,
-                    draft=draft,
-                    verify=verify,
-                    rest=rest,
+                    self._rows, tokens, levels=self._levels, size=step.tree.size, seconds=draft
                 )
-            else:
-                self._economy.skipped(draft + verify + rest)
+            elif self._economy.paused:
+                self._economy.paused -= 1
         if self._grown:
             self.memory.learned += 1
             if self.memory.learned <= _OFTEN or self.memory.learned % _SELDOM == 0:
@@ -180,7 +175,7 @@ class AutoPolicy(TreePolicy):
         assert economy is not None
         best = values.topk(min(width, values.shape[1]), dim=1).values.exp()
         reach = float(best[self._state.active].sum())
-        return 0.8 * reach > economy.rate(self._rows) * economy.level
+        return 0.8 * reach > economy.rate(self._rows) * economy.level.value
 
     def _best_budget(self, growth: Growth) -> int:
         economy, most = self._economy, min(self.options.budget, growth.size - 1)
