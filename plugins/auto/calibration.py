@@ -80,6 +80,7 @@ class Calibration:
         """
         weight = counts.double()
         exists = scores > float("-inf")
+        hit = hit & exists  # what fills up a short list of children carries some token too
         x = torch.where(exists, scores, 0.0).double() * (-self.theta[0]).exp()
         logits = torch.where(exists, x, float("-inf"))
         others = self.theta[1].expand(len(x), 1)

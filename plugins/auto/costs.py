@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -23,6 +23,8 @@ _SETTLING = 2
 # Steps with drafts before it is judged whether they pay: at first, and after a pause.
 _FIRST_PROBE, _PROBE = 8, 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
+# What the children of an accepted node are worth together.
+_CHILD = 0.8
 _TRIES = 4
 # A size that takes longer than this is timed once, and no larger one is.
 _SLOW = 0.25
@@ -48,7 +50,7 @@ def time_forwards(
     context = min(context, target.context_limit - sizes[-1])
     cache = target.new_cache(rows, context + sizes[-1])
     cache.truncate(torch.full((rows,), context, device=device), context)
-    times = []
+    times: list[tuple[int, float]] = []
     for n in sizes:
         order = torch.arange(n, device=device)
         tokens = torch.zeros(rows, n, dtype=torch.int64, device=device)
@@ -113,14 +115,16 @@ class Economy:
 
     Attributes:
         load: seconds of a verification over what was timed: context and machine change.
-        level: seconds of a draft level.
+        first: seconds of the first draft level, for which the drafter reads the committed tokens.
+        level: seconds of any further one.
         rest: seconds of accepting and committing.
         paused: steps of plain decoding still to come before drafting is tried again.
     """
 
     def __init__(self, times: list[tuple[int, float]]) -> None:
         self.times = times
-        self.load, self.level, self.rest = Typical(1.0), Typical(0.0), Typical(0.0)
+        self.load, self.rest = Typical(1.0), Typical(0.0)
+        self.first, self.level = Typical(0.0), Typical(0.0)
         self.paused = 0
         self._pause, self._probe, self._settling = _FIRST_PAUSE, _FIRST_PROBE, _SETTLING
         self._tokens = self._seconds = 0.0
@@ -142,18 +146,40 @@ class Economy:
         plain = self.plain_rate(rows)
         return max(self._tokens / self._seconds, plain) if self._seconds else 1.5 * plain
 
+    def level_pays(self, rows: int, reach: float) -> bool:
+        """Whether a further draft level brings more than it costs.
+
+        Args:
+            reach: how many of the nodes to expand are expected to be accepted.
+        """
+        return _CHILD * reach > self.rate(rows) * self.level.value
+
+    def best_budget(self, rows: int, gains: Mapping[int, float]) -> int:
+        """How many draft tokens a row to verify; 0 for none.
+
+        Args:
+            gains: for each choice how many of its draft tokens are expected to be accepted.
+        """
+        rate = self.rate(rows)
+        worth = {0: -rate * self.verify(1)}
+        worth |= {m: gain - rate * self.verify(m + 1) for m, gain in gains.items()}
+        return max(worth, key=lambda m: worth[m])
+
     def took(self, size: int, verify: float, rest: float) -> None:
         """Take in the seconds of a verification of ``size`` tokens a row and of what follows."""
         self.load.take(verify / interpolated(self.times, size))
         self.rest.take(rest)
 
-    def drafted(self, rows: int, tokens: int, *, levels: int, size: int, seconds: float) -> None:
-        """Take in a step with drafts: its tokens, its sizes and the seconds of drafting."""
+    def drafted(self, rows: int, tokens: int, size: int, levels: Sequence[float]) -> None:
+        """Take in a step with drafts: tokens, the size of the tree, seconds of each level."""
         self._settling -= 1
         if self._settling >= 0:
             return
-        self.level.take(seconds / levels)
-        spent = self.level.value * levels + self.verify(size) + self.rest.value
+        self.first.take(levels[0])
+        for seconds in levels[1:]:
+            self.level.take(seconds)
+        spent = self.first.value + self.level.value * (len(levels) - 1)
+        spent += self.verify(size) + self.rest.value
         self._tokens = _FADING * self._tokens + tokens
         self._seconds = _FADING * self._seconds + spent
         self._probe -= 1

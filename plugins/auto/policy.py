@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from itertools import pairwise
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.growth import Frontier, Growth, Proposal, couple, rows_of_children, top_by_value
+from specdec.growth import Growth, Proposal, couple, rows_of_children, top_by_value
 from specdec.metrics import Clock
 from specdec.roles import TreePolicy
 from specdec.state import State, Step
@@ -16,6 +16,7 @@ from specdec.target import HFTarget
 from specdec.tree import DraftTree
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration
 from specdec_plugins.auto.costs import Economy, time_forwards
+from specdec_plugins.auto.lessons import Level, learn
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
 _OFTEN, _SELDOM = 32, 4  # learn at each of the first steps, then at every fourth
@@ -35,15 +36,6 @@ class AutoOptions(BaseModel):
     costs: bool = Field(
         True, description="fit depth and budget of each step to measured costs; false: as given"
     )
-
-
-@dataclass(frozen=True)
-class _Level:
-    """What a level was grown from, for learning."""
-
-    frontier: Frontier
-    scores: Tensor  # [B, n, k]
-    tokens: Tensor  # [B, n, k]
 
 
 class Memory:
@@ -92,7 +84,8 @@ class AutoPolicy(TreePolicy):
         self._calibration = known[self._setting]
         # Reading a tensor of a CPU waits for nothing; elsewhere it would be a second read a step.
         self._reads = state.tokens.device.type == "cpu"
-        self._grown: list[_Level] = []
+        self._grown: list[Level] = []
+        self._grown_at: list[float] = []
         self._prepare()
         if self._economy:
             self._economy.resume()
@@ -102,21 +95,21 @@ class AutoPolicy(TreePolicy):
         k = scores.shape[-1]
         if self.options.calibrated:
             confidence = self._calibration.log_acceptance(scores)
-            self._grown.append(_Level(growth.frontier, scores, tokens))
+            self._grown.append(Level(growth.frontier, scores, tokens))
         else:
             confidence = scores.float()
         values = (growth.frontier.log_value[:, :, None] + confidence).flatten(1)
         rows = rows_of_children(growth.frontier.width, k, tokens.device)
         growth.add(tokens.flatten(1), rows, values, branching=k)
         growth.advance_best(self.options.width)
-        if self._economy and self._reads and not self._next_level_pays(values):
+        self._grown_at.append(time.perf_counter())
+        if self._economy and self._reads and not self._next_level_pays(self._economy, values):
             growth.stop()
 
     def rerank(self, growth: Growth) -> DraftTree:
-        self._levels = growth.depth
         budget = self.options.budget
         if self._economy and self._reads:
-            budget = self._best_budget(growth)
+            budget = self._best_budget(self._economy, growth)
         if budget == 0:
             return DraftTree.root(self._state.root())
         return top_by_value(growth, budget)
@@ -127,23 +120,23 @@ class AutoPolicy(TreePolicy):
         rest = spent["accept"] + spent["commit"] - self._rest
         if self._economy:
             self._economy.took(step.tree.size, verify, rest)
-            if self._levels:
+            if self._grown_at:
+                further = [end - start for start, end in pairwise(self._grown_at)]
+                levels = [draft - sum(further), *further]
                 tokens = sum(map(len, step.new_tokens))
-                self._economy.drafted(
-                    self._rows, tokens, levels=self._levels, size=step.tree.size, seconds=draft
-                )
+                self._economy.drafted(self._rows, tokens, step.tree.size, levels)
             elif self._economy.paused:
                 self._economy.paused -= 1
         if self._grown:
             self.memory.learned += 1
             if self.memory.learned <= _OFTEN or self.memory.learned % _SELDOM == 0:
-                self._learn(step)
+                learn(self._calibration, self._grown, self._state, step)
         self._prepare()
 
     def _prepare(self) -> None:
         """Get ready for the next step."""
         state, spent = self._state, self._clock.seconds
-        self._grown, self._levels = [], 0
+        self._grown, self._grown_at = [], []
         self._draft, self._verify = spent["draft"], spent["verify"]
         self._rest = spent["accept"] + spent["commit"]
         self._rows = sum(reason is None for reason in state.finish_reasons)
@@ -165,41 +158,19 @@ class AutoPolicy(TreePolicy):
         if not self.options.coupled:
             return proposal.top(k)
         guess = couple(growth, proposal)
-        if guess is proposal:
-            return proposal.top(k)
+        if guess is proposal or not self.options.calibrated:
+            return guess.top(k)
         best = guess.logits.topk(min(k, guess.logits.shape[-1]), dim=-1)
         return best.values, best.indices
 
-    def _next_level_pays(self, values: Tensor) -> bool:
-        economy, width = self._economy, self.options.width
-        assert economy is not None
-        best = values.topk(min(width, values.shape[1]), dim=1).values.exp()
-        reach = float(best[self._state.active].sum())
-        return 0.8 * reach > economy.rate(self._rows) * economy.level.value
+    def _next_level_pays(self, economy: Economy, values: Tensor) -> bool:
+        width = min(self.options.width, values.shape[1])
+        reach = values[self._state.active].exp().topk(width, dim=1).values.sum()
+        return economy.level_pays(self._rows, float(reach))
 
-    def _best_budget(self, growth: Growth) -> int:
-        economy, most = self._economy, min(self.options.budget, growth.size - 1)
-        assert economy is not None
+    def _best_budget(self, economy: Economy, growth: Growth) -> int:
+        most = min(self.options.budget, growth.size - 1)
         values = growth.values[self._state.active].exp()
         gains = values.sort(dim=1, descending=True).values.sum(dim=0).cumsum(dim=0).tolist()
-        rate = economy.rate(self._rows)
-        choices = [0, *(m for m in BUDGETS if m < most), most]
-        return max(choices, key=lambda m: (gains[m - 1] if m else 0) - rate * economy.verify(m + 1))
-
-    def _learn(self, step: Step) -> None:
-        """Tell the calibration which children the committed text went to."""
-        state, counts = self._state, step.counts
-        order = torch.arange(step.longest, device=counts.device)
-        slots = (state.lengths - counts)[:, None] + order
-        target = state.tokens.gather(1, slots.clamp(max=state.tokens.shape[1] - 1))
-        passed = torch.ones_like(counts, dtype=torch.bool)[:, None]
-        scores, hits, known = [], [], []
-        for depth, level in enumerate(self._grown[: step.longest]):
-            if depth:
-                follows = level.frontier.tokens == target[:, depth - 1, None]
-                passed = passed.gather(1, level.frontier.parents) & follows
-            inside = (counts > depth)[:, None]
-            scores.append(level.scores.flatten(0, 1))
-            hits.append((level.tokens == target[:, depth, None, None]).flatten(0, 1))
-            known.append((passed & inside).flatten())
-        self._calibration.learn(torch.cat(scores), torch.cat(hits), torch.cat(known))
+        choices = [m for m in BUDGETS if m < most] + [most]
+        return economy.best_budget(self._rows, {m: gains[m - 1] for m in choices})
