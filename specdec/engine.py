@@ -31,7 +31,7 @@ class Engine:
     """Speculative decoding of one target model with one strategy.
 
     Example:
-        >>> engine = Engine(strategy="eagle2")            # the embedded model
+        >>> engine = Engine()                             # the embedded model, strategy "auto"
         >>> result = engine.generate("Once upon a time", max_new_tokens=64)
         >>> result.text, result.stats.tau
 
@@ -65,7 +65,7 @@ class Engine:
         self,
         model: str | Path | PreTrainedModel | None = None,
         *,
-        strategy: str = "eagle2",
+        strategy: str = "auto",
         drafter: str | Path | None = None,
         policy: str | None = None,
         verifier: str | None = None,

@@ -72,7 +72,7 @@ def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None
         raise OptionError(
             f"the policy {names['policy']!r} drafts with the noise of the target's own draws "
             f"(coupled): exact with the acceptor 'match' alone, {names['acceptor']!r} was given. "
-            "Use acceptor='match', or a policy that is not coupled (eagle2)"
+            "Use acceptor='match', or a strategy that is not coupled, such as eagle2"
         )
 
 

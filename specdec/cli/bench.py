@@ -26,7 +26,7 @@ _STDOUT = Path("-")
 @reported
 def bench(
     model: flags.Model = None,
-    strategies: own.Strategies = "eagle2,static_tree,chain",
+    strategies: own.Strategies = "auto,eagle2,static_tree,chain",
     option: own.PartOptions = None,
     inflate: own.Inflate = None,
     data: own.Data = None,
