@@ -97,5 +97,8 @@ class Calibration:
         total = (gradient * weight[:, None]).sum(dim=0)
         fading = _FADING ** weight.sum()
         self.precision = self._floor + (self.precision - self._floor) * fading + evidence
-        step = torch.linalg.solve(self.precision, total)
+        # The 2 x 2 system by hand: a library's solver may stop to look for errors.
+        a, b, _, d = self.precision.flatten().unbind()
+        step = torch.stack([d * total[0] - b * total[1], a * total[1] - b * total[0]])
+        step = step / (a * d - b * b)
         self.theta = self.theta - step.clamp(-_LARGEST_STEP, _LARGEST_STEP)

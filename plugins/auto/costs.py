@@ -21,7 +21,7 @@ _FADING = 0.95
 # The first steps with drafts warm up; they are not judged.
 _SETTLING = 2
 # Steps with drafts before it is judged whether they pay: at first, and after a pause.
-_FIRST_PROBE, _PROBE = 8, 4
+_FIRST_PROBE, _PROBE = 8, 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
 # What the children of an accepted node are worth together.
 _CHILD = 0.8
@@ -47,6 +47,7 @@ def time_forwards(
     device = target.device
     smaller = [n for n in _TIMED if n < largest]
     sizes = [*smaller, min([n for n in _TIMED if n >= largest], default=largest)]
+    sizes = [n for n in sizes if n < target.context_limit]
     context = min(context, target.context_limit - sizes[-1])
     cache = target.new_cache(rows, context + sizes[-1])
     cache.truncate(torch.full((rows,), context, device=device), context)
@@ -131,7 +132,8 @@ class Economy:
 
     def resume(self) -> None:
         """A new text begins: what another text taught about drafting counts little for it."""
-        self.paused, self._pause = min(self.paused, _FIRST_PAUSE), _FIRST_PAUSE
+        self.paused = min(self.paused, 2 * _FIRST_PAUSE)
+        self._pause = max(_FIRST_PAUSE, self._pause // 2)
 
     def verify(self, tokens: int) -> float:
         """Seconds of a verification of ``tokens`` a row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from specdec.cli.report import Report
 from specdec.cli.runs import Lane
 
 if TYPE_CHECKING:
+    from specdec.cli.explain import Explanation
     from specdec.engine import Engine
 
 
@@ -61,13 +63,17 @@ class Demo:
     lanes: Sequence[Lane]
     plain: Lane | None
 
-    def run(self, write: Callable[[str], None]) -> Report:
+    def run(self, write: Callable[[str], None], explanation: Explanation | None = None) -> Report:
         """Stream the first lane's text to ``write``, then measure all of them.
+
+        ``explanation`` takes in the steps of the streamed run.
 
         Ctrl-C ends the stream or the measuring; the report has what there is.
         """
         settings, repeat = self.request.settings, self.request.repeat
-        streamed = runs.stream(self.lanes[0], self.prompt, settings, write)
+        first = self.lanes[0]
+        with explanation.watching(first.engine) if explanation else nullcontext():
+            streamed = runs.stream(first, self.prompt, settings, write)
         write("\n")  # a spinner would wipe the line that it starts on
         interrupted = streamed.interrupted
         if not interrupted and (self.plain or len(self.lanes) > 1):

@@ -10,13 +10,14 @@ import typer
 from specdec.cli import options as flags
 from specdec.cli.demo import Request, prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.errors import OptionError
 
 
 @reported
 def generate(
     prompt: flags.Prompt,
     model: flags.Model = None,
-    strategy: flags.Strategy = "eagle2",
+    strategy: flags.Strategy = "auto",
     drafter: flags.Drafter = None,
     policy: flags.Policy = None,
     verifier: flags.Verifier = None,
@@ -40,6 +41,7 @@ def generate(
     compare: flags.Compare = None,
     repeat: flags.Repeat = 3,
     plain: flags.Plain = True,
+    explain: flags.Explain = False,
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -57,6 +59,8 @@ def generate(
 
     specdec generate "Why is the sky blue?" --compare eagle2,static_tree,chain
 
+    specdec generate "Why is the sky blue?" --explain
+
     specdec generate "Hi" -o policy.budget=25 -o policy.depth=4 --max-new-tokens 64
 
     specdec generate "Hi" -m meta-llama/Llama-2-7b-chat-hf --drafter yuhuili/EAGLE-llama2-chat-7B
@@ -64,7 +68,13 @@ def generate(
     echo "Tell me a joke" | specdec generate - --json
     """
     from specdec.cli import terminal
+    from specdec.cli.explain import Explanation
 
+    if explain and compare is not None:
+        raise OptionError(
+            "--explain shows the steps of one strategy, --compare runs several: give --strategy "
+            "NAME --explain, once for each"
+        )
     settings = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -97,10 +107,16 @@ def generate(
     )
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
-    report = demo.run((lambda _: None) if json else terminal.write)
+    explanation = Explanation() if explain else None
+    report = demo.run((lambda _: None) if json else terminal.write, explanation)
     if json:
-        terminal.print_json(report.as_json(compare=compare is not None))
+        payload = report.as_json(compare=compare is not None)
+        if explanation:
+            payload["explain"] = explanation.as_json()
+        terminal.print_json(payload)
     else:
+        if explanation:
+            terminal.stdout().print(explanation.as_table())
         terminal.stdout().print(report.as_comparison() if compare else report.as_table())
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

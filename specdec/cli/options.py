@@ -120,6 +120,17 @@ Plain = Annotated[
         "--plain/--no-plain", help="Compare with plain decoding.", rich_help_panel=_REPORT
     ),
 ]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Show what was decided at every step of the streamed run: draft tokens verified "
+        "(budget), levels, the tokens that the tree's values promised (expected) and those that "
+        "came (realised). Expected above realised on average: the drafter is overconfident, below: "
+        "underconfident. Any one strategy; [cyan]auto[/cyan] decides anew at every step.",
+        rich_help_panel=_REPORT,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -63,7 +63,7 @@ def test_output_is_the_engines_own(generated: Command, plain: Engine) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_eagle2_is_identical_to_plain_decoding(generated: Command, temperature: int) -> None:
+def test_the_default_is_identical_to_plain_decoding(generated: Command, temperature: int) -> None:
     found = generated("--temperature", temperature, "--seed", 5)
     assert found["identical"] is True
     assert found["lossless"] is True
@@ -71,21 +71,29 @@ def test_eagle2_is_identical_to_plain_decoding(generated: Command, temperature: 
 
 
 def test_rejection_at_temperature_1_claims_no_identity(generated: Command) -> None:
-    found = generated("--temperature", 1, "--acceptor", "rejection")
+    found = generated("--temperature", 1, "--acceptor", "rejection", "--strategy", "eagle2")
     assert found["identical"] is None
     assert found["identical_reason"] == "rejection keeps the law, not the draw"
     assert found["lossless"] is True
 
 
 def test_rejection_at_temperature_0_is_compared(generated: Command) -> None:
-    assert generated("--temperature", 0, "--acceptor", "rejection")["identical"] is True
+    assert (
+        generated("--temperature", 0, "--acceptor", "rejection", "--strategy", "eagle2")[
+            "identical"
+        ]
+        is True
+    )
 
 
 def test_lossy_acceptor_is_called_lossy(generate: Command, generated: Command) -> None:
-    assert "LOSSY" in generate("--temperature", 1, "--acceptor", "typical").stdout
+    assert (
+        "LOSSY"
+        in generate("--temperature", 1, "--acceptor", "typical", "--strategy", "eagle2").stdout
+    )
     compared = generate("--temperature", 1, "--acceptor", "typical", "--compare", "eagle2")
     assert "eagle2 LOSSY" in compared.stdout
-    found = generated("--temperature", 1, "--acceptor", "typical")
+    found = generated("--temperature", 1, "--acceptor", "typical", "--strategy", "eagle2")
     assert (found["lossless"], found["identical"]) == (False, None)
 
 
@@ -113,12 +121,14 @@ def test_table_shows_the_seed_when_sampling(generate: Command) -> None:
 
 def test_options_of_parts_are_set(generated: Command) -> None:
     found = generated("-o", "policy.depth=1", "-o", "policy.budget=3")
-    assert found["settings"]["options"]["eagle2"]["policy"] == {"depth": 1, "budget": 3}
+    assert found["settings"]["options"]["auto"]["policy"] == {"depth": 1, "budget": 3}
     assert len(found["alpha"]) == 1
 
 
 def test_parts_are_swapped(generated: Command) -> None:
-    found = generated("--policy", "chain", "--verifier", "path", "--acceptor", "rejection")
+    found = generated(
+        "--policy", "chain", "--verifier", "path", "--acceptor", "rejection", "--strategy", "eagle2"
+    )
     parts = {"drafter": "eagle", "policy": "chain", "verifier": "path", "acceptor": "rejection"}
     assert found["parts"] == parts
 

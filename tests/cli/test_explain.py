@@ -1,0 +1,107 @@
+"""``specdec generate --explain``: the decisions of the streamed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from specdec import Engine
+from specdec.cli.explain import Explanation, decision
+
+Command = Callable[..., Any]
+COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")
+AUTO = ("--strategy", "auto", "-o", "policy.costs=false")
+
+
+@pytest.mark.parametrize("strategy", [("--strategy", "eagle2"), AUTO], ids=["eagle2", "auto"])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_json_has_every_step_and_adds_up(
+    generated: Command, strategy: tuple[str, ...], temperature: int
+) -> None:
+    found = generated(*strategy, "--explain", "--temperature", temperature, "--seed", 3)
+    steps = found["explain"]
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert sum(step["realised"] for step in steps) == found["new_tokens"]
+    assert len(steps) == found["stats"]["target_forwards"]
+    for step in steps:
+        assert step["depth"] <= step["levels"]
+        assert step["drafted"] is (step["budget"] > 0)
+        assert 1 <= step["expected"] <= 1 + step["budget"]
+        assert 1 <= step["realised"] <= 1 + step["depth"]
+    assert max(step["budget"] for step in steps) > 1
+
+
+def test_table_follows_the_text_and_ends_in_means(generate: Command, generated: Command) -> None:
+    arguments = ("--strategy", "eagle2", "--explain", "--temperature", 0)
+    found = generated(*arguments)
+    steps = found["explain"]
+    result = generate(*arguments)
+    assert result.stdout.startswith(found["text"] + "\n")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    head = lines.index(list(COLUMNS))
+    for step, line in zip(steps, lines[head + 2 :], strict=False):
+        expected = f"{step['expected']:.2f}"
+        shown = [step["step"], "yes" if step["drafted"] else "no", step["budget"], step["levels"]]
+        assert line == [*map(str, shown), str(step["depth"]), expected, str(step["realised"])]
+    count = len(steps)
+    budget = sum(step["budget"] for step in steps) / count
+    expected = f"{sum(step['expected'] for step in steps) / count:.2f}"
+    realised = f"{found['new_tokens'] / count:.2f}"
+    assert f"mean budget {budget:.1f}" in result.stdout
+    assert f"mean expected {expected}, realised {realised} tokens a step" in result.stdout
+    assert "identical to plain" in result.stdout
+
+
+def test_steps_of_plain_decoding_say_that_nothing_was_drafted(generated: Command) -> None:
+    steps = generated("--strategy", "plain", "--explain", drafter=False)["explain"]
+    assert len(steps) == 12
+    for step in steps:
+        assert (step["drafted"], step["budget"], step["depth"]) == (False, 0, 0)
+        assert (step["expected"], step["realised"]) == (1.0, 1)
+
+
+def test_without_the_flag_nothing_is_explained(generate: Command, generated: Command) -> None:
+    assert "explain" not in generated()
+    assert "realised" not in generate().stdout
+
+
+def test_compare_is_refused_with_the_way_out(generate: Command) -> None:
+    result = generate("--explain", "--compare", "eagle2,chain")
+    assert result.exit_code == 2
+    assert "--strategy NAME --explain" in result.stderr
+
+
+def test_expected_is_one_and_the_values_of_the_valid_draft_tokens(eagle: Engine) -> None:
+    (step, *_) = tiny.steps(eagle, [5, 9, 1], max_new_tokens=8, temperature=0)
+    valid = step.tree.valid.clone()
+    leaf = step.tree.size - 1
+    assert leaf not in step.tree.parents[0]
+    valid[0, leaf] = False
+    cut = replace(step, tree=replace(step.tree, valid=valid))
+    value = float(step.tree.log_value[0, leaf].exp())
+    whole, less = decision(step), decision(cut)
+    assert whole.expected is not None and less.expected is not None
+    assert whole.expected == pytest.approx(1 + float(step.tree.log_value[0, 1:].exp().sum()))
+    assert whole.expected - less.expected == pytest.approx(value)
+
+
+@pytest.mark.parametrize("log_value", [0.0, 0.5], ids=["none given", "above one"])
+def test_values_that_are_no_probabilities_promise_nothing(eagle: Engine, log_value: float) -> None:
+    (step, *_) = tiny.steps(eagle, [5, 9, 1], max_new_tokens=8, temperature=0)
+    values = torch.full_like(step.tree.log_value, log_value)
+    assert decision(replace(step, tree=replace(step.tree, log_value=values))).expected is None
+
+
+def test_only_the_watched_run_is_explained(eagle: Engine) -> None:
+    explanation = Explanation()
+    with explanation.watching(eagle):
+        watched = tiny.steps(eagle, [5, 9, 1], max_new_tokens=6, temperature=0)
+    eagle.generate([5, 9, 1], max_new_tokens=6, temperature=0)
+    assert [made.realised for made in explanation.decisions] == [
+        len(step.new_tokens[0]) for step in watched
+    ]
