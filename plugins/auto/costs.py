@@ -25,9 +25,8 @@ _FIRST_PROBE, _PROBE = 8, 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
 # What the children of an accepted node are worth together.
 _CHILD = 0.8
-_TRIES = 4
-# A size that takes longer than this is timed once, and no larger one is.
-_SLOW = 0.25
+# Seconds after which a size has been timed often enough, and after which no larger one is timed.
+_ENOUGH, _SLOW = 0.08, 0.25
 
 
 def time_forwards(
@@ -41,7 +40,7 @@ def time_forwards(
         largest: the most tokens of interest; the first size past it is the last one timed.
 
     Returns:
-        Pairs of tokens a row and seconds, ascending: the best of a few forwards each, of one
+        Pairs of tokens a row and seconds, ascending: the best of several forwards each, of one
         where it takes long.
     """
     device = target.device
@@ -57,16 +56,15 @@ def time_forwards(
         tokens = torch.zeros(rows, n, dtype=torch.int64, device=device)
         positions = (context + order).expand(rows, -1)
         among = (order <= order[:, None]).expand(rows, -1, -1)
-        best = float("inf")
-        for _ in range(_TRIES):
+        best, spent = float("inf"), 0.0
+        while spent < _ENOUGH:
             started = time.perf_counter()
             hidden = target.forward(tokens, positions, among, cache)
             target.logits(hidden.last)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            best = min(best, time.perf_counter() - started)
-            if best > _SLOW:
-                break
+            taken = time.perf_counter() - started
+            best, spent = min(best, taken), spent + taken
         # More tokens never cost less: where they seem to, the machine was disturbed.
         times = [(m, min(before, best)) for m, before in times]
         times.append((n, best))
