@@ -52,7 +52,7 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
     while not state.finished:
         if parts.compacts and state.any_finished:
             with clock("commit"):
-                compact(state, drafter, policy)
+                compact(state, drafter)
         with clock("draft"):
             tree = draft(parts, state, clock)
         with clock("verify"):
@@ -70,13 +70,11 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
         yield step
 
 
-def compact(state: State, drafter: Drafter | None, policy: TreePolicy | None) -> None:
-    """Let finished rows leave the batch: tokens, caches, randomness, drafter and policy together."""
+def compact(state: State, drafter: Drafter | None) -> None:
+    """Let finished rows leave the batch: tokens, caches, randomness and drafter together."""
     rows = state.select([r for r, why in enumerate(state.finish_reasons) if why is None])
     if drafter:
         drafter.select(rows)
-    if policy:
-        policy.select(rows)
 
 
 def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:

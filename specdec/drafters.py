@@ -15,7 +15,6 @@ from specdec.growth import Frontier, Proposal
 from specdec.roles import Drafter, Features
 from specdec.state import State, Step
 
-
 # Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
 UNREAD = 128
 

@@ -106,7 +106,7 @@ class TreePolicy(ABC):
     levels: int
     coupled: bool = False
 
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
+    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:  # noqa: B027
         """The prompts have been read. Called once, before the first step.
 
         Args:
@@ -121,14 +121,8 @@ class TreePolicy(ABC):
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
         return growth.tree()
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step) -> None:  # noqa: B027
         """A step has been committed, drafted or plain: a policy may learn from it."""
-
-    def select(self, rows: Tensor) -> None:
-        """Rows have left the batch: keep what belongs to ``rows [m]`` int64. Called between steps.
-
-        Nothing to do for a policy that keeps nothing by row.
-        """
 
 
 class Verifier(ABC):

@@ -16,6 +16,9 @@ from counting import Counts, counting
 from specdec import Engine
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
+# Costs are read on the CPU alone, where a read waits for nothing.
+AUTO = {"policy": {"costs": False}}
+OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
 # By strategy, at temperature 0 and 1: the most operators a step outside the calls of networks, and
 # in these calls around the networks' modules (masks, positions, slots; the lm_head is a module).
@@ -26,6 +29,7 @@ BOUNDS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "chain": ((170, 110), (430, 110)),
     "draft_model": ((390, 105), (1010, 105)),
     "eagle2+rejection": ((205, 155), (595, 155)),
+    "auto": ((450, 190), (1300, 190)),
 }
 
 
@@ -37,7 +41,7 @@ def engine(plain: Engine, name: str, head: Path, draft: Path) -> Engine:
         strategy,
         drafter=draft if strategy == "draft_model" else head,
         acceptor=acceptor or None,
-        options=PUBLISHED if strategy == "eagle2" else {},
+        options=OPTIONS.get(strategy, {}),
     )
 
 

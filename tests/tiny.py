@@ -30,6 +30,8 @@ EOS = 7
 # Ragged on purpose; a prompt of one token has no pair yet that an EAGLE head could read.
 PROMPTS = [[5, 9, 1, 7, 3, 22, 11, 40, 2, 8], [4], [6, 7, 1]]
 EAGLE2 = {"policy": {"depth": 4, "top_k": 4, "budget": 12}}
+# Without costs: next to a target that costs nothing it would draft next to nothing.
+AUTO = {"policy": {"depth": 4, "width": 3, "children": 4, "budget": 12, "costs": False}}
 
 
 def llama_config(**changes: Any) -> hf.LlamaConfig:
@@ -140,6 +142,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "draft_model": {"strategy": "draft_model", "acceptor": "match"},
     "eagle2+draft_model": {"strategy": "eagle2", "drafter": "draft_model", "options": EAGLE2},
     "static_tree+draft_model": {"strategy": "static_tree", "drafter": "draft_model"},
+    "auto": {"strategy": "auto", "options": AUTO},
+    "auto+draft_model": {"strategy": "auto", "drafter": "draft_model", "options": AUTO},
 }
 
 

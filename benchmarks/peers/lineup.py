@@ -82,6 +82,7 @@ def _specdec(
     for name, tree in trees.items():
         options = {"drafter": own, "policy": tree}
         modes[f"{OURS} eagle2, {name}"] = {"strategy": "eagle2", **head, "options": options}
+    modes[f"{OURS} auto"] = {"strategy": "auto", **head, "options": {"drafter": own}}
     modes[f"{OURS} chain"] = {
         "strategy": "chain",
         **head,

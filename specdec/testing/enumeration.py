@@ -38,6 +38,8 @@ class EnumeratedRandomness(Randomness):
             reach to the end.
         replayed: ``[R, outcomes]`` float64, the probabilities of the last draw of the scripts;
             None if it was not reached.
+        coupled: whether drafts may look at the noise of draws that come: the acceptor is to draw as
+            plain decoding would, whatever was drafted.
         before: how many neighbours stand before the branches in the batch.
         active: ``[B]`` bool, rows that are not finished; None for all. For other rows a draw does
             not matter and is no draw: the first outcome is taken.
@@ -47,10 +49,12 @@ class EnumeratedRandomness(Randomness):
         self.scripts = scripts
         self.open: Tensor | None = None
         self.replayed: Tensor | None = None
+        self.coupled = False
         self.before = 0
         self.active: Tensor | None = None
         self._draws = 0
         self._keys: list[tuple[Tensor, Tensor, Key]] = []
+        self._seen: list[Tensor] = []
 
     @property
     def branches(self) -> slice:
@@ -63,6 +67,10 @@ class EnumeratedRandomness(Randomness):
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         p = probability.double().nan_to_num(nan=0.0).clamp(0, 1)
         return self._next(torch.stack([1 - p, p], dim=1), key).bool()
+
+    def exponential(self, key: Key, tokens: Tensor) -> None:
+        """There is no noise; that a draft wanted to look at it is kept in mind."""
+        self._seen.append(_code(key))
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
         decided, own = self.scripts.shape[1], self.branches
@@ -83,7 +91,13 @@ class EnumeratedRandomness(Randomness):
 
     def _check_key(self, key: Key, concerned: Tensor) -> None:
         node = torch.as_tensor(key.node).expand_as(key.position)
-        code = (int(key.stream) << 56) + (key.position << 36) + (node << 16) + key.draw
+        code = _code(key)
+        if not self.coupled and any(((seen == code) & concerned).any() for seen in self._seen):
+            raise PluginError(
+                f"drafts have looked at the noise of a draw that decides about them: stream "
+                f"{key.stream.name}, draw {key.draw}. Only an acceptor that is seed_exact may draw "
+                "there"
+            )
         for before, mattered, _ in self._keys:
             if (twice := (before == code) & concerned & mattered).any():
                 row = int(twice.nonzero()[0])
@@ -93,6 +107,12 @@ class EnumeratedRandomness(Randomness):
                     "Equal keys give equal numbers: the two draws are not independent"
                 )
         self._keys.append((code, concerned, key))
+
+
+def _code(key: Key) -> Tensor:
+    """A number of its own for every key of a row: ``[B]`` int64."""
+    node = torch.as_tensor(key.node).expand_as(key.position)
+    return (int(key.stream) << 56) + (key.position << 36) + (node << 16) + key.draw
 
 
 def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) -> tuple[T, Tensor]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +23,11 @@ from specdec.testing.cases import Case
 from specdec.testing.enumeration import LIMIT, EnumeratedRandomness, outcomes
 from specdec.testing.letters import letters
 from specdec.testing.subject import drawing
+from specdec.testing.ticking import ticking
 from specdec.tree import DraftTree
 from specdec.verification import Verification
 
+T = TypeVar("T")
 Text = tuple[int, ...]
 TextLaw = dict[Text, float]
 
@@ -138,39 +144,82 @@ def generation(
     rows = above + [own] * branches + below
     started = watched.session().start(rows, seed=0, **case.settings)
     randomness.before, randomness.active = len(above), started.state.active
+    randomness.coupled = engine.parts.acceptor.seed_exact
     return started
 
 
-def step_law(engine: Engine, case: Case) -> tuple[TextLaw, frozenset[Text]]:
-    """The exact law of the tokens of one step, and those texts that it ends."""
+def step_law(engine: Engine, case: Case, adaptive: bool = False) -> tuple[TextLaw, frozenset[Text]]:
+    """The exact law of the tokens of one step, and those texts that it ends.
 
-    def run(randomness: EnumeratedRandomness, branches: int) -> list[tuple[Text, bool]]:
+    Args:
+        adaptive: whether drafts depend on how earlier drafts fared, other rows' too.
+    """
+
+    def run(
+        engine: Engine, randomness: EnumeratedRandomness, branches: int
+    ) -> list[tuple[Text, bool]]:
         step = next(iter(generation(engine, case, randomness, branches)))
         ends, own = [reason is not None for reason in step.finished], randomness.branches
         return list(zip(map(tuple, step.new_tokens[own]), ends[own], strict=True))
 
-    found, weights = outcomes(run)
+    found, weights = outcomes(_apart(engine, run) if adaptive else partial(run, engine))
     law: TextLaw = defaultdict(float)
     for (text, _), weight in zip(found, weights.tolist(), strict=True):
         law[text] += weight
     return dict(law), frozenset(text for text, ended in found if ended)
 
 
-def sequence_law(engine: Engine, case: Case, limit: int = LIMIT) -> TextLaw:
-    """The exact law of whole sequences, over every draw of every step."""
+def sequence_law(engine: Engine, case: Case, limit: int = LIMIT, adaptive: bool = False) -> TextLaw:
+    """The exact law of whole sequences, over every draw of every step.
 
-    def run(randomness: EnumeratedRandomness, branches: int) -> list[Text]:
+    Args:
+        adaptive: as in :func:`step_law`.
+    """
+
+    def run(engine: Engine, randomness: EnumeratedRandomness, branches: int) -> list[Text]:
         started = generation(engine, case, randomness, branches)
         for _ in started:
             randomness.active = started.state.active
         own = randomness.branches
         return [tuple(started.new_tokens(row)) for row in range(own.start, own.stop)]
 
-    texts, weights = outcomes(run, limit)
+    texts, weights = outcomes(_apart(engine, run) if adaptive else partial(run, engine), limit)
     law: TextLaw = defaultdict(float)
     for text, weight in zip(texts, weights.tolist(), strict=True):
         law[text] += weight
     return dict(law)
+
+
+def _apart(
+    engine: Engine, run: Callable[[Engine, EnumeratedRandomness, int], list[T]]
+) -> Callable[[EnumeratedRandomness, int], list[T]]:
+    """``run`` for one branch at a time, each from what the policy has learned so far.
+
+    In one batch the branches would teach each other, and no replay would draft as the run before.
+    """
+
+    def each(randomness: EnumeratedRandomness, branches: int) -> list[T]:
+        alone = [EnumeratedRandomness(script[None]) for script in randomness.scripts]
+        found, other = [], copy.copy(engine)
+        for one in alone:
+            other.parts = replace(engine.parts, policy=copy.deepcopy(engine.parts.policy))
+            with ticking():
+                found += run(other, one, 1)
+        randomness.open = _together([one.open for one in alone])
+        randomness.replayed = _together([one.replayed for one in alone])
+        return found
+
+    return each
+
+
+def _together(laws: list[Tensor | None]) -> Tensor | None:
+    """The laws of one draw of several branches; a branch that has none takes the first outcome."""
+    some = next((law for law in laws if law is not None), None)
+    if some is None:
+        return None
+    point = torch.zeros_like(some)
+    point[:, 0] = 1.0
+    return torch.cat([point if law is None else law for law in laws])
 
 
 def difference(law: TextLaw, reference: TextLaw) -> tuple[float, Text]:

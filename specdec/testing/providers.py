@@ -73,4 +73,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "chain": {"depth": 3},
     "kary_tree": {"k": 2, "depth": 2},
     "sampled": {"depth": 2},
+    "auto": {"depth": 3, "width": 2, "children": 2, "budget": 4},
+}
+# By the policy's name, from its options: whether drafts depend on how earlier drafts fared.
+ADAPTIVE: dict[str, Callable[[Any], bool]] = {
+    "auto": lambda options: options.calibrated or options.costs
 }

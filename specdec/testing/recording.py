@@ -15,6 +15,7 @@ from specdec.metrics import Clock
 from specdec.roles import Drafter, Features, TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
+from specdec.testing.confidences import Confidence, confidence, draft_law
 from specdec.testing.references import Children, Node
 from specdec.tree import DraftTree, Draws
 
@@ -29,7 +30,8 @@ class Drafted:
         frontiers: level by level, what the drafter was asked about.
         proposals: for each frontier what it proposed.
         confidences: for each frontier the law that its children's values are to come from: the
-            proposal, or where children are sampled, what they are sampled from.
+            proposal, where children are sampled what they are sampled from, and what
+            :mod:`specdec.testing.confidences` says of the policy.
         grown: all candidates; None where no policy is used.
     """
 
@@ -42,6 +44,11 @@ class Drafted:
     def double(self) -> bool:
         """Whether log q is in float64."""
         return self.proposals[0].log_q.dtype == torch.float64
+
+    @property
+    def double_values(self) -> bool:
+        """Whether values are in float64."""
+        return self.grown is not None and self.grown.log_value.dtype == torch.float64
 
     def laws(self, row: int) -> dict[Path, dict[int, float]]:
         """For every node that the drafter was asked about, log q of its possible tokens."""
@@ -66,10 +73,10 @@ class Drafted:
     def children(self, row: int) -> Children:
         """The children of any node, the likeliest first, equal ones in the order grown.
 
-        Values are summed up in the drafter's precision, so that equal paths have equal values.
+        Values are summed up in the tree's precision, so that equal paths have equal values.
         """
         assert self.grown is not None
-        laws, double = self.links(row), self.double
+        laws, double = self.links(row), self.double_values
         rank = {path: index for index, path in enumerate(nodes_of(self.grown, row))}
 
         def children(node: Node) -> list[Node]:
@@ -80,6 +87,7 @@ class Drafted:
                 )
             found = []
             for token, q in laws[node.path].items():
+                q = q if double else _single(q)
                 value = node.value + q if double else _single(node.value + q)
                 found.append((-q, rank.get((*node.path, token), len(rank)), token, value))
             return [Node((*node.path, token), value) for _, _, token, value in sorted(found)]
@@ -102,10 +110,12 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     """The engine, for one generation, and a list that gets an entry for every tree it drafts."""
     drafter, policy, found = engine.parts.drafter, engine.parts.policy, list[Drafted]()
     other = copy.copy(engine)
+    names, parsed = engine.selection.names, engine.selection.parsed
+    made_of = confidence(names["policy"], parsed.get("policy")) or draft_law
     other.parts = replace(
         engine.parts,
         drafter=_recording(drafter, found) if drafter else None,
-        policy=_Policy(policy, found) if policy else None,
+        policy=_Policy(policy, found, made_of) if policy else None,
     )
     return other, found
 
@@ -149,8 +159,8 @@ class _ShrinkingDrafter(_Drafter):
 
 
 class _Policy(TreePolicy):
-    def __init__(self, inner: TreePolicy, found: list[Drafted]) -> None:
-        self._inner, self._found = copy.copy(inner), found
+    def __init__(self, inner: TreePolicy, found: list[Drafted], made_of: Confidence) -> None:
+        self._inner, self._found, self._made_of = copy.copy(inner), found, made_of
 
     @property
     def levels(self) -> int:  # type: ignore[override]
@@ -162,15 +172,13 @@ class _Policy(TreePolicy):
     def commit(self, step: Step) -> None:
         self._inner.commit(step)
 
-    def select(self, rows: Tensor) -> None:
-        self._inner.select(rows)
-
     def expand(self, growth: Growth, proposal: Proposal) -> None:
+        values = self._made_of(growth, proposal)
         self._inner.expand(growth, proposal)
         if growth.tree().draws is not Draws.POINT:
             logits = vocabulary_logits(proposal, growth.state.vocab_size)
-            proposal = Proposal(growth.state.draft_law(logits).probs.log())
-        self._found[-1].confidences.append(proposal)
+            values = Proposal(growth.state.draft_law(logits).probs.log())
+        self._found[-1].confidences.append(values)
 
     def rerank(self, growth: Growth) -> DraftTree:
         self._found[-1].grown = growth.tree()

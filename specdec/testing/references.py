@@ -77,10 +77,21 @@ def chain(options: Any, levels: int, children: Children) -> list[Node]:
     return path[1:]
 
 
+def auto(options: Any, levels: int, children: Children) -> list[Node]:
+    """As EAGLE-2 with widths of their own; what it learns and measures is to be off."""
+    frontier, grown = [ROOT], []
+    for _ in range(min(levels, options.depth)):
+        level = [child for node in frontier for child in children(node)[: options.children]]
+        grown += level
+        frontier = _best(level, options.width)
+    return _best(grown, options.budget)
+
+
 # By the policy's name.
 REFERENCES: dict[str, Reference] = {
     "eagle2": eagle2,
     "static_tree": static_tree,
     "kary_tree": kary_tree,
     "chain": chain,
+    "auto": auto,
 }

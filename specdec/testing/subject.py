@@ -17,10 +17,11 @@ from specdec.engine import Engine
 from specdec.randomness import Randomness
 from specdec.registry import Registry
 from specdec.testing.cases import Case
+from specdec.testing.confidences import confidence
 from specdec.testing.drafting import TableDrafter, TablePlugin, set_draft_table
 from specdec.testing.letters import letter_tokenizer
 from specdec.testing.models import CONFIGS, bigrams, make_model
-from specdec.testing.providers import PROVIDERS, SMALL, Provider
+from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
 from specdec.testing.references import REFERENCES, Reference
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import Table
@@ -41,13 +42,15 @@ class Subject:
         reference: what the tree policy is to do, in plain Python; known for the policies that ship
             with specdec.
         adaptive: whether drafts depend on how earlier drafts fared, so that they need not be those
-            of a drafter that has just begun on the same text.
+            of a drafter that has just begun on the same text; known for the policies that ship
+            with specdec.
 
     Attributes:
         lossless, seed_exact: what the acceptor says of itself.
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
         has_table: whether the drafter's law is a table.
+        known_values: whether it is known what the values of its trees are made of.
         any_model: whether it runs on other models than tables.
 
     Raises:
@@ -67,7 +70,7 @@ class Subject:
         reference: Reference | None = None,
         adaptive: bool = False,
     ) -> None:
-        self.strategy, self.adaptive = strategy, adaptive
+        self.strategy = strategy
         self._plugins = [TablePlugin(), *plugins]
         registry = Registry.load(self._plugins)
         own = registry.strategy(strategy)
@@ -88,12 +91,15 @@ class Subject:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._engines: dict[object, Engine] = {}
         self._plain: dict[object, Engine] = {}
-        parts = self.any_engine().parts
+        parts, selection = self.any_engine().parts, self.any_engine().selection
         self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
         self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
         self.has_table = set_draft_table(parts.drafter, _ANY)
-        named = self.any_engine().selection.names["policy"] or ""
-        self.reference = reference or REFERENCES.get(named)
+        named, parsed = selection.names["policy"] or "", selection.parsed.get("policy")
+        self.adaptive = adaptive or (named in ADAPTIVE and ADAPTIVE[named](parsed))
+        self.known_values = confidence(named, parsed) is not None
+        shipped = None if self.adaptive else REFERENCES.get(named)
+        self.reference = reference or shipped
 
     def any_engine(self) -> Engine:
         """The strategy on some table model."""

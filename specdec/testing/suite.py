@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from specdec.testing.enumeration import EnumerationError
 from specdec.testing.generator import generator_has_its_laws
 from specdec.testing.strategies import cases, model_cases
 from specdec.testing.subject import Subject
+from specdec.testing.ticking import ticking
 from specdec.testing.verdict import Verdict as Verdict
 
 # Vocabularies and lengths at which every outcome can be enumerated.
@@ -102,7 +103,7 @@ PROPERTIES = (
         cases(),
         share=0.5,
         unit="log q",
-        only_if=lambda subject: subject.grows,
+        only_if=lambda subject: subject.grows and subject.known_values,
     ),
     Property(
         properties.draft_law_is_the_table,
@@ -137,12 +138,16 @@ def check(
 ) -> Verdict:
     """Check one property on ``examples`` cases (times its share), the same ones every time.
 
+    Drafts of an adaptive subject may depend on the clock: it then ticks by the number of looks.
+
     It fails as well if more than half of the cases had too many outcomes: too little was seen.
 
     Args:
         shrink: whether to look for the smallest case when one fails.
         progress: called after every case.
     """
+    if subject.adaptive:
+        prop = replace(prop, check=ticking()(prop.check))
     done, large, largest = 0, 0, 0.0
     found: str | None = None
 

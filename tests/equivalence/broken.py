@@ -71,6 +71,8 @@ class Rejection(Acceptor):
             point = torch.zeros_like(p).scatter(1, carried[:, None], 1.0)
             p = torch.where((taken >= 0)[:, None], point, whole if flaw == "bonus from p" else p)
             key = Key(stream, root, walk.node, last)
+            if flaw == "target stream":
+                key = Key(Stream.TARGET, walk.position)
             if flaw == "late":
                 left_over = p if left_over is None else torch.where(deciding[:, None], p, left_over)
                 walk.descend(taken, carried)
@@ -92,6 +94,17 @@ def _carriers(tree: DraftTree, node: Tensor, token: Tensor) -> Tensor:
     return (below & (tree.tokens == token[:, None])).sum(dim=1)
 
 
+def _confident(
+    tree: DraftTree, node: Tensor, child: Tensor, token: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The child of highest value where that says it will be accepted, else what was drawn."""
+    own = tree.log_value - _pick(tree.log_value, node)[:, None]
+    own = own.masked_fill(~((tree.parents == node[:, None]) & tree.valid), float("-inf"))
+    best = own.argmax(dim=1)
+    sure = _pick(own, best).exp() > 0.5
+    return torch.where(sure, best, child), torch.where(sure, _pick(tree.tokens, best), token)
+
+
 class Match(Acceptor):
     """The match rule with one flaw."""
 
@@ -109,9 +122,14 @@ class Match(Acceptor):
         for level in range(tree.depth + 1):
             law = verification.law(walk.node, walk.walking)
             position = walk.position + (level if self.flaw == "by step" else 0)
+            if self.flaw == "root's noise":
+                position = verification.root_position() + 1
             stream = Stream.ACCEPT if self.flaw == "accept stream" else Stream.TARGET
             token = randomness.categorical(law, Key(stream, position))
-            walk.descend(tree.child_with(walk.node, token), token)
+            child = tree.child_with(walk.node, token)
+            if self.flaw == "confidence":
+                child, token = _confident(tree, walk.node, child, token)
+            walk.descend(child, token)
         return walk.finish()
 
 

@@ -12,6 +12,7 @@ from specdec.growth import (
     Frontier,
     Growth,
     Proposal,
+    couple,
     grow_level,
     sample,
     sample_without_replacement,
@@ -71,6 +72,15 @@ class Policy(TreePolicy):
         parents = tree.parents[:, : tokens.shape[1]]
         wrong = DraftTree(tokens, parents, values, valid, tree.depth, parents.shape[1] - 1)
         return label(wrong, Draws.IID, self._law)
+
+
+class Peeking(TreePolicy):
+    """Coupled drafts from a policy that does not say so, so that any acceptor takes them."""
+
+    levels = 1
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        grow_level(growth, couple(growth, proposal), 1)
 
 
 class Orphans(TreePolicy):

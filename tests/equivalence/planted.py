@@ -11,6 +11,7 @@ from broken import Broken, Match, Rejection
 from broken_drafts import (
     Careless,
     Orphans,
+    Peeking,
     Policy,
     Shifted,
     Unkeyed,
@@ -63,6 +64,22 @@ def _policy(flaw: str) -> dict[str, Any]:
 
 def _tree(**more: Any) -> dict[str, Any]:
     return {"strategy": "eagle2", "drafter": "table", **more}
+
+
+def _coupled(flaw: str) -> dict[str, Any]:
+    small = {"depth": 3, "width": 2, "children": 2, "budget": 4, "costs": False}
+    return {
+        "strategy": "auto",
+        "drafter": "table",
+        "options": {"policy": small},
+        "plugins": [Broken(Match, flaw)],
+        "acceptor": "broken",
+    }
+
+
+def _peeking(flaw: str) -> dict[str, Any]:
+    both = [Broken(Peeking), Broken(Rejection, flaw)]
+    return _tree(plugins=both, policy="broken", acceptor="broken")
 
 
 def _verifier(flaw: str) -> dict[str, Any]:
@@ -121,6 +138,17 @@ PLANTED = (
     Planted("noise shared between rows", ROWS, _tree(), patches.shared_noise),
     Planted("top-k mask from the wrong row", ROWS, _tree(), patches.wrong_rows_mask),
     Planted("noise keyed by step instead of position", NOISE, _match("by step")),
+    Planted(
+        "the root's noise decides at every level under coupled drafts",
+        NOISE,
+        _coupled("root's noise"),
+    ),
+    Planted(
+        "coupled drafts under rejection that draws from the same stream",
+        LAW,
+        _peeking("target stream"),
+    ),
+    Planted("drafts accepted by their learned confidence", LAW, _coupled("confidence")),
     Planted("match draws from the acceptor's stream", SEED, _match("accept stream")),
     Planted("KV commit moves the first layer only", REAL, _tree(), patches.first_layer_only),
     Planted("eos ignored inside the accepted path", STOP, _tree(), patches.eos_ignored),
@@ -194,6 +222,9 @@ SOUND = {
     "rejection, bonus token drawn last": (_acceptor("late"), (LAW, WHOLE)),
     "the same on chains": (_acceptor("late", options=None), (LAW, WHOLE)),
     "match": (_match(""), (LAW, NOISE, SEED, KEYED)),
+    "match under coupled drafts": (_coupled(""), (LAW, WHOLE, NOISE, SEED, KEYED)),
+    "rejection, the target's stream, uncoupled drafts": (_acceptor("target stream"), (LAW,)),
+    "rejection, a stream of its own, coupled drafts": (_peeking(""), (LAW, WHOLE)),
     "policy": (_policy(""), (LAW, WHOLE, REPEAT)),
     "verifier": (_verifier(""), (TREE, CACHE)),
     "head": ({"strategy": "chain"}, (FRESH,)),

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import pytest
 
 from specdec.testing import StrategyContract, Subject
+from specdec.testing.providers import SMALL
 from specdec.testing.suite import FULL, PROPERTIES, check
 
 EXAMPLES = 40
+_AUTO = SMALL["auto"]
 
 
 class _Contract(StrategyContract):
@@ -103,6 +105,54 @@ class TestSampledTreeOfTwoLevels(_Contract):
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "width": 2}}
     examples = 10
+
+
+class TestCoupledStaticTree(_Contract):
+    strategy = "static_tree"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {**SMALL["static_tree"], "coupled": True}}
+
+
+class TestCoupledChain(_Contract):
+    strategy = "chain"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "coupled": True}}
+
+
+class TestAuto(_Contract):
+    strategy = "auto"
+
+
+class TestAutoTable(_Contract):
+    """From a drafter that is often right, by learned acceptance and by costs."""
+
+    strategy = "auto"
+    drafter = "table"
+
+
+class TestAutoWithoutCosts(_Contract):
+    strategy = "auto"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False}}
+
+
+class TestAutoUncoupled(_Contract):
+    strategy = "auto"
+    drafter = "draft_model"
+    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "coupled": False}}
+
+
+class TestAutoCoupledOnly(_Contract):
+    """Nothing is learned: its trees and values have a reference, its drafter is as if fresh."""
+
+    strategy = "auto"
+    drafter = "draft_model"
+    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "calibrated": False}}
+
+
+class TestAutoCostsOnly(_Contract):
+    strategy = "auto"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "coupled": False, "calibrated": False}}
 
 
 def test_a_lossy_strategy_is_measured_and_not_judged() -> None:

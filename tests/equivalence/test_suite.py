@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,6 +182,9 @@ def test_every_property_of_drafts_concerns_the_strategies_that_have_them() -> No
     grown = {"tree_is_the_reference", "values_are_products", "drafter_is_as_if_fresh"}
     assert grown <= names(strategy="eagle2") and not grown & names(strategy="plain")
     assert "drafter_is_as_if_fresh" not in names(strategy="eagle2", adaptive=True)
+    assert not grown & names(strategy="auto"), "it learns"
+    nothing_learned = {"policy": {"calibrated": False, "costs": False}}
+    assert grown <= names(strategy="auto", options=nothing_learned)
     sampled = names(strategy="draft_model")
     assert "draft_law_is_the_table" in sampled and "tree_is_the_reference" not in sampled
     assert "same_as_plain_on_real_models" in sampled & names(strategy="chain", drafter="table")
@@ -209,6 +213,21 @@ def test_cases_end_in_every_way() -> None:
 
     suite.check(Subject("plain"), suite.Property(collect, cases()), examples=40)
     assert reasons == {"eos", "stop", "length"}
+
+
+def test_a_strategy_that_measures_itself_measures_the_same_in_every_run() -> None:
+    found: list[float] = []
+
+    def look(subject: Subject, case: Case) -> float:
+        found.extend(time.perf_counter() for _ in range(3))
+        return 0.0
+
+    prop = suite.Property(look, cases())
+    assert suite.check(Subject("auto"), prop, examples=2).failure is None
+    assert found[:3] == found[3:] == sorted(found[:3])
+    found.clear()
+    assert suite.check(Subject("eagle2"), prop, examples=2).failure is None
+    assert found[:3] != found[3:]
 
 
 def test_unkeyed_randomness_is_caught() -> None:

@@ -58,7 +58,10 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
     drafter = copy.copy(recorded.parts.drafter)
     assert drafter is not None
     drafter.begin(state, prefill(engine.target, state))
-    tree = draft(recorded.parts, state, Clock())
+    clock = Clock()
+    if recorded.parts.policy:
+        recorded.parts.policy.begin(engine.target, state, clock)
+    tree = draft(recorded.parts, state, clock)
     return tree, trees[-1] if trees else None
 
 

@@ -30,7 +30,8 @@ def exact_law(subject: Subject, case: Case) -> float:
 def whole_sequences(subject: Subject, case: Case) -> float:
     """Every draw of every step enumerated: the law of whole sequences is the target's."""
     engine = subject.of(case)
-    return _same_law(sequence_law(engine, case), Autoregressive(case, engine).law())
+    law = sequence_law(engine, case, adaptive=subject.adaptive)
+    return _same_law(law, Autoregressive(case, engine).law())
 
 
 def neighbours_do_not_matter(subject: Subject, case: Case) -> float:
@@ -57,7 +58,7 @@ def _step(subject: Subject, case: Case) -> tuple[TextLaw, TextLaw]:
     """The law of a step, completed by the target, and the target's own."""
     engine = subject.of(case)
     reference = Autoregressive(case, engine)
-    law, ended = step_law(engine, case)
+    law, ended = step_law(engine, case, adaptive=subject.adaptive)
     return reference.complete(law, ended), reference.law()
 
 

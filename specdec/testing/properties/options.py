@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,7 @@ from specdec.testing.cases import Case
 from specdec.testing.drafting import set_draft_table
 from specdec.testing.properties.common import require, same_trees
 from specdec.testing.subject import Subject
+from specdec.testing.ticking import ticking
 
 
 def options_round_trip(subject: Subject, case: Case) -> float:
@@ -20,13 +22,12 @@ def options_round_trip(subject: Subject, case: Case) -> float:
     An option that does not exist is refused.
     """
     engine = subject.of(case)
+    if subject.adaptive:  # what earlier cases have taught it is no option
+        engine = _made(subject, engine, case, "python")
     for role, options in engine.selection.parsed.items():
         _survives(role, options)
-    written = {role: json.loads(o.model_dump_json()) for role, o in engine.selection.parsed.items()}
-    names = {str(role): name for role, name in engine.selection.names.items()}
-    again = engine.with_strategy(subject.strategy, options=written, **names)  # type: ignore[arg-type]
-    set_draft_table(again.parts.drafter, case.draft)
-    ours, theirs = _steps(engine, case), _steps(again, case)
+    again = _made(subject, engine, case, "json")
+    ours, theirs = _steps(subject, engine, case), _steps(subject, again, case)
     for one, other in zip(ours, theirs, strict=False):
         for row in one.verification.active.nonzero().flatten().tolist():
             same_trees(one.tree, other.tree, row, "an engine of the same options drafts otherwise")
@@ -52,5 +53,18 @@ def _survives(role: str, options: BaseModel) -> None:
     raise AssertionError(f"{kind.__name__} takes an option that does not exist: forbid extras")
 
 
-def _steps(engine: Engine, case: Case) -> list[Step]:
-    return list(engine.session().start(case.rows, seed=case.seed, **case.settings))
+def _made(subject: Subject, engine: Engine, case: Case, form: str) -> Engine:
+    """An engine made from the options of ``engine``, dumped as ``"python"`` or as ``"json"``."""
+    written = {
+        role: json.loads(options.model_dump_json()) if form == "json" else options.model_dump()
+        for role, options in engine.selection.parsed.items()
+    }
+    names = {str(role): name for role, name in engine.selection.names.items()}
+    made = engine.with_strategy(subject.strategy, options=written, **names)  # type: ignore[arg-type]
+    set_draft_table(made.parts.drafter, case.draft)
+    return made
+
+
+def _steps(subject: Subject, engine: Engine, case: Case) -> list[Step]:
+    with ticking() if subject.adaptive else nullcontext():
+        return list(engine.session().start(case.rows, seed=case.seed, **case.settings))
