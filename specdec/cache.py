@@ -309,6 +309,11 @@ class CacheView(Cache):  # type: ignore[misc]
                     torch._dynamo.mark_static_address(store, guard=False)
             self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
 
+    def release(self) -> None:
+        """Let go of the cache's memory until the next :meth:`follow`."""
+        for group in self._groups.values():
+            group.keys, group.values = group.keys[:0], group.values[:0]
+
 
 def _layers(
     owner: KVCache | CacheView, layout: Sequence[LayerShape], groups: dict[LayerShape, _Group]

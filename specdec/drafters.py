@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -27,7 +28,6 @@ class _Pending:
     features: Tensor | None  # [B, n, H]
     counts: Tensor  # [B]
     longest: int  # at least the largest count
-    skipped: int = 0  # of them left unread by steps that drafted nothing
 
     def then(self, new: _Pending) -> _Pending:
         """Both, row by row without a gap."""
@@ -38,8 +38,17 @@ class _Pending:
         if features is not None and new.features is not None:
             index = slots[:, :, None].expand(-1, -1, features.shape[2])
             features = pad(features, (0, 0, 0, more)).scatter(1, index, new.features)
-        longest, skipped = self.longest + new.longest, self.skipped + new.longest
-        return _Pending(tokens, features, self.counts + new.counts, longest, skipped)
+        longest = self.longest + new.longest
+        return _Pending(tokens, features, self.counts + new.counts, longest)
+
+    def select(self, rows: Tensor) -> _Pending:
+        """The same for some rows of the batch."""
+        return _Pending(
+            self.tokens.index_select(0, rows),
+            None if self.features is None else self.features.index_select(0, rows),
+            self.counts.index_select(0, rows),
+            self.longest,
+        )
 
 
 class NetworkDrafter(Drafter):
@@ -109,7 +118,7 @@ class NetworkDrafter(Drafter):
         read = starts[:, None] + self.shift + torch.arange(longest, device=starts.device)
         tokens = state.tokens.gather(1, read.clamp(max=state.tokens.shape[1] - 1))
         hidden = features.hidden.last[:, :longest] if self.needs.hidden else None
-        self._pending: _Pending | None = _Pending(tokens, hidden, counts, longest)
+        self._pending = [_Pending(tokens, hidden, counts, longest)]
         self._blank = features.hidden.last.new_zeros(state.rows, 1, features.hidden.last.shape[2])
         self._silent = None
         if self.shift and min(state.host_lengths) <= self.shift:
@@ -136,9 +145,10 @@ class NetworkDrafter(Drafter):
         features = step.features.last if self.needs.hidden else None
         tokens = state.tokens.gather(1, read)
         new = _Pending(tokens, features, step.counts, step.longest)
-        if self._pending is not None and self._pending.skipped + new.longest > UNREAD:
+        unread = sum(pending.longest for pending in self._pending[1:])
+        if self._pending and unread + new.longest > UNREAD:
             self._read_pending()
-        self._pending = self._pending.then(new) if self._pending is not None else new
+        self._pending.append(new)
         self._silent = None
 
     def select(self, rows: Tensor) -> None:
@@ -146,22 +156,14 @@ class NetworkDrafter(Drafter):
         self._blank = self._blank.index_select(0, rows)
         if self._silent is not None:
             self._silent = self._silent.index_select(0, rows)
-        if (new := self._pending) is not None:
-            self._pending = _Pending(
-                new.tokens.index_select(0, rows),
-                None if new.features is None else new.features.index_select(0, rows),
-                new.counts.index_select(0, rows),
-                new.longest,
-                new.skipped,
-            )
+        self._pending = [pending.select(rows) for pending in self._pending]
 
     def known(self) -> Tensor:
         return self.cache.lengths
 
     def _read_pending(self) -> Tensor:
         """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""
-        assert self._pending is not None
-        new, self._pending = self._pending, None
+        new, self._pending = reduce(_Pending.then, self._pending), []
         if new.longest == 0:
             return self._blank
         order = torch.arange(new.longest, device=new.tokens.device)

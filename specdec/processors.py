@@ -182,12 +182,15 @@ class Processors:
         if not stages:
             return logits
         flat = at_least_float32(logits.flatten(0, 1))
+        # Processors may refuse a row without a token: where a drafter abstains they see zeros.
+        silent = ~(flat > float("-inf")).any(dim=-1, keepdim=True)
+        flat = flat.masked_fill(silent, 0.0)
         tokens = None
         if any(stage.reads_prefix for stage in stages):
             tokens = prefixes().flatten(0, 1)
         for stage in stages:
             flat = stage.processor(tokens if stage.reads_prefix else None, flat)
-        return flat.view(*logits.shape)
+        return flat.masked_fill(silent, float("-inf")).view(*logits.shape)
 
     def draft_law(self, logits: Tensor) -> Law:
         """The draft law under the same warps: ``logits [B, n, V]``, law ``[B, n, V]``.

@@ -71,8 +71,8 @@ def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None
     if not acceptor.seed_exact:
         raise OptionError(
             f"the policy {names['policy']!r} drafts with the noise of the target's own draws "
-            f"(coupled): exact with the acceptor 'match' alone, {names['acceptor']!r} was given. "
-            "Use acceptor='match', or a strategy that is not coupled, such as eagle2"
+            f"(coupled), which decides nothing under the acceptor {names['acceptor']!r}. Use "
+            "acceptor='match', the option coupled=False, or another strategy such as eagle2"
         )
 
 

@@ -272,8 +272,8 @@ def test_a_compiled_engine_writes_the_same_tokens_and_compiles_once(
     backend = Recorder()
     compiling(backend=backend, hot=2)
     options = {"policy": {"depth": 2, "top_k": 2, "budget": 4}}
-    engine = Engine(model, drafter=head, options=options, compile=True)
-    wanted = Engine(model, drafter=head, options=options)
+    engine = Engine(model, strategy="eagle2", drafter=head, options=options, compile=True)
+    wanted = Engine(model, strategy="eagle2", drafter=head, options=options)
     settings = {**SETTINGS, "max_new_tokens": 8, "temperature": temperature, "seed": 3}
     expected = tiny.tokens(wanted, tiny.PROMPTS[0], **settings)
     counts = []

@@ -147,7 +147,7 @@ def test_seconds_are_linear_between_what_was_timed_and_past_it() -> None:
 def until_paused(economy: Economy, tokens: int, most: int = 200) -> int:
     """Take in steps of that many tokens, each twice as long as one of plain decoding."""
     for count in range(1, most + 1):
-        economy.took(9, verify=1.0, rest=0.0)
+        economy.took(1, 9, verify=1.0, rest=0.0)
         economy.drafted(1, tokens, 9, [0.6, 0.2, 0.2])
         if economy.paused > 0:
             return count
@@ -182,10 +182,24 @@ def test_drafting_that_pays_never_pauses_and_shortens_the_next_pause() -> None:
     assert economy.paused == 16
 
 
+def test_a_price_measured_in_one_slow_step_is_measured_again() -> None:
+    economy, grown = Economy(FLAT), []
+    for step in range(120):
+        slow = 40.0 if step == 2 else 1.0
+        levels = [0.1 * slow]
+        while len(levels) < 4 and economy.level_pays(1, 0.9):
+            levels.append(0.1 * slow)
+        economy.took(1, 9, verify=1.0, rest=0.0)
+        economy.drafted(1, 1 + len(levels), 9, levels)
+        grown.append(len(levels))
+    assert min(grown[3:]) == 1, "it was thought dear"
+    assert grown[-20:] == [4] * 20
+
+
 def test_one_slow_step_is_not_taken_for_the_price_of_drafting() -> None:
     economy = Economy(FLAT)
     for slow in [False] * 20 + [True] + [False] * 20:
-        economy.took(9, verify=50.0 if slow else 1.0, rest=0.0)
+        economy.took(1, 9, verify=50.0 if slow else 1.0, rest=0.0)
         economy.drafted(1, 4, 9, [30.0 if slow else 0.6, 0.2, 0.2])
         assert economy.paused == 0
         assert economy.verify(9) == pytest.approx(1.0)
@@ -193,10 +207,11 @@ def test_one_slow_step_is_not_taken_for_the_price_of_drafting() -> None:
 
 def test_a_rate_is_never_below_plain_decodings() -> None:
     economy = Economy([(1, 0.5), (61, 2.0)])
-    assert economy.plain_rate(3) == pytest.approx(6.0)
-    assert economy.rate(3) == pytest.approx(9.0)
+    plain = 3 / interpolated(economy.times, 3)
+    assert economy.plain_rate(3) == pytest.approx(plain)
+    assert economy.rate(3) == pytest.approx(1.5 * plain)
     for _ in range(20):
-        economy.took(5, verify=1.0, rest=0.0)
+        economy.took(3, 5, verify=1.0, rest=0.0)
         economy.drafted(3, 3, 5, [1.0])
         assert economy.rate(3) >= economy.plain_rate(3) > 0
 
@@ -223,7 +238,7 @@ def test_timing_forwards_changes_no_generation(plain: Engine, draft: Path) -> No
         times = time_forwards(own.target, 2, 30, 13)
         assert torch.equal(before[0], running.state.tokens)
         assert torch.equal(kept, running.state.cache.lengths)
-    assert [n for n, _ in times] == [1, 5, 9, 17]
+    assert [n for n, _ in times] == [2, 10, 18, 26], "tokens, rows together"
     assert all(seconds > 0 for _, seconds in times)
     assert [running.new_tokens(row) for row in range(3)] == wanted
 
@@ -304,7 +319,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
             texts = [running.new_tokens(row) for row in range(3)]
             assert texts == tiny.tokens(plain, PROMPTS, seed=seed, **chosen)
     changes = sum(one != other for one, other in pairwise(drafted))
-    assert changes > 6, "it neither paused nor went on"
+    assert changes > 3, "it neither paused nor went on"
 
 
 @pytest.mark.parametrize("costs", [True, False])
@@ -323,6 +338,10 @@ def test_every_turn_of_a_session_equals_a_fresh_run(
         prompts = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
 
 
+def lessons(engine: Engine) -> int:
+    return sum(one.steps for one in engine.parts.policy.memory.calibrations.values())  # type: ignore[union-attr]
+
+
 def test_what_is_learned_is_shared_by_the_generations_of_an_engine_alone(
     plain: Engine, draft: Path
 ) -> None:
@@ -332,8 +351,8 @@ def test_what_is_learned_is_shared_by_the_generations_of_an_engine_alone(
     own.generate(PROMPTS, temperature=0.0, **chosen)
     known = own.parts.policy.memory.calibrations  # type: ignore[union-attr]
     assert len(known) == 2, "one for each setting"
-    learned = own.parts.policy.memory.learned  # type: ignore[union-attr]
+    learned = lessons(own)
     own.generate(PROMPTS, temperature=1.0, **chosen)
     assert len(known) == 2
-    assert own.parts.policy.memory.learned > learned  # type: ignore[union-attr]
-    assert other.parts.policy.memory.learned == 0  # type: ignore[union-attr]
+    assert lessons(own) > learned
+    assert lessons(other) == 0

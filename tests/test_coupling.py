@@ -136,14 +136,16 @@ def test_at_temperature_0_and_without_noise_nothing_is_shifted() -> None:
 def test_coupled_drafts_are_refused_with_an_acceptor_that_draws_otherwise(
     plain: Engine, head: Path, acceptor: str
 ) -> None:
-    with pytest.raises(OptionError, match=f"'auto'.*coupled.*'match'.*'{acceptor}' was given"):
+    with pytest.raises(OptionError, match=f"'auto'.*coupled.*'{acceptor}'.*'match'"):
         plain.with_strategy("auto", drafter=head, acceptor=acceptor)
     with pytest.raises(OptionError, match="eagle2"):
         plain.with_strategy("eagle2", drafter=head, policy="auto", acceptor=acceptor)
     options = {"policy": {"coupled": True}}
-    with pytest.raises(OptionError, match=f"'chain'.*'{acceptor}' was given"):
+    with pytest.raises(OptionError, match=f"'chain'.*'{acceptor}'.*'match'"):
         plain.with_strategy("chain", drafter=head, acceptor=acceptor, options=options)
     plain.with_strategy("chain", drafter=head, acceptor=acceptor)
+    free = {"policy": {"coupled": False}}
+    plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=free)
 
 
 @contextmanager
@@ -230,3 +232,16 @@ def test_coupled_drafts_are_accepted_more_often_at_temperature_1(
     chosen: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 40, "eos_token_id": []}
     taus = [tiny.mean_tau(own.generate(tiny.PROMPTS, seed=3, **chosen)) for own in (dynamic, auto)]
     assert taus[1] > 1.2 * taus[0]
+
+
+@pytest.mark.parametrize(
+    "warp", [{"eta_cutoff": 0.01}, {"top_h": 0.5}, {"typical_p": 0.9}], ids=str
+)
+def test_a_row_without_drafts_is_no_trouble_for_any_warp(
+    plain: Engine, head: Path, warp: dict[str, float]
+) -> None:
+    """An EAGLE head has nothing to say after a prompt of one token."""
+    own = plain.with_strategy("auto", drafter=head, options={"policy": {"costs": False}})
+    chosen: dict[str, Any] = {"temperature": 0.8, "max_new_tokens": 8, "seed": 3, **warp}
+    prompts = [[5, 6, 7], [4]]
+    assert tiny.tokens(own, prompts, **chosen) == tiny.tokens(plain, prompts, **chosen)

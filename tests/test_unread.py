@@ -84,8 +84,7 @@ def unread(most: int) -> Iterator[list[int]]:
     reads, read = [], NetworkDrafter._read_pending
 
     def counted(self: NetworkDrafter) -> Tensor:
-        assert self._pending is not None
-        reads.append(self._pending.longest)
+        reads.append(sum(pending.longest for pending in self._pending))
         return read(self)
 
     with (

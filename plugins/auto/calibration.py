@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Evidence fades by this factor a node, so that about its inverse to 1 counts: 500 nodes.
-_FADING = 1 - 1 / 500
+# About so many nodes count: evidence fades as new evidence comes.
+_MEMORY = 500
 _LARGEST_STEP = 0.5
 
 
@@ -49,12 +49,15 @@ class Calibration:
     Attributes:
         theta: ``[2]`` float64: log s and b.
         precision: ``[2, 2]`` float64: how sure it is of them.
+        steps: how often it has learned.
     """
 
     def __init__(self, prior: Prior, device: torch.device) -> None:
         start = [math.log(prior.sharpness), prior.others]
-        self.theta = torch.tensor(start, dtype=torch.float64, device=device)
-        self._floor = torch.diag(torch.tensor([40.0, 4.0], dtype=torch.float64, device=device))
+        self._start = torch.tensor(start, dtype=torch.float64, device=device)
+        self.theta = self._start
+        self.steps = 0
+        self._floor = torch.diag(torch.tensor([10.0, 1.0], dtype=torch.float64, device=device))
         self.precision = self._floor.clone()
 
     def log_acceptance(self, scores: Tensor) -> Tensor:
@@ -78,25 +81,28 @@ class Calibration:
             hit: ``[M, k]`` bool, the child that carries the target's token.
             counts: ``[M]`` bool, the nodes that the committed text passed through.
         """
-        weight = counts.double()
         exists = scores > float("-inf")
-        hit = hit & exists  # what fills up a short list of children carries some token too
-        x = torch.where(exists, scores, 0.0).double() * (-self.theta[0]).exp()
-        logits = torch.where(exists, x, float("-inf"))
-        others = self.theta[1].expand(len(x), 1)
+        scaled = scores.double() * (-self.theta[0]).exp()
+        logits = torch.where(exists, scaled, float("-inf"))
+        others = self.theta[1].expand(len(scores), 1)
         law = torch.softmax(torch.cat([logits, others], dim=1), dim=1)
         p, p_other = law[:, :-1], law[:, -1]
-        missed = ~hit.any(dim=1)
+        x = torch.where(p > 0, scaled, 0.0)
+        hit = hit & exists
         mean = (p * x).sum(dim=1)
         slope = mean - (hit * x).sum(dim=1)  # -d loss / d log s
-        gradient = torch.stack([-slope, p_other - missed.double()], dim=1)
+        gradient = torch.stack([-slope, p_other - (~hit.any(dim=1)).double()], dim=1)
         variance = (p * x.square()).sum(dim=1) - mean.square()
         cross = mean * p_other
         fisher = torch.stack([variance, cross, cross, p_other * (1 - p_other)], dim=1)
-        evidence = (fisher * weight[:, None]).sum(dim=0).view(2, 2)
-        total = (gradient * weight[:, None]).sum(dim=0)
-        fading = _FADING ** weight.sum()
+        evidence = torch.where(counts[:, None], fisher, 0.0).sum(dim=0).view(2, 2)
+        nodes = counts.sum()
+        # The prior pulls as strongly as evidence fades.
+        pull = self._floor @ (self.theta - self._start) * (nodes / _MEMORY)
+        total = torch.where(counts[:, None], gradient, 0.0).sum(dim=0) + pull
+        fading = (1 - 1 / _MEMORY) ** nodes
         self.precision = self._floor + (self.precision - self._floor) * fading + evidence
+        self.steps += 1
         # The 2 x 2 system by hand: a library's solver may stop to look for errors.
         a, b, _, d = self.precision.flatten().unbind()
         step = torch.stack([d * total[0] - b * total[1], a * total[1] - b * total[0]])

@@ -45,6 +45,7 @@ def learn(calibration: Calibration, levels: list[Level], state: State, step: Ste
     for depth, level in enumerate(levels[: step.longest]):
         if depth:
             follows = level.frontier.tokens == text[:, depth - 1, None]
+            follows = follows & (level.frontier.log_value > float("-inf"))
             passed = passed.gather(1, level.frontier.parents) & follows
         scores.append(level.scores.flatten(0, 1))
         hits.append((level.tokens == text[:, depth, None, None]).flatten(0, 1))

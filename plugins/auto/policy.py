@@ -15,7 +15,7 @@ from specdec.state import State, Step
 from specdec.target import HFTarget
 from specdec.tree import DraftTree
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration
-from specdec_plugins.auto.costs import Economy, time_forwards
+from specdec_plugins.auto.costs import Economy, Times, time_forwards
 from specdec_plugins.auto.lessons import Level, learn
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
@@ -43,9 +43,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.calibrations: dict[str, Calibration] = {}
-        self.times: dict[int, list[tuple[int, float]]] = {}
+        self.times: dict[int, Times] = {}
         self.economies: dict[tuple[str, int], Economy] = {}
-        self.learned = 0
 
 
 class AutoPolicy(TreePolicy):
@@ -62,10 +61,8 @@ class AutoPolicy(TreePolicy):
     and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
     """
 
-    coupled = True
-
     def __init__(self, options: AutoOptions) -> None:
-        self.options = options
+        self.options, self.coupled = options, options.coupled
         self.memory = Memory()
 
     @property
@@ -73,7 +70,7 @@ class AutoPolicy(TreePolicy):
         return 0 if self._economy and self._economy.paused > 0 else self.options.depth
 
     def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
-        self._target, self._state, self._clock = target, state, clock
+        self._state, self._clock, self._seen = state, clock, 0
         processors = state.processors
         greedy, coupled = processors.greedy, self.options.coupled
         prior = GREEDY if greedy else COUPLED if coupled else SAMPLED
@@ -86,11 +83,14 @@ class AutoPolicy(TreePolicy):
         self._reads = state.tokens.device.type == "cpu"
         self._grown: list[Level] = []
         self._grown_at: list[float] = []
-        self._prepare()
+        self._economy = self._find_economy(target, state) if self.options.costs else None
         if self._economy:
             self._economy.resume()
+        self._prepare()
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
+        if growth.depth == 0:
+            self._draft = self._clock.seconds["draft"]
         scores, tokens = self._scored(growth, proposal, self.options.children)
         k = scores.shape[-1]
         if self.options.calibrated:
@@ -107,51 +107,52 @@ class AutoPolicy(TreePolicy):
             growth.stop()
 
     def rerank(self, growth: Growth) -> DraftTree:
-        budget = self.options.budget
-        if self._economy and self._reads:
-            budget = self._best_budget(self._economy, growth)
+        if not (self._economy and self._reads):
+            return top_by_value(growth, self.options.budget)
+        budget, depth = self._best_budget(self._economy, growth)
         if budget == 0:
             return DraftTree.root(self._state.root())
-        return top_by_value(growth, budget)
+        return top_by_value(growth, budget, depth=depth)
 
     def commit(self, step: Step) -> None:
-        spent = self._clock.seconds
-        draft, verify = spent["draft"] - self._draft, spent["verify"] - self._verify
-        rest = spent["accept"] + spent["commit"] - self._rest
-        if self._economy:
-            self._economy.took(step.tree.size, verify, rest)
+        spent, economy = self._clock.seconds, self._economy
+        if economy and self._rows:
+            rest = spent["accept"] + spent["commit"] - self._rest
+            economy.took(self._rows, step.tree.size, spent["verify"] - self._verify, rest)
             if self._grown_at:
                 further = [end - start for start, end in pairwise(self._grown_at)]
-                levels = [draft - sum(further), *further]
+                levels = [spent["draft"] - self._draft - sum(further), *further]
                 tokens = sum(map(len, step.new_tokens))
-                self._economy.drafted(self._rows, tokens, step.tree.size, levels)
-            elif self._economy.paused:
-                self._economy.paused -= 1
-        if self._grown:
-            self.memory.learned += 1
-            if self.memory.learned <= _OFTEN or self.memory.learned % _SELDOM == 0:
-                learn(self._calibration, self._grown, self._state, step)
+                economy.drafted(self._rows, tokens, step.tree.size, levels)
+            elif economy.paused:
+                economy.paused -= 1
+        steps = self._calibration.steps
+        self._seen += bool(self._grown)
+        if self._grown and (steps < _OFTEN or self._seen % _SELDOM == 0):
+            learn(self._calibration, self._grown, self._state, step)
         self._prepare()
 
     def _prepare(self) -> None:
         """Get ready for the next step."""
-        state, spent = self._state, self._clock.seconds
+        spent = self._clock.seconds
         self._grown, self._grown_at = [], []
-        self._draft, self._verify = spent["draft"], spent["verify"]
-        self._rest = spent["accept"] + spent["commit"]
-        self._rows = sum(reason is None for reason in state.finish_reasons)
-        self._economy: Economy | None = None
-        if not self.options.costs or self._rows == 0:
-            return
-        rows = 1 << (self._rows - 1).bit_length()
+        self._verify, self._rest = spent["verify"], spent["accept"] + spent["commit"]
+        self._rows = sum(reason is None for reason in self._state.finish_reasons)
+
+    def _find_economy(self, target: HFTarget, state: State) -> Economy | None:
+        """That of this batch size and setting; none where no single forward verifies a tree, and
+        where there is no memory to time one."""
+        rows, options = state.rows, self.options
+        if state.cache is None:
+            return None
         times, economies = self.memory.times, self.memory.economies
         if rows not in times:
-            largest = self.options.budget + 1
-            times[rows] = time_forwards(self._target, rows, state.longest, largest)
+            most = options.children * (1 + options.width * (options.depth - 1))
+            times[rows] = time_forwards(target, rows, state.longest, min(options.budget, most) + 1)
         key = self._setting, rows
-        if key not in economies:
+        if times[rows] and key not in economies:
             economies[key] = Economy(times[rows])
-        self._economy = economies[key]
+        return economies.get(key)
 
     def _scored(self, growth: Growth, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""
@@ -168,9 +169,12 @@ class AutoPolicy(TreePolicy):
         reach = values[self._state.active].exp().topk(width, dim=1).values.sum()
         return economy.level_pays(self._rows, float(reach))
 
-    def _best_budget(self, economy: Economy, growth: Growth) -> int:
+    def _best_budget(self, economy: Economy, growth: Growth) -> tuple[int, int]:
+        """The best number of draft tokens a row, and the depth of the tree that they make."""
         most = min(self.options.budget, growth.size - 1)
-        values = growth.values[self._state.active].exp()
-        gains = values.sort(dim=1, descending=True).values.sum(dim=0).cumsum(dim=0).tolist()
+        ranked = growth.values.sort(dim=1, descending=True, stable=True)
+        gains = ranked.values[self._state.active].exp().sum(dim=0).cumsum(dim=0).tolist()
         choices = [m for m in BUDGETS if m < most] + [most]
-        return economy.best_budget(self._rows, {m: gains[m - 1] for m in choices})
+        budget = economy.best_budget(self._rows, {m: gains[m - 1] for m in choices})
+        last = ranked.indices[:, :budget].max() if budget else -1
+        return budget, growth.level_of(int(last) + 1)

@@ -67,7 +67,8 @@ class CompiledNetwork(nn.Module):
 
     def forward(self, *inputs: Any, cache: KVCache | None = None, **named: Any) -> Any:
         """What the network gives for the same arguments, up to rounding."""
-        if self.failure is None and not torch.is_grad_enabled():
+        known = cache is None or isinstance(cache, KVCache)
+        if known and self.failure is None and not torch.is_grad_enabled():
             inputs, named = tree_map_only(Tensor, Tensor.contiguous, (inputs, named))
             key = (_signature((inputs, named)), cache and cache.geometry)
             if shape := self._compiled.get(key):
@@ -145,7 +146,10 @@ class _Shape:
         if self._view is not None and cache is not None:
             self._view.follow(cache, fixed=self._graphs)
         if not self._graphs:
-            return self._run(inputs, named)
+            found = self._run(inputs, named)
+            if self._view is not None:
+                self._view.release()
+            return found
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         # A CUDA graph's results lie where its next run will write.
         return tree_map_only(Tensor, Tensor.clone, self._run(inputs, named))

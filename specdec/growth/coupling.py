@@ -43,5 +43,5 @@ def couple(growth: Growth, proposal: Proposal) -> Proposal:
     noise = state.randomness.exponential(key, vocabulary)
     if noise is None:
         return Proposal(log_q)
-    shift = noise.to(log_q.dtype).clamp_(min=torch.finfo(log_q.dtype).tiny).log_()
+    shift = noise.to(log_q.dtype).clamp(min=torch.finfo(log_q.dtype).tiny).log_()
     return Proposal(log_q - shift[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -124,6 +125,11 @@ class Growth:
     def values(self) -> Tensor:
         """``[B, size - 1]``, the values of all candidates so far, in the order grown."""
         return torch.cat(self._values[1:], dim=1)
+
+    def level_of(self, node: int) -> int:
+        """The level of a candidate, 0 for the root."""
+        ends = accumulate(level.shape[1] for level in self._values)
+        return next(level for level, end in enumerate(ends) if node < end)
 
     def tree(self) -> DraftTree:
         """Every candidate, in the order grown."""

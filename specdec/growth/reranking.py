@@ -9,11 +9,14 @@ from specdec.growth.growth import Growth
 from specdec.tree import DraftTree
 
 
-def top_by_value(growth: Growth, budget: int) -> DraftTree:
+def top_by_value(growth: Growth, budget: int, *, depth: int | None = None) -> DraftTree:
     """The ``budget`` candidates of highest value, in the order grown.
 
     Ties go to the candidate grown first, which is the shallower one, so the kept set is closed
     under parents. A sampled tree that is pruned becomes ``POINT``.
+
+    Args:
+        depth: of the deepest candidate that is kept, where it is known; all levels if left out.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4.2.
     """
@@ -29,6 +32,6 @@ def top_by_value(growth: Growth, budget: int) -> DraftTree:
         parents=parents,
         log_value=everything.log_value.gather(1, kept),
         valid=everything.valid.gather(1, kept),
-        depth=everything.depth,
+        depth=everything.depth if depth is None else depth,
         branching=everything.branching,
     )

@@ -116,10 +116,12 @@ class TestCoupledStaticTree(_Contract):
 class TestCoupledChain(_Contract):
     strategy = "chain"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "coupled": True}}
+    examples = 10
 
 
 class TestAuto(_Contract):
     strategy = "auto"
+    examples = 10
 
 
 class TestAutoTable(_Contract):
@@ -129,12 +131,14 @@ class TestAutoTable(_Contract):
     drafter = "table"
 
 
+@pytest.mark.slow
 class TestAutoWithoutCosts(_Contract):
     strategy = "auto"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False}}
 
 
+@pytest.mark.slow
 class TestAutoUncoupled(_Contract):
     strategy = "auto"
     drafter = "draft_model"
@@ -149,6 +153,7 @@ class TestAutoCoupledOnly(_Contract):
     options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "calibrated": False}}
 
 
+@pytest.mark.slow
 class TestAutoCostsOnly(_Contract):
     strategy = "auto"
     drafter = "table"
