@@ -22,6 +22,8 @@ _WINDOW = 15
 _FADING = 0.95
 # The first steps with drafts warm up; they are not judged.
 _SETTLING = 2
+# A step whose drafts were not worth verifying counts for so many of these:
+_EMPTY = 3
 # Steps with drafts before it is judged whether they pay: at first, and after a pause.
 _FIRST_PROBE, _PROBE = 8, 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 16, 512
@@ -202,7 +204,7 @@ class Economy:
         spent += (self.plain_rest if size == 1 else self.rest).value
         self._tokens = _FADING * self._tokens + tokens
         self._seconds = _FADING * self._seconds + spent
-        self._probe -= 1
+        self._probe -= _EMPTY if size == 1 else 1
         if self._probe > 0:
             return
         if self._tokens / self._seconds < self.plain_rate(rows):
