@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny import PROMPTS
 from torch import Tensor
 
 from specdec import Engine
+from specdec.errors import OptionError
 from specdec.session import Session
 from specdec.testing.ticking import ticking
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
@@ -356,3 +358,31 @@ def test_what_is_learned_is_shared_by_the_generations_of_an_engine_alone(
     assert len(known) == 2
     assert lessons(own) > learned
     assert lessons(other) == 0
+
+
+def test_what_was_learned_outlives_the_engine_in_a_file(
+    plain: Engine, draft: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "memory.json"
+    first = auto(plain, draft, costs=False, memory=str(file))
+    chosen: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 4}
+    wanted = tiny.tokens(first, PROMPTS, **chosen)
+    (known,) = first.parts.policy.memory.calibrations.values()  # type: ignore[union-attr]
+    assert known.steps > 0
+    again = auto(plain, draft, costs=False, memory=str(file))
+    memory = again.parts.policy.memory  # type: ignore[union-attr]
+    (setting,) = json.loads(file.read_text())
+    read = memory.calibration(setting, COUPLED, torch.device("cpu"))
+    assert torch.equal(read.theta, known.theta) and torch.equal(read.precision, known.precision)
+    assert tiny.tokens(again, PROMPTS, **chosen) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"theta": [1], "precision": []}}'])
+def test_a_file_that_is_no_memory_is_refused_and_left_alone(
+    plain: Engine, draft: Path, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    with pytest.raises(OptionError, match=r"policy\.memory.*other\.json.*is no memory"):
+        auto(plain, draft, memory=str(file))
+    assert file.read_text() == text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -14,9 +15,10 @@ from specdec.roles import TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
 from specdec.tree import DraftTree
-from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration
-from specdec_plugins.auto.costs import Economy, Times, time_forwards
+from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED
+from specdec_plugins.auto.costs import Economy, time_forwards
 from specdec_plugins.auto.lessons import Level, learn
+from specdec_plugins.auto.memory import Memory
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
 _OFTEN, _SELDOM = 32, 4  # learn at each of the first steps, then at every fourth
@@ -36,15 +38,9 @@ class AutoOptions(BaseModel):
     costs: bool = Field(
         True, description="fit depth and budget of each step to measured costs; false: as given"
     )
-
-
-class Memory:
-    """What the policy has learned, for every generation of an engine."""
-
-    def __init__(self) -> None:
-        self.calibrations: dict[str, Calibration] = {}
-        self.times: dict[int, Times] = {}
-        self.economies: dict[tuple[str, int], Economy] = {}
+    memory: str | None = Field(
+        None, description="file that keeps what was learned of acceptance, read and written"
+    )
 
 
 class AutoPolicy(TreePolicy):
@@ -63,7 +59,7 @@ class AutoPolicy(TreePolicy):
 
     def __init__(self, options: AutoOptions) -> None:
         self.options, self.coupled = options, options.coupled
-        self.memory = Memory()
+        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
 
     @property
     def levels(self) -> int:  # type: ignore[override]
@@ -74,11 +70,8 @@ class AutoPolicy(TreePolicy):
         processors = state.processors
         greedy, coupled = processors.greedy, self.options.coupled
         prior = GREEDY if greedy else COUPLED if coupled else SAMPLED
-        known = self.memory.calibrations
         self._setting = f"{processors.setting}, coupled={coupled}"
-        if self._setting not in known:
-            known[self._setting] = Calibration(prior, state.tokens.device)
-        self._calibration = known[self._setting]
+        self._calibration = self.memory.calibration(self._setting, prior, state.tokens.device)
         # Reading a tensor of a CPU waits for nothing; elsewhere it would be a second read a step.
         self._reads = state.tokens.device.type == "cpu"
         self._grown: list[Level] = []
@@ -131,6 +124,8 @@ class AutoPolicy(TreePolicy):
         if self._grown and (steps < _OFTEN or self._seen % _SELDOM == 0):
             learn(self._calibration, self._grown, self._state, step)
         self._prepare()
+        if self._rows == 0:
+            self.memory.save()
 
     def _prepare(self) -> None:
         """Get ready for the next step."""
