@@ -309,7 +309,8 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     own = auto(plain, draft, costs=True)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
-    with ticking(), mock.patch("specdec_plugins.auto.costs._FIRST_PAUSE", 3):
+    largest = mock.patch.object(Economy, "best_budget", lambda _, rows, gains: max(gains))
+    with ticking(), largest, mock.patch("specdec_plugins.auto.costs._FIRST_PAUSE", 3):
         memory = own.parts.policy.memory  # type: ignore[union-attr]
         for seed in range(4):
             running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)
@@ -321,7 +322,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
             texts = [running.new_tokens(row) for row in range(3)]
             assert texts == tiny.tokens(plain, PROMPTS, seed=seed, **chosen)
     changes = sum(one != other for one, other in pairwise(drafted))
-    assert changes > 3, "it neither paused nor went on"
+    assert changes > 6, "it neither paused nor went on"
 
 
 @pytest.mark.parametrize("costs", [True, False])

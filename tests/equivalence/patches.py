@@ -108,17 +108,16 @@ def stale_head() -> AbstractContextManager[Any]:
 
     def commit(self: NetworkDrafter, step: Step) -> None:
         true(self, step)
-        new = self._pending
-        assert new is not None and new.features is not None
+        (new,) = self._pending
+        assert new.features is not None
         ran = self._drafted if step.tree.depth else 0
         kept = torch.tensor(step.accepted).clamp(max=ran).minimum((new.counts - 1).clamp(min=0))
         self.cache.advance(kept, self._state.longest)
         index = (torch.arange(new.longest) + kept[:, None]).clamp(max=new.longest - 1)
         wide = index[:, :, None].expand(-1, -1, new.features.shape[2])
         features = new.features.gather(1, wide)
-        self._pending = _Pending(
-            new.tokens.gather(1, index), features, new.counts - kept, new.longest
-        )
+        tokens = new.tokens.gather(1, index)
+        self._pending = [_Pending(tokens, features, new.counts - kept, new.longest)]
 
     return mock.patch.object(NetworkDrafter, "commit", commit)
 
