@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,12 +63,26 @@ class _Group:
         return self.keys.flatten(1, 2), self.values.flatten(1, 2)
 
 
+class Reserved(Protocol):
+    """What the layers of a cache need to know of the forward that comes.
+
+    Attributes:
+        write_slots: flat, where its tokens are written.
+        view: slots a row that it attends over.
+        capacity: slots a row.
+    """
+
+    write_slots: Tensor
+    view: int
+    capacity: int
+
+
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's window on its group."""
 
     is_sliding = False
 
-    def __init__(self, owner: KVCache | CacheView, group: _Group, index: int) -> None:
+    def __init__(self, owner: Reserved, group: _Group, index: int) -> None:
         super().__init__()
         self.owner, self.group, self.index = owner, group, index
         self.is_initialized = True
@@ -278,45 +292,8 @@ class KVCache(Cache):  # type: ignore[misc]
                 setattr(group, name, wider)
 
 
-class CacheView(Cache):  # type: ignore[misc]
-    """What one forward sees of a cache: its tensors, the slots written and how many are visible.
-
-    Compiled code reads the tensors through it, so that it can be run again on another cache of the
-    same :attr:`KVCache.geometry`.
-
-    Args:
-        cache: whose layout, capacity and view it has for good.
-    """
-
-    def __init__(self, cache: KVCache) -> None:
-        self.capacity, self.view = cache.capacity, cache.view
-        self.write_slots = cache.write_slots
-        self._groups = {
-            shape: _Group(group.keys, group.values) for shape, group in cache._groups.items()
-        }
-        super().__init__(layers=_layers(self, cache.layout, self._groups))
-
-    def follow(self, cache: KVCache, *, fixed: bool = False) -> None:
-        """See ``cache``, whose geometry is that of the first one.
-
-        Args:
-            fixed: tell the compiler that the stores stay where they are, as CUDA graphs need it.
-        """
-        self.write_slots = cache.write_slots
-        for shape, group in cache._groups.items():
-            if fixed:
-                for store in (group.keys, group.values):
-                    torch._dynamo.mark_static_address(store, guard=False)
-            self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
-
-    def release(self) -> None:
-        """Let go of the cache's memory until the next :meth:`follow`."""
-        for group in self._groups.values():
-            group.keys, group.values = group.keys[:0], group.values[:0]
-
-
 def _layers(
-    owner: KVCache | CacheView, layout: Sequence[LayerShape], groups: dict[LayerShape, _Group]
+    owner: Reserved, layout: Sequence[LayerShape], groups: dict[LayerShape, _Group]
 ) -> list[_Layer]:
     indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
     return [_Layer(owner, groups[s], i) for s, i in zip(layout, indices, strict=True)]

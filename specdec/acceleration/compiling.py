@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from specdec.acceleration.agreement import relative_error, tolerance
-from specdec.cache import CacheView, KVCache
+from specdec.acceleration.view import CacheView
+from specdec.cache import KVCache
 from specdec.errors import OptionError
 
 INDUCTOR = "inductor"

@@ -1,0 +1,45 @@
+"""A cache as one forward sees it: what compiled code reads in place of the cache itself."""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache
+
+from specdec.cache import KVCache, _Group, _layers
+
+
+class CacheView(Cache):  # type: ignore[misc]
+    """What one forward sees of a cache: its tensors, the slots written and how many are visible.
+
+    Compiled code reads the tensors through it, so that it can be run again on another cache of the
+    same :attr:`KVCache.geometry`.
+
+    Args:
+        cache: whose layout, capacity and view it has for good.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.capacity, self.view = cache.capacity, cache.view
+        self.write_slots = cache.write_slots
+        self._groups = {
+            shape: _Group(group.keys, group.values) for shape, group in cache._groups.items()
+        }
+        super().__init__(layers=_layers(self, cache.layout, self._groups))
+
+    def follow(self, cache: KVCache, *, fixed: bool = False) -> None:
+        """See ``cache``, whose geometry is that of the first one.
+
+        Args:
+            fixed: tell the compiler that the stores stay where they are, as CUDA graphs need it.
+        """
+        self.write_slots = cache.write_slots
+        for shape, group in cache._groups.items():
+            if fixed:
+                for store in (group.keys, group.values):
+                    torch._dynamo.mark_static_address(store, guard=False)
+            self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
+
+    def release(self) -> None:
+        """Let go of the cache's memory until the next :meth:`follow`."""
+        for group in self._groups.values():
+            group.keys, group.values = group.keys[:0], group.values[:0]
