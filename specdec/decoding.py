@@ -60,7 +60,8 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
         with clock("accept"):
             acceptance = acceptor.accept(tree, verification, state.randomness)
         with clock("commit"):
-            step = state.commit(tree, verification, acceptance)
+            advice = policy.advice() if policy else None
+            step = state.commit(tree, verification, acceptance, advice)
         if policy:
             with clock("draft"):
                 policy.commit(step)

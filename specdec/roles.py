@@ -121,6 +121,15 @@ class TreePolicy(ABC):
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
         return growth.tree()
 
+    def advice(self) -> Tensor | None:
+        """Numbers of this step that the host is to know: ``[B, m]`` int64, once it was accepted.
+
+        They come with the step's one read of the device and are in :attr:`Step.advice
+        <specdec.state.Step.advice>` when :meth:`commit` is called, which may plan the next step by
+        them. A policy that read the device itself would stop an accelerator twice a step.
+        """
+        return None
+
     def commit(self, step: Step) -> None:  # noqa: B027
         """A step has been committed, drafted or plain: a policy may learn from it."""
 
