@@ -34,6 +34,10 @@ class TestChain(_Contract):
     strategy = "chain"
 
 
+class TestLookup(_Contract):
+    strategy = "lookup"
+
+
 class TestDraftModel(_Contract):
     strategy = "draft_model"
 

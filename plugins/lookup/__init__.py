@@ -1,0 +1,26 @@
+"""Prompt lookup: drafts from the text itself, without a network."""
+
+from __future__ import annotations
+
+from specdec.plugins import Component, Strategy, hookimpl
+from specdec_plugins.lookup.drafter import LookupDrafter, LookupOptions
+
+
+@hookimpl
+def specdec_drafters() -> list[Component]:
+    return [
+        Component(
+            "lookup", LookupDrafter, LookupOptions, "what followed the last tokens earlier on"
+        )
+    ]
+
+
+@hookimpl
+def specdec_strategies() -> list[Strategy]:
+    return [
+        Strategy(
+            "lookup",
+            drafter="lookup",
+            description="prompt lookup: no network; pays where a text repeats itself",
+        )
+    ]

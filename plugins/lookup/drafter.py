@@ -1,0 +1,55 @@
+"""The drafter ``lookup``."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.lookup import Lookup
+from specdec.roles import Drafter, Features
+from specdec.state import State, Step
+from specdec.target import HFTarget
+from specdec.tree import DraftTree
+
+
+class LookupOptions(BaseModel):
+    """Options of the drafter ``lookup``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: int = Field(5, ge=1, description="last tokens to look for earlier in the text, at most")
+    depth: int = Field(10, ge=1, le=64, description="the most draft tokens in a step")
+    floor: float = Field(
+        0.1, ge=0, lt=1, description="draft no token that is right with a smaller probability"
+    )
+
+
+class LookupDrafter(Drafter):
+    """Drafts what followed the last few tokens earlier in the row's own text, as a chain.
+
+    How far it drafts depends on how often the text has gone on as it did before
+    (:class:`~specdec.lookup.RepeatingText`); where nothing is likely the step is one of plain
+    decoding.
+
+    Source: Saxena 2023, prompt lookup decoding; LLMA (Yang et al. 2023, arXiv 2304.04487).
+    """
+
+    def __init__(self, options: LookupOptions, target: HFTarget) -> None:
+        self.options = options
+
+    def begin(self, state: State, features: Features) -> None:
+        self._lookup = Lookup(state, self.options.match, self.options.depth)
+
+    def tree(self, state: State) -> DraftTree:
+        floor, room = self.options.floor, state.room
+        lengths = [
+            sum(chance >= floor for chance in guess.chances[:room]) if why is None else 0
+            for guess, why in zip(self._lookup.guesses, state.finish_reasons, strict=True)
+        ]
+        return self._lookup.tree(state.root(), lengths)
+
+    def commit(self, step: Step) -> None:
+        self._lookup.commit(step)
+
+    def select(self, rows: Tensor) -> None:
+        self._lookup.select(rows)

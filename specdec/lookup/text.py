@@ -1,0 +1,97 @@
+"""One text: where its last few tokens came before, and how often it went on as it did then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# What is believed of any text before it is read: it goes on as it did before with this probability,
+# by the tokens matched. It counts like so many tokens.
+_BELIEF, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
+# Older tokens fade by this factor.
+_FADING = 0.97
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How a text may go on.
+
+    Attributes:
+        tokens: what followed the same tokens before; empty if nothing was found.
+        chances: for each of them the probability that it and all before it are right.
+    """
+
+    tokens: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
+
+
+class RepeatingText:
+    """A text that grows. Everything here is a function of its tokens alone.
+
+    Args:
+        longest: the most tokens that a match is looked for with.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._tokens: list[int] = []
+        # For each run of tokens that something followed, where the latest one ends.
+        self._ends: dict[tuple[int, ...], int] = {}
+        self._rates = [_Rate(_BELIEF[min(n, len(_BELIEF) - 1)]) for n in range(longest)]
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Append ``tokens``, and learn from each how the text repeats itself."""
+        for token in tokens:
+            runs = self._runs()
+            if (match := self._match(runs)) is not None:
+                end, matched = match
+                self._rates[matched - 1].take(self._tokens[end] == token)
+            for run in runs:
+                self._ends[run] = len(self._tokens)
+            self._tokens.append(token)
+
+    def guess(self, most: int) -> Guess:
+        """At most ``most`` tokens that followed the longest match, the latest of several.
+
+        Where they reach the end of the text they go on from the match's end again, as a text does
+        that repeats itself. With each token that is right the match grows, and so does the chance
+        of the next one.
+
+        Source: Saxena 2023, prompt lookup decoding.
+        """
+        if (match := self._match(self._runs())) is None:
+            return Guess()
+        end, matched = match
+        since = len(self._tokens) - end
+        tokens, chances, chance = [], [], 1.0
+        for place in range(most):
+            tokens.append(self._tokens[end + place % since])
+            chance *= self._rates[min(matched + place, len(self._rates)) - 1].value
+            chances.append(chance)
+        return Guess(tuple(tokens), tuple(chances))
+
+    def _match(self, runs: list[tuple[int, ...]]) -> tuple[int, int] | None:
+        """Where the longest run that came before ends, and its tokens."""
+        for run in runs:
+            if end := self._ends.get(run):
+                return end, len(run)
+        return None
+
+    def _runs(self) -> list[tuple[int, ...]]:
+        """The last tokens, as many as a match may have, then one less, down to one."""
+        last = tuple(self._tokens[-len(self._rates) :])
+        return [last[start:] for start in range(len(last))]
+
+
+class _Rate:
+    """A share that recent cases count most for."""
+
+    def __init__(self, belief: float) -> None:
+        self._right, self._all = belief * _WEIGHT, _WEIGHT
+
+    @property
+    def value(self) -> float:
+        return self._right / self._all
+
+    def take(self, right: bool) -> None:
+        self._right = _FADING * self._right + right
+        self._all = _FADING * self._all + 1

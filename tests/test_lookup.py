@@ -1,0 +1,100 @@
+"""Prompt lookup: what is found, how far it is trusted, and that the text stays the target's."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specdec import Engine
+from specdec.lookup import RepeatingText
+
+texts = st.lists(st.integers(0, 3), min_size=0, max_size=40)
+
+
+def expected(text: list[int], longest: int, most: int) -> tuple[int, ...]:
+    """The definition, by trying every place."""
+    for size in range(min(longest, len(text)), 0, -1):
+        run = text[len(text) - size :]
+        for end in range(len(text) - 1, size - 1, -1):
+            if text[end - size : end] == run:
+                return tuple((text[end:] * most)[:most])
+    return ()
+
+
+@settings(max_examples=200)
+@given(texts, texts, st.integers(1, 5), st.integers(1, 8))
+def test_a_guess_follows_the_latest_of_the_longest_matches_however_the_text_grew(
+    start: list[int], more: list[int], longest: int, most: int
+) -> None:
+    text, at_once = RepeatingText(longest), RepeatingText(longest)
+    text.extend(start)
+    text.extend(more)
+    at_once.extend(start + more)
+    assert text.guess(most) == at_once.guess(most)
+    assert text.guess(most).tokens == expected(start + more, longest, most)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.95])
+def test_chances_approach_the_rate_at_which_a_text_repeats_itself(rate: float) -> None:
+    draw, text, found = random.Random(0), RepeatingText(1), []
+    text.extend([*range(50), 0])
+    for step in range(2500):
+        guess = text.guess(3)
+        if step > 500:
+            found.append(guess.chances)
+        right = draw.random() < rate
+        text.extend([guess.tokens[0] if right else (guess.tokens[0] + draw.randrange(1, 50)) % 50])
+    for place, chances in enumerate(zip(*found, strict=True)):
+        assert sum(chances) / len(chances) == pytest.approx(rate ** (place + 1), abs=0.05)
+
+
+@given(texts, st.integers(1, 5))
+def test_chances_are_probabilities_that_fall_along_the_guess(
+    tokens: list[int], longest: int
+) -> None:
+    text = RepeatingText(longest)
+    text.extend(tokens)
+    chances = text.guess(6).chances
+    assert list(chances) == sorted(chances, reverse=True)
+    assert all(0 < chance < 1 for chance in chances)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ragged_batches_decode_like_plain_decoding_with_long_accepted_paths(
+    model: Any, temperature: float
+) -> None:
+    plain = Engine(model, strategy="plain")
+    engine = plain.with_strategy("lookup", options={"drafter": {"floor": 0.0}})
+    # A set of few tokens repeats itself whatever the model thinks of it.
+    settings_: dict[str, Any] = {"top_k": 2} if temperature else {}
+    asked = {"max_new_tokens": 60, "seed": 3, "temperature": temperature, **settings_}
+    ours = engine.generate(tiny.PROMPTS, **asked)
+    assert [r.token_ids for r in ours] == [
+        r.token_ids for r in plain.generate(tiny.PROMPTS, **asked)
+    ]
+    assert max(r.stats.tau for r in ours) > 1.1
+
+
+def test_a_text_that_never_repeats_a_token_is_decoded_step_by_step(model: Any) -> None:
+    engine = Engine(model, strategy="lookup")
+    prompt = list(range(8, 30))
+    steps = list(engine.session().start(prompt, max_new_tokens=1, eos_token_id=[]))
+    assert [step.tree.size for step in steps] == [1]
+
+
+def test_rows_look_up_in_their_own_text(model: Any) -> None:
+    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.0, "depth": 2}})
+    prompts = [[11, 12, 13, 14, 11], [21, 22, 23, 24, 21]]
+    step = next(iter(engine.session().start(prompts, max_new_tokens=9)))
+    assert step.tree.tokens.tolist() == [[11, 12, 13], [21, 22, 23]]
+
+
+def test_a_guess_that_is_unlikely_is_not_drafted(model: Any) -> None:
+    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.99}})
+    running = engine.session().start(tiny.PROMPTS[0], max_new_tokens=20, eos_token_id=[])
+    assert {step.tree.size for step in running} == {1}
