@@ -44,9 +44,9 @@ docs: $(VENV)/.installed-test ## write docs/options.md and docs/planted-bugs.md 
 	@$(BIN)/python scripts/make_planted_doc.py
 
 clean: ## remove caches and build outputs; the environment stays
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	@rm -rf build dist *.egg-info examples/*/*.egg-info examples/*/build .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
-	@find specdec plugins scripts tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find specdec plugins scripts tests docs examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: set-up is done again only when pyproject.toml has changed.
 

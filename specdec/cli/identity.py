@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from specdec.cli.runs import Lane, Streamed
-
-if TYPE_CHECKING:
-    from specdec.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -31,6 +26,8 @@ class Identity:
 
 def compare(lane: Lane, plain: Lane | None, run: Streamed) -> Identity:
     """Compare a lane's tokens with plain decoding's under the same settings and seed."""
+    from specdec.bench.identity import first_difference, logit_gap
+
     acceptor = lane.engine.parts.acceptor
     name = lane.engine.selection.names["acceptor"]
     if plain is None:
@@ -44,30 +41,14 @@ def compare(lane: Lane, plain: Lane | None, run: Streamed) -> Identity:
     if not run.greedy and not acceptor.seed_exact:
         return Identity(None, f"{name} keeps the law, not the draw")
     ours, theirs = lane.result.token_ids, plain.result.token_ids
-    if ours == theirs:
+    at = first_difference(ours, theirs)
+    if at is None:
         how = "greedy" if run.greedy else "same seed"
         return Identity(True, f"the same {len(ours)} tokens as plain decoding, {how}")
-    at = _first_difference(ours, theirs)
     dtype = str(lane.engine.target.dtype).removeprefix("torch.")
     reason = f"first difference at new token {at}, in {dtype}"
     gap = None
     if run.greedy:
-        gap = _logit_gap(lane.engine, [*run.prompt_ids, *theirs[:at]])
+        gap = logit_gap(lane.engine.target.model, [*run.prompt_ids, *theirs[:at]])
         reason += f"; the target's two best logits there are {gap:.3g} apart"
     return Identity(False, reason, at, gap)
-
-
-def _first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    pairs = enumerate(zip(ours, theirs, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
-
-
-def _logit_gap(engine: Engine, tokens: Sequence[int]) -> float:
-    """How far the two best logits after ``tokens`` are apart."""
-    import torch
-
-    with torch.inference_mode():
-        ids = torch.tensor([list(tokens)], device=engine.target.device)
-        logits = engine.target.model(input_ids=ids, use_cache=False).logits[0, -1].double()
-    best = logits.topk(2).values
-    return float(best[0] - best[1])
