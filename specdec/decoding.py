@@ -79,24 +79,20 @@ def compact(state: State, drafter: Drafter | None) -> None:
 
 
 def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
-    """The expansion phase, then the reranking phase.
+    """The tree to verify, no deeper than the rows' limits leave room for.
 
     Raises:
         PluginError: a tree whose draws the acceptor is not exact for.
     """
     drafter, policy = parts.drafter, parts.policy
-    levels = min(policy.levels, state.room) if policy else state.room
-    if drafter is None or levels == 0:
+    if drafter is None or state.room == 0:
         return DraftTree.root(state.root())
     if policy is None:
         tree = drafter.tree(state)
+    elif (whole := policy.tree(state)) is not None:
+        tree = whole
     else:
-        growth = Growth(state)
-        while growth.depth < levels and not growth.stopped:
-            proposal = drafter.propose(growth.frontier)
-            policy.expand(growth, proposal)
-            clock.draft_forwards += 1
-        tree = policy.rerank(growth)
+        tree = grow(drafter, policy, state, clock)
     if tree.draws not in parts.acceptor.supports:
         raise PluginError(
             f"{type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
@@ -105,6 +101,19 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         return tree
     # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
     return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
+
+
+def grow(drafter: Drafter, policy: TreePolicy, state: State, clock: Clock) -> DraftTree:
+    """The expansion phase, then the reranking phase."""
+    levels = min(policy.levels, state.room)
+    if levels == 0:
+        return DraftTree.root(state.root())
+    growth = Growth(state)
+    while growth.depth < levels and not growth.stopped:
+        proposal = drafter.propose(growth.frontier)
+        policy.expand(growth, proposal)
+        clock.draft_forwards += 1
+    return policy.rerank(growth)
 
 
 def prefill(target: HFTarget, state: State) -> Features:

@@ -113,6 +113,13 @@ class TreePolicy(ABC):
             clock: seconds by phase, added up over the generation.
         """
 
+    def tree(self, state: State) -> DraftTree | None:
+        """A whole draft tree for the step that comes, for which the drafter is not asked.
+
+        None: a tree is to be grown. A network drafter then reads what it has not been asked about.
+        """
+        return None
+
     @abstractmethod
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         """Add one level below the frontier and choose the next frontier (expansion phase)."""

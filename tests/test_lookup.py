@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,12 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdec import Engine
-from specdec.lookup import RepeatingText
+from specdec import Component, Engine, hookimpl
+from specdec.growth import Growth, Proposal, grow_level
+from specdec.lookup import Lookup, RepeatingText
+from specdec.roles import TreePolicy
+from specdec.state import State, Step
+from specdec.tree import DraftTree
 
 texts = st.lists(st.integers(0, 3), min_size=0, max_size=40)
 
@@ -98,3 +104,47 @@ def test_a_guess_that_is_unlikely_is_not_drafted(model: Any) -> None:
     engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.99}})
     running = engine.session().start(tiny.PROMPTS[0], max_new_tokens=20, eos_token_id=[])
     assert {step.tree.size for step in running} == {1}
+
+
+class EveryOther(TreePolicy):
+    """Grows a level in one step, drafts from the text in the next."""
+
+    levels = 1
+
+    def begin(self, target: Any, state: State, clock: Any) -> None:
+        self._lookup, self._step = Lookup(state, 3, 4), 0
+
+    def tree(self, state: State) -> DraftTree | None:
+        if self._step % 2 == 0:
+            return None
+        return self._lookup.tree(state.root(), [4] * state.rows)
+
+    def expand(self, growth: Growth, proposal: Proposal) -> None:
+        grow_level(growth, proposal, 2)
+
+    def commit(self, step: Step) -> None:
+        self._lookup.commit(step)
+        self._step += 1
+
+
+@hookimpl
+def specdec_tree_policies() -> list[Component]:
+    return [Component("every_other", lambda _: EveryOther())]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("drafter", ["eagle", "draft_model"])
+def test_a_policy_may_draft_whole_trees_between_those_of_the_drafter(
+    model: Any, head: Path, draft: Path, drafter: str, temperature: float
+) -> None:
+    plain = Engine(model, strategy="plain", plugins=[sys.modules[__name__]])
+    checkpoint = {"checkpoint": str(head if drafter == "eagle" else draft)}
+    engine = plain.with_strategy(
+        "eagle2", drafter=drafter, policy="every_other", options={"drafter": checkpoint}
+    )
+    asked: dict[str, Any] = {"max_new_tokens": 40, "seed": 5, "temperature": temperature}
+    running = engine.session().start(tiny.PROMPTS, **asked)
+    sizes = [step.tree.size for step in running]
+    assert max(sizes[1::2]) > 3 and set(sizes[::2]) <= {3, 1}
+    texts = [r.token_ids for r in plain.generate(tiny.PROMPTS, **asked)]
+    assert [r.token_ids for r in running.results()] == texts

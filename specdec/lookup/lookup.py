@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,18 +47,20 @@ class Lookup:
         self.guesses = [self.guesses[row] for row in kept]
 
     def tree(self, root: Tensor, lengths: Sequence[int]) -> DraftTree:
-        """The first tokens of each guess as a chain below the roots ``[B]``.
+        """The first tokens of each guess as a chain below the roots ``[B]``, valued by chance.
 
         Args:
             lengths: how many of each row's guess to draft.
         """
-        drafts = [guess.tokens[:n] for guess, n in zip(self.guesses, lengths, strict=True)]
-        depth = max(map(len, drafts))
+        depth = max(min(n, len(g.tokens)) for n, g in zip(lengths, self.guesses, strict=True))
         if depth == 0:
             return DraftTree.root(root)
-        padded = [[*draft, *[0] * (depth - len(draft))] for draft in drafts]
-        valid = [[place < len(draft) for place in range(depth)] for draft in drafts]
-        device = root.device
-        return DraftTree.chain(
-            root, torch.tensor(padded, device=device), torch.tensor(valid, device=device)
-        )
+        tokens, chances = [], []
+        for guess, n in zip(self.guesses, lengths, strict=True):
+            missing = depth - min(n, len(guess.tokens))
+            tokens.append([*guess.tokens[:n], *[0] * missing])
+            chances.append([1.0, *guess.chances[:n], *[0.0] * missing])
+        value = torch.tensor(chances, device=root.device).log()
+        valid = value[:, 1:] > float("-inf")
+        tree = DraftTree.chain(root, torch.tensor(tokens, device=root.device), valid)
+        return replace(tree, log_value=value)
