@@ -88,6 +88,7 @@ def _specdec(
         **head,
         "options": {"drafter": own, "policy": {"depth": arguments.chain}},
     }
+    modes[f"{OURS} lookup"] = {"strategy": "lookup"}
     modes[f"{OURS} draft model"] = {
         "strategy": "draft_model",
         "drafter": weights.draft,
