@@ -6,6 +6,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import transformers as hf
 from counting import counting
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from typer.testing import CliRunner
 
 import specdec.engine
@@ -22,8 +24,7 @@ import specdec.session
 from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
-from specdec.acceleration.cuda import CudaRecorder
-from specdec.acceleration.recording import MOST, Recorded
+from specdec.acceleration.recording import Recorded
 from specdec.acceptance import Acceptance
 from specdec.cache import KVCache
 from specdec.cli.app import app
@@ -33,7 +34,7 @@ from specdec.randomness import KeyedRandomness
 from specdec.recorded import Graphs
 from specdec.roles import Drafter
 from specdec.state import State
-from specdec.testing.tape import DanglingRead, HostRead, TapeRecorder
+from specdec.testing.tape import DanglingRead, Tape, TapeRecorder
 from specdec.tree import DraftTree
 from specdec_plugins.auto.policy import AutoPolicy
 from specdec_plugins.eagle2.policy import Eagle2Policy
@@ -190,14 +191,30 @@ def test_what_a_request_asks_for_is_never_that_of_an_earlier_one(
         {"repetition_penalty": 1.3},
         {"suppress_tokens": [1, 2, 3]},
         {"suppress_tokens": [4, 5]},
-        {"eos_token_id": [tiny.EOS]},
     ]
     for request in [*requests, *requests]:
-        settings = {**SETTINGS, "max_new_tokens": 40, **request}
+        settings = {**SETTINGS, "max_new_tokens": 60, **request}
         assert facts(ours, tiny.PROMPTS[0], **settings) == facts(
             theirs, tiny.PROMPTS[0], **settings
         )
     assert all(phase.failure is None and phase.replays > 100 for phase in phases(recorded))
+
+
+def test_no_path_goes_on_behind_an_eos_of_this_request(
+    dynamic: Engine, taped: Make, draft: Path
+) -> None:
+    recorded = tiny.engine(taped(), "eagle2+draft_model", draft)
+    ours, theirs = recorded.session(), dynamic.session()
+    settings = {**SETTINGS, "temperature": 1.0}
+    steps = list(theirs.start(tiny.PROMPTS[0], **settings))
+    inner = [step.new_tokens[0][0] for step in steps if step.accepted[0] > 1]
+    assert len(inner) > 5
+    for _ in range(3):
+        ours.generate(tiny.PROMPTS[0], **settings)
+    for eos in inner:
+        settings["eos_token_id"] = [eos]
+        expected = facts(theirs, tiny.PROMPTS[0], **settings)
+        assert facts(ours, tiny.PROMPTS[0], **settings) == expected
 
 
 def test_a_later_turn_replays_what_an_earlier_one_recorded(taped: Make, draft: Path) -> None:
@@ -222,7 +239,16 @@ def test_recordings_keep_no_cache_alive(taped: Make, head: Path) -> None:
     assert [cache() for cache in alive] == [None, None]
 
 
-def test_a_recorded_step_reads_the_device_once(taped: Make, head: Path) -> None:
+def test_a_replayed_step_reads_the_device_once_and_starts_few_operators(
+    taped: Make, head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = Tape.replay
+
+    def uncounted(self: Tape) -> None:
+        with _disable_current_modes():
+            true(self)
+
+    monkeypatch.setattr(Tape, "replay", uncounted)
     engine = tiny.engine(taped(), "eagle2", head)
     steps = iter(engine.session().start(tiny.PROMPTS[0], **SETTINGS))
     for _ in range(8):
@@ -233,6 +259,8 @@ def test_a_recorded_step_reads_the_device_once(taped: Make, head: Path) -> None:
             next(steps)
     assert graphs(engine).draft.replays > before
     assert counts.reads == {"tolist": 4}
+    started = counts.outside + counts.around + counts.inside
+    assert sum(started.values()) <= 4 * 75  # about a thousand a step where nothing is replayed
 
 
 def test_steps_that_were_kept_stay_what_they_were(eagle: Engine, taped: Make, head: Path) -> None:
@@ -272,6 +300,18 @@ def test_a_policy_that_learns_from_what_it_grew_learns_the_same(
     expected = facts(eager, tiny.PROMPTS, **settings)
     assert facts(recorded, tiny.PROMPTS, **settings) == expected
     assert graphs(recorded).draft.replays > len(expected) / 2
+
+
+def test_models_with_windows_and_mask_types_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {"recorder": TapeRecorder(), "bucket": small_buckets}
+    monkeypatch.setattr(
+        specdec.engine, "Acceleration", lambda **given: Acceleration(**given, **how)
+    )
+    config = hf.MistralConfig(**{**tiny.SHAPE, "sliding_window": 8})
+    model = tiny.make_model(config)
+    engines = [Engine(model, strategy="plain", graphs=on) for on in (False, True)]
+    expected, found = (facts(engine, tiny.PROMPTS, **SETTINGS) for engine in engines)
+    assert found == expected and graphs(engines[1]).verify.replays > 40
 
 
 # --- what cannot be recorded ---
@@ -352,6 +392,7 @@ class OtherRandomness(KeyedRandomness):
     """Might draw from anything."""
 
 
+@pytest.mark.filterwarnings("ignore:the draft phase")
 def test_another_generator_is_not_recorded(eagle: Engine, taped: Make, head: Path) -> None:
     engine = tiny.engine(taped(), "eagle2", head)
     engine.make_randomness = OtherRandomness  # type: ignore[method-assign, assignment]
@@ -385,78 +426,12 @@ def test_the_path_verifier_runs_as_it_is(eagle: Engine, taped: Make, head: Path)
 
 
 def test_trees_made_on_the_host_are_verified_by_a_recording(plain: Engine, taped: Make) -> None:
-    from dataclasses import replace
-
     engines = [plain.with_strategy("plain"), taped()]
     for engine in engines:
         engine.parts = replace(engine.parts, drafter=SilentDrafter())
     eager, recorded = engines
     assert facts(recorded, tiny.PROMPTS, **SETTINGS) == facts(eager, tiny.PROMPTS, **SETTINGS)
     assert graphs(recorded).verify.replays > 10 and graphs(recorded).accept.replays > 10
-
-
-def test_running_out_of_memory_is_not_taken_for_a_phase_that_cannot_be_recorded() -> None:
-    class Full(TapeRecorder):
-        def record(self, function: Any) -> Any:
-            raise torch.OutOfMemoryError("full")
-
-    phase = Recorded("draft", Full(), hot=0)
-    with pytest.raises(torch.OutOfMemoryError):
-        phase.run("key", lambda: None, (), (), ())
-    assert phase.failure is None
-
-
-# --- recording ---
-
-
-class Box:
-    derived = ("doubled",)
-
-    def __init__(self, value: float) -> None:
-        self.value = torch.tensor([value])
-        self.doubled: Tensor | None = None
-        self.list: list[Tensor] = []
-
-    def twice(self) -> Tensor:
-        if self.doubled is None:
-            self.doubled = self.value * 2
-        return self.doubled
-
-
-def run(phase: Recorded, box: Box, key: Any = 0) -> list[float]:
-    def function(x: Tensor) -> Tensor:
-        box.list.append(x)
-        return box.twice() + x
-
-    given = torch.ones(1)
-    found, _ = phase.run(key, function, [given], [(box, "value")], ())
-    return found.tolist()
-
-
-def test_a_replay_follows_its_inputs_and_leaves_owners_as_they_were() -> None:
-    phase = Recorded("draft", TapeRecorder(), hot=0)
-    for value in (1.0, 2.0, 5.0):
-        box = Box(value)
-        before = dict(vars(box))
-        assert run(phase, box) == [2 * value + 1]
-        assert vars(box) == before and box.list == []
-    assert (phase.runs, phase.replays, len(phase)) == (0, 3, 1)
-
-
-def test_what_was_worked_out_before_is_worked_out_anew_while_recorded() -> None:
-    phase = Recorded("draft", TapeRecorder(), hot=0)
-    box = Box(1.0)
-    box.twice()
-    assert run(phase, box) == [3.0] and run(phase, Box(4.0)) == [9.0]
-
-
-def test_few_recordings_are_kept() -> None:
-    phase = Recorded("draft", TapeRecorder(), hot=0)
-    for key in range(MOST + 5):
-        run(phase, Box(1.0), key)
-    assert len(phase) == MOST
-    run(phase, Box(1.0), MOST + 4)
-    assert phase.replays == MOST + 6 and len(phase) == MOST
 
 
 def test_a_stale_tensor_is_caught(
@@ -471,53 +446,6 @@ def test_a_stale_tensor_is_caught(
     except DanglingRead:
         return
     assert found != facts(dynamic, tiny.PROMPTS, **settings)
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda x: x.sum().item(),
-        lambda x: x.tolist(),
-        lambda x: bool(x[0] > 0),
-        lambda x: x.nonzero(),
-        lambda x: x[x > 0],
-        lambda x: x.cpu(),
-        lambda x: x + torch.tensor([1.0, 2.0]),
-        lambda x: torch.masked_select(x, x > 0),
-    ],
-)
-def test_a_tape_refuses_what_a_capture_refuses(read: Callable[[Tensor], Any]) -> None:
-    x = torch.ones(2)
-    with torch.inference_mode(), pytest.raises(HostRead):
-        TapeRecorder().record(lambda: read(x))
-
-
-@torch.inference_mode()
-def test_a_tape_freezes_numbers_and_addresses_and_follows_contents() -> None:
-    x, number = torch.arange(3.0), [1.0]
-
-    def function() -> tuple[Tensor, Tensor]:
-        y = x.view(3, 1).expand(3, 2).flatten() * number[0]
-        y[:2].add_(10)
-        return y, y[2:].max(dim=0).values
-
-    tape, (y, largest) = TapeRecorder().record(function)
-    place = y.data_ptr()
-    number[0] = 100.0
-    x.add_(1)
-    tape.replay()
-    assert y.data_ptr() == place
-    assert y.tolist() == [11, 11, 2, 2, 3, 3] and largest.item() == 3
-
-
-@torch.inference_mode()
-def test_a_tape_does_not_keep_what_it_reads_alive() -> None:
-    x = [torch.ones(2)]
-    tape, _ = TapeRecorder().record(lambda: x[0] + 1)
-    tape.replay()
-    x.clear()
-    with pytest.raises(DanglingRead):
-        tape.replay()
 
 
 # --- asking for it ---
@@ -546,20 +474,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 @needs_gpu
-@torch.inference_mode()
-def test_a_cuda_graph_follows_its_inputs() -> None:
-    device = torch.device("cuda")
-    x = torch.ones(4, device=device)
-    recorder = CudaRecorder(device)
-    graph, y = recorder.record(lambda: x.cumsum(0) * 2)
-    other, z = recorder.record(lambda: x + 1)
-    x.fill_(3)
-    graph.replay()
-    other.replay()
-    assert y.tolist() == [6, 12, 18, 24] and z.tolist() == [4] * 4
-
-
-@needs_gpu
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_cuda_graphs_draft_and_write_the_same(
@@ -576,15 +490,3 @@ def test_cuda_graphs_draft_and_write_the_same(
         found = facts(recorded, tiny.PROMPTS, **settings)
     assert found == facts(eager, tiny.PROMPTS, **settings)
     assert all(phase.replays > len(found) / 2 for phase in phases(recorded))
-
-
-def test_models_with_windows_and_mask_types_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    how = {"recorder": TapeRecorder(), "bucket": small_buckets}
-    monkeypatch.setattr(
-        specdec.engine, "Acceleration", lambda **given: Acceleration(**given, **how)
-    )
-    config = hf.MistralConfig(**{**tiny.SHAPE, "sliding_window": 8})
-    model = tiny.make_model(config)
-    engines = [Engine(model, strategy="plain", graphs=on) for on in (False, True)]
-    expected, found = (facts(engine, tiny.PROMPTS, **SETTINGS) for engine in engines)
-    assert found == expected and graphs(engines[1]).verify.replays > 40

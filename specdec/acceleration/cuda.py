@@ -34,13 +34,16 @@ class CudaRecorder:
                 function()
             torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                graph,
-                pool=self._pool,
-                stream=self._stream,
-                capture_error_mode="thread_local",  # another thread's work is its own affair
-            ):
-                result = function()
+            try:
+                with torch.cuda.graph(
+                    graph,
+                    pool=self._pool,
+                    stream=self._stream,
+                    capture_error_mode="thread_local",  # another thread's work is its own affair
+                ):
+                    result = function()
+            except Exception as error:  # to end a broken capture fails too: the first says why
+                raise (error.__context__ or error) from None
         return graph, result
 
     def address(self, tensor: Tensor) -> Hashable:
