@@ -198,10 +198,15 @@ class TreePolicy(ABC):
 
 
 class Verifier(ABC):
-    """The target's law p at every node of a tree."""
+    """The target's law p at every node of a tree.
+
+    Attributes:
+        uses_cache: whether it reads and writes the state's cache.
+        recordable: whether it is tensor operations alone, so that it can be recorded as a CUDA
+            graph, and returns nothing but the logits and hidden states that they give.
+    """
 
     uses_cache: ClassVar[bool] = True
-    # Whether it is tensor operations alone, so that it can be recorded as a CUDA graph.
     recordable: ClassVar[bool] = False
 
     @abstractmethod

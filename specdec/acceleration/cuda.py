@@ -28,23 +28,27 @@ class CudaRecorder:
     def record(self, function: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
         """Run ``function`` once on a stream of its own, so that libraries and compilers have set
         themselves up, and once to record it."""
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
-            self._stream.wait_stream(torch.cuda.current_stream())
+            caller = torch.cuda.current_stream()
+            self._stream.wait_stream(caller)
             with torch.cuda.stream(self._stream):
                 function()
-            torch.cuda.current_stream().wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
-            try:
-                with torch.cuda.graph(
-                    graph,
-                    pool=self._pool,
-                    stream=self._stream,
-                    capture_error_mode="thread_local",  # another thread's work is its own affair
-                ):
-                    result = function()
-            except Exception as error:  # to end a broken capture fails too: the first says why
-                raise (error.__context__ or error) from None
-        return graph, result
+            caller.wait_stream(self._stream)
+            with torch.cuda.stream(caller):  # a capture that breaks does not set it back
+                return graph, self._capture(graph, function)
+
+    def _capture(self, graph: torch.cuda.CUDAGraph, function: Callable[[], T]) -> T:
+        try:
+            with torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",  # another thread's work is its own affair
+            ):
+                return function()
+        except Exception as error:  # to end a broken capture fails too: the first says why
+            raise (error.__context__ or error) from None
 
     def address(self, tensor: Tensor) -> Hashable:
         """A graph knows memory by its address alone: another tensor there serves as well."""
