@@ -135,7 +135,12 @@ class KVCache(Cache):  # type: ignore[misc]
         rows: batch size B.
         capacity: slots a row.
         bucket: rounds sizes up, so that attention sees few different shapes; monotone.
+
+    Attributes:
+        least_view: slots a row that every forward attends over at least (:meth:`settle`).
     """
+
+    derived = ("_scratch",)
 
     def __init__(
         self,
@@ -146,11 +151,12 @@ class KVCache(Cache):  # type: ignore[misc]
         device: torch.device,
         bucket: Callable[[int], int] = bucketed,
     ) -> None:
-        self._bucket = bucket
+        self.bucket = bucket
         self.capacity = bucket(capacity)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.longest = 0
         self.view = 0
+        self.least_view = 0
         self.write_slots = self.lengths
         self._scratch: tuple[Tensor, Tensor] | None = None
         self._starts = torch.arange(rows, device=device)[:, None] * self.capacity
@@ -182,7 +188,27 @@ class KVCache(Cache):  # type: ignore[misc]
         self.grow(self.longest + after + n)
         flat, _ = self._scratch_slots(after + n)
         self.write_slots = flat[:, after : after + n].flatten()
-        self.view = min(self._bucket(self.longest + after + n), self.capacity)
+        self.view = self._rounded(self.longest + after + n)
+
+    def settle(self, slots: int) -> tuple[int, int]:
+        """Give all forwards over the next ``slots`` slots one view: nothing that they do depends on
+        the lengths known to the host any more, until these have grown into another bucket.
+
+        Returns:
+            Every size that these forwards depend on: capacity and view.
+        """
+        self.grow(self.longest + slots)
+        self.least_view = min(self.bucket(self.longest + slots), self.capacity)
+        return self.capacity, self.least_view
+
+    @property
+    def stores(self) -> tuple[Tensor, ...]:
+        """The memory that keys and values lie in."""
+        groups = self._groups.values()
+        return tuple(store for group in groups for store in (group.keys, group.values))
+
+    def _rounded(self, slots: int) -> int:
+        return min(max(self.bucket(slots), self.least_view), self.capacity)
 
     def reserve_next(self) -> None:
         """The next forward writes one token of the only row, which sees all that is committed and
@@ -214,7 +240,7 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def committed(self) -> Tensor:
         """``[B, S]`` bool: which slots hold committed tokens; S is at most any later view."""
-        slots = min(self._bucket(self.longest), self.capacity)
+        slots = self._rounded(self.longest)
         return torch.arange(slots, device=self.lengths.device) < self.lengths[:, None]
 
     def inherit(self, visible: Tensor, rows: Tensor, after: int) -> Tensor:
@@ -281,7 +307,7 @@ class KVCache(Cache):  # type: ignore[misc]
         """Make room for ``capacity`` slots a row, keeping what is stored."""
         if capacity <= self.capacity:
             return
-        old, self.capacity = self.capacity, self._bucket(max(capacity, 2 * self.capacity))
+        old, self.capacity = self.capacity, self.bucket(max(capacity, 2 * self.capacity))
         self._starts = self._starts // old * self.capacity
         self._scratch = None
         for group in self._groups.values():

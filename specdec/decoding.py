@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from specdec.acceptance import Acceptance
 from specdec.errors import PluginError
 from specdec.growth import Growth
 from specdec.metrics import Clock
@@ -14,6 +15,7 @@ from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
 from specdec.state import State, Step
 from specdec.target import HFTarget, Hidden
 from specdec.tree import DraftTree, label
+from specdec.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,25 @@ class Parts:
     acceptor: Acceptor
     compacts: bool = False
 
+    def grow(self, state: State, levels: int, clock: Clock) -> DraftTree:
+        """The expansion phase of up to ``levels`` levels, then the reranking phase."""
+        drafter, policy = self.drafter, self.policy
+        assert drafter is not None and policy is not None
+        growth = Growth(state)
+        while growth.depth < levels and not growth.stopped:
+            proposal = drafter.propose(growth.frontier)
+            policy.expand(growth, proposal)
+            clock.draft_forwards += 1
+        return policy.rerank(growth)
+
+    def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
+        """The target's law at every node."""
+        return self.verifier.verify(target, state, tree)
+
+    def accept(self, state: State, tree: DraftTree, verification: Verification) -> Acceptance:
+        """The accepted path and the bonus token."""
+        return self.acceptor.accept(tree, verification, state.randomness)
+
 
 @torch.inference_mode()
 def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterator[Step]:
@@ -40,7 +61,6 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
     Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
     """
     drafter, policy = parts.drafter, parts.policy
-    verifier, acceptor = parts.verifier, parts.acceptor
     with clock("prefill"):
         features = prefill(target, state)
     with clock("draft"):
@@ -56,9 +76,9 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
         with clock("draft"):
             tree = draft(parts, state, clock)
         with clock("verify"):
-            verification = verifier.verify(target, state, tree)
+            verification = parts.verify(target, state, tree)
         with clock("accept"):
-            acceptance = acceptor.accept(tree, verification, state.randomness)
+            acceptance = parts.accept(state, tree, verification)
         with clock("commit"):
             advice = policy.advice() if policy else None
             step = state.commit(tree, verification, acceptance, advice)
@@ -87,12 +107,12 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
     drafter, policy = parts.drafter, parts.policy
     if drafter is None or state.room == 0:
         return DraftTree.root(state.root())
-    if policy is None:
-        tree = drafter.tree(state)
-    elif (whole := policy.tree(state)) is not None:
-        tree = whole
-    else:
-        tree = grow(drafter, policy, state, clock)
+    tree = policy.tree(state) if policy else drafter.tree(state)
+    if tree is None and policy:
+        levels = min(policy.levels, state.room)
+        tree = parts.grow(state, levels, clock) if levels else None
+    if tree is None:
+        return DraftTree.root(state.root())
     if tree.draws not in parts.acceptor.supports:
         raise PluginError(
             f"{type(parts.acceptor).__name__} is not exact for {tree.draws.value} draws"
@@ -101,19 +121,6 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         return tree
     # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
     return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
-
-
-def grow(drafter: Drafter, policy: TreePolicy, state: State, clock: Clock) -> DraftTree:
-    """The expansion phase, then the reranking phase."""
-    levels = min(policy.levels, state.room)
-    if levels == 0:
-        return DraftTree.root(state.root())
-    growth = Growth(state)
-    while growth.depth < levels and not growth.stopped:
-        proposal = drafter.propose(growth.frontier)
-        policy.expand(growth, proposal)
-        clock.draft_forwards += 1
-    return policy.rerank(growth)
 
 
 def prefill(target: HFTarget, state: State) -> Features:

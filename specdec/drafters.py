@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -13,14 +14,14 @@ from torch.nn.functional import pad
 
 from specdec.cache import KVCache
 from specdec.growth import Frontier, Proposal
-from specdec.roles import Drafter, Features
+from specdec.roles import Drafter, Features, Footprint
 from specdec.state import State, Step
 
 # Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
 UNREAD = 128
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pending:
     """Committed tokens that the network has not read yet, with the features that go with them."""
 
@@ -40,6 +41,14 @@ class _Pending:
             features = pad(features, (0, 0, 0, more)).scatter(1, index, new.features)
         longest = self.longest + new.longest
         return _Pending(tokens, features, self.counts + new.counts, longest)
+
+    def widened(self, width: int) -> _Pending:
+        """The same in a buffer of ``width`` columns."""
+        more = width - self.tokens.shape[1]
+        features = self.features
+        if more:
+            features = None if features is None else pad(features, (0, 0, 0, more))
+        return _Pending(pad(self.tokens, (0, more)), features, self.counts, width)
 
     def select(self, rows: Tensor) -> _Pending:
         """The same for some rows of the batch."""
@@ -70,6 +79,7 @@ class NetworkDrafter(Drafter):
     shift: ClassVar[int] = 0
     windowed: bool = False
     cache: KVCache
+    _drafted: int = 0
 
     @abstractmethod
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -160,6 +170,40 @@ class NetworkDrafter(Drafter):
 
     def known(self) -> Tensor:
         return self.cache.lengths
+
+    @property
+    def recordable(self) -> bool:
+        return type(self).propose is NetworkDrafter.propose
+
+    def settle(self, levels: int, slots: int) -> Hashable | None:
+        width, unread = levels + 1, sum(pending.longest for pending in self._pending)
+        if not 0 < unread <= width:
+            return None
+        self._pending = [reduce(_Pending.then, self._pending).widened(width)]
+        ahead = self._state.longest - self.shift - self.cache.longest + slots
+        sizes = self.cache.settle(max(width, ahead))
+        return sizes, width
+
+    def footprint(self) -> Footprint:
+        cache, pending = self.cache, self._pending[0]
+        return Footprint(
+            reads=[
+                (cache, "lengths"),
+                (cache, "_starts"),
+                (self, "_silent"),
+                *((pending, name) for name in ("tokens", "features", "counts")),
+            ],
+            writes=[(cache, "lengths")],
+            stores=cache.stores,
+        )
+
+    def replayed(self) -> None:
+        self._pending = []
+        self.cache.truncate(self.cache.lengths, self._state.longest - self.shift)
+
+    @property
+    def slots(self) -> int:
+        return self._drafted
 
     def _read_pending(self) -> Tensor:
         """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""

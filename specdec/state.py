@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from specdec.acceptance import Acceptance
-from specdec.cache import KVCache
+from specdec.cache import KVCache, bucketed
 from specdec.law import Law
 from specdec.processors import Processors
 from specdec.randomness import Key, Randomness
@@ -78,6 +78,8 @@ class State:
         members: for each row the index of its prompt.
     """
 
+    derived = ("_root_position",)
+
     def __init__(
         self,
         prompts: Sequence[Sequence[int]],
@@ -100,7 +102,8 @@ class State:
         for row, length in enumerate(self.host_lengths):
             if length >= stopping.limits[row]:
                 self.finish_reasons[row] = "length"
-        width = max(list(stopping.limits) + self.host_lengths)
+        self._bucket = bucketed if cache is None else cache.bucket
+        width = self._bucket(max(list(stopping.limits) + self.host_lengths))
         rows = [list(p) + [p[0]] * (width - len(p)) for p in prompts]
         self.tokens = torch.tensor(rows, dtype=torch.int64, device=device)
         self.lengths = torch.tensor(self.host_lengths, dtype=torch.int64, device=device)
@@ -127,6 +130,11 @@ class State:
     def longest(self) -> int:
         """Tokens of the longest row."""
         return max(self.host_lengths)
+
+    @property
+    def span(self) -> int:
+        """Columns of ``tokens`` that hold every row's tokens, rounded up."""
+        return min(self._bucket(self.longest), self.tokens.shape[1])
 
     @property
     def room(self) -> int:

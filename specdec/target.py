@@ -181,8 +181,8 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
-        # Compiled, a forward without a mask would be another shape for every length.
-        maskless = self.mask_form.optional and not self.acceleration.compile
+        # A forward without a mask is another shape for every length.
+        maskless = self.mask_form.optional and not self.acceleration.fixed_shapes
         if tokens.shape == (1, 1) and maskless:
             cache.reserve_next()
             return self._run(tokens, positions, None, cache)

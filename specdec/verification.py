@@ -33,7 +33,7 @@ class Verification:
         self.active = state.active
         self.stopping: StopRules = state.stopping
         self._state = state
-        self._lengths, self._longest = state.lengths, state.longest
+        self._lengths, self._span = state.lengths, state.span
         rows = torch.arange(len(tree.tokens), device=tree.tokens.device)
         self._first_node = rows * tree.size
 
@@ -74,8 +74,8 @@ class Verification:
         index = node[:, None, None].expand(-1, 1, tree.size)
         on_path = tree.ancestors.gather(1, index).squeeze(1)
         padding = state.tokens[:, :1].expand(-1, tree.depth + 1)
-        tokens = torch.cat([state.tokens[:, : self._longest], padding], dim=1)
-        spare = self._longest + tree.depth
+        tokens = torch.cat([state.tokens[:, : self._span], padding], dim=1)
+        spare = self._span + tree.depth
         slot = torch.where(on_path, self.root_position()[:, None] + tree.depths, spare)
         tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
         return Prefix(tokens, self.position(node), asking)

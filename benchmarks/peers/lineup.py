@@ -95,7 +95,8 @@ def _specdec(
         "acceptor": "match",
         "options": {"policy": {"depth": arguments.draft_tokens}},
     }
-    job = {"engine": {"pack": arguments.pack, "compile": arguments.compile}}
+    accelerated = ("pack", "compile", "graphs")
+    job = {"engine": {name: getattr(arguments, name) for name in accelerated}}
     return [Host("worker_specdec.py", sys.executable, job, modes)]
 
 

@@ -25,6 +25,7 @@ class Match(Acceptor):
     """
 
     seed_exact = True
+    recordable = True
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -47,6 +48,8 @@ class Rejection(Acceptor):
     Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
     (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
     """
+
+    recordable = True
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -114,6 +117,7 @@ class Typical(Acceptor):
     """
 
     lossless = False
+    recordable = True
 
     def __init__(self, options: TypicalOptions) -> None:
         self.epsilon, self.delta = options.epsilon, options.delta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -86,18 +86,25 @@ class StaticTree(TreePolicy):
         self.coupled = coupled
         paths = tree_from_choices(choices)
         self.levels = max(map(len, paths))
-        self._plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
-        self._device = torch.device("cpu")
+        plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
+        self._plans = {torch.device("cpu"): plan}
+
+    @property
+    def growth_key(self) -> Hashable:
+        return self.coupled
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
-        if proposal.logits.device != self._device:  # once: a copy in every step would wait
-            self._device = proposal.logits.device
-            self._plan = [(w, a.to(self._device), b.to(self._device)) for w, a, b in self._plan]
         if self.coupled:
             proposal = couple(growth, proposal)
-        width, keep, expanded = self._plan[growth.depth]
+        width, keep, expanded = self._plan(proposal.logits.device)[growth.depth]
         grow_level(growth, proposal, width, keep=keep)
         growth.advance(expanded)
+
+    def _plan(self, device: torch.device) -> list[tuple[int, Tensor, Tensor]]:
+        if device not in self._plans:  # once: a copy in every step would wait
+            plan = self._plans[torch.device("cpu")]
+            self._plans[device] = [(w, a.to(device), b.to(device)) for w, a, b in plan]
+        return self._plans[device]
 
 
 def _level(paths: list[tuple[int, ...]], depth: int) -> tuple[int, Tensor, Tensor]:

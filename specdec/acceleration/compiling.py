@@ -51,12 +51,20 @@ class CompiledNetwork(nn.Module):
         network: called with tensors, flags and, by name, a ``cache``.
         backend: of ``torch.compile``.
         hot: how often a shape has to come up before it is compiled.
+        graphs: whether compiled code on a GPU runs as CUDA graphs of its own.
     """
 
-    def __init__(self, network: nn.Module, *, backend: Backend = INDUCTOR, hot: int = 8) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        backend: Backend = INDUCTOR,
+        hot: int = 8,
+        graphs: bool = True,
+    ) -> None:
         super().__init__()
         self.network = network
-        self._backend, self._hot = backend, hot
+        self._backend, self._hot, self._graphs = backend, hot, graphs
         self._asked: Counter[Any] = Counter()
         self._compiled: dict[Any, _Shape] = {}
         self.failure: str | None = None
@@ -86,7 +94,7 @@ class CompiledNetwork(nn.Module):
 
     def _compile(self, key: Any, inputs: Any, named: Any, cache: KVCache | None) -> Any:
         """Compile for this shape; its result is the network's own."""
-        shape = _Shape(self.network, cache, self._backend)
+        shape = _Shape(self.network, cache, self._backend, self._graphs)
         ours = self._attempt(lambda: shape.run(inputs, named, cache))
         # The same slots are written again, with the same keys and values.
         reference = self._eager(inputs, named, cache)
@@ -126,17 +134,21 @@ class _Shape:
     compile again.
     """
 
-    def __init__(self, network: nn.Module, cache: KVCache | None, backend: Backend) -> None:
+    def __init__(
+        self, network: nn.Module, cache: KVCache | None, backend: Backend, graphs: bool
+    ) -> None:
         self._view = CacheView(cache) if cache is not None else None
         given = {} if self._view is None else {"cache": self._view}
 
         def call(inputs: Any, named: Any) -> Any:
             return network(*inputs, **named, **given)
 
-        self._graphs = any(tensor.is_cuda for tensor in network.parameters())
+        on_gpu = any(tensor.is_cuda for tensor in network.parameters())
+        self._graphs = on_gpu and graphs
         how: dict[str, Any] = {"backend": backend}
         if backend == INDUCTOR:
-            how |= {"mode": "reduce-overhead"} if self._graphs else {"options": {"freezing": True}}
+            how |= {"mode": "reduce-overhead"} if self._graphs else {}
+            how |= {} if on_gpu else {"options": {"freezing": True}}
         # torch counts compilations by code object and refuses after a few: one for each shape.
         own = FunctionType(
             call.__code__.replace(co_name="shape"), globals(), closure=call.__closure__

@@ -164,6 +164,9 @@ def _where(result: Result) -> str:
 
 def _networks(report: Report) -> str:
     """What was done to specdec's networks, if anything."""
-    if report.pack:
-        return ", weights packed (not transformers')"
-    return ", networks compiled (not transformers')" if report.compile else ""
+    what = {
+        "weights packed": report.pack,
+        "networks compiled": report.compile,
+        "phases as CUDA graphs": report.graphs,
+    }
+    return "".join(f", {name} (not transformers')" for name, done in what.items() if done)

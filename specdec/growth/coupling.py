@@ -31,7 +31,7 @@ def couple(growth: Growth, proposal: Proposal) -> Proposal:
     processors = state.processors
     logits = vocabulary_logits(proposal, state.vocab_size)
     scores = processors.draft_scores(
-        logits, lambda: frontier.prefixes(state.tokens[:, : state.longest])
+        logits, lambda: frontier.prefixes(state.tokens[:, : state.span])
     )
     if processors.greedy and scores is logits:
         return proposal

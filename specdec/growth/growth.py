@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -151,7 +151,7 @@ class Growth:
         return label(tree, self._draws, SampledFrom(q=q, row=row))
 
 
-@lru_cache(maxsize=256)
+@cache  # recorded graphs read them where they lie
 def rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
     """The parents ``[n * k]`` int64 of k children for each of n rows, row-major."""
     return torch.arange(n, device=device).repeat_interleave(k)
