@@ -81,6 +81,17 @@ class HFTarget:
         """How the model takes its attention mask."""
         return MaskForm.of(self.config)
 
+    @cached_property
+    def _maskless(self) -> bool:
+        """Whether one token that sees the whole cache goes without a mask.
+
+        Compiled that would be another shape for every length. In half precision a CPU's attention
+        is slow for one query; with a mask transformers gives it the query heads that share keys as
+        several, and it sums as it does over a tree.
+        """
+        halved = self.dtype.itemsize == 2 and self.device.type == "cpu"
+        return self.mask_form.optional and not halved and not self.acceleration.compile
+
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
@@ -181,9 +192,7 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
-        # Compiled, a forward without a mask would be another shape for every length.
-        maskless = self.mask_form.optional and not self.acceleration.compile
-        if tokens.shape == (1, 1) and maskless:
+        if tokens.shape == (1, 1) and self._maskless:
             cache.reserve_next()
             return self._run(tokens, positions, None, cache)
         cache.reserve(tokens.shape[1])
