@@ -30,6 +30,8 @@ PREFIX_FREE = (
 )
 # Those of them that look scores up by token id, so that scores must be over all of V.
 BY_TOKEN = (hf.SuppressTokensLogitsProcessor,)
+# Those that sort.
+SORTING = (hf.TopPLogitsWarper, hf.TypicalLogitsWarper)
 # Processors that read the prefix as a set: padding a row with a token of its own changes nothing.
 SET_BASED = (hf.RepetitionPenaltyLogitsProcessor,)
 
@@ -171,10 +173,30 @@ class Processors:
             logits: ``[B, V]``; float32 at least is used from here on.
             prefix: gives the rows' prefixes; called only if a processor reads them.
         """
+        scores = self.scores(logits, prefix)
+        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+
+    def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
+        """What :meth:`law` is made of: ``[B, V]``, float32 at least.
+
+        Args:
+            prefix: may be left out unless :attr:`reads_prefix`.
+        """
         scores = at_least_float32(logits)
         if self.penalties or self.warps:
             scores = self._run([*self.penalties, *self.warps], scores, prefix)
-        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+        return scores
+
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether any of them reads the tokens before a position."""
+        return any(stage.reads_prefix for stage in (*self.penalties, *self.warps))
+
+    @property
+    def sorts(self) -> bool:
+        """Whether any of them sorts the vocabulary."""
+        stages = (*self.penalties, *self.warps)
+        return any(isinstance(s, PrefixFree) and type(s.processor) in SORTING for s in stages)
 
     @property
     def draft_by_token(self) -> bool:
