@@ -71,6 +71,7 @@ class HFTarget:
         body = next((body for body in bodies if body is not model), model)
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(body)
+        self._embedding: nn.Module = model.get_input_embeddings()
         self._head: nn.Module = model.get_output_embeddings()
         # Some models have no lm_head; they are refused later, with their name.
         self._scorer: nn.Module = self.accelerated(self._head) if self._head else self._head
@@ -98,7 +99,7 @@ class HFTarget:
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Of hidden states and cache."""
         dtype: torch.dtype = self.model.dtype
@@ -125,7 +126,7 @@ class HFTarget:
         count: int = self.config.num_hidden_layers
         return count
 
-    @property
+    @cached_property
     def context_limit(self) -> int:
         """The most tokens a sequence may have."""
         limit: int = getattr(self.config, "max_position_embeddings", None) or _FALLBACK_CONTEXT
@@ -145,7 +146,7 @@ class HFTarget:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embeddings ``[..., H]`` of ``tokens [...]``."""
-        embedded: Tensor = self.model.get_input_embeddings()(tokens)
+        embedded: Tensor = self._embedding(tokens)
         return embedded
 
     def lm_head(self, dtype: torch.dtype) -> nn.Module:
@@ -165,13 +166,20 @@ class HFTarget:
             lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
         """
         logits: Tensor = (lm_head or self._scorer)(hidden)
-        if scale := getattr(self.config, "logit_scale", None):
+        scale, scaling, cap = self._logit_factors
+        if scale:
             logits = logits * scale
-        if scaling := getattr(self.config, "logits_scaling", None):
+        if scaling:
             logits = logits / scaling
-        if cap := getattr(self.config, "final_logit_softcapping", None):
+        if cap:
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+    @cached_property
+    def _logit_factors(self) -> tuple[float | None, ...]:
+        """Read once: a config is slow to ask for what it may not have."""
+        names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        return tuple(getattr(self.config, name, None) for name in names)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""
