@@ -34,8 +34,9 @@ class Key:
 
     Attributes:
         stream: the domain of the draw.
-        position: ``[B]`` or ``[B, m]`` int64. ``TARGET``: index of the drawn token in the row's whole sequence,
-            prompt included. ``DRAFT`` and ``ACCEPT``: index of the root.
+        position: ``[B]`` int64 (``[B, m]`` where noise is asked for). ``TARGET``: index of the
+            drawn token in the row's whole sequence, prompt included. ``DRAFT`` and ``ACCEPT``:
+            index of the root.
         node: ``[B]`` int64 or int, the tree node the draw belongs to; 0 for ``TARGET``.
         draw: which of the node's draws this is; 0 for ``TARGET``.
     """

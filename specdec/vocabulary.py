@@ -9,8 +9,10 @@ of a large vocabulary is most of what a small drafter costs.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
@@ -18,6 +20,9 @@ from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
 from specdec.target import HFTarget
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DraftVocabulary = Annotated[int, Field(ge=1, strict=True)] | str | None
 
@@ -81,6 +86,26 @@ def lm_head_of(target: HFTarget, tokens: Tensor | None, dtype: torch.dtype) -> n
     if whole.bias is not None:
         part.bias = rows(whole.bias)
     return target.accelerated(part)
+
+
+def most_frequent(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+    """The ``size`` most frequent tokens of some texts, the end of a text among them.
+
+    Fewer than ``size`` where the texts have no more.
+
+    Raises:
+        OptionError: texts without a token.
+    """
+    counts: Counter[int] = Counter()
+    for text in texts:
+        counts.update(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not counts:
+        raise OptionError("there is no token to count in these texts")
+    if tokenizer.eos_token_id is not None:
+        counts[tokenizer.eos_token_id] = max(counts.values())
+    return [token for token, _ in sorted(counts.items(), key=lambda each: (-each[1], each[0]))][
+        :size
+    ]
 
 
 def _read(path: Path) -> list[int]:
