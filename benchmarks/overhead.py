@@ -32,6 +32,7 @@ CHOICES = {
     "eagle2, published": Choice("eagle2", {}, {"policy": {"depth": 6, "top_k": 10, "budget": 60}}),
     "eagle2, fitted": Choice("eagle2", {}, {"policy": {"depth": 5, "top_k": 2, "budget": 8}}),
     "chain": Choice("chain"),
+    "auto": Choice("auto", {}, {"policy": {"costs": False}}),
 }
 
 
@@ -63,12 +64,14 @@ def network_time() -> Iterator[list[float]]:
             hook.remove()
 
 
-def measure(engine: Engine, prompts: list[str], new: int) -> dict[str, float]:
+def measure(engine: Engine, prompts: list[str], new: int, temperature: float) -> dict[str, float]:
     """Milliseconds a step after the prefill, and the share of them outside the networks."""
     inside = total = 0.0
     steps = 0
     for prompt in prompts:
-        running = engine.session().start(prompt, max_new_tokens=new, temperature=0)
+        running = engine.session().start(
+            prompt, max_new_tokens=new, temperature=temperature, seed=1
+        )
         with network_time() as spent:
             for number, _ in enumerate(running):
                 if number == 0:  # the first step has the prefill in it
@@ -84,6 +87,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of prompt sets")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--inflate", default=None, help="a preset of specdec.bench")
+    parser.add_argument("--pack", action="store_true", help="weights laid out for the CPU")
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
@@ -91,13 +96,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     prompts = [prompt_set.texts[0] for prompt_set in load_sets(given.data)]
-    engines = make_engines(
-        Registry.load(), CHOICES, {"model": None, "dtype": given.dtype}, given.inflate
-    )
+    loading = {"model": None, "dtype": given.dtype, "pack": given.pack}
+    engines = make_engines(Registry.load(), CHOICES, loading, given.inflate)
     found: dict[str, list[dict[str, float]]] = {label: [] for label in engines}
     for repetition in range(given.repetitions + 1):
         for label, engine in engines.items():
-            figures = measure(engine, prompts, given.max_new_tokens)
+            figures = measure(engine, prompts, given.max_new_tokens, given.temperature)
             if repetition:
                 found[label].append(figures)
     rows = {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import generated
 from pydantic.fields import FieldInfo
@@ -128,6 +128,8 @@ def kind(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return " or ".join(kind(a) for a in arguments if a is not NoneType)
+    if origin is Annotated:
+        return kind(arguments[0])
     if origin is tuple:
         return f"list of {kind(arguments[0])}"
     if origin is not None and arguments and not isinstance(arguments[0], type):
@@ -136,10 +138,11 @@ def kind(annotation: Any) -> str:
 
 
 def bounds(info: FieldInfo) -> str:
-    """The constraints of a number."""
+    """The constraints of a number, also where it is one of several types."""
+    inner = [m for kind in get_args(info.annotation) for m in getattr(kind, "__metadata__", ())]
     found = [
         f"{sign} {getattr(rule, name):g}"
-        for rule in info.metadata
+        for rule in [*info.metadata, *(rule for field in inner for rule in field.metadata)]
         for name, sign in SIGNS.items()
         if getattr(rule, name, None) is not None
     ]

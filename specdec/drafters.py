@@ -74,10 +74,13 @@ class NetworkDrafter(Drafter):
             needed): 0 for a language model, 1 for an EAGLE head.
         windowed: whether a layer has a sliding window, so that :meth:`forward` is to be told the
             positions of the scratch slots.
+        vocabulary: ``[C]`` int64, the tokens that the columns of :meth:`logits` stand for; None for
+            all of V.
     """
 
     shift: ClassVar[int] = 0
     windowed: bool = False
+    vocabulary: Tensor | None = None
     cache: KVCache
     _drafted: int = 0
 
@@ -145,7 +148,7 @@ class NetworkDrafter(Drafter):
         logits = self.logits(self._outputs)
         if self._silent is not None:
             logits = logits.masked_fill(self._silent, float("-inf"))
-        return Proposal(logits)
+        return Proposal(logits, self.vocabulary)
 
     def commit(self, step: Step) -> None:
         state = self._state

@@ -29,6 +29,10 @@ PREFIX_FREE = (
     hf.InfNanRemoveLogitsProcessor,
     hf.SuppressTokensLogitsProcessor,
 )
+# Those of them that look scores up by token id, so that scores must be over all of V.
+BY_TOKEN = (hf.SuppressTokensLogitsProcessor,)
+# Those that sort.
+SORTING = (hf.TopPLogitsWarper, hf.TypicalLogitsWarper)
 # Processors that read the prefix as a set: padding a row with a token of its own changes nothing.
 SET_BASED = (hf.RepetitionPenaltyLogitsProcessor,)
 
@@ -58,6 +62,11 @@ class Stage:
 
     reads_prefix = True
 
+    @property
+    def by_token(self) -> bool:
+        """Whether it looks scores up by token id, so that their columns must be all of V."""
+        return True
+
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         """Processed scores ``[B, V]``."""
         raise NotImplementedError
@@ -82,6 +91,10 @@ class PrefixFree(Stage):
 
     processor: hf.LogitsProcessor
     reads_prefix = False
+
+    @property
+    def by_token(self) -> bool:
+        return type(self.processor) in BY_TOKEN
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         processed: Tensor = self.processor(None, scores)
@@ -170,14 +183,45 @@ class Processors:
             logits: ``[B, V]``; float32 at least is used from here on.
             prefix: gives the rows' prefixes; called only if a processor reads them.
         """
+        scores = self.scores(logits, prefix)
+        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+
+    def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
+        """What :meth:`law` is made of: ``[B, V]``, float32 at least.
+
+        Args:
+            prefix: may be left out unless :attr:`reads_prefix`.
+        """
         scores = at_least_float32(logits)
         if self.penalties or self.warps:
             scores = self._run([*self.penalties, *self.warps], scores, prefix)
-        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+        return scores
+
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether any of them reads the tokens before a position."""
+        return any(stage.reads_prefix for stage in (*self.penalties, *self.warps))
+
+    @property
+    def sorts(self) -> bool:
+        """Whether any of them sorts the vocabulary."""
+        stages = (*self.penalties, *self.warps)
+        return any(isinstance(s, PrefixFree) and type(s.processor) in SORTING for s in stages)
+
+    @property
+    def draft_by_token(self) -> bool:
+        """Whether :meth:`draft_scores` takes logits over all of V alone."""
+        return any(stage.by_token for stage in self._draft_stages)
+
+    @property
+    def _draft_stages(self) -> list[PrefixFree | SetBased]:
+        return [s for s in (*self.penalties, *self.warps) if isinstance(s, (PrefixFree, SetBased))]
 
     def draft_scores(self, logits: Tensor, prefixes: Callable[[], Tensor]) -> Tensor:
         """Draft logits under the request's warps, and under the penalties that a prefix decides as
-        a set: ``[B, n, V]`` as ``logits``.
+        a set: ``[B, n, C]`` as ``logits``.
+
+        Over a part of the vocabulary a warp ranks and sums what is there.
 
         Processors that are called row by row with exact prefixes are left to verification: they
         may count their calls, and what is drafted only changes what is accepted.
@@ -186,9 +230,7 @@ class Processors:
             prefixes: gives the tokens before every node, ``[B, n, S]`` int64, in any order and
                 with repetitions; called only if a processor reads them.
         """
-        stages = [
-            s for s in (*self.penalties, *self.warps) if isinstance(s, (PrefixFree, SetBased))
-        ]
+        stages = self._draft_stages
         if not stages:
             return logits
         flat = at_least_float32(logits.flatten(0, 1))

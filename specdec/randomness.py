@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -34,8 +34,9 @@ class Key:
 
     Attributes:
         stream: the domain of the draw.
-        position: ``[B]`` int64. ``TARGET``: index of the drawn token in the row's whole sequence,
-            prompt included. ``DRAFT`` and ``ACCEPT``: index of the root.
+        position: ``[B]`` int64 (``[B, m]`` where noise is asked for). ``TARGET``: index of the
+            drawn token in the row's whole sequence, prompt included. ``DRAFT`` and ``ACCEPT``:
+            index of the root.
         node: ``[B]`` int64 or int, the tree node the draw belongs to; 0 for ``TARGET``.
         draw: which of the node's draws this is; 0 for ``TARGET``.
     """
@@ -70,6 +71,20 @@ class Randomness(ABC):
         """
         return None
 
+    def categorical_ahead(self, law: Law, first: Key, ahead: Tensor, reach: int) -> Tensor | None:
+        """The tokens that :meth:`categorical` draws from many laws of each row, at once.
+
+        Args:
+            law: ``[B, n, V]``.
+            first: the key at the nearest position, ``[B]``.
+            ahead: ``[B, n]`` int64, how many positions past it each law's draw is.
+            reach: more than any of them.
+
+        Returns:
+            ``[B, n]`` int64; None from a generator that makes one draw a row.
+        """
+        return None
+
     def select(self, rows: Tensor) -> Randomness:
         """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
         raise NotImplementedError
@@ -97,6 +112,14 @@ class KeyedRandomness(Randomness):
         race = self.exponential(key, self._vocabulary)
         return race.div_(probs).argmin(dim=-1)
 
+    def categorical_ahead(self, law: Law, first: Key, ahead: Tensor, reach: int) -> Tensor:
+        probs, rows = law.probs, torch.arange(len(ahead), device=ahead.device)
+        positions = first.position[:, None] + torch.arange(reach, device=ahead.device)
+        vocabulary = torch.arange(law.size, device=ahead.device)
+        noise = self.exponential(replace(first, position=positions), vocabulary).flatten(0, 1)
+        race = noise.index_select(0, (ahead + rows[:, None] * reach).flatten())
+        return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
+
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         uniform = _uniform(_mix(self._counter(key)))
         return uniform < probability.to(torch.float64)
@@ -105,12 +128,12 @@ class KeyedRandomness(Randomness):
         """Exponential noise of each token at ``key``.
 
         Args:
-            tokens: ``[n]`` or ``[B, n]`` int64 token ids.
+            tokens: ``[n]`` or ``[B, n]`` int64 token ids; ``[n]`` alone for positions ``[B, m]``.
 
         Returns:
-            ``[B, n]`` float64, finite and greater than 0.
+            ``[B, n]`` or ``[B, m, n]`` float64, finite and greater than 0.
         """
-        bits = _mix_(tokens * _GOLDEN + self._counter(key)[:, None])
+        bits = _mix_(tokens * _GOLDEN + self._counter(key)[..., None])
         return _uniform(bits).log_().neg_()
 
     def select(self, rows: Tensor) -> KeyedRandomness:
@@ -118,7 +141,8 @@ class KeyedRandomness(Randomness):
 
     def _counter(self, key: Key) -> Tensor:
         fixed = int(key.stream) * _STREAM + key.draw * _DRAW
-        counter = self._base + key.position * _POSITION
+        base = self._base if key.position.dim() == 1 else self._base[:, None]
+        counter = base + key.position * _POSITION
         if isinstance(key.node, int):
             fixed += key.node * _NODE
         else:

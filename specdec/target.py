@@ -71,6 +71,7 @@ class HFTarget:
         body = next((body for body in bodies if body is not model), model)
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(body)
+        self._embedding: nn.Module = model.get_input_embeddings()
         self._head: nn.Module = model.get_output_embeddings()
         # Some models have no lm_head; they are refused later, with their name.
         self._scorer: nn.Module = self.accelerated(self._head) if self._head else self._head
@@ -81,13 +82,24 @@ class HFTarget:
         """How the model takes its attention mask."""
         return MaskForm.of(self.config)
 
+    @cached_property
+    def _maskless(self) -> bool:
+        """Whether one token that sees the whole cache goes without a mask.
+
+        Compiled that would be another shape for every length. In half precision a CPU's attention
+        is slow for one query; with a mask transformers gives it the query heads that share keys as
+        several, and it sums as it does over a tree.
+        """
+        halved = self.dtype.itemsize == 2 and self.device.type == "cpu"
+        return self.mask_form.optional and not halved and not self.acceleration.fixed_shapes
+
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Of hidden states and cache."""
         dtype: torch.dtype = self.model.dtype
@@ -114,7 +126,7 @@ class HFTarget:
         count: int = self.config.num_hidden_layers
         return count
 
-    @property
+    @cached_property
     def context_limit(self) -> int:
         """The most tokens a sequence may have."""
         limit: int = getattr(self.config, "max_position_embeddings", None) or _FALLBACK_CONTEXT
@@ -134,7 +146,7 @@ class HFTarget:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embeddings ``[..., H]`` of ``tokens [...]``."""
-        embedded: Tensor = self.model.get_input_embeddings()(tokens)
+        embedded: Tensor = self._embedding(tokens)
         return embedded
 
     def lm_head(self, dtype: torch.dtype) -> nn.Module:
@@ -154,13 +166,20 @@ class HFTarget:
             lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
         """
         logits: Tensor = (lm_head or self._scorer)(hidden)
-        if scale := getattr(self.config, "logit_scale", None):
+        scale, scaling, cap = self._logit_factors
+        if scale:
             logits = logits * scale
-        if scaling := getattr(self.config, "logits_scaling", None):
+        if scaling:
             logits = logits / scaling
-        if cap := getattr(self.config, "final_logit_softcapping", None):
+        if cap:
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+    @cached_property
+    def _logit_factors(self) -> tuple[float | None, ...]:
+        """Read once: a config is slow to ask for what it may not have."""
+        names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        return tuple(getattr(self.config, name, None) for name in names)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""
@@ -181,9 +200,7 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
-        # A forward without a mask is another shape for every length.
-        maskless = self.mask_form.optional and not self.acceleration.fixed_shapes
-        if tokens.shape == (1, 1) and maskless:
+        if tokens.shape == (1, 1) and self._maskless:
             cache.reserve_next()
             return self._run(tokens, positions, None, cache)
         cache.reserve(tokens.shape[1])

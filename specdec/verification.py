@@ -17,6 +17,10 @@ from specdec.tree import DraftTree
 if TYPE_CHECKING:
     from specdec.state import State
 
+# Laws are read at once if all nodes' logits are at most so many numbers: past it what a walk passes
+# by is dearer than the operators of the walk. A warp that sorts is as dear as several that do not.
+_AT_ONCE, _AT_ONCE_ON_CPU, _SORTING = 1 << 26, 1 << 16, 8
+
 
 class Verification:
     """One target forward over a draft tree.
@@ -59,6 +63,17 @@ class Verification:
         if not processors.greedy or processors.penalties or processors.warps:
             return None
         return self.logits.argmax(dim=-1)
+
+    @cached_property
+    def laws(self) -> Law | None:
+        """The target's law after every node at once, ``[B, N, V]``; None at temperature 0, where a
+        processor reads a prefix, and where the nodes that a walk passes by are too many numbers."""
+        processors = self._state.processors
+        most = _AT_ONCE_ON_CPU if self.logits.device.type == "cpu" else _AT_ONCE
+        most //= _SORTING if processors.sorts else 1
+        if processors.greedy or processors.reads_prefix or self.logits.numel() > most:
+            return None
+        return Law.of(processors.scores(self.logits.flatten(0, 1)).view_as(self.logits))
 
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""

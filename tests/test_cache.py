@@ -154,3 +154,19 @@ def test_truncating_forgets_and_the_next_forward_overwrites(model: Any) -> None:
 def test_a_forward_of_nothing_is_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="at least one token"):
         HFTarget(model).new_cache(1, 8).reserve(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_in_half_precision_one_token_sees_as_many_slots_as_a_tree(dtype: torch.dtype) -> None:
+    """Over other slots attention sums in another order, and the texts of plain decoding part."""
+    target = HFTarget(tiny.make_model(dtype=dtype))
+    views = []
+    with torch.inference_mode():
+        for count in (1, 3):
+            cache = target.new_cache(1, 64)
+            target.prefill(torch.tensor([[3, 5, 9]]), cache)
+            cache.advance(torch.tensor([3]), 3)
+            tokens, among = torch.arange(count)[None], torch.eye(count, dtype=torch.bool)[None]
+            target.forward(tokens, torch.full((1, count), 3), among, cache)
+            views.append(cache.view)
+    assert (views[0] == views[1]) is (dtype is torch.bfloat16)

@@ -116,8 +116,8 @@ def test_an_abstaining_row_stays_without_an_opinion() -> None:
     assert not bool(scores[[0, 2]].isinf().any())
 
 
-def test_a_law_over_some_tokens_gives_the_others_no_score() -> None:
-    tokens = torch.tensor([1, 4])
+def test_a_law_over_some_tokens_of_each_node_gives_the_others_no_score() -> None:
+    tokens = torch.tensor([1, 4]).expand(3, 1, 2)
     scores = couple(Growth(state()), Proposal(torch.randn(3, 1, 2), tokens)).logits
     assert scores.shape == (3, 1, 6)
     known = [[False, True, False, False, True, False]] * 3

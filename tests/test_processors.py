@@ -11,6 +11,10 @@ from tiny import EOS, PROMPTS
 from transformers import LogitsProcessor
 
 from specdec import Engine
+from specdec.sampling import resolve
+from specdec.target import Hidden
+from specdec.tree import DraftTree
+from specdec.verification import Verification
 
 WARPS: list[dict[str, Any]] = [
     {"top_k": 5},
@@ -117,3 +121,60 @@ def test_stats_tell_the_time_spent_row_by_row(dynamic: Engine) -> None:
 def test_a_greedy_call_with_a_sampling_setting_warns(plain: Engine) -> None:
     with pytest.warns(UserWarning, match="top_k has no effect on greedy decoding"):
         plain.generate(PROMPTS[0], max_new_tokens=1, temperature=0, top_k=5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("warp", [{}, *WARPS, {"eta_cutoff": 0.01}, {"top_h": 0.5}], ids=str)
+def test_laws_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
+    plain: Engine, warp: dict[str, Any], dtype: torch.dtype
+) -> None:
+    settings = {"temperature": 1.0, **warp}
+    sampling = resolve(plain.generation_config, settings, default_new_tokens=9)
+    state = tiny.make_state([[1, 2, 3], [4]], vocab=300)
+    state.processors = sampling.processors([3, 1], torch.device("cpu"))
+    tree = DraftTree.chain(state.root(), torch.zeros(2, 6, dtype=torch.int64))
+    logits = (4 * torch.randn(2, 7, 300)).to(dtype)
+    verification = Verification(state, tree, Hidden(logits), logits)
+    assert verification.laws is not None
+    for node in range(7):
+        nodes = torch.full((2,), node)
+        each = verification.law(nodes, state.active).probs
+        assert torch.equal(verification.laws.probs[:, node], each)
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes"),
+    [
+        ({"temperature": 0.0}, 7),
+        ({"temperature": 1.0, "repetition_penalty": 1.4}, 7),
+        ({"temperature": 1.0, "bad_words_ids": [[1]]}, 7),
+        ({"temperature": 1.0}, 1000),
+        ({"temperature": 1.0, "top_p": 0.9}, 200),
+    ],
+    ids=str,
+)
+def test_laws_are_not_read_at_once_where_that_is_wrong_or_dear(
+    plain: Engine, settings: dict[str, Any], nodes: int
+) -> None:
+    sampling = resolve(plain.generation_config, settings, default_new_tokens=9)
+    state = tiny.make_state([[1, 2, 3]], vocab=100)
+    state.processors = sampling.processors([3], torch.device("cpu"))
+    tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
+    logits = torch.randn(1, nodes, 100)
+    assert Verification(state, tree, Hidden(logits), logits).laws is None
+
+
+@pytest.mark.parametrize("warp", [{}, *WARPS], ids=str)
+def test_draws_at_once_and_a_walk_accept_the_same(
+    dynamic: Engine, warp: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 30, "seed": 3, **warp}
+
+    def run() -> list[Any]:
+        steps = tiny.steps(dynamic, PROMPTS, eos_token_id=EOS, **settings)
+        return [(step.new_tokens, step.accepted, step.tried, step.finished) for step in steps]
+
+    at_once = run()
+    monkeypatch.setattr(Verification, "laws", None)
+    assert run() == at_once
+    assert sum(sum(step[1]) for step in at_once) > 0

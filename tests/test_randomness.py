@@ -196,6 +196,28 @@ def test_noise_does_not_depend_on_the_batch_or_on_the_tokens_asked_for() -> None
         assert torch.equal(alone, whole[row : row + 1, some[0]])
 
 
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(2, 40)),
+    reach=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_many_draws_at_once_are_the_draws_of_each_position(
+    shape: tuple[int, int, int], reach: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = 3 * torch.randn(shape, generator=generator)
+    weights[..., 0] = float("-inf")
+    ahead = torch.randint(0, reach, shape[:2], generator=generator)
+    first = torch.randint(0, 1000, shape[:1], generator=generator)
+    randomness = KeyedRandomness(torch.arange(shape[0]) + seed)
+    key = Key(Stream.TARGET, first)
+    found = randomness.categorical_ahead(Law.of(weights), key, ahead, reach)
+    for node in range(shape[1]):
+        own = Key(Stream.TARGET, first + ahead[:, node])
+        due = randomness.categorical(Law.of(weights[:, node]), own)
+        assert torch.equal(found[:, node], due)
+
+
 def test_an_int_seed_is_hashed_per_row_and_a_list_is_taken_as_it_is() -> None:
     seeds = row_seeds(7, 5)
     assert len(set(seeds)) == 5

@@ -23,13 +23,13 @@ STEPS = 4
 # By strategy, at temperature 0 and 1: the most operators a step outside the calls of networks, and
 # in these calls around the networks' modules (masks, positions, slots; the lm_head is a module).
 BOUNDS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-    "plain": ((55, 20), (120, 20)),
-    "eagle2": ((200, 155), (580, 155)),
-    "static_tree": ((190, 130), (515, 130)),
-    "chain": ((170, 110), (430, 110)),
+    "plain": ((55, 20), (110, 20)),
+    "eagle2": ((200, 155), (265, 155)),
+    "static_tree": ((190, 130), (255, 130)),
+    "chain": ((170, 110), (225, 110)),
     "draft_model": ((390, 105), (1010, 105)),
     "eagle2+rejection": ((205, 155), (595, 155)),
-    "auto": ((450, 190), (1300, 190)),
+    "auto": ((435, 190), (855, 190)),
 }
 
 

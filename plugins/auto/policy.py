@@ -157,7 +157,7 @@ class AutoPolicy(TreePolicy):
         if guess is proposal or not self.options.calibrated:
             return guess.top(k)
         best = guess.logits.topk(min(k, guess.logits.shape[-1]), dim=-1)
-        return best.values, best.indices
+        return best.values, guess.tokens(best.indices)
 
     def _next_level_pays(self, economy: Economy, values: Tensor) -> bool:
         width = min(self.options.width, values.shape[1])

@@ -13,6 +13,7 @@ from specdec.drafters import NetworkDrafter
 from specdec.errors import OptionError
 from specdec.roles import Needs
 from specdec.target import HFTarget
+from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
 from specdec_plugins.eagle2.checkpoint import load_head
 
 
@@ -27,6 +28,7 @@ class EagleOptions(BaseModel):
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = Field(
         "auto", description="of the head and its copy of the lm_head; auto: the target's"
     )
+    vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
 
 
 class EagleDrafter(NetworkDrafter):
@@ -48,7 +50,8 @@ class EagleDrafter(NetworkDrafter):
         self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
         self.head = load_head(options.checkpoint, target).to(self.dtype)
         self.network = target.accelerated(self.head)
-        self.lm_head = target.lm_head(self.dtype)
+        self.vocabulary = draft_vocabulary(options.vocabulary, target)
+        self.lm_head = lm_head_of(target, self.vocabulary, self.dtype)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         config = self.head.config

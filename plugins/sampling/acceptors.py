@@ -30,6 +30,11 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
+        if laws := verification.laws:
+            first = Key(Stream.TARGET, verification.root_position() + 1)
+            drawn = randomness.categorical_ahead(laws, first, tree.depths, tree.depth + 1)
+            if drawn is not None:
+                return agreeing_path(tree, verification, drawn)
         return _draw_and_descend(
             tree, verification, randomness, lambda walk: Key(Stream.TARGET, walk.position)
         )

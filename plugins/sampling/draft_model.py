@@ -17,6 +17,7 @@ from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
 from specdec.target import HFTarget
 from specdec.treecheck import check_tree_verification
+from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
 
 
 class DraftModelOptions(BaseModel):
@@ -27,6 +28,7 @@ class DraftModelOptions(BaseModel):
     checkpoint: str | None = Field(
         None, description="folder or hub id of a causal language model with the target's vocabulary"
     )
+    vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
 
 
 class DraftModel(NetworkDrafter):
@@ -35,12 +37,15 @@ class DraftModel(NetworkDrafter):
     Args:
         target: the model that verifies.
         model: the model that drafts.
+        vocabulary: the tokens that it drafts among; all of them if left out.
 
     Raises:
         CheckpointError: a vocabulary that is not the target's.
     """
 
-    def __init__(self, target: HFTarget, model: HFTarget) -> None:
+    def __init__(
+        self, target: HFTarget, model: HFTarget, vocabulary: DraftVocabulary = None
+    ) -> None:
         if model.vocab_size != target.vocab_size:
             raise CheckpointError(
                 f"the draft model has a vocabulary of {model.vocab_size} tokens, the target model "
@@ -48,6 +53,8 @@ class DraftModel(NetworkDrafter):
             )
         self.model = model
         self.windowed = model.mask_form.windowed
+        self.vocabulary = draft_vocabulary(vocabulary, model)
+        self.lm_head = lm_head_of(model, self.vocabulary, model.dtype)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         return self.model.new_cache(rows, capacity)
@@ -63,7 +70,7 @@ class DraftModel(NetworkDrafter):
         return self.model.forward_on(tokens, positions, visible, self.cache, scratch_positions).last
 
     def logits(self, outputs: Tensor) -> Tensor:
-        return self.model.logits(outputs)
+        return self.model.logits(outputs, self.lm_head)
 
 
 def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel:
@@ -75,7 +82,9 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
         )
     checkpoint = options.checkpoint
     model: PreTrainedModel = load_model(checkpoint, dtype=target.dtype, device=target.device)
-    drafter = DraftModel(target, HFTarget(model, acceleration=target.acceleration))
+    drafter = DraftModel(
+        target, HFTarget(model, acceleration=target.acceleration), options.vocabulary
+    )
     check_tree_verification(drafter.model)
     return drafter
 

@@ -11,6 +11,7 @@ from specdec.cli.bench import bench
 from specdec.cli.check import check
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
+from specdec.cli.vocabulary import vocabulary
 
 app = typer.Typer(
     name="specdec",
@@ -51,3 +52,4 @@ app.command()(check)
 app.command()(strategies)
 app.command()(options)
 app.command()(plugins)
+app.command()(vocabulary)

@@ -70,6 +70,8 @@ def bench(
 
     specdec bench --inflate 240m --dtype bfloat16 -o policy.depth=4 --context 512
 
+    specdec bench --inflate 240m --dtype bfloat16 --pack -o eagle2.drafter.vocabulary=4096
+
     specdec bench -m meta-llama/Llama-2-7b-chat-hf -o drafter=yuhuili/EAGLE-llama2-chat-7B
 
     specdec bench --data prompts/ --prompts 20 --json out.json --csv out.csv --plot out.png

@@ -22,14 +22,18 @@ def couple(growth: Growth, proposal: Proposal) -> Proposal:
     the target's own draw at every node of any tree.
 
     Returns:
-        Scores over all of V as logits, not normalised. At temperature 0 and under a generator
-        without such noise they have no shift.
+        Scores as logits, not normalised, for the proposal's tokens (or all of V where a processor
+        looks scores up by token). At temperature 0 and under a generator without such noise they
+        have no shift.
 
     Source: Daliri, Musco and Suresh 2024 (arXiv 2408.07978), Gumbel coupling.
     """
     state, frontier = growth.state, growth.frontier
     processors = state.processors
-    logits = vocabulary_logits(proposal, state.vocab_size)
+    scattered = proposal.token_ids is not None and proposal.token_ids.dim() > 1
+    if scattered or processors.draft_by_token:
+        proposal = Proposal(vocabulary_logits(proposal, state.vocab_size))
+    logits, tokens = proposal.logits, proposal.token_ids
     scores = processors.draft_scores(
         logits, lambda: frontier.prefixes(state.tokens[:, : state.span])
     )
@@ -37,11 +41,11 @@ def couple(growth: Growth, proposal: Proposal) -> Proposal:
         return proposal
     log_q = Proposal(scores).log_q
     if processors.greedy:
-        return Proposal(log_q)
-    vocabulary = torch.arange(state.vocab_size, device=logits.device)
+        return Proposal(log_q, tokens)
     key = Key(Stream.TARGET, state.root_position() + (frontier.depth + 1))
-    noise = state.randomness.exponential(key, vocabulary)
+    racing = torch.arange(state.vocab_size, device=logits.device) if tokens is None else tokens
+    noise = state.randomness.exponential(key, racing)
     if noise is None:
-        return Proposal(log_q)
+        return Proposal(log_q, tokens)
     shift = noise.to(log_q.dtype).clamp(min=torch.finfo(log_q.dtype).tiny).log_()
-    return Proposal(log_q - shift[:, None])
+    return Proposal(log_q - shift[:, None], tokens)

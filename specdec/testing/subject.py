@@ -49,7 +49,7 @@ class Subject:
         lossless, seed_exact: what the acceptor says of itself.
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
-        has_table: whether the drafter's law is a table.
+        has_table: whether the drafter's law is a table, over the whole vocabulary.
         known_values: whether it is known what the values of its trees are made of.
         any_model: whether it runs on other models than tables.
 
@@ -94,7 +94,8 @@ class Subject:
         parts, selection = self.any_engine().parts, self.any_engine().selection
         self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
         self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
-        self.has_table = set_draft_table(parts.drafter, _ANY)
+        whole = getattr(parts.drafter, "vocabulary", None) is None
+        self.has_table = set_draft_table(parts.drafter, _ANY) and whole
         named, parsed = selection.names["policy"] or "", selection.parsed.get("policy")
         self.adaptive = adaptive or (named in ADAPTIVE and ADAPTIVE[named](parsed))
         self.known_values = confidence(named, parsed) is not None

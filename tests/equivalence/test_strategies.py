@@ -123,6 +123,31 @@ class TestCoupledChain(_Contract):
     examples = 10
 
 
+class TestDraftVocabulary(_Contract):
+    """A head that drafts among two tokens of two to six."""
+
+    strategy = "eagle2"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"vocabulary": 2}}
+    examples = 10
+
+
+class TestSampledDraftVocabulary(_Contract):
+    """Rejection where q is zero outside the draft vocabulary."""
+
+    strategy = "draft_model"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"vocabulary": 2}}
+
+
+class TestCoupledDraftVocabulary(_Contract):
+    strategy = "auto"
+    drafter = "draft_model"
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {**_AUTO, "costs": False, "calibrated": False},
+        "drafter": {"vocabulary": 2},
+    }
+    examples = 10
+
+
 class TestAuto(_Contract):
     strategy = "auto"
     examples = 10
