@@ -77,7 +77,9 @@ def _specdec(
     arguments: argparse.Namespace, weights: Weights, trees: dict[str, dict[str, int]]
 ) -> list[Host]:
     head = {"drafter": weights.head}
-    own = {"dtype": arguments.dtype}
+    own: dict[str, Any] = {"dtype": arguments.dtype}
+    if arguments.vocabulary:
+        own["vocabulary"] = arguments.vocabulary
     modes: dict[str, Any] = {f"{OURS} plain": {"strategy": "plain"}}
     for name, tree in trees.items():
         options = {"drafter": own, "policy": tree}

@@ -132,6 +132,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--depth", type=int, default=5, help="of the fitted tree")
     add("--top-k", type=int, default=2, help="of the fitted tree")
     add("--budget", type=int, default=8, help="of the fitted tree")
+    add("--vocabulary", type=int, help="specdec's head drafts among the ids below this alone")
     add("--chain", type=int, default=4, help="draft tokens of the chains, specdec's and vLLM's")
     add("--draft-tokens", type=int, default=4, help="that a draft model drafts")
     add("--lookup-tokens", type=int, default=10, help="of transformers' prompt lookup")
