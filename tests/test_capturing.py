@@ -227,7 +227,14 @@ def test_a_later_turn_replays_what_an_earlier_one_recorded(taped: Make, draft: P
     assert counts[2] == counts[3]
 
 
-@pytest.mark.parametrize("name", ["eagle2", "static_tree"])
+READING_THE_REQUEST: dict[str, dict[str, Any]] = {
+    "eagle2": {"strategy": "eagle2", "options": tiny.EAGLE2},
+    "coupled": {"strategy": "chain", "options": {"policy": {"depth": 3, "coupled": True}}},
+    "sampled": {"strategy": "eagle2", "policy": "sampled", "acceptor": "rejection"},
+}
+
+
+@pytest.mark.parametrize("name", list(READING_THE_REQUEST))
 def test_a_later_generation_in_the_same_memory_replays_what_an_earlier_one_recorded(
     plain: Engine, taped: Make, head: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,16 +248,22 @@ def test_a_later_generation_in_the_same_memory_replays_what_an_earlier_one_recor
             kept = memory.setdefault((shape, group.keys.shape), (group.keys, group.values))
             group.keys, group.values = kept
 
-    eager, recorded = (tiny.engine(p, name, head) for p in (plain, taped()))
+    eager, recorded = (
+        p.with_strategy(drafter=head, **READING_THE_REQUEST[name]) for p in (plain, taped())
+    )
     requests: list[tuple[Any, dict[str, Any]]] = [
         (tiny.PROMPTS[0], {}),
         ([9, 3, 3], {"seed": 4}),
         (tiny.PROMPTS[0], {"temperature": 1.0}),
         (tiny.PROMPTS[1], {"temperature": 1.0, "seed": 9}),
+        (tiny.PROMPTS[1], {"temperature": 0.6, "repetition_penalty": 1.4}),
+        # An EAGLE head has nothing to say about a token that stands alone.
+        ([[4], [6, 7, 1]], {"temperature": 1.0}),
+        ([[6, 7, 1], [4]], {"temperature": 1.0}),
     ]
     replays = []
     for prompt, request in [*requests, *requests]:
-        settings = {**SETTINGS, "max_new_tokens": 60, **request}
+        settings = {**SETTINGS, "max_new_tokens": 50, **request}
         expected = facts(eager, prompt, **settings)
         with monkeypatch.context() as patched:
             patched.setattr(KVCache, "__init__", reusing)
