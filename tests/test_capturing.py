@@ -227,6 +227,52 @@ def test_a_later_turn_replays_what_an_earlier_one_recorded(taped: Make, draft: P
     assert counts[2] == counts[3]
 
 
+READING_THE_REQUEST: dict[str, dict[str, Any]] = {
+    "eagle2": {"strategy": "eagle2", "options": tiny.EAGLE2},
+    "coupled": {"strategy": "chain", "options": {"policy": {"depth": 3, "coupled": True}}},
+    "sampled": {"strategy": "eagle2", "policy": "sampled", "acceptor": "rejection"},
+}
+
+
+@pytest.mark.parametrize("name", list(READING_THE_REQUEST))
+def test_a_later_generation_in_the_same_memory_replays_what_an_earlier_one_recorded(
+    plain: Engine, taped: Make, head: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose allocator hands the memory of the last cache to the next one."""
+    memory: dict[Any, Any] = {}
+    true = KVCache.__init__
+
+    def reusing(self: KVCache, *given: Any, **named: Any) -> None:
+        true(self, *given, **named)
+        for shape, group in self._groups.items():
+            kept = memory.setdefault((shape, group.keys.shape), (group.keys, group.values))
+            group.keys, group.values = kept
+
+    eager, recorded = (
+        p.with_strategy(drafter=head, **READING_THE_REQUEST[name]) for p in (plain, taped())
+    )
+    requests: list[tuple[Any, dict[str, Any]]] = [
+        (tiny.PROMPTS[0], {}),
+        ([9, 3, 3], {"seed": 4}),
+        (tiny.PROMPTS[0], {"temperature": 1.0}),
+        (tiny.PROMPTS[1], {"temperature": 1.0, "seed": 9}),
+        (tiny.PROMPTS[1], {"temperature": 0.6, "repetition_penalty": 1.4}),
+        # An EAGLE head has nothing to say about a token that stands alone.
+        ([[4], [6, 7, 1]], {"temperature": 1.0}),
+        ([[6, 7, 1], [4]], {"temperature": 1.0}),
+    ]
+    replays = []
+    for prompt, request in [*requests, *requests]:
+        settings = {**SETTINGS, "max_new_tokens": 50, **request}
+        expected = facts(eager, prompt, **settings)
+        with monkeypatch.context() as patched:
+            patched.setattr(KVCache, "__init__", reusing)
+            before = graphs(recorded).verify.replays
+            assert facts(recorded, prompt, **settings) == expected
+        replays.append((graphs(recorded).verify.replays - before) / len(expected))
+    assert min(replays[len(requests) :]) > 0.9 > replays[0]
+
+
 def test_recordings_keep_no_cache_alive(taped: Make, head: Path) -> None:
     engine = tiny.engine(taped(), "eagle2", head)
     generation = engine.session().start(tiny.PROMPTS, **SETTINGS)
