@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from specdec.law import Law
+from specdec.law import Law, at_least_float32
 from specdec.processors import Prefix
 from specdec.stopping import StopRules
 from specdec.target import Hidden
@@ -62,7 +62,7 @@ class Verification:
         processors = self._state.processors
         if not processors.greedy or processors.penalties or processors.warps:
             return None
-        return self.logits.argmax(dim=-1)
+        return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
 
     @cached_property
     def laws(self) -> Law | None:

@@ -103,9 +103,8 @@ def most_frequent(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size
         raise OptionError("there is no token to count in these texts")
     if tokenizer.eos_token_id is not None:
         counts[tokenizer.eos_token_id] = max(counts.values())
-    return [token for token, _ in sorted(counts.items(), key=lambda each: (-each[1], each[0]))][
-        :size
-    ]
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    return ranked[:size]
 
 
 def _read(path: Path) -> list[int]:
