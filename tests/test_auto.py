@@ -7,7 +7,6 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import tiny
@@ -21,7 +20,7 @@ from specdec.errors import OptionError
 from specdec.session import Session
 from specdec.testing.ticking import ticking
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
-from specdec_plugins.auto.costs import Economy, interpolated, time_forwards
+from specdec_plugins.auto.timing import time_forwards
 
 NEVER = float("-inf")
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12}
@@ -30,12 +29,21 @@ SIZES = [
     {"depth": 1, "width": 1, "children": 1, "budget": 1},
     {"depth": 2, "width": 2, "children": 100, "budget": 7},
 ]
-FLAT = [(1, 1.0), (61, 1.0)]
 
 
-def auto(plain: Engine, folder: Path, drafter: str = "draft_model", **policy: Any) -> Engine:
-    options = {"policy": {**SMALL, **policy}, "drafter": {"checkpoint": str(folder)}}
-    return plain.with_strategy("auto", drafter=drafter, options=options)
+# How depth and budget of a step are found: as given, by its own values, before it begins.
+PACES = ["given", "shortcut", "planned"]
+
+
+def auto(
+    plain: Engine, folder: Path, drafter: str = "draft_model", pace: str = "given", **policy: Any
+) -> Engine:
+    options = {"policy": {**SMALL, "costs": pace != "given", **policy}}
+    own = plain.with_strategy(
+        "auto", drafter=drafter, options={**options, "drafter": {"checkpoint": str(folder)}}
+    )
+    own.parts.policy.looks = pace == "shortcut"  # type: ignore[union-attr]
+    return own
 
 
 # --- what draft scores mean
@@ -136,100 +144,11 @@ def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
         assert not bool(calibration.log_acceptance(scores).isnan().any())
 
 
-# --- what drafting costs and brings
-
-
-def test_seconds_are_linear_between_what_was_timed_and_past_it() -> None:
-    times = [(1, 1.0), (5, 3.0), (9, 4.0)]
-    found = [interpolated(times, n) for n in (1, 3, 5, 7, 9, 13)]
-    assert found == pytest.approx([1.0, 2.0, 3.0, 3.5, 4.0, 5.0])
-    assert interpolated([(5, 2.0)], 1) == interpolated([(5, 2.0)], 50) == 2.0
-
-
-def until_paused(economy: Economy, tokens: int, most: int = 200) -> int:
-    """Take in steps of that many tokens, each twice as long as one of plain decoding."""
-    for count in range(1, most + 1):
-        economy.took(1, 9, verify=1.0, rest=0.0)
-        economy.drafted(1, tokens, 9, [0.6, 0.2, 0.2])
-        if economy.paused > 0:
-            return count
-    raise AssertionError(f"never paused in {most} steps")
-
-
-def test_drafting_that_does_not_pay_pauses_ever_longer_and_is_tried_again() -> None:
-    economy, pauses, probes = Economy(FLAT), [], []
-    for _ in range(8):
-        probes.append(until_paused(economy, 1))
-        pauses.append(economy.paused)
-        economy.paused = 0
-    assert pauses == [16, 32, 64, 128, 256, 512, 512, 512]
-    assert max(probes[1:]) < probes[0] < 16
-    economy.paused = 500
-    economy.resume()
-    assert economy.paused <= 64, "a new text tries soon"
-    economy.paused = 0
-    until_paused(economy, 1)
-    assert economy.paused < 512, "and pauses for less long"
-
-
-def test_drafting_that_pays_never_pauses_and_shortens_the_next_pause() -> None:
-    economy = Economy(FLAT)
-    for _ in range(3):
-        until_paused(economy, 1)
-        economy.paused = 0
-    with pytest.raises(AssertionError, match="never paused"):
-        until_paused(economy, 4)
-    assert economy.rate(1) == pytest.approx(2.0, rel=0.05)
-    until_paused(economy, 1)
-    assert economy.paused == 16
-
-
-def test_a_price_measured_in_one_slow_step_is_measured_again() -> None:
-    economy, grown = Economy(FLAT), []
-    for step in range(120):
-        slow = 40.0 if step == 2 else 1.0
-        levels = [0.1 * slow]
-        while len(levels) < 4 and economy.level_pays(1, 0.9):
-            levels.append(0.1 * slow)
-        economy.took(1, 9, verify=1.0, rest=0.0)
-        economy.drafted(1, 1 + len(levels), 9, levels)
-        grown.append(len(levels))
-    assert min(grown[3:]) == 1, "it was thought dear"
-    assert grown[-20:] == [4] * 20
-
-
-def test_one_slow_step_is_not_taken_for_the_price_of_drafting() -> None:
-    economy = Economy(FLAT)
-    for slow in [False] * 20 + [True] + [False] * 20:
-        economy.took(1, 9, verify=50.0 if slow else 1.0, rest=0.0)
-        economy.drafted(1, 4, 9, [30.0 if slow else 0.6, 0.2, 0.2])
-        assert economy.paused == 0
-        assert economy.verify(9) == pytest.approx(1.0)
-
-
-def test_a_rate_is_never_below_plain_decodings() -> None:
-    economy = Economy([(1, 0.5), (61, 2.0)])
-    plain = 3 / interpolated(economy.times, 3)
-    assert economy.plain_rate(3) == pytest.approx(plain)
-    assert economy.rate(3) == pytest.approx(1.5 * plain)
-    for _ in range(20):
-        economy.took(3, 5, verify=1.0, rest=0.0)
-        economy.drafted(3, 3, 5, [1.0])
-        assert economy.rate(3) >= economy.plain_rate(3) > 0
-
-
-def test_the_budget_is_where_one_more_token_costs_what_it_brings() -> None:
-    economy = Economy([(1, 1.0), (101, 2.0)])
-    gains = {1: 0.9, 10: 2.0, 100: 2.1}
-    assert economy.best_budget(1, gains) == 10
-    assert Economy([(1, 1.0), (101, 1.001)]).best_budget(1, gains) == 100
-    assert Economy([(1, 1.0), (2, 3.0)]).best_budget(1, gains) == 0
-    economy.level.take(0.5)
-    assert economy.level_pays(1, 1.0) and not economy.level_pays(1, 0.5)
+# --- timing
 
 
 def test_timing_forwards_changes_no_generation(plain: Engine, draft: Path) -> None:
-    own = auto(plain, draft, costs=False)
+    own = auto(plain, draft)
     chosen: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.0, "seed": 4}
     wanted = tiny.tokens(plain, PROMPTS, **chosen)
     running = own.session().start(PROMPTS, **chosen)
@@ -237,16 +156,19 @@ def test_timing_forwards_changes_no_generation(plain: Engine, draft: Path) -> No
         before = running.state.tokens.clone(), list(running.state.host_lengths)
         assert running.state.cache is not None
         kept = running.state.cache.lengths.clone()
-        times = time_forwards(own.target, 2, 30, 13)
+        times = time_forwards(own.target, 2, 30, [1, 4, 13])
         assert torch.equal(before[0], running.state.tokens)
         assert torch.equal(kept, running.state.cache.lengths)
-    assert [n for n, _ in times] == [2, 10, 18, 26], "tokens, rows together"
-    assert all(seconds > 0 for _, seconds in times)
+    assert list(times) == [1, 4, 13]
+    assert all(seconds > 0 for seconds in times.values())
     assert [running.new_tokens(row) for row in range(3)] == wanted
 
 
+@pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("room", [20, 64])
-def test_a_short_context_is_timed_as_far_as_it_reaches(tmp_path: Path, room: int) -> None:
+def test_a_short_context_is_timed_as_far_as_it_reaches(
+    tmp_path: Path, room: int, pace: str
+) -> None:
     config = hf.GPT2Config(
         n_embd=32, n_layer=1, n_head=4, vocab_size=60, n_positions=room, initializer_range=0.3,
         eos_token_id=None, bos_token_id=None, pad_token_id=None,
@@ -254,7 +176,7 @@ def test_a_short_context_is_timed_as_far_as_it_reaches(tmp_path: Path, room: int
     target = tiny.make_model(config)
     plain = Engine(target, strategy="plain")
     folder = tiny.save_model(tiny.noisy_copy(target), tmp_path)
-    own = auto(plain, folder, budget=60, costs=True)
+    own = auto(plain, folder, pace=pace, budget=60)
     chosen: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 4}
     assert tiny.tokens(own, PROMPTS[0], **chosen) == tiny.tokens(plain, PROMPTS[0], **chosen)
 
@@ -262,26 +184,26 @@ def test_a_short_context_is_timed_as_far_as_it_reaches(tmp_path: Path, room: int
 # --- trees and texts
 
 
-@pytest.mark.parametrize("costs", [False, True])
+@pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("options", SIZES, ids=lambda sizes: f"budget {sizes['budget']}")
 def test_trees_stay_within_depth_and_budget(
-    plain: Engine, draft: Path, costs: bool, temperature: float, options: dict[str, int]
+    plain: Engine, draft: Path, pace: str, temperature: float, options: dict[str, int]
 ) -> None:
-    own = auto(plain, draft, costs=costs, **options)
+    own = auto(plain, draft, pace=pace, **options)
     running = own.session().start(PROMPTS, max_new_tokens=24, temperature=temperature, seed=1)
     steps = list(running)
     for one in steps:
         assert one.tree.size - 1 <= options["budget"]
         assert one.tree.depth <= options["depth"]
         assert int(one.tree.depths.max()) <= options["depth"]
-    if not costs:
+    if pace == "given":
         assert max(one.tree.size for one in steps) == options["budget"] + 1
 
 
 @pytest.mark.parametrize("kind", ["draft_model", "eagle"])
 @pytest.mark.parametrize("coupled", [True, False])
-@pytest.mark.parametrize("costs", [True, False])
+@pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_are_plain_decodings(
     plain: Engine,
@@ -289,10 +211,10 @@ def test_texts_are_plain_decodings(
     head: Path,
     kind: str,
     coupled: bool,
-    costs: bool,
+    pace: str,
     temperature: float,
 ) -> None:
-    own = auto(plain, draft if kind == "draft_model" else head, kind, costs=costs, coupled=coupled)
+    own = auto(plain, draft if kind == "draft_model" else head, kind, pace=pace, coupled=coupled)
     prompts = [*PROMPTS, [3, 3, 8], [12, 40]]
     chosen: dict[str, Any] = {"max_new_tokens": 30, "temperature": temperature, "seed": 5}
     text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
@@ -303,34 +225,36 @@ def test_texts_are_plain_decodings(
             assert tiny.tokens(own, one, eos_token_id=ends, **chosen) == wanted
 
 
+@pytest.mark.parametrize("pace", PACES[1:])
 def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
-    plain: Engine, draft: Path
+    plain: Engine, draft: Path, pace: str
 ) -> None:
-    own = auto(plain, draft, costs=True)
+    own = auto(plain, draft, pace=pace)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
-    largest = mock.patch.object(Economy, "best_budget", lambda _, rows, gains: max(gains))
-    with ticking(), largest, mock.patch("specdec_plugins.auto.costs._FIRST_PAUSE", 3):
+    with ticking():
         memory = own.parts.policy.memory  # type: ignore[union-attr]
         for seed in range(4):
             running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)
             for number, one in enumerate(running):
                 drafted.append(one.tree.size > 1)
-                for economy in memory.economies.values():
+                for record in memory.records.values():
                     if number % 7 == 3:
-                        economy.paused = max(economy.paused, 3)
+                        record.drafting = False
+                    if number % 7 == 6:
+                        record.waited(1e6)
             texts = [running.new_tokens(row) for row in range(3)]
             assert texts == tiny.tokens(plain, PROMPTS, seed=seed, **chosen)
     changes = sum(one != other for one, other in pairwise(drafted))
-    assert changes > 6, "it neither paused nor went on"
+    assert changes > 4, "it neither paused nor went on"
 
 
-@pytest.mark.parametrize("costs", [True, False])
+@pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_turn_of_a_session_equals_a_fresh_run(
-    plain: Engine, head: Path, costs: bool, temperature: float
+    plain: Engine, head: Path, pace: str, temperature: float
 ) -> None:
-    own = auto(plain, head, "eagle", costs=costs)
+    own = auto(plain, head, "eagle", pace=pace)
     session, prompts = own.session(), [list(prompt) for prompt in PROMPTS]
     chosen: dict[str, Any] = {"max_new_tokens": 9, "temperature": temperature, "seed": [1, 2, 3]}
     for turn in ([3, 9, 11], [40], [8, 8, 2, 1], []):
@@ -348,7 +272,7 @@ def lessons(engine: Engine) -> int:
 def test_what_is_learned_is_shared_by_the_generations_of_an_engine_alone(
     plain: Engine, draft: Path
 ) -> None:
-    own, other = auto(plain, draft, costs=False), auto(plain, draft, costs=False)
+    own, other = auto(plain, draft), auto(plain, draft)
     chosen: dict[str, Any] = {"max_new_tokens": 12, "seed": 1}
     own.generate(PROMPTS, temperature=1.0, **chosen)
     own.generate(PROMPTS, temperature=0.0, **chosen)
@@ -365,12 +289,12 @@ def test_what_was_learned_outlives_the_engine_in_a_file(
     plain: Engine, draft: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "memory.json"
-    first = auto(plain, draft, costs=False, memory=str(file))
+    first = auto(plain, draft, memory=str(file))
     chosen: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 4}
     wanted = tiny.tokens(first, PROMPTS, **chosen)
     (known,) = first.parts.policy.memory.calibrations.values()  # type: ignore[union-attr]
     assert known.steps > 0
-    again = auto(plain, draft, costs=False, memory=str(file))
+    again = auto(plain, draft, memory=str(file))
     memory = again.parts.policy.memory  # type: ignore[union-attr]
     (setting,) = json.loads(file.read_text())
     read = memory.calibration(setting, COUPLED, torch.device("cpu"))

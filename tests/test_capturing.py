@@ -15,6 +15,7 @@ import tiny
 import torch
 import transformers as hf
 from counting import counting
+from machine import machine
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from typer.testing import CliRunner
@@ -36,7 +37,6 @@ from specdec.roles import Drafter
 from specdec.state import State
 from specdec.testing.tape import DanglingRead, Tape, TapeRecorder
 from specdec.tree import DraftTree
-from specdec_plugins.auto.policy import AutoPolicy
 from specdec_plugins.eagle2.policy import Eagle2Policy
 from specdec_plugins.sampling.acceptors import Match
 
@@ -325,27 +325,30 @@ def test_draft_forwards_are_counted_when_replayed(eagle: Engine, taped: Make, he
     assert (stats[0].tau, stats[0].alpha) == (stats[1].tau, stats[1].alpha)
 
 
-class PlannedAuto(AutoPolicy):
-    """As a policy that learns would be recorded: its map is read, what it has grown is kept."""
-
-    @property
-    def growth_key(self) -> Any:
-        return ()
-
-    def reads(self) -> Any:
-        return (self._calibration,)
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_policy_that_learns_from_what_it_grew_learns_the_same(
     plain: Engine, taped: Make, head: Path, temperature: float
 ) -> None:
     eager, recorded = (tiny.engine(p, "auto", head) for p in (plain, taped()))
-    recorded.parts.policy.__class__ = PlannedAuto  # type: ignore[union-attr]
     settings = {**SETTINGS, "temperature": temperature}
     expected = facts(eager, tiny.PROMPTS, **settings)
     assert facts(recorded, tiny.PROMPTS, **settings) == expected
     assert graphs(recorded).draft.replays > len(expected) / 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_growth_that_is_planned_by_measured_costs_is_replayed(
+    plain: Engine, taped: Make, head: Path, temperature: float
+) -> None:
+    recorded = taped().with_strategy(
+        "auto", drafter=head, options={"policy": {"width": 2, "children": 3, "budget": 7}}
+    )
+    recorded.parts.policy.looks = False  # type: ignore[union-attr]
+    settings = {**SETTINGS, "temperature": temperature}
+    with machine(forward=1.0, token=0.001, level=0.01):
+        texts = [tiny.tokens(recorded, tiny.PROMPTS, **settings) for _ in range(3)]
+    assert texts == [tiny.tokens(plain, tiny.PROMPTS, **settings)] * 3
+    assert graphs(recorded).draft.replays > 10 and graphs(recorded).draft.failure is None
 
 
 def test_models_with_windows_and_mask_types_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ class EveryOther(TreePolicy):
     def tree(self, state: State) -> DraftTree | None:
         if self._step % 2 == 0:
             return None
-        return self._lookup.tree(state.root(), [4] * state.rows)
+        return self._lookup.tree(self._lookup.guesses())
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         grow_level(growth, proposal, 2)

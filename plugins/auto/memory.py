@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,15 +10,17 @@ import torch
 
 from specdec.errors import OptionError
 from specdec_plugins.auto.calibration import Calibration, Prior
-from specdec_plugins.auto.costs import Economy, Times
+from specdec_plugins.auto.costs import Costs
+from specdec_plugins.auto.forecast import Forecast
+from specdec_plugins.auto.record import Record
 
 _FIELDS = ("theta", "precision", "steps")
 
 
 class Memory:
-    """Calibrations by sampling setting; costs by setting and batch size.
+    """Calibrations and forecasts by sampling setting, costs by batch size, records by both.
 
-    Costs are those of this process and never saved.
+    Only calibrations are ever saved: the rest is about this process and its texts.
 
     Args:
         file: where calibrations are read from, if it exists, and written to by :meth:`save`.
@@ -28,8 +31,10 @@ class Memory:
 
     def __init__(self, file: Path | None = None) -> None:
         self.calibrations: dict[str, Calibration] = {}
-        self.times: dict[int, Times] = {}
-        self.economies: dict[tuple[str, int], Economy] = {}
+        self.costs: dict[int, Costs] = {}
+        self.timed: set[int] = set()
+        self.records: dict[tuple[str, int], Record] = {}
+        self.forecasts: dict[str, Forecast] = {}
         self._file = file
         self._saved: dict[str, dict[str, object]] = {}
         if file is not None and not file.parent.is_dir():
@@ -50,6 +55,26 @@ class Memory:
                 made.steps = int(str(saved["steps"]))
             self.calibrations[setting] = made
         return self.calibrations[setting]
+
+    def costs_of(self, rows: int) -> Costs:
+        """Those of a batch size: known, or unknown so far.
+
+        Where forwards were timed before the first step, those of the next larger batch that was
+        stand in for one that was not: rows leave a batch in mid-text.
+        """
+        if rows not in self.costs:
+            larger = [size for size in self.costs if size > rows and self.costs[size].timed]
+            timed = self.costs[min(larger)] if larger else None
+            self.costs[rows] = copy.deepcopy(timed) if timed else Costs(rows)
+        return self.costs[rows]
+
+    def record(self, setting: str, rows: int) -> Record:
+        """That of a batch size; a new one begins with what the nearest size has taught."""
+        if (setting, rows) not in self.records:
+            sizes = sorted((abs(size - rows), size) for s, size in self.records if s == setting)
+            nearest = self.records[setting, sizes[0][1]] if sizes else Record()
+            self.records[setting, rows] = copy.copy(nearest)
+        return self.records[setting, rows]
 
     def save(self) -> None:
         """Write the calibrations to the file, if there is one; whole or not at all."""

@@ -41,15 +41,16 @@ class LookupDrafter(Drafter):
         self._lookup = Lookup(state, self.options.match, self.options.depth)
 
     def tree(self, state: State) -> DraftTree:
-        floor, room = self.options.floor, state.room
-        lengths = [
-            sum(chance >= floor for chance in guess.chances[:room]) if why is None else 0
-            for guess, why in zip(self._lookup.guesses, state.finish_reasons, strict=True)
-        ]
-        return self._lookup.tree(state.root(), lengths)
+        floor = self.options.floor
+        return self._lookup.tree(
+            [
+                guess.first(sum(chance >= floor for chance in guess.chances))
+                for guess in self._lookup.guesses()
+            ]
+        )
 
     def commit(self, step: Step) -> None:
         self._lookup.commit(step)
 
     def select(self, rows: Tensor) -> None:
-        self._lookup.select(rows)
+        """Nothing is kept by row."""

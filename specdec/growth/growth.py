@@ -126,10 +126,14 @@ class Growth:
         """``[B, size - 1]``, the values of all candidates so far, in the order grown."""
         return torch.cat(self._values[1:], dim=1)
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """How many candidates there are down to each level, the root not counted."""
+        return tuple(accumulate(level.shape[1] for level in self._values[1:]))
+
     def level_of(self, node: int) -> int:
         """The level of a candidate, 0 for the root."""
-        ends = accumulate(level.shape[1] for level in self._values)
-        return next(level for level, end in enumerate(ends) if node < end)
+        return next(level for level, end in enumerate((0, *self.ends)) if node <= end)
 
     def tree(self) -> DraftTree:
         """Every candidate, in the order grown."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from specdec.lookup.text import RepeatingText
+from specdec.lookup.text import Guess, RepeatingText
 from specdec.state import State, Step
 from specdec.tree import DraftTree
 
@@ -16,51 +15,51 @@ from specdec.tree import DraftTree
 class Lookup:
     """Guesses at every row's next tokens, from its own text, prompt included.
 
+    Rows that leave the batch need not be told: texts are kept by the prompt that they answer.
+
     Args:
         state: the rows, as they are when it is made.
         longest: the most tokens that a match is looked for with.
         most: the most tokens of a guess.
-
-    Attributes:
-        guesses: for each row how it may go on.
     """
 
     def __init__(self, state: State, longest: int, most: int) -> None:
-        self._most = most
-        self._texts = [RepeatingText(longest) for _ in range(state.rows)]
-        rows = zip(self._texts, state.tokens.tolist(), state.host_lengths, strict=True)
-        for text, tokens, length in rows:
-            text.extend(tokens[:length])
-        self.guesses = [text.guess(most) for text in self._texts]
+        self._state, self._most = state, most
+        self._texts: dict[int, RepeatingText] = {}
+        self._guesses: dict[int, Guess] = {}
+        rows = zip(state.members, state.tokens.tolist(), state.host_lengths, strict=True)
+        for member, tokens, length in rows:
+            self._texts[member] = RepeatingText(longest)
+            self._extend(member, tokens[:length])
 
     def commit(self, step: Step) -> None:
         """Take in what a step has committed."""
-        for row, tokens in enumerate(step.new_tokens):
+        for member, tokens in zip(step.members, step.new_tokens, strict=True):
             if tokens:
-                self._texts[row].extend(tokens)
-                self.guesses[row] = self._texts[row].guess(self._most)
+                self._extend(member, tokens)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep only ``rows [m]`` int64 of the batch."""
-        kept: list[int] = rows.tolist()
-        self._texts = [self._texts[row] for row in kept]
-        self.guesses = [self.guesses[row] for row in kept]
+    def _extend(self, member: int, tokens: Sequence[int]) -> None:
+        self._texts[member].extend(tokens)
+        self._guesses[member] = self._texts[member].guess(self._most)
 
-    def tree(self, root: Tensor, lengths: Sequence[int]) -> DraftTree:
-        """The first tokens of each guess as a chain below the roots ``[B]``, valued by chance.
+    def guesses(self) -> list[Guess]:
+        """For each row how it may go on, within its limit; nothing for a row that has ended."""
+        state, room = self._state, self._state.room
+        return [
+            Guess() if why else self._guesses[member].first(room)
+            for member, why in zip(state.members, state.finish_reasons, strict=True)
+        ]
 
-        Args:
-            lengths: how many of each row's guess to draft.
-        """
-        depth = max(min(n, len(g.tokens)) for n, g in zip(lengths, self.guesses, strict=True))
+    def tree(self, guesses: Sequence[Guess]) -> DraftTree:
+        """A chain of each row's guess below its root, valued by chance."""
+        root, depth = self._state.root(), max(len(guess.tokens) for guess in guesses)
         if depth == 0:
             return DraftTree.root(root)
-        tokens, chances = [], []
-        for guess, n in zip(self.guesses, lengths, strict=True):
-            missing = depth - min(n, len(guess.tokens))
-            tokens.append([*guess.tokens[:n], *[0] * missing])
-            chances.append([1.0, *guess.chances[:n], *[0.0] * missing])
+        missing = [depth - len(guess.tokens) for guess in guesses]
+        rows = list(zip(guesses, missing, strict=True))
+        tokens = [[*guess.tokens, *[0] * more] for guess, more in rows]
+        chances = [[1.0, *guess.chances, *[0.0] * more] for guess, more in rows]
         value = torch.tensor(chances, device=root.device).log()
         valid = value[:, 1:] > float("-inf")
-        tree = DraftTree.chain(root, torch.tensor(tokens, device=root.device), valid)
-        return replace(tree, log_value=value)
+        chain = DraftTree.chain(root, torch.tensor(tokens, device=root.device), valid)
+        return replace(chain, log_value=value)

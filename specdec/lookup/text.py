@@ -24,6 +24,10 @@ class Guess:
     tokens: tuple[int, ...] = ()
     chances: tuple[float, ...] = ()
 
+    def first(self, length: int) -> Guess:
+        """Its first ``length`` tokens."""
+        return Guess(self.tokens[:length], self.chances[:length])
+
 
 class RepeatingText:
     """A text that grows. Everything here is a function of its tokens alone.

@@ -120,8 +120,9 @@ def test_table_shows_the_seed_when_sampling(generate: Command) -> None:
 
 
 def test_options_of_parts_are_set(generated: Command) -> None:
-    found = generated("-o", "policy.depth=1", "-o", "policy.budget=3")
-    assert found["settings"]["options"]["auto"]["policy"] == {"depth": 1, "budget": 3}
+    given = {"depth": 1, "budget": 3, "costs": False}  # with costs, the first steps draft nothing
+    found = generated(*(f"-opolicy.{name}={str(value).lower()}" for name, value in given.items()))
+    assert found["settings"]["options"]["auto"]["policy"] == given
     assert len(found["alpha"]) == 1
 
 

@@ -1,0 +1,120 @@
+"""A pace by measured costs: whether to draft at all, and what a step took and brought."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+from specdec.drafters import UNREAD
+from specdec.metrics import Clock
+from specdec.state import State, Step
+from specdec_plugins.auto.costs import Costs
+from specdec_plugins.auto.pace import PLAIN, Pace, Plan
+from specdec_plugins.auto.record import Record
+
+# After so many steps with drafts one of plain decoding is measured again.
+_COMPARED = 40
+# By batch size.
+Books = Callable[[int], tuple[Costs, Record]]
+
+
+class Economy(Pace):
+    """Drafting stops where it brings fewer tokens a second than plain decoding.
+
+    It is tried again when the try takes a small share of the time since. Where the drafter has to
+    read a long prompt first and the text has not much room, it is not drafted.
+
+    Args:
+        most: the largest plan.
+        books: costs and record of a batch size.
+
+    Attributes:
+        rows: unfinished ones.
+        started: :meth:`seconds` when the step before was over; None in the first step, before which
+            other things were timed.
+        unread: committed tokens a row that the drafter has not read.
+    """
+
+    costs: Costs
+    record: Record
+    started: float | None = None
+
+    def __init__(self, most: Plan, books: Books, state: State, clock: Clock) -> None:
+        self.most, self.state, self.clock, self._books = most, state, clock, books
+        lengths = zip(state.host_lengths, state.cached, strict=True)
+        self.unread, self._waiting = max(length - cached for length, cached in lengths), 0
+        self._open(state.rows)
+        self.record.begin()
+        self._prepare()
+
+    @abstractmethod
+    def drafts(self) -> Plan:
+        """The plan of a step that drafts."""
+
+    @abstractmethod
+    def trial(self) -> Plan:
+        """The plan of a step that finds out whether drafts would pay again."""
+
+    @abstractmethod
+    def take(self, step: Step, levels: int) -> None:
+        """Take in what a step cost and, if it drafted, what it brought."""
+
+    @property
+    def speedup(self) -> float:
+        """Tokens a second that drafts are expected to bring, over plain decoding's."""
+        return self.record.speedup
+
+    def from_text(self, chances: Sequence[Sequence[float]]) -> int:
+        if not self.plain_known or self.record.trying:
+            return 0
+        best, length, tokens = max(1.0, self.speedup) if self.plan.depth else 1.0, 0, 1.0
+        for place in range(max(map(len, chances))):
+            tokens += sum(own[place] for own in chances if len(own) > place) / self.rows
+            brought = tokens * self.costs.plain / self.costs.verify(place + 2)
+            if brought > best:
+                best, length = brought, place + 1
+        if length:
+            self.plan = Plan(0, length)
+        return length
+
+    @property
+    def plain_known(self) -> bool:
+        """Whether it was measured lately what drafting is compared with."""
+        return self.costs.forwards.settled(1) and self.costs.unchecked < _COMPARED
+
+    def seconds(self) -> float:
+        """Of all phases so far; the one that runs is added at its end."""
+        return sum(self.clock.seconds.values())
+
+    def commit(self, step: Step, levels: int) -> None:
+        self._open(len(step.new_tokens))
+        self.take(step, levels)
+        if self.plan.depth:
+            self.unread = self._waiting = 0
+        elif not self.record.drafting:
+            self.record.waited(self.costs.plain)
+        if self._waiting + step.longest > UNREAD:
+            self.unread = self._waiting = 0  # the drafter reads them unasked
+        self.unread += step.longest
+        self._waiting += step.longest
+        self._prepare()
+        self.started = self.seconds()
+
+    def _open(self, batch: int) -> None:
+        self.costs, self.record = self._books(batch)
+
+    def _prepare(self) -> None:
+        self.rows = sum(reason is None for reason in self.state.finish_reasons)
+        self.plan = self._next()
+
+    def _next(self) -> Plan:
+        costs, record = self.costs, self.record
+        if not self.plain_known:
+            return PLAIN
+        reading = costs.read(self.unread)
+        if not record.drafting and not record.tries(reading, costs.draft(1)):
+            return PLAIN
+        saved = self.state.room * costs.plain * (1 - 1 / max(1.0, self.speedup))
+        if record.trying:
+            return self.trial()
+        return self.drafts() if saved >= reading else PLAIN

@@ -1,0 +1,67 @@
+"""How deep a step grows and how many draft tokens it verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from specdec.growth import Growth, top_by_value
+from specdec.state import Step
+from specdec.tree import DraftTree
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shapes of a step, fixed before it begins.
+
+    Attributes:
+        depth: levels to grow; 0 for plain decoding, or for drafts from the text itself.
+        budget: draft tokens to verify in each row; 0 for a step that only looks at its drafts.
+    """
+
+    depth: int
+    budget: int
+
+
+PLAIN = Plan(0, 0)
+
+
+class Pace:
+    """Every step as the options say.
+
+    Attributes:
+        plan: of the step that comes; of the texts' last steps less is grown where there is no room.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @property
+    def shapes(self) -> Hashable | None:
+        """What growth depends on besides values; None if it depends on the values themselves."""
+        return self.plan
+
+    def from_text(self, chances: Sequence[Sequence[float]]) -> int:
+        """How many tokens of what the text itself suggests to verify in place of a grown tree.
+
+        Args:
+            chances: for each row the probability of each such token that it is reached and right.
+        """
+        return 0
+
+    def goes_on(self, values: Tensor) -> bool:
+        """Whether another level is to be grown, after one of ``values [B, m]``."""
+        return True
+
+    def tree(self, growth: Growth) -> DraftTree:
+        """What to verify of all that was grown."""
+        return top_by_value(growth, self.plan.budget)
+
+    def advice(self, growth: Growth) -> Tensor | None:
+        """What :meth:`commit` is to know of the values of all that was grown: ``[B, m]`` int64."""
+        return None
+
+    def commit(self, step: Step, levels: int) -> None:
+        """A step is over, of which so many levels were grown: plan the next one."""

@@ -1,0 +1,106 @@
+"""What drafting has brought so far, whether it goes on, and when it is tried again."""
+
+from __future__ import annotations
+
+# What drafting brings fades by this factor a step, from a start that is believed like so many.
+_FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
+# Drafting has to be so much faster to go on: what it costs is not known to a per cent, and what the
+# drafter has to read first comes on top.
+_MARGIN = 1.1
+# Steps of shapes whose cost was not known that are not judged.
+_EXCUSED = 8
+# Steps of a try.
+_TRIES = 2
+# Seconds of a try over seconds of plain decoding since the last one: at first, the factor for every
+# try that failed, and at least. A new text takes back half a failure.
+_SHARE, _FAILED, _LEAST, _FORGIVEN = 0.03, 0.8, 0.004, 0.5
+# Promised and accepted draft tokens fade by this factor a step, from a start that weighs as many.
+_SLOWLY, _WEIGHT = 0.99, 6.0
+_LARGEST_TRUST = 1.25
+
+
+class Record:
+    """Of one sampling setting and batch size, over all texts.
+
+    Tokens are those that values promise, corrected by how such promises were kept: they are less
+    noisy than the few that are accepted in a step.
+
+    Attributes:
+        drafting: whether drafting pays, as far as it is known.
+    """
+
+    def __init__(self) -> None:
+        self.drafting = True
+        self._tokens, self._steps = _START * _BELIEVED, _BELIEVED
+        self._failures = self._saved = 0.0
+        self._tries = self._excused = 0
+        self._promised = self._accepted = _WEIGHT
+
+    @property
+    def speedup(self) -> float:
+        """Tokens of the steps with drafts over those of plain decoding in the same time."""
+        return self._tokens / self._steps
+
+    @property
+    def trying(self) -> bool:
+        """Whether a try is under way."""
+        return self._tries > 0
+
+    @property
+    def trust(self) -> float:
+        """Draft tokens that were accepted over those that were promised."""
+        return min(_LARGEST_TRUST, self._accepted / self._promised)
+
+    def begin(self) -> None:
+        """A new text begins: it may be of another kind, so it is tried sooner."""
+        self._failures = max(0.0, self._failures - _FORGIVEN)
+
+    def kept(self, accepted: float, promised: float) -> None:
+        """Take in how many draft tokens were accepted of those that their values promised."""
+        self._promised += promised - (1 - _SLOWLY) * (self._promised - _WEIGHT)
+        self._accepted += accepted - (1 - _SLOWLY) * (self._accepted - _WEIGHT)
+
+    def brought(self, tokens: float, steps: float, *, new: bool = False) -> None:
+        """Take in a step with drafts: go on, or decode plainly for a while.
+
+        A step that paid by itself is followed by another, whatever was before.
+
+        Args:
+            tokens: for each row, promised and corrected, the bonus token included.
+            steps: what it cost, in steps of plain decoding.
+            new: whether its shape was chosen before it was known what that costs: of such steps the
+                first ones are not judged.
+        """
+        if new and self._excused < _EXCUSED:
+            self._excused += 1
+            return
+        self._tokens = _FADING * self._tokens + tokens
+        self._steps = _FADING * self._steps + steps
+        self._tries = max(0, self._tries - 1)
+        if self.speedup > _MARGIN:
+            self.drafting, self._failures = True, 0.0
+        elif tokens > _MARGIN * steps or self._tries:
+            self.drafting = True
+        else:
+            self.drafting, self._saved = False, 0.0
+
+    def waited(self, seconds: float) -> None:
+        """A step of plain decoding took so long."""
+        self._saved += max(_LEAST, _SHARE * _FAILED**self._failures) * seconds
+
+    def tries(self, reading: float, level: float) -> bool:
+        """Whether it is time to try again, in a few steps, after a pause.
+
+        What was known before counts no more than they will.
+
+        Args:
+            reading: seconds of the drafter's reading.
+            level: seconds of drafting in one of these steps.
+        """
+        if self._saved < reading + _TRIES * level:
+            return False
+        scale = min(1.0, _TRIES / self._steps)
+        self._tokens, self._steps = scale * self._tokens, scale * self._steps
+        self._tries, self._failures = _TRIES, self._failures + 1
+        self._saved, self.drafting = 0.0, True
+        return True

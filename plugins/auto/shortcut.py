@@ -1,0 +1,116 @@
+"""Depth and budget by the very values of the step: where reading them waits for nothing."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from torch import Tensor
+
+from specdec.growth import Growth, top_by_value
+from specdec.metrics import Clock
+from specdec.state import State, Step
+from specdec.tree import DraftTree
+from specdec_plugins.auto.economy import Books, Economy
+from specdec_plugins.auto.pace import Plan
+
+BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
+# What the children of an accepted node are worth together.
+_CHILD = 0.8
+# After so many steps of one level a second one is grown in any case, to measure what it costs.
+_STALE = 16
+# Of the steps of plain decoding one in so many is measured.
+_SELDOM = 8
+
+
+class Shortcut(Economy):
+    """Stop growing where a level costs more than it brings, verify what pays.
+
+    With r the tokens a second that decoding brings, a node of value v pays if v exceeds r times
+    the seconds that it adds, a level likewise.
+
+    Args:
+        width: nodes expanded on each level.
+    """
+
+    def __init__(self, most: Plan, books: Books, width: int, state: State, clock: Clock) -> None:
+        self._width, self._shallow, self._plain = width, 0, 0
+        self._grown_at: list[float] = []
+        super().__init__(most, books, state, clock)
+
+    @property
+    def shapes(self) -> None:
+        return None
+
+    def drafts(self) -> Plan:
+        return self.most
+
+    def trial(self) -> Plan:
+        return self.most
+
+    def goes_on(self, values: Tensor) -> bool:
+        if not self._grown_at:
+            self._draft = self.clock.seconds["draft"]
+        self._grown_at.append(time.perf_counter())
+        width = min(self._width, values.shape[1])
+        reach = float(self._active(values).exp().topk(width, dim=1).values.sum())
+        pays = _CHILD * self.record.trust * reach > self._rate() * self.costs.level.value
+        return pays or self._shallow >= _STALE
+
+    def tree(self, growth: Growth) -> DraftTree:
+        most = min(self.plan.budget, growth.size - 1)
+        ranked = growth.values.sort(dim=1, descending=True, stable=True)
+        gains = self._active(ranked.values).exp().sum(dim=0).cumsum(dim=0).tolist()
+        rate, trust = self._rate(), self.record.trust
+        worth = {0: -rate * self.costs.verify(1)}
+        for m in [m for m in BUDGETS if m < most] + [most]:
+            worth[m] = trust * gains[m - 1] - rate * self.costs.verify(m + 1)
+        budget = max(worth, key=lambda m: worth[m])
+        self._promised = gains[budget - 1] if budget else 0.0
+        if budget == 0:
+            return DraftTree.root(self.state.root())
+        last = int(ranked.indices[:, :budget].max())
+        return top_by_value(growth, budget, depth=growth.level_of(last + 1))
+
+    def take(self, step: Step, levels: int) -> None:
+        size = step.tree.size
+        verify = self.clock.seconds["verify"] - self._verify
+        draft = self.clock.seconds["draft"] - self._draft if levels else 0.0
+        if levels == 0 and size == 1:
+            self._plain += 1
+            # What lies in the processor's cache depends on the step before.
+            typical = self._plain > 1 and not (self._plain % _SELDOM and self.plain_known)
+            if typical and self.started is not None:
+                self.costs.forwards.take(1, verify)
+                self.costs.plain_rest.take(self.seconds() - self.started - verify)
+                self.costs.unchecked = 0
+            return
+        self._plain = 0
+        self.costs.unchecked += 1
+        new = size > 1 and not self.costs.forwards.settled(size)
+        if size > 1:
+            self.costs.forwards.take(size, verify)
+        if self.started is not None:
+            self.costs.rest.take(self.seconds() - self.started - verify - draft)
+        if levels == 0:
+            return
+        further = [end - start for start, end in pairwise(self._grown_at)]
+        self.costs.drafted([draft - sum(further), *further], self.unread)
+        self._shallow = 0 if further else self._shallow + 1
+        if not any(step.finished):
+            self.record.kept(sum(step.accepted), self._promised)
+        if not self.costs.forwards.settled(1):
+            return  # rows have left the batch: what this size costs is not known yet
+        seconds = self.costs.draft(levels) + self.costs.verify(size)
+        tokens = 1 + self.record.trust * self._promised / self.rows
+        self.record.brought(tokens, seconds / self.costs.plain, new=new)
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._verify, self._grown_at = self.clock.seconds["verify"], []
+
+    def _active(self, values: Tensor) -> Tensor:
+        return values[self.state.active]
+
+    def _rate(self) -> float:
+        return self.rows * max(1.0, self.speedup) / self.costs.plain

@@ -1,0 +1,145 @@
+"""What the strategy ``auto`` measures: seconds, what drafts bring, and what it makes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from specdec_plugins.auto.costs import Costs
+from specdec_plugins.auto.curve import Curve
+from specdec_plugins.auto.forecast import Forecast
+from specdec_plugins.auto.record import Record
+
+
+def curve(times: dict[int, float]) -> Curve:
+    return Curve(lambda size: size, times)
+
+
+def test_seconds_are_linear_between_sizes_and_follow_the_guess_past_them() -> None:
+    known = curve({1: 1.0, 5: 3.0, 9: 4.0})
+    assert [known.seconds(n) for n in (1, 3, 5, 7, 9, 18)] == [1.0, 2.0, 3.0, 3.5, 4.0, 8.0]
+    assert curve({4: 2.0}).seconds(2) == 1.0
+    assert curve({}).seconds(3) == 0.0
+
+
+def test_a_size_costs_what_is_typical_of_it_and_never_more_than_a_larger_one() -> None:
+    known = curve({})
+    for seconds in (2.0, 2.1, 50.0, 1.9, 2.0):
+        known.take(4, seconds)
+    assert known.settled(4) and known.seconds(4) == 2.0
+    known.take(2, 30.0)
+    assert not known.settled(2) and known.seconds(2) == 2.0, "it was disturbed"
+    for _ in range(20):
+        known.take(4, 6.0)
+    assert known.seconds(4) == 6.0, "contexts grow"
+
+
+def test_a_size_that_was_measured_once_and_long_ago_is_forgotten() -> None:
+    known = curve({1: 1.0})
+    known.take(5, 40.0)
+    for _ in range(60):
+        known.take(1, 1.0)
+    assert known.seconds(5) == 5.0, "as it was guessed"
+    assert known.settled(1)
+
+
+def test_the_prompt_that_a_drafter_reads_is_a_cost_of_its_own() -> None:
+    known = Costs(1)
+    known.drafted([30.0], unread=100)
+    assert known.read(100) == 0.0, "what of it is reading is not known yet"
+    known.drafted([0.5, 0.2, 0.2], unread=3)
+    known.drafted([10.5, 0.2], unread=100)
+    assert known.draft(3) == pytest.approx(0.9)
+    assert known.read(50) == pytest.approx(5.0)
+    assert known.read(3) == 0.0, "part of the first level"
+
+
+def test_whole_steps_tell_what_drafting_costs_where_forwards_were_timed() -> None:
+    known = Costs(2, {1: 1.0, 9: 2.0})
+    known.ran(0, 1, 1.25, unread=1)
+    for _ in range(2):
+        known.ran(3, 9, 70.0, unread=1)  # it warms up
+    for levels, seconds in ((2, 2.75), (4, 3.25)):
+        known.ran(levels, 9, seconds, unread=2)
+    known.ran(4, 9, 5.25, unread=20)
+    assert known.plain == 1.25 and known.verify(9) == 2.25
+    assert [known.draft(levels) for levels in (2, 3, 4)] == [0.5, 0.75, 1.0]
+    assert known.read(10) == 0.0 and known.read(40) == pytest.approx(4.0)
+
+
+def steps_until(record: Record, drafting: bool, tokens: float, most: int = 200) -> int:
+    """Take in steps that cost two plain ones and bring so many tokens, until the mind changes."""
+    for count in range(1, most + 1):
+        record.brought(tokens, 2.0)
+        if record.drafting is drafting:
+            return count
+    raise AssertionError(f"it stayed {record.drafting}")
+
+
+def waited_until_tried(record: Record, seconds: float = 1.0) -> int:
+    for count in range(1, 10_000):
+        record.waited(1.0)
+        if record.tries(reading=0.0, level=seconds / 2):
+            return count
+    raise AssertionError("never tried")
+
+
+def test_drafting_that_does_not_pay_stops_and_is_tried_for_a_small_share_of_the_time() -> None:
+    record = Record()
+    assert steps_until(record, False, tokens=1.0) < 20
+    waits, tries = [], []
+    for _ in range(12):
+        waits.append(waited_until_tried(record))
+        assert record.drafting and record.trying
+        tries.append(steps_until(record, False, tokens=1.0))
+    assert waits == sorted(waits) and waits[0] >= 30 and 100 <= waits[-1] <= 300
+    assert max(tries) <= 3
+    for _ in range(20):
+        record.begin()
+    assert waited_until_tried(record) < waits[-1] / 2, "new texts try sooner"
+
+
+def test_a_drafter_that_has_become_good_is_taken_up_at_the_first_try() -> None:
+    record = Record()
+    steps_until(record, False, tokens=1.0)
+    waited_until_tried(record)
+    for _ in range(50):
+        record.brought(4.0, 2.0)
+        assert record.drafting
+    assert record.speedup == pytest.approx(2.0, rel=0.05)
+    assert steps_until(record, False, tokens=1.0) > 5
+
+
+def test_one_step_that_paid_is_followed_by_another() -> None:
+    record = Record()
+    steps_until(record, False, tokens=1.0)
+    waited_until_tried(record)
+    record.brought(1.0, 2.0)
+    record.brought(2.5, 2.0)
+    assert record.drafting and record.speedup < 1
+    record.brought(1.0, 2.0)
+    assert not record.drafting
+
+
+def test_promises_are_believed_as_far_as_they_were_kept() -> None:
+    record = Record()
+    assert record.trust == 1.0
+    for _ in range(300):
+        record.kept(accepted=1, promised=4.0)
+    assert record.trust == pytest.approx(0.25, abs=0.1)
+    for _ in range(300):
+        record.kept(accepted=4, promised=1.0)
+    assert record.trust == 1.25, "and little further"
+
+
+def test_a_forecast_follows_what_trees_promise_level_by_level() -> None:
+    forecast = Forecast(4, [1, 3, 7])
+    for _ in range(60):
+        forecast.take([[0.5, 0.8, 0.9], [0.5, 1.2, 1.5]])
+    assert forecast.promised(1) == pytest.approx([0.5, 0.8, 0.9], abs=1e-3)
+    assert forecast.promised(2) == pytest.approx([0.5, 1.2, 1.5], abs=1e-3)
+    deep = forecast.promised(4)
+    assert all(a >= b for a, b in zip(deep, forecast.promised(2), strict=True))
+    assert deep == sorted(deep)
+    forecast.take([[0.05, 0.08, 0.09]])
+    assert all(a < b for a, b in zip(forecast.promised(4), deep, strict=True))
+    assert forecast.after([[1.0, 1.0, 1.0]]).promised(1) == [1.0, 1.0, 1.0]

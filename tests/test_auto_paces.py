@@ -1,0 +1,187 @@
+"""Depth and budget of ``auto`` on machines of known speed: by values, and planned beforehand."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+from machine import machine
+from test_auto import auto
+
+from specdec import Engine, decoding
+from specdec.session import Session
+from specdec.state import Step
+from specdec_plugins.auto.pace import Plan
+from specdec_plugins.auto.planned import BUDGETS, DEPTHS
+
+PROMPT = tiny.PROMPTS[0]
+# Without lookup, so that all drafts are the drafter's.
+WIDE = {"depth": 8, "width": 2, "children": 3, "budget": 15, "lookup": False}
+CHEAP: dict[str, float] = {"forward": 1.0, "token": 0.001, "level": 0.01}
+
+
+@pytest.fixture(scope="module")
+def same(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A draft model that is always right."""
+    return tiny.save_model(model, tmp_path_factory.mktemp("same"))
+
+
+@pytest.fixture(scope="module")
+def useless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A draft model that has nothing to do with the target, and is sure of nothing."""
+    other = tiny.make_model(seed=9)
+    with torch.no_grad():
+        other.lm_head.weight.mul_(0.01)
+    return tiny.save_model(other, tmp_path_factory.mktemp("useless"))
+
+
+class Seen(NamedTuple):
+    """A step, with the plan and the room that there were before it began."""
+
+    plan: Plan
+    room: int
+    step: Step
+
+
+def run(
+    engine: Engine, texts: int = 1, rows: int = 1, prompt: Any = PROMPT, **chosen: Any
+) -> list[Seen]:
+    """Every step of some texts."""
+    before: list[tuple[Plan, int]] = []
+    steps: list[Step] = []
+    true = decoding.draft
+
+    def draft(parts: Any, state: Any, clock: Any) -> Any:
+        before.append((parts.policy.plan, state.tightest_room))
+        return true(parts, state, clock)
+
+    with mock.patch.object(decoding, "draft", draft):
+        for seed in range(texts):
+            settings = {"max_new_tokens": 100, "eos_token_id": [], "seed": seed, **chosen}
+            steps += Session(engine, keeps=False).start([prompt] * rows, **settings)
+    return [Seen(*known, step) for known, step in zip(before, steps, strict=True)]
+
+
+def test_a_planned_step_has_the_shapes_of_its_plan_whatever_the_values(
+    plain: Engine, draft: Path
+) -> None:
+    own = auto(plain, draft, pace="planned", **WIDE)
+    with machine(**CHEAP):
+        steps = run(own, texts=3, rows=2, temperature=1.0)
+    plans = {seen.plan for seen in steps}
+    assert len({plan.depth for plan in plans}) > 2
+    assert {plan.depth for plan in plans} <= {0, *DEPTHS}
+    assert {plan.budget for plan in plans} <= {0, *BUDGETS}
+    roomy = [seen for seen in steps if seen.room >= WIDE["depth"]]
+    assert len(roomy) > 20
+    for plan, _, step in roomy:
+        grown = plan.depth if plan.budget else 0
+        assert (step.tree.depth, step.tree.size - 1) == (grown, plan.budget)
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_useless_drafter_is_left_alone_and_tried_seldom(
+    plain: Engine, useless: Path, pace: str, rows: int
+) -> None:
+    own = auto(plain, useless, pace=pace, **WIDE)
+    with machine(forward=1.0, token=0.05, level=0.3):
+        run(own, texts=2, rows=rows)
+        steps = run(own, texts=3, rows=rows)
+    drafted = [seen for seen in steps if seen.plan.depth]
+    assert len(drafted) <= 0.04 * len(steps)
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path, pace: str) -> None:
+    own = auto(plain, same, pace=pace, **WIDE)
+    with machine(**CHEAP):
+        run(own, texts=2)
+        steps = run(own, texts=1)
+    usual = steps[1:-2]  # in the last ones there is no room
+    assert statistics.median(seen.step.tree.depth for seen in usual) == WIDE["depth"]
+    assert statistics.mean(len(seen.step.new_tokens[0]) for seen in usual) > 7
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_trees_are_smaller_where_they_cost_more(plain: Engine, draft: Path, pace: str) -> None:
+    sizes, depths = [], []
+    for token, level in ((0.001, 0.01), (0.3, 0.2)):
+        own = auto(plain, draft, pace=pace, **WIDE)
+        with machine(forward=1.0, token=token, level=level):
+            run(own, texts=2)
+            steps = [seen.step for seen in run(own, texts=2) if seen.plan.depth]
+        sizes.append(statistics.mean(step.tree.size for step in steps))
+        depths.append(statistics.mean(step.tree.depth for step in steps))
+    assert sizes[0] > 2 * sizes[1] and depths[0] > depths[1]
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_a_drafter_that_becomes_good_is_found_out(
+    plain: Engine, same: Path, useless: Path, pace: str
+) -> None:
+    own, good = (auto(plain, folder, pace=pace, **WIDE) for folder in (useless, same))
+    with machine(**{**CHEAP, "level": 0.3}):
+        run(own, texts=3)
+        assert not any(seen.plan.depth for seen in run(own)[:20])
+        own.parts = replace(own.parts, drafter=good.parts.drafter)
+        run(own, texts=3)
+        tau = [len(seen.step.new_tokens[0]) for seen in run(own)]
+    assert statistics.mean(tau) > 4
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_a_long_prompt_is_not_read_by_the_drafter_for_a_short_answer(
+    plain: Engine, draft: Path, pace: str
+) -> None:
+    own = auto(plain, draft, pace=pace, **WIDE)
+    with machine(**CHEAP):
+        run(own, texts=2)
+        known = own.parts.policy.memory.costs_of(1)  # type: ignore[union-attr]
+        for seconds, drafts in ((0.005, False), (0.0, True)):
+            for _ in range(20):
+                known.reading.take(seconds)
+            steps = run(own, prompt=PROMPT * 3, max_new_tokens=6)
+            assert any(seen.plan.depth for seen in steps) is drafts
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_texts_of_deep_trees_are_plain_decodings(
+    plain: Engine, draft: Path, pace: str, temperature: float
+) -> None:
+    own = auto(plain, draft, pace=pace, **WIDE)
+    chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": temperature}
+    chosen["eos_token_id"] = []
+    with machine(**CHEAP):
+        for seed in range(3):
+            running = Session(own, keeps=False).start(tiny.PROMPTS, seed=seed, **chosen)
+            depths = [step.tree.depth for step in running]
+            texts = [running.new_tokens(row) for row in range(len(tiny.PROMPTS))]
+            assert texts == tiny.tokens(plain, tiny.PROMPTS, seed=seed, **chosen)
+    assert max(depths) >= 4
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_texts_that_repeat_themselves_are_drafted_from_themselves_and_stay_plain_decodings(
+    plain: Engine, useless: Path, pace: str, temperature: float
+) -> None:
+    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    asked: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "seed": 2}
+    asked |= {"top_k": 2} if temperature else {}
+    prompts = [PROMPT * 3, PROMPT * 2, [4, 5] * 6]
+    with machine(forward=1.0, token=0.01, level=5.0):
+        running = own.session().start(prompts, temperature=temperature, **asked)
+        steps = list(running)
+        expected = plain.generate(prompts, temperature=temperature, **asked)
+    assert [r.token_ids for r in running.results()] == [r.token_ids for r in expected]
+    # The head is of no use: what is accepted in chains is the text's own.
+    chains = [step for step in steps if step.tree.branching == 1]
+    assert sum(sum(step.accepted) for step in chains) > 10
