@@ -5,7 +5,8 @@
 
 Without --wall-clock all trees have depth 6, 10 nodes a level and the budget of the column, so that
 only calibration and coupling differ; tau and identity do not depend on how fast the machine is.
-With it, eagle2's budgets run beside auto with and without costs, interleaved, by specdec.bench.
+With it, eagle2's budgets run beside auto, with and without costs and lookup, interleaved, by
+specdec.bench.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def costed_trees(base: Engine, budgets: list[int]) -> dict[str, Engine]:
         },
         AUTO: base.with_strategy("auto"),
         "auto, no costs": base.with_strategy("auto", options={"policy": {"costs": False}}),
+        "auto, no lookup": base.with_strategy("auto", options={"policy": {"lookup": False}}),
     }
 
 
