@@ -53,6 +53,9 @@ class Parts:
         """The accepted path and the bonus token."""
         return self.acceptor.accept(tree, verification, state.randomness)
 
+    def release(self) -> None:
+        """Give back memory that is kept for speed alone."""
+
 
 @torch.inference_mode()
 def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterator[Step]:

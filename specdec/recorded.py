@@ -31,19 +31,26 @@ class Graphs:
 
     def __init__(self, recorder: Recorder, *, hot: int) -> None:
         self.recorder = recorder
-        self.draft = Recorded("draft", recorder, hot=hot)
-        self.verify = Recorded("verify", recorder, hot=hot)
-        self.accept = Recorded("accept", recorder, hot=hot)
+        # Each of its own: what a phase gives is read after the next ones have been replayed.
+        self.draft = Recorded("draft", recorder.apart(), hot=hot)
+        self.verify = Recorded("verify", recorder.apart(), hot=hot)
+        self.accept = Recorded("accept", recorder.apart(), hot=hot)
         self.slots: dict[Hashable, int] = {}  # cache slots that drafts of one shape take
         self.scores: Tensor | None = None  # where the last verification was replayed into
+
+    def clear(self) -> None:
+        """Give back the memory of all recordings."""
+        self.scores = None
+        for phase in (self.draft, self.verify, self.accept):
+            phase.clear()
 
 
 @dataclass(frozen=True)
 class RecordedParts(Parts):
     """Parts whose drafting, verification and acceptance are replayed where they can be.
 
-    What a replay gives is cloned, except hidden states and logits of a verification: the next one
-    writes over them.
+    Trees and acceptances are cloned. The next replay of a phase writes over what else it gave:
+    hidden states and logits of a verification, what a policy remembers of a growth.
     """
 
     graphs: Graphs | None = None
@@ -156,6 +163,9 @@ class RecordedParts(Parts):
         if not replayed:
             return acceptance
         return Acceptance(**{name: tensor.clone() for name, tensor in vars(acceptance).items()})
+
+    def release(self) -> None:
+        self._graphs.clear()
 
     @property
     def _graphs(self) -> Graphs:

@@ -195,7 +195,9 @@ class TreePolicy(ABC):
         coming step depends on; None: its growth cannot be recorded as a CUDA graph.
 
         A recorded growth is replayed without Python. Attributes that :meth:`expand` and
-        :meth:`rerank` set are then as they were when it was recorded, their tensors refilled.
+        :meth:`rerank` set are then as they were when it was recorded, their tensors refilled: until
+        the next growth, so :meth:`commit` is the place to use them, and to set them back to what
+        they were before, since what a growth left as it was is not set again.
         """
         return None
 

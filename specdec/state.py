@@ -75,6 +75,7 @@ class State:
         cached: for each row how many of its first tokens the cache holds already.
 
     Attributes:
+        prompts: token ids on the host, those of rows that have left the batch too.
         members: for each row the index of its prompt.
     """
 
@@ -95,7 +96,7 @@ class State:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
         self.cache = cache
         self.vocab_size = vocab_size
-        self.members = list(range(len(prompts)))
+        self.prompts, self.members = prompts, list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
         self.host_lengths = [len(prompt) for prompt in prompts]
         self.finish_reasons: list[FinishReason | None] = [None] * len(prompts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Laws are read at once if all nodes' logits are at most so many numbers: past it what a walk passes
 # by is dearer than the operators of the walk. A warp that sorts is as dear as several that do not.
-_AT_ONCE, _AT_ONCE_ON_CPU, _SORTING = 1 << 26, 1 << 16, 8
+_AT_ONCE, _AT_ONCE_ON_CPU, _SORTING = 1 << 23, 1 << 16, 8
 
 
 class Verification:

@@ -133,5 +133,5 @@ def _check(given: str, ids: list[int], size: int) -> None:
             f"{size - 1}: is the file for another model?"
         )
     if len(set(ids)) < len(ids):
-        twice = next(each for each in ids if ids.count(each) > 1)
+        twice = Counter(ids).most_common(1)[0][0]
         raise OptionError(f"vocabulary: {given} lists {twice} twice: give each token once")

@@ -234,7 +234,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     drafted: list[bool] = []
     with ticking():
         memory = own.parts.policy.memory  # type: ignore[union-attr]
-        for seed in range(4):
+        for seed in range(8):
             running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)
             for number, one in enumerate(running):
                 drafted.append(one.tree.size > 1)

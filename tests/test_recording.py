@@ -111,15 +111,28 @@ def test_a_tape_does_not_keep_what_it_reads_alive() -> None:
         tape.replay()
 
 
-def test_running_out_of_memory_is_not_taken_for_a_phase_that_cannot_be_recorded() -> None:
+def test_what_has_no_memory_to_be_recorded_runs_as_it_is() -> None:
     class Full(TapeRecorder):
         def record(self, function: Any) -> Any:
             raise torch.OutOfMemoryError("full")
 
     phase = Recorded("draft", Full(), hot=0)
-    with pytest.raises(torch.OutOfMemoryError):
-        phase.run("key", lambda: None, (), (), ())
-    assert phase.failure is None
+    with pytest.warns(UserWarning, match="full"):
+        assert phase.run("key", lambda: 7, (), (), ()) == (7, False)
+
+
+@torch.inference_mode()
+def test_a_replay_spoils_what_later_recordings_of_its_pool_gave_and_nothing_else() -> None:
+    x, pool = torch.ones(2), TapeRecorder()
+    first, _ = pool.record(lambda: x + 1)
+    second, later = pool.record(lambda: x + 2)
+    other, apart = pool.apart().record(lambda: x + 3)
+    for tape in (second, other):
+        tape.replay()
+    assert later.tolist() == [3, 3]
+    first.replay()
+    assert later.tolist() != [3, 3]
+    assert apart.tolist() == [4, 4] and x.tolist() == [1, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -12,6 +12,9 @@ _FREE = 16
 # Unread tokens up to this many are read at the price of the first level.
 _FEW = 16
 
+# Steps of plain decoding before drafting is compared with it, where steps are measured as a whole:
+# graphs are recorded in the first ones.
+_SETTLING = 5
 # The first steps with drafts load code and allocate.
 _WARMING = 2
 
@@ -31,6 +34,8 @@ class Costs:
         reading: what each further unread token adds to the first.
         rest: accepting and committing a tree, learning from it.
         plain_rest: the same for a root alone.
+        load: where forwards were timed, whole steps without a head's drafts over their forwards as
+            they were timed: the rest of a step, and what graphs and compilers have made of it.
         whole: drafting, by levels, where levels cannot be told apart.
         unchecked: steps with drafts since plain decoding was measured.
         warming: steps with drafts that are still to warm up, where they are measured as a whole.
@@ -40,9 +45,14 @@ class Costs:
         self.timed = bool(times)
         self.forwards = Curve(lambda size: 1 + rows * size / _FREE, times)
         self.first, self.level, self.reading = Typical(), Typical(), Typical()
-        self.rest, self.plain_rest = Typical(), Typical()
+        self.rest, self.plain_rest, self.load = Typical(), Typical(), Typical(1.0)
         self.whole = Curve(lambda levels: 2 + levels)
         self.unchecked, self.warming = 0, _WARMING
+
+    @property
+    def plain_known(self) -> bool:
+        """Whether plain decoding has been measured often enough."""
+        return self.load.count >= _SETTLING if self.timed else self.forwards.settled(1)
 
     @property
     def plain(self) -> float:
@@ -51,8 +61,9 @@ class Costs:
 
     def verify(self, size: int) -> float:
         """From the drafts to the next step, for a tree of ``size`` nodes."""
-        rest = self.plain_rest if size == 1 or self.timed else self.rest
-        return self.forwards.seconds(size) + rest.value
+        if self.timed:
+            return self.forwards.seconds(size) * self.load.value
+        return self.forwards.seconds(size) + (self.plain_rest if size == 1 else self.rest).value
 
     def draft(self, levels: int) -> float:
         """Growing a tree of so many levels, with few tokens to read."""
@@ -74,14 +85,13 @@ class Costs:
             self.level.take(statistics.median_low(further))
 
     def ran(self, levels: int, size: int, seconds: float, unread: int) -> None:
-        """Take in a step as a whole, where its parts overlap: what the forward, as it was timed,
-        does not explain is drafting, or reading, or the rest of a plain step."""
-        self.unchecked = self.unchecked + 1 if levels else 0
-        more = seconds - self.forwards.seconds(size)
+        """Take in a step as a whole, where its parts overlap: what a step without a head's drafts
+        does not explain is drafting, or reading."""
+        self.unchecked = 0 if size == 1 and not levels else self.unchecked + 1
         if not levels:
-            self.plain_rest.take(max(0.0, more))
+            self.load.take(max(seconds, 1e-9) / self.forwards.seconds(size))
             return
-        drafting = max(0.0, more - self.plain_rest.value)
+        drafting = max(0.0, seconds - self.verify(size))
         if self.warming:
             self.warming -= 1
         elif unread <= _FEW:

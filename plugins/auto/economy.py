@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from specdec.drafters import UNREAD
 from specdec.metrics import Clock
 from specdec.state import State, Step
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.pace import PLAIN, Pace, Plan
-from specdec_plugins.auto.record import Record
+from specdec_plugins.auto.record import MARGIN, Record
 
 # After so many steps with drafts one of plain decoding is measured again.
 _COMPARED = 40
@@ -56,6 +56,10 @@ class Economy(Pace):
         """The plan of a step that finds out whether drafts would pay again."""
 
     @abstractmethod
+    def lengths(self, longest: int) -> Iterable[int]:
+        """How much of a text's own suggestion may be verified, if it has so many tokens."""
+
+    @abstractmethod
     def take(self, step: Step, levels: int) -> None:
         """Take in what a step cost and, if it drafted, what it brought."""
 
@@ -67,12 +71,12 @@ class Economy(Pace):
     def from_text(self, chances: Sequence[Sequence[float]]) -> int:
         if not self.plain_known or self.record.trying:
             return 0
-        best, length, tokens = max(1.0, self.speedup) if self.plan.depth else 1.0, 0, 1.0
-        for place in range(max(map(len, chances))):
-            tokens += sum(own[place] for own in chances if len(own) > place) / self.rows
-            brought = tokens * self.costs.plain / self.costs.verify(place + 2)
+        best, length = max(MARGIN, self.speedup if self.plan.depth else 0.0), 0
+        for choice in self.lengths(max(map(len, chances))):
+            tokens = 1 + sum(sum(own[:choice]) for own in chances) / self.rows
+            brought = tokens * self.costs.plain / self.costs.verify(choice + 1)
             if brought > best:
-                best, length = brought, place + 1
+                best, length = brought, choice
         if length:
             self.plan = Plan(0, length)
         return length
@@ -80,7 +84,7 @@ class Economy(Pace):
     @property
     def plain_known(self) -> bool:
         """Whether it was measured lately what drafting is compared with."""
-        return self.costs.forwards.settled(1) and self.costs.unchecked < _COMPARED
+        return self.costs.plain_known and self.costs.unchecked < _COMPARED
 
     def seconds(self) -> float:
         """Of all phases so far; the one that runs is added at its end."""

@@ -14,6 +14,8 @@ from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.forecast import Forecast
 from specdec_plugins.auto.record import Record
 
+# The latest sampling settings are remembered, so many of them.
+_SETTINGS = 256
 _FIELDS = ("theta", "precision", "steps")
 
 
@@ -54,7 +56,15 @@ class Memory:
                 made.precision = made.precision.new_tensor(saved["precision"])
                 made.steps = int(str(saved["steps"]))
             self.calibrations[setting] = made
+            if len(self.calibrations) > _SETTINGS:
+                self._forget(next(iter(self.calibrations)))
         return self.calibrations[setting]
+
+    def _forget(self, setting: str) -> None:
+        del self.calibrations[setting]
+        self.forecasts.pop(setting, None)
+        for key in [key for key in self.records if key[0] == setting]:
+            del self.records[key]
 
     def costs_of(self, rows: int) -> Costs:
         """Those of a batch size: known, or unknown so far.

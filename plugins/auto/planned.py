@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -63,6 +64,9 @@ class Planned(Economy):
     def trial(self) -> Plan:
         return Plan(1, 0)
 
+    def lengths(self, longest: int) -> Iterable[int]:
+        return [m for m in self._budgets if m <= self.most.depth] if longest else ()
+
     def goes_on(self, values: Tensor) -> bool:
         if self.started is None:
             self.started = self.seconds()
@@ -81,7 +85,7 @@ class Planned(Economy):
 
     def take(self, step: Step, levels: int) -> None:
         record = self.record
-        if self.started is not None and (levels or step.tree.size == 1):
+        if self.started is not None:
             seconds = self.seconds() - self.started
             self.costs.ran(levels, step.tree.size, seconds, self.unread)
         if not levels:
@@ -127,13 +131,13 @@ def budgets(most: int) -> list[int]:
     return [m for m in BUDGETS if m < most] + [most]
 
 
-@lru_cache(maxsize=64)
+@cache  # recorded graphs read them where they lie
 def _down_to(ends: tuple[int, ...], device: torch.device) -> Tensor:
     """``[levels, N]`` bool: the candidates down to each level, of which ``ends`` counts them."""
     order = torch.arange(ends[-1], device=device)
     return order < torch.tensor(ends, device=device)[:, None]
 
 
-@lru_cache(maxsize=64)
+@cache  # recorded graphs read them where they lie
 def _columns(columns: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(columns, device=device)

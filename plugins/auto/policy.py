@@ -108,7 +108,9 @@ class AutoPolicy(TreePolicy):
             return None
         guesses = self._lookup.guesses()
         length = self._pace.from_text([guess.chances for guess in guesses])
-        return self._lookup.tree([guess.first(length) for guess in guesses]) if length else None
+        if length == 0:
+            return None
+        return self._lookup.tree([guess.first(length) for guess in guesses], length)
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         scores, tokens = self._scored(growth, proposal, self.options.children)
@@ -167,12 +169,11 @@ class AutoPolicy(TreePolicy):
         if reads:
             return Shortcut(most, self._books, options.width, state, clock)
         if rows not in memory.timed:
-            memory.timed.add(rows)
             sizes = [1, *(m + 1 for m in budgets(options.budget))]
-            times = time_forwards(target, rows, state.longest, sizes)
+            if not (times := time_forwards(target, rows, state.longest, sizes)):
+                return Pace(most)
+            memory.timed.add(rows)
             memory.costs[rows] = Costs(rows, times)
-        if not memory.costs[rows].timed:
-            return Pace(most)
         forecast = memory.forecasts.setdefault(
             self._setting, Forecast(options.depth, budgets(options.budget))
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 _FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
 # Drafting has to be so much faster to go on: what it costs is not known to a per cent, and what the
 # drafter has to read first comes on top.
-_MARGIN = 1.1
+MARGIN = 1.1
 # Steps of shapes whose cost was not known that are not judged.
 _EXCUSED = 8
 # Steps of a try.
@@ -77,9 +77,9 @@ class Record:
         self._tokens = _FADING * self._tokens + tokens
         self._steps = _FADING * self._steps + steps
         self._tries = max(0, self._tries - 1)
-        if self.speedup > _MARGIN:
+        if self.speedup > MARGIN:
             self.drafting, self._failures = True, 0.0
-        elif tokens > _MARGIN * steps or self._tries:
+        elif tokens > MARGIN * steps or self._tries:
             self.drafting = True
         else:
             self.drafting, self._saved = False, 0.0

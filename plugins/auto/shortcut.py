@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from itertools import pairwise
 
 from torch import Tensor
@@ -47,6 +48,9 @@ class Shortcut(Economy):
 
     def trial(self) -> Plan:
         return self.most
+
+    def lengths(self, longest: int) -> Iterable[int]:
+        return range(1, longest + 1)
 
     def goes_on(self, values: Tensor) -> bool:
         if not self._grown_at:

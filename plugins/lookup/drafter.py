@@ -36,18 +36,20 @@ class LookupDrafter(Drafter):
 
     def __init__(self, options: LookupOptions, target: HFTarget) -> None:
         self.options = options
+        # Where every size is compiled or recorded, all chains have one.
+        self._least = options.depth if target.acceleration.fixed_shapes else 0
 
     def begin(self, state: State, features: Features) -> None:
         self._lookup = Lookup(state, self.options.match, self.options.depth)
 
     def tree(self, state: State) -> DraftTree:
         floor = self.options.floor
-        return self._lookup.tree(
-            [
-                guess.first(sum(chance >= floor for chance in guess.chances))
-                for guess in self._lookup.guesses()
-            ]
-        )
+        guesses = [
+            guess.first(sum(chance >= floor for chance in guess.chances))
+            for guess in self._lookup.guesses()
+        ]
+        likely = any(guess.tokens for guess in guesses)
+        return self._lookup.tree(guesses, self._least if likely else 0)
 
     def commit(self, step: Step) -> None:
         self._lookup.commit(step)

@@ -50,6 +50,11 @@ class CudaRecorder:
         except Exception as error:  # to end a broken capture fails too: the first says why
             raise (error.__context__ or error) from None
 
+    def apart(self) -> CudaRecorder:
+        """One with a pool of its own: within a pool a graph may write where another one, captured
+        later, has left its results."""
+        return CudaRecorder(self._device)
+
     def address(self, tensor: Tensor) -> Hashable:
         """A graph knows memory by its address alone: another tensor there serves as well."""
         return tensor.data_ptr()

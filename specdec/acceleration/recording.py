@@ -40,6 +40,12 @@ class Recorder(Protocol):
             Exception: whatever a function raises that reads the device or cannot be recorded.
         """
 
+    def apart(self) -> Recorder:
+        """Another one, whose recordings write over nothing that those of this one gave.
+
+        Of one recorder's results only those of the last replay are to be read.
+        """
+
     def address(self, tensor: Tensor) -> Hashable:
         """Where a tensor lies: equal only for tensors that a recording need not tell apart."""
 
@@ -127,6 +133,10 @@ class Recorded:
         self.replays += 1
         return kept.result, True
 
+    def clear(self) -> None:
+        """Give back the memory of all recordings."""
+        self._kept.clear()
+
     def refuse(self, reason: str) -> None:
         """Warn, once for each reason, that the phase is not recorded."""
         if reason not in self._refused:
@@ -160,9 +170,6 @@ class Recorded:
 
         try:
             recording, result = self._recorder.record(call)
-        except torch.OutOfMemoryError:
-            self._kept.clear()
-            raise
         except Exception as error:  # drivers and parts fail with whatever they fail with
             first = str(error).strip().partition("\n")[0]
             self.failure = f"{type(error).__name__}: {first}"

@@ -18,7 +18,7 @@ class Lookup:
     Rows that leave the batch need not be told: texts are kept by the prompt that they answer.
 
     Args:
-        state: the rows, as they are when it is made.
+        state: the rows, before their first step.
         longest: the most tokens that a match is looked for with.
         most: the most tokens of a guess.
     """
@@ -27,10 +27,9 @@ class Lookup:
         self._state, self._most = state, most
         self._texts: dict[int, RepeatingText] = {}
         self._guesses: dict[int, Guess] = {}
-        rows = zip(state.members, state.tokens.tolist(), state.host_lengths, strict=True)
-        for member, tokens, length in rows:
+        for member in state.members:
             self._texts[member] = RepeatingText(longest)
-            self._extend(member, tokens[:length])
+            self._extend(member, state.prompts[member])
 
     def commit(self, step: Step) -> None:
         """Take in what a step has committed."""
@@ -50,9 +49,13 @@ class Lookup:
             for member, why in zip(state.members, state.finish_reasons, strict=True)
         ]
 
-    def tree(self, guesses: Sequence[Guess]) -> DraftTree:
-        """A chain of each row's guess below its root, valued by chance."""
-        root, depth = self._state.root(), max(len(guess.tokens) for guess in guesses)
+    def tree(self, guesses: Sequence[Guess], depth: int = 0) -> DraftTree:
+        """A chain of each row's guess below its root, valued by chance.
+
+        Args:
+            depth: nodes that a chain has at least, those that it has no guess for invalid.
+        """
+        root, depth = self._state.root(), max(depth, *(len(guess.tokens) for guess in guesses))
         if depth == 0:
             return DraftTree.root(root)
         missing = [depth - len(guess.tokens) for guess in guesses]

@@ -47,6 +47,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[tuple[Any, list[Any], Any, list[Any]]] = []
         self._made: dict[int, Any] = {}  # kept, so that no other tensor gets their id
+        self._own: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -67,6 +68,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given, made = tree_leaves((args, kwargs)), tree_leaves(found)
         outside = {_memory(x) for x in given if isinstance(x, Tensor)}
         fresh = [x for x in made if isinstance(x, Tensor) and _memory(x) not in outside]
+        self._own.update(map(_memory, fresh))
         if func._schema.is_mutable or (fresh and not name.startswith("empty")):
             leaves, spec = tree_flatten((args, kwargs))
             self.operators.append((func, [self._held(x) for x in leaves], spec, made))
@@ -87,18 +89,46 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     if isinstance(old, Tensor):
                         old.untyped_storage().copy_(new.untyped_storage())
 
+    def spoil(self, result: Any) -> None:
+        """Write over what is its own in a result, as a graph of the same pool of memory may."""
+        for tensor in _tensors(result):
+            if _memory(tensor) in self._own:
+                whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+                whole.set_(tensor.untyped_storage()).fill_(0x7F)
+
     def _held(self, leaf: Any) -> Any:
         inside = id(leaf) in self._made or not isinstance(leaf, Tensor)
         return leaf if inside else weakref.ref(leaf)
 
 
+class _Pooled:
+    """A tape whose replays spoil the results of those recorded after it, as in a shared pool."""
+
+    def __init__(self, recorder: TapeRecorder, tape: Tape, place: int) -> None:
+        self.tape, self._recorder, self._place = tape, recorder, place
+
+    def replay(self) -> None:
+        """Run the tape."""
+        self.tape.replay()
+        for tape, result in self._recorder.taped[self._place + 1 :]:
+            tape.spoil(result)
+
+
 class TapeRecorder:
-    """Records on tapes."""
+    """Records on tapes that share a pool of memory.
+
+    Attributes:
+        taped: tapes and what they gave.
+    """
 
     def __init__(self) -> None:
-        self.tapes: list[Tape] = []
+        self.taped: list[tuple[Tape, Any]] = []
 
-    def record(self, function: Callable[[], T]) -> tuple[Tape, T]:
+    def apart(self) -> TapeRecorder:
+        """One with a pool of its own."""
+        return TapeRecorder()
+
+    def record(self, function: Callable[[], T]) -> tuple[_Pooled, T]:
         """Run ``function`` twice, as with CUDA graphs, the second time on a tape.
 
         Raises:
@@ -108,8 +138,8 @@ class TapeRecorder:
         tape = Tape()
         with _no_host_reads(), tape:
             result = function()
-        self.tapes.append(tape)
-        return tape, result
+        self.taped.append((tape, result))
+        return _Pooled(self, tape, len(self.taped) - 1), result
 
     def address(self, tensor: Tensor) -> Hashable:
         """The tensor itself, as long as it lives."""
@@ -126,6 +156,22 @@ def _resolved(leaf: Any, func: Any) -> Any:
     if tensor is None:
         raise DanglingRead(f"{func} reads a tensor that nothing keeps alive")
     return tensor
+
+
+def _tensors(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """All tensors within lists, tuples, dictionaries and attributes."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+        return
+    inner = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, (list, tuple, dict)):
+        inner = vars(value).values() if hasattr(value, "__dict__") else ()
+    for each in inner:
+        yield from _tensors(each, seen)
 
 
 def _memory(tensor: Tensor) -> int:
