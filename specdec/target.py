@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from specdec.acceleration import Acceleration
-from specdec.cache import KVCache, LayerShape, probe_layout
-from specdec.errors import UnsupportedModelError
+from specdec.cache import KVCache
+from specdec.cache_layers import LayerShape, probe_layout
 from specdec.masks import MaskForm
 
 _FALLBACK_CONTEXT = 1 << 30
@@ -270,33 +270,3 @@ class HFTarget:
         )
         taps = tuple(output.hidden_states[i] for i in self.taps)
         return Hidden(output.last_hidden_state, taps)
-
-
-def refuse_untreeable(model: PreTrainedModel) -> None:
-    """Refuse architectures whose attention is known not to be a function of mask and positions.
-
-    Raises:
-        UnsupportedModelError: alibi, chunked or linear attention, rope that changes with length.
-    """
-    config = model.config
-    kind = config.model_type
-    reason = None
-    if kind in ("bloom", "mpt") or getattr(config, "alibi", False):
-        reason = "its alibi bias depends on cache slots, not on position ids"
-    elif getattr(config, "attention_chunk_size", None):
-        reason = "its attention is chunked"
-    elif getattr(model, "_is_stateful", False):
-        reason = "it keeps a recurrent state, which cannot branch"
-    else:
-        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        rope_type = (rope or {}).get("rope_type") or (rope or {}).get("type")
-        if rope_type in ("dynamic", "longrope"):
-            reason = f"its {rope_type} rope changes with the sequence length"
-        elif model.get_output_embeddings() is None:
-            reason = "it has no lm_head"
-    if reason:
-        raise UnsupportedModelError(
-            f"a {kind} model cannot be verified as a tree: {reason}. Use a model with full or "
-            "sliding-window attention and fixed rope or absolute positions; verifier='path' "
-            "decodes this one, slowly"
-        )

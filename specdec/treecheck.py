@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.errors import UnsupportedModelError
 from specdec.masks import MaskForm
-from specdec.target import HFTarget, refuse_untreeable
+from specdec.target import HFTarget
 
 # Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
 _PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
@@ -127,3 +128,33 @@ def _by_tree(target: HFTarget, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
     mask = among.to(target.device).expand(batch, -1, -1)
     hidden = target.forward(nodes, lengths[:, None] + depths, mask, cache)
     return target.logits(hidden.last), nodes
+
+
+def refuse_untreeable(model: PreTrainedModel) -> None:
+    """Refuse architectures whose attention is known not to be a function of mask and positions.
+
+    Raises:
+        UnsupportedModelError: alibi, chunked or linear attention, rope that changes with length.
+    """
+    config = model.config
+    kind = config.model_type
+    reason = None
+    if kind in ("bloom", "mpt") or getattr(config, "alibi", False):
+        reason = "its alibi bias depends on cache slots, not on position ids"
+    elif getattr(config, "attention_chunk_size", None):
+        reason = "its attention is chunked"
+    elif getattr(model, "_is_stateful", False):
+        reason = "it keeps a recurrent state, which cannot branch"
+    else:
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        rope_type = (rope or {}).get("rope_type") or (rope or {}).get("type")
+        if rope_type in ("dynamic", "longrope"):
+            reason = f"its {rope_type} rope changes with the sequence length"
+        elif model.get_output_embeddings() is None:
+            reason = "it has no lm_head"
+    if reason:
+        raise UnsupportedModelError(
+            f"a {kind} model cannot be verified as a tree: {reason}. Use a model with full or "
+            "sliding-window attention and fixed rope or absolute positions; verifier='path' "
+            "decodes this one, slowly"
+        )

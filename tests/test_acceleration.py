@@ -21,7 +21,8 @@ from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.packing import PackedLinear, pack
-from specdec.cache import KVCache, LayerShape
+from specdec.cache import KVCache
+from specdec.cache_layers import LayerShape
 from specdec.cli.app import app
 from specdec.errors import OptionError
 from specdec.target import HFTarget

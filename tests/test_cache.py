@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import Engine
-from specdec.cache import BUCKET, KVCache, LayerShape
+from specdec.cache import BUCKET, KVCache
+from specdec.cache_layers import LayerShape
 from specdec.target import HFTarget
 
 SHAPES = (LayerShape(2, 3, 5), LayerShape(1, 4, 4), LayerShape(2, 3, 5))

@@ -8,7 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.cache import KVCache, LayerShape
+from specdec.cache import KVCache
+from specdec.cache_layers import LayerShape
 from specdec.drafters import NetworkDrafter
 from specdec.errors import OptionError
 from specdec.roles import Needs

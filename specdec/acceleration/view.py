@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import Cache
 
-from specdec.cache import KVCache, _Group, _layers
+from specdec.cache import KVCache
+from specdec.cache_layers import Group, layers_of
 
 
 class CacheView(Cache):  # type: ignore[misc]
@@ -22,9 +23,9 @@ class CacheView(Cache):  # type: ignore[misc]
         self.capacity, self.view = cache.capacity, cache.view
         self.write_slots = cache.write_slots
         self._groups = {
-            shape: _Group(group.keys, group.values) for shape, group in cache._groups.items()
+            shape: Group(group.keys, group.values) for shape, group in cache._groups.items()
         }
-        super().__init__(layers=_layers(self, cache.layout, self._groups))
+        super().__init__(layers=layers_of(self, cache.layout, self._groups))
 
     def follow(self, cache: KVCache, *, fixed: bool = False) -> None:
         """See ``cache``, whose geometry is that of the first one.

@@ -1,0 +1,113 @@
+"""The layers of a cache: each writes into its part of memory that layers of one shape share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin, DynamicCache
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What one layer stores for one token.
+
+    Attributes:
+        heads: key-value heads.
+        key_dim, value_dim: channels of a key and of a value.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+def probe_layout(cache: DynamicCache) -> tuple[LayerShape, ...]:
+    """The layout of a model, read from a cache that one forward has filled."""
+    return tuple(
+        LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
+        for layer in cache.layers
+    )
+
+
+@dataclass
+class Group:
+    """The layers of one shape: ``keys`` is ``[layers, rows, capacity, heads, key_dim]``."""
+
+    keys: Tensor
+    values: Tensor
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Both with rows and slots in one dimension."""
+        return self.keys.flatten(1, 2), self.values.flatten(1, 2)
+
+
+class Reserved(Protocol):
+    """What the layers of a cache need to know of the forward that comes.
+
+    Attributes:
+        write_slots: flat, where its tokens are written.
+        view: slots a row that it attends over.
+        capacity: slots a row.
+    """
+
+    write_slots: Tensor
+    view: int
+    capacity: int
+
+
+class Layer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's window on its group."""
+
+    is_sliding = False
+
+    def __init__(self, owner: Reserved, group: Group, index: int) -> None:
+        super().__init__()
+        self.owner, self.group, self.index = owner, group, index
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the memory was laid out before the first forward."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write into the reserved slots; return what may be attended to.
+
+        Args:
+            key_states: ``[B, heads, n, key_dim]``; ``value_states`` likewise.
+
+        Returns:
+            ``[B, heads, view, dim]`` each.
+        """
+        return (
+            self._write(self.group.keys[self.index], key_states),
+            self._write(self.group.values[self.index], value_states),
+        )
+
+    def _write(self, store: Tensor, states: Tensor) -> Tensor:
+        rows = states.transpose(1, 2).flatten(0, 1)
+        store.flatten(0, 1).index_copy_(0, self.owner.write_slots, rows)
+        return store[:, : self.owner.view].transpose(1, 2)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Slots in view, and the first of them."""
+        return self.owner.view, 0
+
+    def get_seq_length(self) -> int:
+        """0: positions are always given, never inferred from the cache."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Slots a row."""
+        return self.owner.capacity
+
+
+def layers_of(
+    owner: Reserved, layout: Sequence[LayerShape], groups: dict[LayerShape, Group]
+) -> list[Layer]:
+    """One layer for each entry of ``layout``, on its shape's group."""
+    indices = [list(layout[:i]).count(shape) for i, shape in enumerate(layout)]
+    return [Layer(owner, groups[s], i) for s, i in zip(layout, indices, strict=True)]
