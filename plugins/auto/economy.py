@@ -14,6 +14,8 @@ from specdec_plugins.auto.record import MARGIN, Record
 
 # After so many steps with drafts one of plain decoding is measured again.
 _COMPARED = 40
+# Steps in which a text suggested nothing of use; after them it is asked in one of so many.
+_PATIENCE, _SELDOM = 8, 4
 # By batch size.
 Books = Callable[[int], tuple[Costs, Record]]
 
@@ -38,6 +40,7 @@ class Economy(Pace):
     costs: Costs
     record: Record
     started: float | None = None
+    _untold = 0
 
     def __init__(self, most: Plan, books: Books, state: State, clock: Clock) -> None:
         self.most, self.state, self.clock, self._books = most, state, clock, books
@@ -68,17 +71,22 @@ class Economy(Pace):
         """Tokens a second that drafts are expected to bring, over plain decoding's."""
         return self.record.speedup
 
-    def from_text(self, chances: Sequence[Sequence[float]]) -> int:
+    def asks_text(self) -> bool:
+        self._untold += 1
         if not self.plain_known or self.record.trying:
-            return 0
+            return False
+        return self._untold <= _PATIENCE or self._untold % _SELDOM == 0
+
+    def from_text(self, chances: Sequence[Sequence[float]]) -> int:
         best, length = max(MARGIN, self.speedup if self.plan.depth else 0.0), 0
         for choice in self.lengths(max(map(len, chances))):
-            tokens = 1 + sum(sum(own[:choice]) for own in chances) / self.rows
+            promised = sum(sum(own[:choice]) for own in chances)
+            tokens = 1 + self.record.text.factor * promised / self.rows
             brought = tokens * self.costs.plain / self.costs.verify(choice + 1)
             if brought > best:
-                best, length = brought, choice
+                best, length, self._suggested = brought, choice, promised
         if length:
-            self.plan = Plan(0, length)
+            self.plan, self._untold = Plan(0, length), 0
         return length
 
     @property
@@ -90,9 +98,15 @@ class Economy(Pace):
         """Of all phases so far; the one that runs is added at its end."""
         return sum(self.clock.seconds.values())
 
+    def plainly(self, step: Step) -> float:
+        """Seconds that plain decoding takes for what a step has committed."""
+        return sum(map(len, step.new_tokens)) / self.rows * self.costs.plain
+
     def commit(self, step: Step, levels: int) -> None:
         self._open(len(step.new_tokens))
         self.take(step, levels)
+        if self._suggested and not any(step.finished):
+            self.record.text.take(sum(step.accepted), self._suggested)
         if self.plan.depth:
             self.unread = self._waiting = 0
         elif not self.record.drafting:
@@ -109,7 +123,7 @@ class Economy(Pace):
 
     def _prepare(self) -> None:
         self.rows = sum(reason is None for reason in self.state.finish_reasons)
-        self.plan = self._next()
+        self.plan, self._suggested = self._next(), 0.0
 
     def _next(self) -> Plan:
         costs, record = self.costs, self.record

@@ -83,7 +83,7 @@ class Memory:
         if (setting, rows) not in self.records:
             sizes = sorted((abs(size - rows), size) for s, size in self.records if s == setting)
             nearest = self.records[setting, sizes[0][1]] if sizes else Record()
-            self.records[setting, rows] = copy.copy(nearest)
+            self.records[setting, rows] = copy.deepcopy(nearest)
         return self.records[setting, rows]
 
     def save(self) -> None:

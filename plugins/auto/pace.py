@@ -43,6 +43,10 @@ class Pace:
         """What growth depends on besides values; None if it depends on the values themselves."""
         return self.plan
 
+    def asks_text(self) -> bool:
+        """Whether it is worth asking in this step what the text itself suggests."""
+        return False
+
     def from_text(self, chances: Sequence[Sequence[float]]) -> int:
         """How many tokens of what the text itself suggests to verify in place of a grown tree.
 

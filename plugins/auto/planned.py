@@ -88,6 +88,8 @@ class Planned(Economy):
         if self.started is not None:
             seconds = self.seconds() - self.started
             self.costs.ran(levels, step.tree.size, seconds, self.unread)
+            if levels:
+                record.lost(seconds - self.plainly(step))
         if not levels:
             return
         told = [row for row, new in zip(step.advice, step.new_tokens, strict=True) if new]
@@ -101,11 +103,11 @@ class Planned(Economy):
         if plan.budget:
             own = promised[-1][self._budgets.index(plan.budget)]
             if not any(step.finished):
-                record.kept(sum(step.accepted), own * len(told))
+                record.values.take(sum(step.accepted), own * len(told))
         else:
             plan = max(self._plans(), key=lambda plan: self._rate(plan, now))
             own = self._promised(plan, now)
-        record.brought(1 + record.trust * own, self._seconds_of(plan) / self.costs.plain)
+        record.brought(1 + record.values.factor * own, self._seconds_of(plan) / self.costs.plain)
 
     def _plans(self) -> list[Plan]:
         return [
@@ -116,7 +118,7 @@ class Planned(Economy):
         ]
 
     def _rate(self, plan: Plan, forecast: Forecast | None = None) -> float:
-        tokens = 1 + self.record.trust * self._promised(plan, forecast or self._forecast)
+        tokens = 1 + self.record.values.factor * self._promised(plan, forecast or self._forecast)
         return tokens / self._seconds_of(plan)
 
     def _promised(self, plan: Plan, forecast: Forecast) -> float:

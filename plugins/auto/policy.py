@@ -104,7 +104,7 @@ class AutoPolicy(TreePolicy):
             self._lookup = Lookup(state, _MATCH, self.options.depth)
 
     def tree(self, state: State) -> DraftTree | None:
-        if self._lookup is None:
+        if self._lookup is None or not self._pace.asks_text():
             return None
         guesses = self._lookup.guesses()
         length = self._pace.from_text([guess.chances for guess in guesses])

@@ -11,12 +11,29 @@ MARGIN = 1.1
 _EXCUSED = 8
 # Steps of a try.
 _TRIES = 2
-# Seconds of a try over seconds of plain decoding since the last one: at first, the factor for every
-# try that failed, and at least. A new text takes back half a failure.
-_SHARE, _FAILED, _LEAST, _FORGIVEN = 0.03, 0.8, 0.004, 0.5
+# Seconds lost in tries over seconds of plain decoding: at first, the factor for every try that
+# failed, and after how many no more. A new text takes back a part of a failure.
+_SHARE, _FAILED, _FAILURES, _FORGIVEN = 0.015, 0.8, 4, 0.2
 # Promised and accepted draft tokens fade by this factor a step, from a start that weighs as many.
 _SLOWLY, _WEIGHT = 0.99, 6.0
 _LARGEST_TRUST = 1.25
+
+
+class Trust:
+    """How promises of accepted draft tokens are kept."""
+
+    def __init__(self) -> None:
+        self._promised = self._accepted = _WEIGHT
+
+    @property
+    def factor(self) -> float:
+        """Draft tokens that were accepted over those that were promised."""
+        return min(_LARGEST_TRUST, self._accepted / self._promised)
+
+    def take(self, accepted: float, promised: float) -> None:
+        """Take in what came of a step's promises."""
+        self._promised += promised - (1 - _SLOWLY) * (self._promised - _WEIGHT)
+        self._accepted += accepted - (1 - _SLOWLY) * (self._accepted - _WEIGHT)
 
 
 class Record:
@@ -27,6 +44,8 @@ class Record:
 
     Attributes:
         drafting: whether drafting pays, as far as it is known.
+        values: how values keep what they promise.
+        text: how drafts from the text itself do.
     """
 
     def __init__(self) -> None:
@@ -34,7 +53,7 @@ class Record:
         self._tokens, self._steps = _START * _BELIEVED, _BELIEVED
         self._failures = self._saved = 0.0
         self._tries = self._excused = 0
-        self._promised = self._accepted = _WEIGHT
+        self.values, self.text = Trust(), Trust()
 
     @property
     def speedup(self) -> float:
@@ -46,19 +65,9 @@ class Record:
         """Whether a try is under way."""
         return self._tries > 0
 
-    @property
-    def trust(self) -> float:
-        """Draft tokens that were accepted over those that were promised."""
-        return min(_LARGEST_TRUST, self._accepted / self._promised)
-
     def begin(self) -> None:
         """A new text begins: it may be of another kind, so it is tried sooner."""
         self._failures = max(0.0, self._failures - _FORGIVEN)
-
-    def kept(self, accepted: float, promised: float) -> None:
-        """Take in how many draft tokens were accepted of those that their values promised."""
-        self._promised += promised - (1 - _SLOWLY) * (self._promised - _WEIGHT)
-        self._accepted += accepted - (1 - _SLOWLY) * (self._accepted - _WEIGHT)
 
     def brought(self, tokens: float, steps: float, *, new: bool = False) -> None:
         """Take in a step with drafts: go on, or decode plainly for a while.
@@ -82,11 +91,17 @@ class Record:
         elif tokens > MARGIN * steps or self._tries:
             self.drafting = True
         else:
-            self.drafting, self._saved = False, 0.0
+            self.drafting = False
+
+    def lost(self, seconds: float) -> None:
+        """A step with drafts took so much longer than plain decoding of what it committed: if it
+        was a try, the next one waits until that is made up for."""
+        if self.speedup <= MARGIN:
+            self._saved -= max(0.0, seconds)
 
     def waited(self, seconds: float) -> None:
         """A step of plain decoding took so long."""
-        self._saved += max(_LEAST, _SHARE * _FAILED**self._failures) * seconds
+        self._saved += _SHARE * _FAILED**self._failures * seconds
 
     def tries(self, reading: float, level: float) -> bool:
         """Whether it is time to try again, in a few steps, after a pause.
@@ -101,6 +116,6 @@ class Record:
             return False
         scale = min(1.0, _TRIES / self._steps)
         self._tokens, self._steps = scale * self._tokens, scale * self._steps
-        self._tries, self._failures = _TRIES, self._failures + 1
-        self._saved, self.drafting = 0.0, True
+        self._tries, self._failures = _TRIES, min(_FAILURES, self._failures + 1)
+        self.drafting = True
         return True

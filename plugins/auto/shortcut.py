@@ -16,6 +16,8 @@ from specdec_plugins.auto.economy import Books, Economy
 from specdec_plugins.auto.pace import Plan
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
+# Tokens of a text's own suggestion: few sizes, so that soon it is known what each costs.
+_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 # What the children of an accepted node are worth together.
 _CHILD = 0.8
 # After so many steps of one level a second one is grown in any case, to measure what it costs.
@@ -50,7 +52,7 @@ class Shortcut(Economy):
         return self.most
 
     def lengths(self, longest: int) -> Iterable[int]:
-        return range(1, longest + 1)
+        return [length for length in _LENGTHS if length <= longest]
 
     def goes_on(self, values: Tensor) -> bool:
         if not self._grown_at:
@@ -58,14 +60,14 @@ class Shortcut(Economy):
         self._grown_at.append(time.perf_counter())
         width = min(self._width, values.shape[1])
         reach = float(self._active(values).exp().topk(width, dim=1).values.sum())
-        pays = _CHILD * self.record.trust * reach > self._rate() * self.costs.level.value
+        pays = _CHILD * self.record.values.factor * reach > self._rate() * self.costs.level.value
         return pays or self._shallow >= _STALE
 
     def tree(self, growth: Growth) -> DraftTree:
         most = min(self.plan.budget, growth.size - 1)
         ranked = growth.values.sort(dim=1, descending=True, stable=True)
         gains = self._active(ranked.values).exp().sum(dim=0).cumsum(dim=0).tolist()
-        rate, trust = self._rate(), self.record.trust
+        rate, trust = self._rate(), self.record.values.factor
         worth = {0: -rate * self.costs.verify(1)}
         for m in [m for m in BUDGETS if m < most] + [most]:
             worth[m] = trust * gains[m - 1] - rate * self.costs.verify(m + 1)
@@ -102,11 +104,12 @@ class Shortcut(Economy):
         self.costs.drafted([draft - sum(further), *further], self.unread)
         self._shallow = 0 if further else self._shallow + 1
         if not any(step.finished):
-            self.record.kept(sum(step.accepted), self._promised)
+            self.record.values.take(sum(step.accepted), self._promised)
         if not self.costs.forwards.settled(1):
             return  # rows have left the batch: what this size costs is not known yet
         seconds = self.costs.draft(levels) + self.costs.verify(size)
-        tokens = 1 + self.record.trust * self._promised / self.rows
+        self.record.lost(draft + self.costs.verify(size) - self.plainly(step))
+        tokens = 1 + self.record.values.factor * self._promised / self.rows
         self.record.brought(tokens, seconds / self.costs.plain, new=new)
 
     def _prepare(self) -> None:

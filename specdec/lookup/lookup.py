@@ -25,27 +25,28 @@ class Lookup:
 
     def __init__(self, state: State, longest: int, most: int) -> None:
         self._state, self._most = state, most
-        self._texts: dict[int, RepeatingText] = {}
+        self._texts = {member: RepeatingText(longest) for member in state.members}
+        # What a text does not know of itself yet: it reads on when it is asked.
+        self._unread = {member: list(state.prompts[member]) for member in state.members}
         self._guesses: dict[int, Guess] = {}
-        for member in state.members:
-            self._texts[member] = RepeatingText(longest)
-            self._extend(member, state.prompts[member])
 
     def commit(self, step: Step) -> None:
         """Take in what a step has committed."""
         for member, tokens in zip(step.members, step.new_tokens, strict=True):
-            if tokens:
-                self._extend(member, tokens)
+            self._unread[member] += tokens
 
-    def _extend(self, member: int, tokens: Sequence[int]) -> None:
-        self._texts[member].extend(tokens)
-        self._guesses[member] = self._texts[member].guess(self._most)
+    def _guess(self, member: int) -> Guess:
+        if unread := self._unread[member]:
+            self._texts[member].extend(unread)
+            self._guesses[member] = self._texts[member].guess(self._most)
+            unread.clear()
+        return self._guesses[member]
 
     def guesses(self) -> list[Guess]:
         """For each row how it may go on, within its limit; nothing for a row that has ended."""
         state, room = self._state, self._state.room
         return [
-            Guess() if why else self._guesses[member].first(room)
+            Guess() if why else self._guess(member).first(room)
             for member, why in zip(state.members, state.finish_reasons, strict=True)
         ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _BELIEF, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
 # Older tokens fade by this factor.
 _FADING = 0.97
+_TOKEN_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,26 @@ class RepeatingText:
 
     def __init__(self, longest: int) -> None:
         self._tokens: list[int] = []
-        # For each run of tokens that something followed, where the latest one ends.
-        self._ends: dict[tuple[int, ...], int] = {}
+        # By length less one: the key of the last run, and where the latest run of each key ends
+        # that something followed. Keys are integers: tuples keep the garbage collector busy.
+        self._keys: list[int] = []
+        self._ends: list[dict[int, int]] = [{} for _ in range(longest)]
         self._rates = [_Rate(_BELIEF[min(n, len(_BELIEF) - 1)]) for n in range(longest)]
+        self._match: tuple[int, int] | None = None
 
     def extend(self, tokens: Iterable[int]) -> None:
         """Append ``tokens``, and learn from each how the text repeats itself."""
+        longest = len(self._ends)
         for token in tokens:
-            runs = self._runs()
-            if (match := self._match(runs)) is not None:
-                end, matched = match
+            if self._match is not None:
+                end, matched = self._match
                 self._rates[matched - 1].take(self._tokens[end] == token)
-            for run in runs:
-                self._ends[run] = len(self._tokens)
+            for ends, key in zip(self._ends, self._keys, strict=False):
+                ends[key] = len(self._tokens)
             self._tokens.append(token)
+            longer = [key << _TOKEN_BITS | token for key in self._keys[: longest - 1]]
+            self._keys = [token, *longer]
+            self._match = self._find()
 
     def guess(self, most: int) -> Guess:
         """At most ``most`` tokens that followed the longest match, the latest of several.
@@ -62,9 +69,9 @@ class RepeatingText:
 
         Source: Saxena 2023, prompt lookup decoding.
         """
-        if (match := self._match(self._runs())) is None:
+        if self._match is None:
             return Guess()
-        end, matched = match
+        end, matched = self._match
         since = len(self._tokens) - end
         tokens, chances, chance = [], [], 1.0
         for place in range(most):
@@ -73,17 +80,14 @@ class RepeatingText:
             chances.append(chance)
         return Guess(tuple(tokens), tuple(chances))
 
-    def _match(self, runs: list[tuple[int, ...]]) -> tuple[int, int] | None:
+    def _find(self) -> tuple[int, int] | None:
         """Where the longest run that came before ends, and its tokens."""
-        for run in runs:
-            if end := self._ends.get(run):
-                return end, len(run)
-        return None
-
-    def _runs(self) -> list[tuple[int, ...]]:
-        """The last tokens, as many as a match may have, then one less, down to one."""
-        last = tuple(self._tokens[-len(self._rates) :])
-        return [last[start:] for start in range(len(last))]
+        found = None
+        for matched, (ends, key) in enumerate(zip(self._ends, self._keys, strict=False), start=1):
+            if (end := ends.get(key)) is None:
+                break  # no longer one came before either
+            found = end, matched
+        return found
 
 
 class _Rate:
