@@ -96,7 +96,7 @@ def plan(prompts: dict[str, list[list[int]]], args: argparse.Namespace) -> Itera
         tasks = [t for t, batches in waiting.items() if batches]
         task = random_.choices(tasks, [SHARES.get(t, 0.1) for t in tasks])[0]
         greedy = random_.random() < args.greedy_share
-        temperature = 0.0 if greedy else random_.uniform(0.7, 1.0)
+        temperature = 0.0 if greedy else random_.uniform(args.coolest, 1.0)
         yield Batch(number, task, waiting[task].pop(), round(temperature, 3))
         number += 1
 
@@ -209,7 +209,8 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=256, help="longest continuation")
     parser.add_argument("--longest-prompt", type=int, default=1400, help="longer ones are left out")
     parser.add_argument("--slots", type=int, default=40_000, help="rows x length of a batch")
-    parser.add_argument("--greedy-share", type=float, default=0.5, help="the rest: T 0.7 to 1")
+    parser.add_argument("--greedy-share", type=float, default=0.5, help="the rest is sampled")
+    parser.add_argument("--coolest", type=float, default=0.7, help="temperatures: from this to 1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -6,7 +6,7 @@ import argparse
 import copy
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from common import (
     special_ids,
     write_json,
 )
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from train_target import weight_of
 from training import Run, TimeBudget, add_training_options, optimizers, train
@@ -39,7 +40,7 @@ from windows import Layout, Marks, fill, unrolled_mask, whole_windows
 from specdec_plugins.eagle2.checkpoint import save_head
 from specdec_plugins.eagle2.head import EagleHead
 
-PROMPT_WEIGHT = 0.1  # of positions that the drafter is never asked to predict
+PROMPT_SHARE = 0.1  # of the positions of prompts, which the drafter is never asked to predict
 FEATURE_WEIGHT = 0.1  # of the SmoothL1 term beside the cross-entropy
 STEP_DECAY = 0.9  # weight of each further unrolled step
 
@@ -53,33 +54,22 @@ def new_head(target: LlamaForCausalLM) -> EagleHead:
     return head
 
 
-@dataclass
-class Unrolled:
-    """What one step predicts; row ``t`` is the law of the token after next."""
-
-    prediction: Tensor  # [B, n, H], of the feature at t + 1
-    logits: Tensor  # [B, n, V]
-
-
 def unroll(
-    head: EagleHead,
-    lm_head: nn.Module,
-    embeddings: Tensor,
-    features: Tensor,
-    layout: Layout,
-    steps: int,
-) -> Iterator[Unrolled]:
-    """The head's predictions on true features, then on its own outputs, as when drafting.
+    head: EagleHead, embeddings: Tensor, features: Tensor, layout: Layout, steps: int
+) -> Iterator[Tensor]:
+    """The features ``[B, n, H]`` that the head predicts from true ones, then from its own outputs,
+    as when drafting.
 
-    Row ``t`` always reads the token after ``t`` and predicts the feature at ``t + 1``; from one
-    step to the next only its feature changes, to what the row before it predicted.
+    Row ``t`` always reads the token after ``t`` and predicts the feature at ``t + 1``, whose logits
+    are the law of the token after next; from one step to the next only the row's own feature
+    changes, to what the row before it predicted.
     """
     causal = layout.causal()
     cache = DynamicCache()
     for step in range(steps):
         mask = unrolled_mask(causal, step)
         prediction = head(embeddings, features, layout.positions, mask, cache)
-        yield Unrolled(prediction, lm_head(prediction))
+        yield prediction
         features = prediction.roll(1, dims=1)
 
 
@@ -90,13 +80,12 @@ class Truth:
     embeddings: Tensor  # [B, n, H], of the token after t
     features: Tensor  # [B, n, H], at t
     next_features: Tensor  # [B, n, H], at t + 1
-    logits: Tensor  # [B, n, V], at t + 1
     layout: Layout
 
     @classmethod
     @torch.no_grad()
     def of(cls, target: LlamaForCausalLM, tokens: Tensor, marks: Marks) -> Truth:
-        """Run the target; the last column has no successor and is weighted 0 by `weights`."""
+        """Run the target; the last column has no successor and is not `predictable`."""
         layout = Layout.of(tokens, marks)
         features = target.model(
             input_ids=tokens,
@@ -104,14 +93,8 @@ class Truth:
             attention_mask=layout.causal(),
             use_cache=False,
         ).last_hidden_state
-        logits = target.lm_head(features)
-        return cls(
-            target.model.embed_tokens(tokens.roll(-1, 1)),
-            features,
-            features.roll(-1, 1),
-            logits.roll(-1, 1),
-            layout,
-        )
+        embeddings = target.model.embed_tokens(tokens.roll(-1, 1))
+        return cls(embeddings, features, features.roll(-1, 1), layout)
 
     def predictable(self, step: int) -> Tensor:
         """``[B, n]`` bool: rows whose chain of ``step`` drafts stays within one document."""
@@ -136,39 +119,61 @@ def head_loss(
     """Soft cross-entropy of the draft law against the target law, plus the feature distance."""
     with torch.autocast("cpu", torch.bfloat16):
         truth = Truth.of(target, tokens, marks)
-        law = truth.logits.float().softmax(-1)
-        relevance = torch.where(truth.answers(), 1.0, PROMPT_WEIGHT)
+        chosen = truth.predictable(0) & (
+            truth.answers() | (torch.rand(tokens.shape) < PROMPT_SHARE)
+        )
+        features = truth.next_features[chosen]
+        law = target.lm_head(features).float().softmax(-1)
         total = torch.zeros(())
-        drafts = unroll(head, target.lm_head, truth.embeddings, truth.features, truth.layout, steps)
+        drafts = unroll(head, truth.embeddings, truth.features, truth.layout, steps)
         for step, draft in enumerate(drafts):
-            weights = relevance * truth.predictable(step)
-            entropy = -(law * draft.logits.float().log_softmax(-1)).sum(-1)
-            distance = F.smooth_l1_loss(
-                draft.prediction.float(), truth.next_features.float(), reduction="none"
-            ).mean(-1)
-            losses = (entropy + FEATURE_WEIGHT * distance) * weights
-            total = total + STEP_DECAY**step * losses.sum() / weights.sum()
+            counted = truth.predictable(step)[chosen]
+            prediction, wanted = draft[chosen][counted], law[counted]
+            logs = target.lm_head(prediction).float().log_softmax(-1)
+            entropy = -(wanted * logs).sum(-1).mean()
+            distance = F.smooth_l1_loss(prediction.float(), features[counted].float())
+            total = total + STEP_DECAY**step * (entropy + FEATURE_WEIGHT * distance)
     return total
+
+
+@dataclass
+class Match:
+    """How often the head is right at the answers of held-out text, by unrolled step.
+
+    Attributes:
+        greedy: both laws have the same likeliest token.
+        coupled: both laws have the same winner under the same Gumbel noise, at temperature 1.
+        overlap: one less the total variation of the laws.
+    """
+
+    greedy: list[float]
+    coupled: list[float]
+    overlap: list[float]
 
 
 @torch.no_grad()
 def agreement(
     head: EagleHead, target: LlamaForCausalLM, windows: list[Tensor], marks: Marks, steps: int
-) -> list[float]:
-    """Share of answer positions where draft and target argmax agree, by unrolled step."""
-    hits, counts = [0] * steps, [0] * steps
+) -> Match:
+    """Compare the laws of draft and target."""
+    noise = torch.Generator().manual_seed(0)
+    sums, counts = torch.zeros(3, steps), torch.zeros(steps)
     for tokens in windows:
         with torch.autocast("cpu", torch.bfloat16):
             truth = Truth.of(target, tokens, marks)
-            drafts = unroll(
-                head, target.lm_head, truth.embeddings, truth.features, truth.layout, steps
-            )
+            drafts = unroll(head, truth.embeddings, truth.features, truth.layout, steps)
             for step, draft in enumerate(drafts):
                 counted = truth.answers() & truth.predictable(step)
-                same = draft.logits.argmax(-1) == truth.logits.argmax(-1)
-                hits[step] += int((same & counted).sum())
-                counts[step] += int(counted.sum())
-    return [round(h / max(1, c), 4) for h, c in zip(hits, counts, strict=True)]
+                p, q = (
+                    target.lm_head(features[counted]).float().log_softmax(-1)
+                    for features in (truth.next_features, draft)
+                )
+                gumbel = -torch.empty_like(p).exponential_(generator=noise).log()
+                sums[0, step] += (p.argmax(-1) == q.argmax(-1)).sum()
+                sums[1, step] += ((p + gumbel).argmax(-1) == (q + gumbel).argmax(-1)).sum()
+                sums[2, step] += torch.minimum(p, q).exp().sum()
+                counts[step] += len(p)
+    return Match(*([round(x, 4) for x in row] for row in (sums / counts.clamp(min=1)).tolist()))
 
 
 def publish(head: EagleHead, out: Path) -> None:
@@ -203,13 +208,16 @@ def load_documents(
     wanted = [weight_of(e) for e in examples]
     share = args.corpus_share / (1 - args.corpus_share) * sum(map(len, generated))
     scale = share / sum(w * len(d) for w, d in zip(wanted, corpus, strict=True))
-    greedy = [row["tokens"] for row in read_json_lines(args.generated_valid)]
+    continued = list(read_json_lines(args.generated_valid))
+    greedy = [row["tokens"] for row in continued if row["temperature"] == 0]
+    sampled = [row["tokens"] for row in continued if row["temperature"] > 0]
     valid = encode_examples(tokenizer, read_examples(args.data / "valid.jsonl.gz"))
     return Documents(
         generated + corpus,
         [1.0] * len(generated) + [scale * w for w in wanted],
         {
             "greedy": held_out_windows(greedy, pad, args.held_out),
+            "sampled": held_out_windows(sampled, pad, args.held_out),
             "corpus": held_out_windows(valid, pad, args.held_out),
         },
     )
@@ -226,10 +234,11 @@ def parse() -> argparse.Namespace:
         "--generated", type=Path, nargs="+", required=True, help="the target's own text"
     )
     parser.add_argument(
-        "--generated-valid", type=Path, required=True, help="its greedy answers to held-out prompts"
+        "--generated-valid", type=Path, required=True, help="its answers to held-out prompts"
     )
+    parser.add_argument("--start", type=Path, help="directory of a head to go on from")
     parser.add_argument("--out", type=Path, required=True, help="directory of the finished head")
-    parser.add_argument("--steps", type=int, default=3, help="unrolled steps in training")
+    parser.add_argument("--steps", type=int, default=2, help="unrolled steps in training")
     parser.add_argument("--measured-steps", type=int, default=6, help="unrolled steps in tests")
     parser.add_argument("--corpus-share", type=float, default=0.25, help="of the tokens")
     parser.add_argument("--held-out", type=int, default=12, help="windows of 4096 tokens in a test")
@@ -248,6 +257,8 @@ def main() -> None:
     marks = Marks(*special_ids(tokenizer, PAD, BOS, END, "<|user|>", "<|assistant|>"))
     documents = load_documents(tokenizer, args, marks.pad)
     head = new_head(target)
+    if args.start:
+        head.load_state_dict(load_file(args.start / "model.safetensors"))
     run = Run(
         head,
         optimizers(head, args.muon_rate, args.adam_rate, weight_decay=0.1),
@@ -263,9 +274,9 @@ def main() -> None:
         stream = shuffled_forever(documents.documents, documents.weights, seed)
         return whole_windows(stream, length, max(1, args.batch_tokens // length), marks.pad)
 
-    def measure() -> dict[str, list[float]]:
+    def measure() -> dict[str, dict[str, list[float]]]:
         return {
-            name: agreement(head, target, held, marks, args.measured_steps)
+            name: asdict(agreement(head, target, held, marks, args.measured_steps))
             for name, held in documents.held_out.items()
         }
 

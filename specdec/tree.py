@@ -52,6 +52,7 @@ class DraftTree:
         branching: the most children a node can have.
         draws: how siblings came about. Set by the core's samplers alone.
         sampled_from: the laws that the children were drawn from; None for ``POINT``.
+        from_text: whether the text itself suggested it, rather than the drafter.
     """
 
     tokens: Tensor
@@ -62,6 +63,7 @@ class DraftTree:
     branching: int
     draws: Draws = field(default=Draws.POINT, init=False)
     sampled_from: SampledFrom | None = field(default=None, init=False)
+    from_text: bool = False
 
     @classmethod
     def root(cls, tokens: Tensor) -> DraftTree:

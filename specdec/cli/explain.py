@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")
 _LEGEND = (
-    "drafted: no means a step of plain decoding; budget: draft tokens verified; grown: levels "
-    "drafted; depth: the deepest level verified.",
+    "drafted: no means a step of plain decoding, text one whose draft is from the text itself; "
+    "budget: draft tokens verified; grown: levels drafted; depth: the deepest level verified.",
     "expected: 1 for the bonus token and the value of every draft token; realised: tokens "
     "committed. Expected above realised on average: confidences are too high; below: too low.",
 )
@@ -32,6 +32,7 @@ class Decision:
 
     Attributes:
         drafted: False if the tree was the root alone: a step of plain decoding.
+        from_text: whether the text itself suggested the draft tokens.
         budget: draft tokens verified.
         levels: levels that were grown.
         depth: the deepest level with a draft token that was verified.
@@ -41,6 +42,7 @@ class Decision:
     """
 
     drafted: bool
+    from_text: bool
     budget: int
     levels: int
     depth: int
@@ -57,6 +59,7 @@ def decision(step: Step, row: int = 0) -> Decision:
     depths = tree.depths[row, 1:][real]
     return Decision(
         drafted=tree.size > 1,
+        from_text=tree.from_text,
         budget=tree.size - 1,
         levels=tree.depth,
         depth=int(depths.max()) if len(depths) else 0,
@@ -101,7 +104,7 @@ class Explanation:
         rows: list[Sequence[Any]] = [
             (
                 number,
-                "yes" if made.drafted else "no",
+                "text" if made.from_text else "yes" if made.drafted else "no",
                 made.budget,
                 made.levels,
                 made.depth,
@@ -122,6 +125,8 @@ class Explanation:
         known = [one for one in made if one.expected is not None]
         drafted = [one for one in made if one.drafted]
         text = f"{len(made)} {'step' if len(made) == 1 else 'steps'}, {len(drafted)} with drafts"
+        if told := sum(one.from_text for one in made):
+            text += f" ({told} from the text)"
         text += f"; mean budget {_mean([one.budget for one in made]):.1f}"
         if known:
             expected = _mean([one.expected or 0.0 for one in known])

@@ -66,4 +66,4 @@ class Lookup:
         value = torch.tensor(chances, device=root.device).log()
         valid = value[:, 1:] > float("-inf")
         chain = DraftTree.chain(root, torch.tensor(tokens, device=root.device), valid)
-        return replace(chain, log_value=value)
+        return replace(chain, log_value=value, from_text=True)

@@ -65,6 +65,20 @@ def test_steps_of_plain_decoding_say_that_nothing_was_drafted(generated: Command
         assert (step["expected"], step["realised"]) == (1.0, 1)
 
 
+def test_drafts_from_the_text_itself_are_told_from_the_drafters(
+    generate: Command, generated: Command
+) -> None:
+    arguments = ("--strategy", "lookup", "-o", "drafter.floor=0", "--explain", "--temperature", 0)
+    repeats: dict[str, Any] = {"prompt": "HELLO HELLO HELLO HELLO", "drafter": False}
+    steps = generated(*arguments, **repeats)["explain"]
+    assert any(step["drafted"] for step in steps)
+    assert all(step["from_text"] is step["drafted"] for step in steps)
+    shown = generate(*arguments, **repeats).stdout
+    assert f"({sum(step['from_text'] for step in steps)} from the text)" in shown
+    drafted = generated("--strategy", "eagle2", "--explain")["explain"]
+    assert not any(step["from_text"] for step in drafted)
+
+
 def test_without_the_flag_nothing_is_explained(generate: Command, generated: Command) -> None:
     assert "explain" not in generated()
     assert "realised" not in generate().stdout
