@@ -4,9 +4,9 @@
     python benchmarks/ablation.py --data PROMPTS --prompts 10 --wall-clock --json OUT.json
 
 Without --wall-clock all trees have depth 6, 10 nodes a level and the budget of the column, so that
-only calibration and coupling differ; tau and identity do not depend on how fast the machine is.
-With it, eagle2's budgets run beside auto, with and without costs and lookup, interleaved, by
-specdec.bench.
+only calibration and coupling differ, but for one line: auto with the same budget for up to 12
+levels. tau and identity do not depend on how fast the machine is. With it, eagle2's budgets run
+beside auto, with and without costs and lookup, interleaved, by specdec.bench.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from specdec.bench import Prompt, Settings
 from specdec.bench import run as run_bench
 
 PUBLISHED, AUTO = "eagle2, published", "auto"
-PARTS: dict[str, dict[str, bool]] = {
+PARTS: dict[str, dict[str, int]] = {
     AUTO: {},
+    "auto, 12 levels": {"depth": 12},
     "auto, not calibrated": {"calibrated": False},
     "auto, not coupled": {"coupled": False},
     "auto, neither": {"calibrated": False, "coupled": False},

@@ -116,6 +116,28 @@ def test_what_tries_lose_is_a_small_share_however_their_cost_was_estimated(wrong
     assert 0.2 * 0.015 * waited < lost <= 0.015 * waited + 2.0
 
 
+def test_what_was_saved_for_a_dear_try_is_not_spent_on_many_cheap_ones() -> None:
+    record = Record()
+    steps_until(record, False, tokens=1.0)
+    for _ in range(5000):
+        record.waited(1.0)
+        assert not record.tries(reading=1000.0, level=0.5)
+    assert waited_until_tried(record) == 1
+    steps_until(record, False, tokens=1.0)
+    assert waited_until_tried(record) > 30
+
+
+def test_a_try_is_over_with_its_text_and_is_not_another_batch_sizes() -> None:
+    record = Record()
+    steps_until(record, False, tokens=1.0)
+    waited_until_tried(record)
+    other = record.another()
+    assert record.trying and not other.trying and not other.drafting
+    assert waited_until_tried(other) > 30
+    record.begin()
+    assert not record.trying and not record.drafting
+
+
 def test_a_drafter_that_has_become_good_is_taken_up_at_the_first_try() -> None:
     record = Record()
     steps_until(record, False, tokens=1.0)

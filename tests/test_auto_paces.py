@@ -194,7 +194,37 @@ def test_a_text_that_breaks_its_promises_is_soon_drafted_from_seldom(
     own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
     prompt = [4, 5, 6] * 20  # goes on as before, and what is drawn does not
     with machine(forward=1.0, token=0.05, level=5.0):
-        texts = [run(own, prompt=prompt, rows=4, temperature=1.0) for _ in range(6)]
+        texts = [run(own, prompt=prompt, rows=4, temperature=1.0, seed=seed) for seed in range(6)]
     guessed = [sum(seen.step.tree.size > 1 for seen in text) for text in texts]
     later = sum(map(len, texts[3:]))
     assert guessed[0] > 0 and sum(guessed[3:]) < 0.05 * later, guessed
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_a_text_that_keeps_its_promises_is_drafted_from_whatever_others_did(
+    plain: Engine, useless: Path, pace: str
+) -> None:
+    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    with machine(forward=1.0, token=0.01, level=5.0):
+        before = run(own, texts=2, prompt=PROMPT * 3)
+        (record,) = own.parts.policy.memory.records.values()  # type: ignore[union-attr]
+        for _ in range(500):
+            record.text.take(accepted=0.0, promised=4.0)
+        assert record.text.factor < 0.1
+        after = run(own, texts=12, prompt=PROMPT * 3)[-len(before) :]
+    guessed = [sum(seen.step.tree.size > 1 for seen in steps) for steps in (before, after)]
+    assert guessed[1] > guessed[0] / 2 > 5
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_a_try_in_which_the_machine_stalls_is_not_the_last(
+    plain: Engine, useless: Path, pace: str
+) -> None:
+    def tried(level: float, texts: int = 1) -> bool:
+        with machine(forward=1.0, token=0.05, level=level):
+            return any(seen.plan.depth for seen in run(own, texts=texts))
+
+    own = auto(plain, useless, pace=pace, **WIDE)
+    assert tried(0.3, texts=12)
+    assert any(tried(500.0) for _ in range(20))
+    assert tried(0.3, texts=12)

@@ -23,8 +23,8 @@ Books = Callable[[int], tuple[Costs, Record]]
 class Economy(Pace):
     """Drafting stops where it brings fewer tokens a second than plain decoding.
 
-    It is tried again when the try takes a small share of the time since. Where the drafter has to
-    read a long prompt first and the text has not much room, it is not drafted.
+    It is tried again when that is likely to lose a small share of the time since. Where the drafter
+    has to read a long prompt first and the text has not much room, it is not drafted.
 
     Args:
         most: the largest plan.
@@ -40,7 +40,8 @@ class Economy(Pace):
     costs: Costs
     record: Record
     started: float | None = None
-    _untold = 0
+    _untold: int = 0
+    _suggested: float
 
     def __init__(self, most: Plan, books: Books, state: State, clock: Clock) -> None:
         self.most, self.state, self.clock, self._books = most, state, clock, books
@@ -72,9 +73,9 @@ class Economy(Pace):
         return self.record.speedup
 
     def asks_text(self) -> bool:
-        self._untold += 1
         if not self.plain_known or self.record.trying:
             return False
+        self._untold += 1
         return self._untold <= _PATIENCE or self._untold % _SELDOM == 0
 
     def from_text(self, chances: Sequence[Sequence[float]]) -> int:
@@ -98,15 +99,20 @@ class Economy(Pace):
         """Of all phases so far; the one that runs is added at its end."""
         return sum(self.clock.seconds.values())
 
-    def plainly(self, step: Step) -> float:
-        """Seconds that plain decoding takes for what a step has committed."""
-        return sum(map(len, step.new_tokens)) / self.rows * self.costs.plain
+    def charge(self, step: Step, levels: int, drafting: float) -> None:
+        """Tell the record what a step with drafts lost against plain decoding. What drafting took
+        counts up to twice what is usual, as a machine may stutter."""
+        if any(step.finished):
+            return
+        usual = self.costs.draft(levels) + self.costs.read(self.unread)
+        plainly = sum(map(len, step.new_tokens)) / self.rows * self.costs.plain
+        self.record.lost(min(drafting, 2 * usual) + self.costs.verify(step.tree.size) - plainly)
 
     def commit(self, step: Step, levels: int) -> None:
         self._open(len(step.new_tokens))
         self.take(step, levels)
         if self._suggested and not any(step.finished):
-            self.record.text.take(sum(step.accepted), self._suggested)
+            self.record.text.take(sum(step.accepted) / self.rows, self._suggested / self.rows)
         if self.plan.depth:
             self.unread = self._waiting = 0
         elif not self.record.drafting:
@@ -127,7 +133,7 @@ class Economy(Pace):
 
     def _next(self) -> Plan:
         costs, record = self.costs, self.record
-        if not self.plain_known:
+        if not self.plain_known or self.state.room == 0:
             return PLAIN
         reading = costs.read(self.unread)
         if not record.drafting and not record.tries(reading, costs.draft(1)):

@@ -82,8 +82,8 @@ class Memory:
         """That of a batch size; a new one begins with what the nearest size has taught."""
         if (setting, rows) not in self.records:
             sizes = sorted((abs(size - rows), size) for s, size in self.records if s == setting)
-            nearest = self.records[setting, sizes[0][1]] if sizes else Record()
-            self.records[setting, rows] = copy.deepcopy(nearest)
+            made = self.records[setting, sizes[0][1]].another() if sizes else Record()
+            self.records[setting, rows] = made
         return self.records[setting, rows]
 
     def save(self) -> None:

@@ -88,8 +88,6 @@ class Planned(Economy):
         if self.started is not None:
             seconds = self.seconds() - self.started
             self.costs.ran(levels, step.tree.size, seconds, self.unread)
-            if levels:
-                record.lost(seconds - self.plainly(step))
         if not levels:
             return
         told = [row for row, new in zip(step.advice, step.new_tokens, strict=True) if new]
@@ -99,6 +97,8 @@ class Planned(Economy):
         self._forecast.take(promised)
         if self.costs.warming:
             return
+        if self.started is not None:
+            self.charge(step, levels, seconds - self.costs.verify(step.tree.size))
         plan, now = Plan(levels, self.plan.budget), self._forecast.after(promised)
         if plan.budget:
             own = promised[-1][self._budgets.index(plan.budget)]

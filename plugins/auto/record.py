@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 # What drafting brings fades by this factor a step, from a start that is believed like so many.
 _FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
 # Drafting has to be so much faster to go on: what it costs is not known to a per cent, and what the
@@ -35,6 +37,11 @@ class Trust:
         self._promised += promised - (1 - _SLOWLY) * (self._promised - _WEIGHT)
         self._accepted += accepted - (1 - _SLOWLY) * (self._accepted - _WEIGHT)
 
+    def begin(self) -> None:
+        """A new text begins: half of what was learned counts."""
+        self._promised = (self._promised + _WEIGHT) / 2
+        self._accepted = (self._accepted + _WEIGHT) / 2
+
 
 class Record:
     """Of one sampling setting and batch size, over all texts.
@@ -66,8 +73,22 @@ class Record:
         return self._tries > 0
 
     def begin(self) -> None:
-        """A new text begins: it may be of another kind, so it is tried sooner."""
+        """A new text begins: it may be of another kind, so it is tried sooner, and a try that the
+        text before did not come to is over."""
         self._failures = max(0.0, self._failures - _FORGIVEN)
+        self.text.begin()
+        self._abandon()
+
+    def another(self) -> Record:
+        """The same experience, for a batch of another size: what was saved stays here."""
+        made = copy.deepcopy(self)
+        made._abandon()
+        made._saved = 0.0
+        return made
+
+    def _abandon(self) -> None:
+        if self.trying:
+            self._tries, self.drafting = 0, False
 
     def brought(self, tokens: float, steps: float, *, new: bool = False) -> None:
         """Take in a step with drafts: go on, or decode plainly for a while.
@@ -87,7 +108,7 @@ class Record:
         self._steps = _FADING * self._steps + steps
         self._tries = max(0, self._tries - 1)
         if self.speedup > MARGIN:
-            self.drafting, self._failures = True, 0.0
+            self.drafting, self._failures, self._saved = True, 0.0, min(0.0, self._saved)
         elif tokens > MARGIN * steps or self._tries:
             self.drafting = True
         else:
@@ -112,8 +133,9 @@ class Record:
             reading: seconds of the drafter's reading.
             level: seconds of drafting in one of these steps.
         """
-        if self._saved < reading + _TRIES * level:
+        if self._saved < (needed := reading + _TRIES * level):
             return False
+        self._saved = needed
         scale = min(1.0, _TRIES / self._steps)
         self._tokens, self._steps = scale * self._tokens, scale * self._steps
         self._tries, self._failures = _TRIES, min(_FAILURES, self._failures + 1)

@@ -108,7 +108,7 @@ class Shortcut(Economy):
         if not self.costs.forwards.settled(1):
             return  # rows have left the batch: what this size costs is not known yet
         seconds = self.costs.draft(levels) + self.costs.verify(size)
-        self.record.lost(draft + self.costs.verify(size) - self.plainly(step))
+        self.charge(step, levels, draft)
         tokens = 1 + self.record.values.factor * self._promised / self.rows
         self.record.brought(tokens, seconds / self.costs.plain, new=new)
 
