@@ -151,18 +151,22 @@ class NetworkDrafter(Drafter):
         return Proposal(logits, self.vocabulary)
 
     def commit(self, step: Step) -> None:
-        state = self._state
-        order = torch.arange(step.longest, device=step.counts.device)
-        first = state.lengths - step.counts
-        read = (first[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         features = step.features.last if self.needs.hidden else None
-        tokens = state.tokens.gather(1, read)
-        new = _Pending(tokens, features, step.counts, step.longest)
+        new = _Pending(self._committed(step), features, step.counts, step.longest)
         unread = sum(pending.longest for pending in self._pending[1:])
         if self._pending and unread + new.longest > UNREAD:
             self._read_pending()
         self._pending.append(new)
         self._silent = None
+
+    def _committed(self, step: Step) -> Tensor:
+        """What a step has committed: ``[B, longest]``, anything past a row's count."""
+        state = self._state
+        if step.longest == 1:  # most steps while drafting rests
+            return state.root()[:, None]
+        order = torch.arange(step.longest, device=step.counts.device)
+        read = ((state.lengths - step.counts)[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
+        return state.tokens.gather(1, read)
 
     def select(self, rows: Tensor) -> None:
         self.cache.select(rows, self.cache.longest)

@@ -40,6 +40,7 @@ class Economy(Pace):
     costs: Costs
     record: Record
     started: float | None = None
+    _batch: int = 0
     _untold: int = 0
     _suggested: float
 
@@ -125,7 +126,9 @@ class Economy(Pace):
         self.started = self.seconds()
 
     def _open(self, batch: int) -> None:
-        self.costs, self.record = self._books(batch)
+        if batch != self._batch:
+            self._batch = batch
+            self.costs, self.record = self._books(batch)
 
     def _prepare(self) -> None:
         self.rows = sum(reason is None for reason in self.state.finish_reasons)

@@ -10,7 +10,7 @@ _FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
 # drafter has to read first comes on top.
 MARGIN = 1.1
 # Steps of shapes whose cost was not known that are not judged.
-_EXCUSED = 8
+_EXCUSED = 4
 # Steps of a try.
 _TRIES = 2
 # Seconds lost in tries over seconds of plain decoding: at first, the factor for every try that
