@@ -9,6 +9,7 @@ from specdec.drafters import UNREAD
 from specdec.metrics import Clock
 from specdec.state import State, Step
 from specdec_plugins.auto.costs import Costs
+from specdec_plugins.auto.memory import doublings
 from specdec_plugins.auto.pace import PLAIN, Pace, Plan
 from specdec_plugins.auto.record import MARGIN, Record
 
@@ -16,8 +17,8 @@ from specdec_plugins.auto.record import MARGIN, Record
 _COMPARED = 40
 # Steps in which a text suggested nothing of use; after them it is asked in one of so many.
 _PATIENCE, _SELDOM = 8, 4
-# By batch size.
-Books = Callable[[int], tuple[Costs, Record]]
+# By batch size and length of the texts.
+Books = Callable[[int, int], tuple[Costs, Record]]
 
 
 class Economy(Pace):
@@ -28,7 +29,7 @@ class Economy(Pace):
 
     Args:
         most: the largest plan.
-        books: costs and record of a batch size.
+        books: costs and record of a batch size, at a length in doublings.
 
     Attributes:
         rows: unfinished ones.
@@ -40,7 +41,7 @@ class Economy(Pace):
     costs: Costs
     record: Record
     started: float | None = None
-    _batch: int = 0
+    _opened: tuple[int, int] | None = None
     _untold: int = 0
     _suggested: float
 
@@ -126,9 +127,10 @@ class Economy(Pace):
         self.started = self.seconds()
 
     def _open(self, batch: int) -> None:
-        if batch != self._batch:
-            self._batch = batch
-            self.costs, self.record = self._books(batch)
+        books = batch, doublings(self.state.longest)
+        if books != self._opened:
+            self._opened = books
+            self.costs, self.record = self._books(*books)
 
     def _prepare(self) -> None:
         self.rows = sum(reason is None for reason in self.state.finish_reasons)

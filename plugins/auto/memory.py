@@ -21,9 +21,9 @@ _FIELDS = ("theta", "precision", "steps")
 
 
 class Memory:
-    """Calibrations and forecasts by sampling setting, costs by batch size, records by setting and
-    batch size to the nearest power of two: rows leave a batch in mid-text, and what drafts bring
-    hardly changes with each.
+    """Calibrations and forecasts by sampling setting; costs by batch size and length of the texts
+    (:func:`doublings`); records by setting and batch size to the nearest power of two, as rows
+    leave a batch in mid-text, and what drafts bring hardly changes with each.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 
@@ -36,7 +36,7 @@ class Memory:
 
     def __init__(self, file: Path | None = None) -> None:
         self.calibrations: dict[str, Calibration] = {}
-        self.costs: dict[int, Costs] = {}
+        self.costs: dict[tuple[int, int], Costs] = {}
         self.timed: set[int] = set()
         self.records: dict[tuple[str, int], Record] = {}
         self.forecasts: dict[str, Forecast] = {}
@@ -69,17 +69,18 @@ class Memory:
         for key in [key for key in self.records if key[0] == setting]:
             del self.records[key]
 
-    def costs_of(self, rows: int) -> Costs:
-        """Those of a batch size: known, or unknown so far.
+    def costs_of(self, rows: int, length: int = 0) -> Costs:
+        """Those of a batch size and a length in doublings: known, or unknown so far.
 
-        Where forwards were timed before the first step, those of the next larger batch that was
-        stand in for one that was not: rows leave a batch in mid-text.
+        Where forwards were timed before the first step they stand for all lengths, and those of
+        the next larger batch that was for one that was not: rows leave a batch in mid-text.
         """
-        if rows not in self.costs:
-            larger = [size for size in self.costs if size > rows and self.costs[size].timed]
-            timed = self.costs[min(larger)] if larger else None
-            self.costs[rows] = copy.deepcopy(timed) if timed else Costs(rows)
-        return self.costs[rows]
+        key = rows, 0 if self.timed else length
+        if key not in self.costs:
+            larger = [size for size in self.timed if size > rows]
+            timed = self.costs[min(larger), 0] if larger else None
+            self.costs[key] = copy.deepcopy(timed) if timed else Costs(rows)
+        return self.costs[key]
 
     def record(self, setting: str, rows: int) -> Record:
         """That of a batch size; a new one begins with what the nearest size has taught."""
@@ -103,6 +104,12 @@ class Memory:
         beside = self._file.with_name(self._file.name + ".part")
         beside.write_text(json.dumps(self._saved, indent=2) + "\n", encoding="utf-8")
         beside.replace(self._file)
+
+
+def doublings(longest: int) -> int:
+    """The length of texts, for what a forward over them costs: 0 up to some 360 tokens, then one
+    more for each doubling."""
+    return max(0, round(math.log2(longest / 256)))
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:

@@ -173,15 +173,15 @@ class AutoPolicy(TreePolicy):
             if not (times := time_forwards(target, rows, state.longest, sizes)):
                 return Pace(most)
             memory.timed.add(rows)
-            memory.costs[rows] = Costs(rows, times)
+            memory.costs[rows, 0] = Costs(rows, times)
         forecast = memory.forecasts.setdefault(
             self._setting, Forecast(options.depth, budgets(options.budget))
         )
         shape = options.children, options.width
         return Planned(most, self._books, forecast, *shape, state, clock)
 
-    def _books(self, rows: int) -> tuple[Costs, Record]:
-        return self.memory.costs_of(rows), self.memory.record(self._setting, rows)
+    def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
+        return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)
 
     def _scored(self, growth: Growth, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from specdec.bench.settings import Settings
 from specdec.metrics import Stats
+from specdec.session import Session
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -62,9 +63,10 @@ class StrategyContender:
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
     ) -> Decoded:
-        """Run the decoding loop on the whole batch."""
+        """Run the decoding loop on the whole batch, as `Engine.generate` does."""
         prompts = [list(row) for row in rows]
-        generation = self.engine.session().start(prompts, seed=list(seeds), **settings.decoding())
+        session = Session(self.engine, keeps=False)
+        generation = session.start(prompts, seed=list(seeds), **settings.decoding())
         steps = sum(1 for _ in generation)
         tokens = [generation.new_tokens(row) for row in range(len(rows))]
         return Decoded(tokens, generation.metrics.stats(), steps)
