@@ -9,6 +9,7 @@ import pytest
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.curve import Curve
 from specdec_plugins.auto.forecast import Forecast
+from specdec_plugins.auto.memory import Memory, doublings
 from specdec_plugins.auto.record import Record
 
 
@@ -183,3 +184,23 @@ def test_a_forecast_follows_what_trees_promise_level_by_level() -> None:
     forecast.take([[0.05, 0.08, 0.09]])
     assert all(a < b for a, b in zip(forecast.promised(4), deep, strict=True))
     assert forecast.after([[1.0, 1.0, 1.0]]).promised(1) == [1.0, 1.0, 1.0]
+
+
+def test_costs_are_known_by_batch_size_and_length_and_records_by_about_a_size() -> None:
+    memory = Memory()
+    assert [doublings(longest) for longest in (5, 256, 500, 1000, 2100)] == [0, 0, 1, 2, 3]
+    assert memory.costs_of(2, 0) is memory.costs_of(2, 0)
+    assert memory.costs_of(2, 0) is not memory.costs_of(2, 1)
+    assert memory.costs_of(2, 0) is not memory.costs_of(3, 0)
+    assert memory.record("a", 8) is memory.record("a", 7)
+    assert memory.record("a", 8) is not memory.record("a", 4)
+    assert memory.record("a", 8) is not memory.record("b", 8)
+
+
+def test_forwards_that_were_timed_stand_for_every_length_and_smaller_batches() -> None:
+    memory = Memory()
+    memory.timed.add(4)
+    memory.costs[4, 0] = Costs(4, {1: 1.0, 9: 2.0})
+    assert memory.costs_of(4, 3) is memory.costs_of(4, 0)
+    assert memory.costs_of(3, 2).forwards.seconds(9) == 2.0
+    assert memory.costs_of(3) is not memory.costs_of(4)
