@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from specdec_plugins.auto.costs import Costs
+from specdec_plugins.auto.costs import Costs, doublings
 from specdec_plugins.auto.curve import Curve
 from specdec_plugins.auto.forecast import Forecast
-from specdec_plugins.auto.memory import Memory, doublings
+from specdec_plugins.auto.memory import Memory
 from specdec_plugins.auto.record import Record
 
 

@@ -1,7 +1,8 @@
-"""What the parts of a step cost on this machine, at one batch size."""
+"""What the parts of a step cost on this machine, at one batch size and about one length."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,12 @@ _FEW = 16
 _SETTLING = 5
 # The first steps with drafts load code and allocate.
 _WARMING = 2
+
+
+def doublings(longest: int) -> int:
+    """The length of texts, for what a forward over them costs: 0 up to some 360 tokens, then one
+    more for each doubling."""
+    return max(0, round(math.log2(longest / 256)))
 
 
 class Costs:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from specdec.drafters import UNREAD
 from specdec.metrics import Clock
 from specdec.state import State, Step
-from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.memory import doublings
+from specdec_plugins.auto.costs import Costs, doublings
 from specdec_plugins.auto.pace import PLAIN, Pace, Plan
 from specdec_plugins.auto.record import MARGIN, Record
 

@@ -22,7 +22,7 @@ _FIELDS = ("theta", "precision", "steps")
 
 class Memory:
     """Calibrations and forecasts by sampling setting; costs by batch size and length of the texts
-    (:func:`doublings`); records by setting and batch size to the nearest power of two, as rows
+    (:func:`~specdec_plugins.auto.costs.doublings`); records by setting and batch size to the nearest power of two, as rows
     leave a batch in mid-text, and what drafts bring hardly changes with each.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
@@ -104,12 +104,6 @@ class Memory:
         beside = self._file.with_name(self._file.name + ".part")
         beside.write_text(json.dumps(self._saved, indent=2) + "\n", encoding="utf-8")
         beside.replace(self._file)
-
-
-def doublings(longest: int) -> int:
-    """The length of texts, for what a forward over them costs: 0 up to some 360 tokens, then one
-    more for each doubling."""
-    return max(0, round(math.log2(longest / 256)))
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
