@@ -22,8 +22,9 @@ _FIELDS = ("theta", "precision", "steps")
 
 class Memory:
     """Calibrations and forecasts by sampling setting; costs by batch size and length of the texts
-    (:func:`~specdec_plugins.auto.costs.doublings`); records by setting and batch size to the nearest power of two, as rows
-    leave a batch in mid-text, and what drafts bring hardly changes with each.
+    (:func:`~specdec_plugins.auto.costs.doublings`); records by setting and batch size to the
+    nearest power of two, as rows leave a batch in mid-text, and what drafts bring hardly changes
+    with each.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 
