@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 # What drafting brings fades by this factor a step, from a start that is believed like so many.
-_FADING, _START, _BELIEVED = 0.95, 1.3, 8.0
+_FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
 # Drafting has to be so much faster to go on: what it costs is not known to a per cent, and what the
 # drafter has to read first comes on top.
 MARGIN = 1.1
 # Steps of shapes whose cost was not known that are not judged.
-_EXCUSED = 4
+_EXCUSED = 8
 # Steps of a try.
 _TRIES = 2
 # Seconds lost in tries over seconds of plain decoding: at first, the factor for every try that
