@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -30,17 +29,29 @@ class _Pending:
     counts: Tensor  # [B]
     longest: int  # at least the largest count
 
-    def then(self, new: _Pending) -> _Pending:
-        """Both, row by row without a gap."""
-        more = new.tokens.shape[1]
-        slots = self.counts[:, None] + torch.arange(more, device=self.counts.device)
-        tokens = pad(self.tokens, (0, more)).scatter(1, slots, new.tokens)
-        features = self.features
-        if features is not None and new.features is not None:
-            index = slots[:, :, None].expand(-1, -1, features.shape[2])
-            features = pad(features, (0, 0, 0, more)).scatter(1, index, new.features)
-        longest = self.longest + new.longest
-        return _Pending(tokens, features, self.counts + new.counts, longest)
+    @classmethod
+    def of_all(cls, pending: Sequence[_Pending]) -> _Pending:
+        """One after the other, row by row without a gap."""
+        if len(pending) == 1:
+            return pending[0]
+        device = pending[0].tokens.device
+        longest = sum(each.longest for each in pending)
+        widths = torch.tensor([each.longest for each in pending], device=device)
+        parts = torch.arange(len(pending), device=device)
+        owner = parts.repeat_interleave(widths, output_size=longest)
+        order = torch.arange(longest, device=device) - (widths.cumsum(0) - widths)[owner]
+        counts = torch.stack([each.counts for each in pending], dim=1)
+        slots = (counts.cumsum(dim=1) - counts)[:, owner] + order
+        slots = torch.where(order < counts[:, owner], slots, longest)  # a column to throw away
+        tokens = torch.cat([each.tokens for each in pending], dim=1)
+        tokens = torch.zeros_like(pad(tokens, (0, 1))).scatter_(1, slots, tokens)[:, :longest]
+        features = None
+        if pending[0].features is not None:
+            found = torch.cat([each.features for each in pending if each.features is not None], 1)
+            index = slots[:, :, None].expand_as(found)
+            room = torch.zeros_like(pad(found, (0, 0, 0, 1)))
+            features = room.scatter_(1, index, found)[:, :longest]
+        return cls(tokens, features, counts.sum(dim=1), longest)
 
     def widened(self, width: int) -> _Pending:
         """The same in a buffer of ``width`` columns."""
@@ -162,8 +173,8 @@ class NetworkDrafter(Drafter):
     def _committed(self, step: Step) -> Tensor:
         """What a step has committed: ``[B, longest]``, anything past a row's count."""
         state = self._state
-        if step.longest == 1:  # most steps while drafting rests
-            return state.root()[:, None]
+        if step.tree.size == 1:  # most steps while drafting rests
+            return step.acceptance.bonus[:, None].clone()
         order = torch.arange(step.longest, device=step.counts.device)
         read = ((state.lengths - step.counts)[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         return state.tokens.gather(1, read)
@@ -186,7 +197,7 @@ class NetworkDrafter(Drafter):
         width, unread = levels + 1, sum(pending.longest for pending in self._pending)
         if not 0 < unread <= width:
             return None
-        self._pending = [reduce(_Pending.then, self._pending).widened(width)]
+        self._pending = [_Pending.of_all(self._pending).widened(width)]
         ahead = self._state.longest - self.shift - self.cache.longest + slots
         sizes = self.cache.settle(max(width, ahead))
         return sizes, width
@@ -214,7 +225,7 @@ class NetworkDrafter(Drafter):
 
     def _read_pending(self) -> Tensor:
         """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""
-        new, self._pending = reduce(_Pending.then, self._pending), []
+        new, self._pending = _Pending.of_all(self._pending), []
         if new.longest == 0:
             return self._blank
         order = torch.arange(new.longest, device=new.tokens.device)

@@ -37,6 +37,8 @@ class Hidden:
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
+    if x.shape[1] == index.shape[1] == 1:
+        return x.clone()  # a copy all the same: x may be a buffer of a graph
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -148,6 +149,48 @@ def test_a_drafter_that_has_become_good_is_taken_up_at_the_first_try() -> None:
         assert record.drafting
     assert record.speedup == pytest.approx(2.0, rel=0.05)
     assert steps_until(record, False, tokens=1.0) > 5
+
+
+def gain(faster: float, seed: int, steps: int = 6000) -> float:
+    """Tokens a second over plain decoding's where steps with drafts take 2.5 plain ones and bring
+    ``faster`` times as much on average, more on some texts and less on others."""
+    chance, record = random.Random(seed), Record()
+    tokens = seconds = 0.0
+    for step in range(steps):
+        if step % 50 == 0:
+            record.begin()
+            text = chance.uniform(0.85, 1.15)
+        if record.drafting or record.tries(reading=0.0, level=0.75):
+            came = max(1.0, chance.gauss(2.5 * faster * text, 1.2))
+            record.lost(2.5 - came)
+            record.brought(came, 2.5)
+            tokens, seconds = tokens + came, seconds + 2.5
+        else:
+            record.waited(1.0)
+            tokens, seconds = tokens + 1.0, seconds + 1.0
+    return tokens / seconds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drafts_that_are_a_fifth_faster_are_kept_up_whatever_text_comes(seed: int) -> None:
+    assert gain(1.2, seed) > 1.15
+
+
+@pytest.mark.parametrize("faster", [0.5, 0.8, 0.9, 0.95, 1.0])
+def test_drafts_that_do_not_pay_cost_three_per_cent_at_most(faster: float) -> None:
+    assert gain(faster, seed=0) > 0.97
+
+
+def test_drafting_goes_on_a_while_where_it_would_not_begin() -> None:
+    record = Record()
+    for _ in range(100):
+        record.brought(1.07, 1.0)
+        assert record.drafting
+    steps_until(record, False, tokens=1.0)
+    waited_until_tried(record)
+    for _ in range(2):
+        record.brought(1.07, 1.0)
+    assert not record.drafting
 
 
 def test_one_step_that_paid_is_followed_by_another() -> None:

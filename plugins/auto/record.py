@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 
 # What drafting brings fades by this factor a step, from a start that is believed like so many.
-_FADING, _START, _BELIEVED = 0.95, 1.5, 8.0
-# Drafting has to be so much faster to go on: what it costs is not known to a per cent, and what the
-# drafter has to read first comes on top.
-MARGIN = 1.1
+_FADING, _START, _BELIEVED = 0.97, 1.5, 8.0
+# Drafting has to be so much faster to begin: what it costs is not known to a per cent, and what the
+# drafter has to read first comes on top. It goes on until it is hardly faster: texts differ, and to
+# begin again takes long.
+MARGIN, _LEAST = 1.1, 1.04
 # Steps of shapes whose cost was not known that are not judged.
 _EXCUSED = 8
 # Steps of a try.
@@ -72,6 +73,11 @@ class Record:
         """Whether a try is under way."""
         return self._tries > 0
 
+    @property
+    def _bar(self) -> float:
+        """The speedup above which drafting goes on."""
+        return MARGIN if self.trying else _LEAST
+
     def begin(self) -> None:
         """A new text begins: it may be of another kind, so it is tried sooner, and a try that the
         text before did not come to is over."""
@@ -106,8 +112,9 @@ class Record:
             return
         self._tokens = _FADING * self._tokens + tokens
         self._steps = _FADING * self._steps + steps
+        pays = self.speedup > self._bar
         self._tries = max(0, self._tries - 1)
-        if self.speedup > MARGIN:
+        if pays:
             self.drafting, self._failures, self._saved = True, 0.0, min(0.0, self._saved)
         elif tokens > MARGIN * steps or self._tries:
             self.drafting = True
@@ -117,7 +124,7 @@ class Record:
     def lost(self, seconds: float) -> None:
         """A step with drafts took so much longer than plain decoding of what it committed: if it
         was a try, the next one waits until that is made up for."""
-        if self.speedup <= MARGIN:
+        if self.speedup <= self._bar:
             self._saved -= max(0.0, seconds)
 
     def waited(self, seconds: float) -> None:
