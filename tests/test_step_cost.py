@@ -17,7 +17,7 @@ from specdec import Engine
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read where a read waits for nothing; "planned" is what replaces that.
-AUTO = {"policy": {"costs": False}}
+AUTO = {"policy": {"costs": False, "depth": 8}}
 OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
 # By strategy, at temperature 0 and 1: the most operators a step outside the calls of networks, and
