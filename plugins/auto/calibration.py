@@ -39,7 +39,7 @@ class Prior:
 # Fitted once on the embedded model: at temperature 0 a draft law trained by cross-entropy is too
 # flat for an argmax; under coupling the noise decides most of the draw.
 GREEDY = Prior(sharpness=0.55, others=-4.5)
-COUPLED = Prior(sharpness=0.85, others=-1.3)
+COUPLED = Prior(sharpness=0.78, others=-1.6)
 SAMPLED = Prior(sharpness=0.9, others=-1.6)
 
 
