@@ -44,13 +44,14 @@ class _Pending:
         slots = (counts.cumsum(dim=1) - counts)[:, owner] + order
         slots = torch.where(order < counts[:, owner], slots, longest)  # a column to throw away
         tokens = torch.cat([each.tokens for each in pending], dim=1)
-        tokens = torch.zeros_like(pad(tokens, (0, 1))).scatter_(1, slots, tokens)[:, :longest]
+        room = tokens.new_zeros(len(tokens), longest + 1)
+        tokens = room.scatter_(1, slots, tokens)[:, :longest]
         features = None
         if pending[0].features is not None:
             found = torch.cat([each.features for each in pending if each.features is not None], 1)
             index = slots[:, :, None].expand_as(found)
-            room = torch.zeros_like(pad(found, (0, 0, 0, 1)))
-            features = room.scatter_(1, index, found)[:, :longest]
+            wide = found.new_zeros(len(found), longest + 1, found.shape[2])
+            features = wide.scatter_(1, index, found)[:, :longest]
         return cls(tokens, features, counts.sum(dim=1), longest)
 
     def widened(self, width: int) -> _Pending:
@@ -174,7 +175,7 @@ class NetworkDrafter(Drafter):
         """What a step has committed: ``[B, longest]``, anything past a row's count."""
         state = self._state
         if step.tree.size == 1:  # most steps while drafting rests
-            return step.acceptance.bonus[:, None].clone()
+            return (step.acceptance.bonus * step.counts)[:, None]
         order = torch.arange(step.longest, device=step.counts.device)
         read = ((state.lengths - step.counts)[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         return state.tokens.gather(1, read)

@@ -193,6 +193,37 @@ def test_drafting_goes_on_a_while_where_it_would_not_begin() -> None:
     assert not record.drafting
 
 
+@pytest.mark.parametrize(("good", "bad", "most"), [(2.0, 0.9, 50), (2.0, 0.5, 25), (3.0, 0.5, 36)])
+def test_a_text_that_drafts_do_not_suit_is_found_out_in_some_tens_of_steps(
+    good: float, bad: float, most: int
+) -> None:
+    record = Record()
+    for _ in range(300):
+        record.brought(2.5 * good, 2.5)
+    record.begin()
+    for _ in range(most):
+        record.brought(2.5 * bad, 2.5)
+    assert not record.drafting
+
+
+def test_drafts_that_are_as_fast_as_plain_decoding_are_not_kept_up() -> None:
+    record = Record()
+    for _ in range(200):
+        record.brought(1.0, 1.0)
+    assert not record.drafting
+
+
+def test_a_try_that_only_half_succeeds_does_not_begin_drafting() -> None:
+    record = Record()
+    steps_until(record, False, tokens=2.0)
+    waited_until_tried(record)
+    record.brought(1.0, 1.0)
+    record.brought(1.25, 1.0)
+    assert record.drafting and record.speedup < 1.1
+    record.brought(1.0, 1.0)
+    assert not record.drafting
+
+
 def test_one_step_that_paid_is_followed_by_another() -> None:
     record = Record()
     steps_until(record, False, tokens=1.0)

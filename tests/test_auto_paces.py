@@ -19,6 +19,9 @@ from specdec.session import Session
 from specdec.state import Step
 from specdec_plugins.auto.pace import Plan
 from specdec_plugins.auto.planned import BUDGETS, DEPTHS
+from specdec_plugins.auto.policy import AutoPolicy
+from specdec_plugins.auto.record import Record
+from specdec_plugins.auto.shortcut import Shortcut
 
 PROMPT = tiny.PROMPTS[0]
 # Without lookup, so that all drafts are the drafter's.
@@ -228,3 +231,23 @@ def test_a_try_in_which_the_machine_stalls_is_not_the_last(
     assert tried(0.3, texts=12)
     assert any(tried(500.0) for _ in range(20))
     assert tried(0.3, texts=12)
+
+
+def test_no_step_grows_more_than_one_level_to_measure_it(plain: Engine, draft: Path) -> None:
+    grown = []
+    true = AutoPolicy.rerank
+
+    def rerank(self: AutoPolicy, growth: Any) -> Any:
+        grown.append(growth.depth)
+        return true(self, growth)
+
+    own = auto(plain, draft, pace="shortcut", **WIDE)
+    with (
+        machine(forward=1.0, token=0.01, level=0.5),
+        mock.patch.object(Shortcut, "_rate", lambda self: 1e9),
+        mock.patch.object(AutoPolicy, "rerank", rerank),
+        mock.patch.object(Record, "brought", lambda *_, **__: None),
+    ):
+        run(own, texts=2)
+    assert set(grown[2:]) == {1, 2}, grown
+    assert 1 <= grown.count(2) <= len(grown) / 10

@@ -142,7 +142,7 @@ class Economy(Pace):
         reading = costs.read(self.unread)
         if not record.drafting and not record.tries(reading, costs.draft(1)):
             return PLAIN
-        saved = self.state.room * costs.plain * (1 - 1 / max(1.0, self.speedup))
+        saved = self.state.room * costs.plain * (1 - MARGIN / max(MARGIN, self.speedup))
         if record.trying:
             return self.trial()
         return self.drafts() if saved >= reading else PLAIN

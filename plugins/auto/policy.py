@@ -37,7 +37,12 @@ class AutoOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: int = Field(16, ge=1, le=64, description="the most levels of draft tokens in a step")
+    depth: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="the most levels of draft tokens in a step; all of them where costs=false",
+    )
     width: int = Field(4, ge=1, description="nodes expanded on each level")
     children: int = Field(8, ge=1, description="children of each of them")
     budget: int = Field(60, ge=1, description="the most draft tokens verified in a step")

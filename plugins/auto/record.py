@@ -10,6 +10,8 @@ _FADING, _START, _BELIEVED = 0.97, 1.5, 8.0
 # drafter has to read first comes on top. It goes on until it is hardly faster: texts differ, and to
 # begin again takes long.
 MARGIN, _LEAST = 1.1, 1.04
+# What was known before a text counts like at most so many steps of plain decoding in it.
+_KEPT = 40.0
 # Steps of shapes whose cost was not known that are not judged.
 _EXCUSED = 8
 # Steps of a try.
@@ -57,7 +59,7 @@ class Record:
     """
 
     def __init__(self) -> None:
-        self.drafting = True
+        self.drafting = self._begun = True
         self._tokens, self._steps = _START * _BELIEVED, _BELIEVED
         self._failures = self._saved = 0.0
         self._tries = self._excused = 0
@@ -75,12 +77,13 @@ class Record:
 
     @property
     def _bar(self) -> float:
-        """The speedup above which drafting goes on."""
-        return MARGIN if self.trying else _LEAST
+        """The speedup that drafting has to reach."""
+        return _LEAST if self._begun else MARGIN
 
     def begin(self) -> None:
-        """A new text begins: it may be of another kind, so it is tried sooner, and a try that the
-        text before did not come to is over."""
+        """A new text begins: it may be of another kind, so it is tried sooner, what was known
+        before counts less, and a try that the text before did not come to is over."""
+        self._weigh(_KEPT)
         self._failures = max(0.0, self._failures - _FORGIVEN)
         self.text.begin()
         self._abandon()
@@ -92,9 +95,14 @@ class Record:
         made._saved = 0.0
         return made
 
+    def _weigh(self, most: float) -> None:
+        """What is known counts no more than so many steps of plain decoding."""
+        scale = min(1.0, most / self._steps)
+        self._tokens, self._steps = scale * self._tokens, scale * self._steps
+
     def _abandon(self) -> None:
         if self.trying:
-            self._tries, self.drafting = 0, False
+            self._tries, self.drafting, self._begun = 0, False, False
 
     def brought(self, tokens: float, steps: float, *, new: bool = False) -> None:
         """Take in a step with drafts: go on, or decode plainly for a while.
@@ -115,11 +123,11 @@ class Record:
         pays = self.speedup > self._bar
         self._tries = max(0, self._tries - 1)
         if pays:
-            self.drafting, self._failures, self._saved = True, 0.0, min(0.0, self._saved)
-        elif tokens > MARGIN * steps or self._tries:
-            self.drafting = True
+            self.drafting = self._begun = True
+            self._failures, self._saved = 0.0, min(0.0, self._saved)
         else:
-            self.drafting = False
+            self._begun = False
+            self.drafting = tokens > MARGIN * steps or self._tries > 0
 
     def lost(self, seconds: float) -> None:
         """A step with drafts took so much longer than plain decoding of what it committed: if it
@@ -143,8 +151,8 @@ class Record:
         if self._saved < (needed := reading + _TRIES * level):
             return False
         self._saved = needed
-        scale = min(1.0, _TRIES / self._steps)
-        self._tokens, self._steps = scale * self._tokens, scale * self._steps
+        self._weigh(_TRIES)
+        self._begun = False
         self._tries, self._failures = _TRIES, min(_FAILURES, self._failures + 1)
         self.drafting = True
         return True

@@ -61,7 +61,7 @@ class Shortcut(Economy):
         width = min(self._width, values.shape[1])
         reach = float(self._active(values).exp().topk(width, dim=1).values.sum())
         pays = _CHILD * self.record.values.factor * reach > self._rate() * self.costs.level.value
-        return pays or self._shallow >= _STALE
+        return pays or (self._shallow >= _STALE and len(self._grown_at) == 1)
 
     def tree(self, growth: Growth) -> DraftTree:
         most = min(self.plan.budget, growth.size - 1)
