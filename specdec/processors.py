@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -255,6 +256,15 @@ class Processors:
         flat = at_least_float32(logits.flatten(0, 1))
         free = [stage for stage in self.warps if not stage.reads_prefix]
         return Law.of(self._run(free, flat, None).view_as(logits))
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 0 if greedy."""
+        if self.greedy:
+            return 0.0
+        warps = [stage.processor for stage in self.warps if isinstance(stage, PrefixFree)]
+        found = [warp.temperature for warp in warps if isinstance(warp, hf.TemperatureLogitsWarper)]
+        return float(math.prod(found))
 
     @property
     def setting(self) -> str:

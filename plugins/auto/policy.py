@@ -15,7 +15,7 @@ from specdec.roles import TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
 from specdec.tree import DraftTree
-from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED
+from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.forecast import Forecast
@@ -98,8 +98,9 @@ class AutoPolicy(TreePolicy):
     def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
         self._state, self._seen = state, 0
         processors = state.processors
-        greedy, coupled = processors.greedy, self.options.coupled
-        prior = GREEDY if greedy else COUPLED if coupled else SAMPLED
+        coupled = self.options.coupled
+        uncoupled = GREEDY if processors.greedy else SAMPLED
+        prior = coupled_at(processors.temperature) if coupled else uncoupled
         self._setting = f"{processors.setting}, coupled={coupled}"
         self._calibration = self.memory.calibration(self._setting, prior, state.tokens.device)
         self._forget()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 # What drafting brings fades by this factor a step, from a start that is believed like so many.
-_FADING, _START, _BELIEVED = 0.97, 1.5, 8.0
+_FADING, _START, _BELIEVED = 0.97, 1.5, 12.0
 # Drafting has to be so much faster to begin: what it costs is not known to a per cent, and what the
 # drafter has to read first comes on top. It goes on until it is hardly faster: texts differ, and to
 # begin again takes long.
@@ -18,7 +18,7 @@ _EXCUSED = 8
 _TRIES = 2
 # Seconds lost in tries over seconds of plain decoding: at first, the factor for every try that
 # failed, and after how many no more. A new text takes back a part of a failure.
-_SHARE, _FAILED, _FAILURES, _FORGIVEN = 0.015, 0.8, 4, 0.2
+_SHARE, _FAILED, _FAILURES, _FORGIVEN = 0.03, 0.7, 5, 0.2
 # Promised and accepted draft tokens fade by this factor a step, from a start that weighs as many.
 _SLOWLY, _WEIGHT = 0.99, 6.0
 _LARGEST_TRUST = 1.25
