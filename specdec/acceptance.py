@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from specdec.tree import DraftTree
 from specdec.verification import Verification
@@ -47,6 +49,14 @@ class Walk:
         self._bonus = torch.zeros_like(self.node)
         self._path: list[Tensor] = []
 
+    def levels(self) -> Iterator[None]:
+        """Once for each output position, the deepest bonus token's the last; no further than any
+        row walks where it costs nothing to look."""
+        for level in range(self.tree.depth + 1):
+            if level and self.verification.looks and not self.walking.any():
+                return
+            yield
+
     @property
     def branching(self) -> int:
         """The most draft tokens to try below a walking row's node; none at the deepest level."""
@@ -70,8 +80,9 @@ class Walk:
         self.position = self.position + 1
 
     def finish(self) -> Acceptance:
-        """The acceptance, once every level has been walked."""
+        """The acceptance, once every row has settled."""
         path = torch.stack(self._path, dim=1)[:, : self.tree.depth]
+        path = pad(path, (0, self.tree.depth - path.shape[1]), value=-1)
         length = (path >= 0).sum(dim=1)
         return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))
 

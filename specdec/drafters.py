@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import ClassVar
 
 import torch
@@ -28,10 +30,29 @@ class _Pending:
     features: Tensor | None  # [B, n, H]
     counts: Tensor  # [B]
     longest: int  # at least the largest count
+    full: bool = False  # whether every count is known to be the largest
 
     @classmethod
     def of_all(cls, pending: Sequence[_Pending]) -> _Pending:
         """One after the other, row by row without a gap."""
+        runs = [(full, list(run)) for full, run in groupby(pending, attrgetter("full"))]
+        joined = [[cls._side_by_side(run)] if full else run for full, run in runs]
+        return cls._closed_up([each for run in joined for each in run])
+
+    @classmethod
+    def _side_by_side(cls, pending: Sequence[_Pending]) -> _Pending:
+        """One after the other, where all are full."""
+        if len(pending) == 1:
+            return pending[0]
+        longest = sum(each.longest for each in pending)
+        tokens = torch.cat([each.tokens for each in pending], dim=1)
+        features = [each.features for each in pending if each.features is not None]
+        counts = torch.full_like(pending[0].counts, longest)
+        return cls(tokens, torch.cat(features, 1) if features else None, counts, longest, True)
+
+    @classmethod
+    def _closed_up(cls, pending: Sequence[_Pending]) -> _Pending:
+        """One after the other, what lies past a row's count left out."""
         if len(pending) == 1:
             return pending[0]
         device = pending[0].tokens.device
@@ -69,6 +90,7 @@ class _Pending:
             None if self.features is None else self.features.index_select(0, rows),
             self.counts.index_select(0, rows),
             self.longest,
+            self.full,
         )
 
 
@@ -95,6 +117,7 @@ class NetworkDrafter(Drafter):
     vocabulary: Tensor | None = None
     cache: KVCache
     _drafted: int = 0
+    _left: int = 0  # tokens of a row that steps have left unread
 
     @abstractmethod
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -143,7 +166,7 @@ class NetworkDrafter(Drafter):
         read = starts[:, None] + self.shift + torch.arange(longest, device=starts.device)
         tokens = state.tokens.gather(1, read.clamp(max=state.tokens.shape[1] - 1))
         hidden = features.hidden.last[:, :longest] if self.needs.hidden else None
-        self._pending = [_Pending(tokens, hidden, counts, longest)]
+        self._pending, self._left = [_Pending(tokens, hidden, counts, longest)], 0
         self._blank = features.hidden.last.new_zeros(state.rows, 1, features.hidden.last.shape[2])
         self._silent = None
         if self.shift and min(state.host_lengths) <= self.shift:
@@ -164,23 +187,27 @@ class NetworkDrafter(Drafter):
 
     def commit(self, step: Step) -> None:
         features = step.features.last if self.needs.hidden else None
-        new = _Pending(self._committed(step), features, step.counts, step.longest)
-        unread = sum(pending.longest for pending in self._pending[1:])
-        if self._pending and unread + new.longest > UNREAD:
+        full = min(map(len, step.new_tokens)) == step.longest
+        new = _Pending(self._committed(step), features, step.counts, step.longest, full)
+        if self._pending and self._left + new.longest > UNREAD:
             self._read_pending()
         self._pending.append(new)
+        self._left += new.longest
         self._silent = None
 
     def _committed(self, step: Step) -> Tensor:
         """What a step has committed: ``[B, longest]``, anything past a row's count."""
         state = self._state
         if step.tree.size == 1:  # most steps while drafting rests
-            return (step.acceptance.bonus * step.counts)[:, None]
+            return step.acceptance.bonus[:, None]
         order = torch.arange(step.longest, device=step.counts.device)
         read = ((state.lengths - step.counts)[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         return state.tokens.gather(1, read)
 
     def select(self, rows: Tensor) -> None:
+        if len(self._pending) > 2:
+            first, *later = self._pending
+            self._pending = [first, _Pending.of_all(later)]
         self.cache.select(rows, self.cache.longest)
         self._blank = self._blank.index_select(0, rows)
         if self._silent is not None:
@@ -217,7 +244,7 @@ class NetworkDrafter(Drafter):
         )
 
     def replayed(self) -> None:
-        self._pending = []
+        self._pending, self._left = [], 0
         self.cache.truncate(self.cache.lengths, self._state.longest - self.shift)
 
     @property
@@ -226,7 +253,7 @@ class NetworkDrafter(Drafter):
 
     def _read_pending(self) -> Tensor:
         """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""
-        new, self._pending = _Pending.of_all(self._pending), []
+        new, self._pending, self._left = _Pending.of_all(self._pending), [], 0
         if new.longest == 0:
             return self._blank
         order = torch.arange(new.longest, device=new.tokens.device)

@@ -147,7 +147,7 @@ class RecordedParts(Parts):
 
         def accept(*tensors: Tensor) -> Acceptance:
             own = _filled(tree, tensors)
-            again = Verification(state, own, verification.hidden, logits)
+            again = Verification(state, own, verification.hidden, logits, recorded=True)
             return Parts.accept(self, state, own, again)
 
         acceptance, replayed = graphs.accept.run(

@@ -30,9 +30,21 @@ class Verification:
         hidden: the hidden states behind them, ``[B, N, H]``.
         active: ``[B]`` bool, rows that are not finished.
         stopping: the rules that end rows.
+
+    Args:
+        recorded: whether what is done with it is recorded.
     """
 
-    def __init__(self, state: State, tree: DraftTree, hidden: Hidden, logits: Tensor) -> None:
+    def __init__(
+        self,
+        state: State,
+        tree: DraftTree,
+        hidden: Hidden,
+        logits: Tensor,
+        *,
+        recorded: bool = False,
+    ) -> None:
+        self._recorded = recorded
         self.tree, self.hidden, self.logits = tree, hidden, logits
         self.active = state.active
         self.stopping: StopRules = state.stopping
@@ -40,6 +52,12 @@ class Verification:
         self._lengths, self._span = state.lengths, state.span
         rows = torch.arange(len(tree.tokens), device=tree.tokens.device)
         self._first_node = rows * tree.size
+
+    @property
+    def looks(self) -> bool:
+        """Whether acceptors may read tensors: on a CPU, where that waits for nothing, unless what
+        they do is recorded."""
+        return self.logits.device.type == "cpu" and not self._recorded
 
     def law(self, node: Tensor, asking: Tensor) -> Law:
         """The target's law p of the token after ``node``, processors and warps applied.

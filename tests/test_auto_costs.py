@@ -99,7 +99,7 @@ def test_drafting_that_does_not_pay_stops_and_is_tried_for_a_small_share_of_the_
         assert record.drafting and record.trying
         tries.append(steps_until(record, False, tokens=1.0))
     assert all(later >= wait - 1 for wait, later in pairwise(waits)), waits
-    assert waits[0] >= 30 and 200 <= waits[-1] <= 400
+    assert waits[0] >= 30 and 300 <= waits[-1] <= 700
     assert max(tries) <= 3
     for _ in range(20):
         record.begin()
@@ -115,7 +115,7 @@ def test_what_tries_lose_is_a_small_share_however_their_cost_was_estimated(wrong
         waited += waited_until_tried(record, 2.0 * wrong)
         lost += steps_until(record, False, tokens=1.0)
         record.begin()
-    assert 0.1 * 0.03 * waited < lost <= 0.03 * waited + 2.0
+    assert 0.1 * 0.02 * waited < lost <= 0.02 * waited + 2.0
 
 
 def test_what_was_saved_for_a_dear_try_is_not_spent_on_many_cheap_ones() -> None:
@@ -191,6 +191,20 @@ def test_drafting_goes_on_a_while_where_it_would_not_begin() -> None:
     for _ in range(2):
         record.brought(1.07, 1.0)
     assert not record.drafting
+
+
+def test_drafting_that_would_not_begin_begins_anew_with_a_text_and_is_tried_in_it() -> None:
+    record = Record()
+    for _ in range(100):
+        record.brought(1.07, 1.0)
+    assert record.drafting
+    record.begin()
+    assert not record.drafting
+    assert waited_until_tried(record) < 200
+    for _ in range(10):
+        record.brought(1.5, 1.0)
+    record.begin()
+    assert record.drafting
 
 
 @pytest.mark.parametrize(("good", "bad", "most"), [(2.0, 0.9, 50), (2.0, 0.5, 25), (3.0, 0.5, 36)])

@@ -15,8 +15,10 @@ from machine import machine
 from test_auto import auto
 
 from specdec import Engine, decoding
+from specdec.lookup import Lookup
 from specdec.session import Session
 from specdec.state import Step
+from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.pace import Plan
 from specdec_plugins.auto.planned import BUDGETS, DEPTHS
 from specdec_plugins.auto.policy import AutoPolicy
@@ -99,6 +101,32 @@ def test_a_useless_drafter_is_left_alone_and_tried_seldom(
         steps = run(own, texts=3, rows=rows)
     drafted = [seen for seen in steps if seen.plan.depth]
     assert len(drafted) <= 0.04 * len(steps)
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_steps_in_which_nothing_pays_ask_and_learn_nothing_but_a_few(
+    plain: Engine, useless: Path, pace: str
+) -> None:
+    asked = [0, 0]
+    guesses, take = Lookup.guesses, Economy._judge
+
+    def counted(self: Lookup) -> Any:
+        asked[0] += 1
+        return guesses(self)
+
+    def judged(self: Economy, *step: Any) -> None:
+        asked[1] += 1
+        take(self, *step)
+
+    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    with machine(forward=1.0, token=0.5, level=5.0):
+        run(own, texts=3, temperature=1.0)
+        with (
+            mock.patch.object(Lookup, "guesses", counted),
+            mock.patch.object(Economy, "_judge", judged),
+        ):
+            steps = run(own, texts=3, temperature=1.0)
+    assert len(steps) / 20 < asked[0] <= asked[1] < len(steps) / 7, asked
 
 
 @pytest.mark.parametrize("pace", ["shortcut", "planned"])

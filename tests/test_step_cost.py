@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
 from counting import Counts, counting
+from torch import Tensor
 
 from specdec import Engine
+from specdec.acceptance import Acceptance
+from specdec.decoding import Parts
+from specdec.law import Law
+from specdec.verification import Verification
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
-# By costs, values are read where a read waits for nothing; "planned" is what replaces that.
+# By costs, values are read where a read waits for nothing; "planned" is what replaces that. So do
+# walks, which look whether all rows have settled.
 AUTO = {"policy": {"costs": False, "depth": 8}}
 OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
@@ -68,9 +75,38 @@ def steps(engine: Engine, rows: int, temperature: float) -> Counts:
 def test_a_step_reads_the_device_once_and_runs_few_operators(
     plain: Engine, head: Path, draft: Path, name: str, temperature: float, rows: int
 ) -> None:
-    counts = steps(engine(plain, name, head, draft), rows, temperature)
+    with mock.patch.object(Verification, "looks", False):
+        counts = steps(engine(plain, name, head, draft), rows, temperature)
     assert counts.reads == {"tolist": STEPS}
     outside, around = BOUNDS[name][temperature > 0]
     assert sum(counts.outside.values()) / STEPS <= outside
     assert sum(counts.around.values()) / STEPS <= around
     assert sum(counts.inside.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["static_tree", "static_tree+rejection", "static_tree+typical"])
+def test_no_law_is_asked_for_where_every_row_has_settled(
+    plain: Engine, head: Path, draft: Path, name: str
+) -> None:
+    asked: list[int] = []
+    accept, law = Parts.accept, Verification.law
+
+    def accepts(self: Parts, *given: Any) -> Acceptance:
+        asked.append(0)
+        return accept(self, *given)
+
+    def laws(self: Verification, node: Tensor, asking: Tensor) -> Law:
+        asked[-1] += 1
+        return law(self, node, asking)
+
+    settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
+    with (
+        mock.patch("specdec.verification._AT_ONCE_ON_CPU", 0),
+        mock.patch.object(Parts, "accept", accepts),
+        mock.patch.object(Verification, "law", laws),
+    ):
+        running = engine(plain, name, head, draft).session().start(tiny.PROMPTS, **settings)
+        steps = [step.acceptance.length.tolist() for step in running]
+    # Rows that had ended before were walked no further than the others.
+    assert asked == [max(lengths) + 1 for lengths in steps]
+    assert len(set(asked)) > 2

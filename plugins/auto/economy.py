@@ -14,8 +14,11 @@ from specdec_plugins.auto.record import MARGIN, Record
 
 # After so many steps with drafts one of plain decoding is measured again.
 _COMPARED = 40
-# Steps in which a text suggested nothing of use; after them it is asked in one of so many.
+# Steps in which a text suggested nothing of use; after them, while drafts are, it is asked in one
+# of so many.
 _PATIENCE, _SELDOM = 8, 4
+# Where neither drafts nor the text pay, nothing is asked or measured for so many steps.
+_REST = 15
 # By batch size and length of the texts.
 Books = Callable[[int, int], tuple[Costs, Record]]
 
@@ -41,7 +44,7 @@ class Economy(Pace):
     record: Record
     started: float | None = None
     _opened: tuple[int, int] | None = None
-    _untold: int = 0
+    _rest: int = 0
     _suggested: float
 
     def __init__(self, most: Plan, books: Books, state: State, clock: Clock) -> None:
@@ -50,6 +53,7 @@ class Economy(Pace):
         self.unread, self._waiting = max(length - cached for length, cached in lengths), 0
         self._open(state.rows)
         self.record.begin()
+        self._untold = 0 if self.record.drafting else _PATIENCE
         self._prepare()
 
     @abstractmethod
@@ -74,10 +78,9 @@ class Economy(Pace):
         return self.record.speedup
 
     def asks_text(self) -> bool:
-        if not self.plain_known or self.record.trying:
+        if self._rest or not self.plain_known or self.record.trying:
             return False
-        self._untold += 1
-        return self._untold <= _PATIENCE or self._untold % _SELDOM == 0
+        return self._hopes or not self.record.drafting or self._untold % _SELDOM == 0
 
     def from_text(self, chances: Sequence[Sequence[float]]) -> int:
         best, length = max(MARGIN, self.speedup if self.plan.depth else 0.0), 0
@@ -88,8 +91,13 @@ class Economy(Pace):
             if brought > best:
                 best, length, self._suggested = brought, choice, promised
         if length:
-            self.plan, self._untold = Plan(0, length), 0
+            self.plan = Plan(0, length)
         return length
+
+    @property
+    def _hopes(self) -> bool:
+        """Whether the text has not been asked in vain for long."""
+        return self._untold < _PATIENCE
 
     @property
     def plain_known(self) -> bool:
@@ -110,20 +118,37 @@ class Economy(Pace):
         self.record.lost(min(drafting, 2 * usual) + self.costs.verify(step.tree.size) - plainly)
 
     def commit(self, step: Step, levels: int) -> None:
-        self._open(len(step.new_tokens))
-        self.take(step, levels)
-        if self._suggested and not any(step.finished):
-            self.record.text.take(sum(step.accepted) / self.rows, self._suggested / self.rows)
-        if self.plan.depth:
-            self.unread = self._waiting = 0
-        elif not self.record.drafting:
-            self.record.waited(self.costs.plain)
+        rested, self._rest = self._rest > 0, max(0, self._rest - 1)
+        if not self._rest:
+            self._open(len(step.new_tokens))
+        if not rested:
+            self._judge(step, levels)
         if self._waiting + step.longest > UNREAD:
             self.unread = self._waiting = 0  # the drafter reads them unasked
         self.unread += step.longest
         self._waiting += step.longest
+        if self._rest:
+            return
         self._prepare()
+        if self.plan == PLAIN and self.plain_known and not (rested or self._hopes):
+            self._rest = _REST
+            self._wait(_REST)
         self.started = self.seconds()
+
+    def _judge(self, step: Step, levels: int) -> None:
+        """What to learn from a step."""
+        self.take(step, levels)
+        if self._suggested and not any(step.finished):
+            self.record.text.take(sum(step.accepted) / self.rows, self._suggested / self.rows)
+        self._untold = 0 if self._suggested else self._untold + 1
+        if self.plan.depth:
+            self.unread = self._waiting = 0
+        else:
+            self._wait(1)
+
+    def _wait(self, steps: int) -> None:
+        if not self.record.drafting:
+            self.record.waited(steps * self.costs.plain)
 
     def _open(self, batch: int) -> None:
         books = batch, doublings(self.state.longest)

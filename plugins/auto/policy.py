@@ -153,7 +153,8 @@ class AutoPolicy(TreePolicy):
             if self._calibration.steps < _OFTEN or self._seen % _SELDOM == 0:
                 learn(self._calibration, self._grown, self._state, step)
         self._pace.commit(step, self._levels)
-        self._forget()
+        if self._levels:
+            self._forget()
         if self._lookup:
             self._lookup.commit(step)
         if self._state.finished:

@@ -18,7 +18,7 @@ _EXCUSED = 8
 _TRIES = 2
 # Seconds lost in tries over seconds of plain decoding: at first, the factor for every try that
 # failed, and after how many no more. A new text takes back a part of a failure.
-_SHARE, _FAILED, _FAILURES, _FORGIVEN = 0.03, 0.7, 5, 0.2
+_SHARE, _FAILED, _FAILURES, _FORGIVEN = 0.02, 0.7, 5, 0.2
 # Promised and accepted draft tokens fade by this factor a step, from a start that weighs as many.
 _SLOWLY, _WEIGHT = 0.99, 6.0
 _LARGEST_TRUST = 1.25
@@ -82,11 +82,14 @@ class Record:
 
     def begin(self) -> None:
         """A new text begins: it may be of another kind, so it is tried sooner, what was known
-        before counts less, and a try that the text before did not come to is over."""
+        before counts less, and a try that the text before did not come to is over. The drafter has
+        to read it: drafting begins anew."""
         self._weigh(_KEPT)
         self._failures = max(0.0, self._failures - _FORGIVEN)
         self.text.begin()
         self._abandon()
+        if self.speedup <= MARGIN:
+            self.drafting = self._begun = False
 
     def another(self) -> Record:
         """The same experience, for a batch of another size: what was saved stays here."""

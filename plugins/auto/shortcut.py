@@ -22,8 +22,6 @@ _LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 _CHILD = 0.8
 # After so many steps of one level a second one is grown in any case, to measure what it costs.
 _STALE = 16
-# Of the steps of plain decoding one in so many is measured.
-_SELDOM = 8
 
 
 class Shortcut(Economy):
@@ -81,14 +79,14 @@ class Shortcut(Economy):
     def take(self, step: Step, levels: int) -> None:
         size = step.tree.size
         verify = self.clock.seconds["verify"] - self._verify
-        draft = self.clock.seconds["draft"] - self._draft if levels else 0.0
+        draft = self.clock.seconds["draft"] - self._draft
         if levels == 0 and size == 1:
             self._plain += 1
-            # What lies in the processor's cache depends on the step before.
-            typical = self._plain > 1 and not (self._plain % _SELDOM and self.plain_known)
-            if typical and self.started is not None:
+            # What lies in the processor's cache depends on the step before. What rests asks now
+            # and then is left out: drafting is compared with decoding that asks nothing.
+            if self._plain > 1 and self.started is not None:
                 self.costs.forwards.take(1, verify)
-                self.costs.plain_rest.take(self.seconds() - self.started - verify)
+                self.costs.plain_rest.take(self.seconds() - self.started - verify - draft)
                 self.costs.unchecked = 0
             return
         self._plain = 0
@@ -115,6 +113,7 @@ class Shortcut(Economy):
     def _prepare(self) -> None:
         super()._prepare()
         self._verify, self._grown_at = self.clock.seconds["verify"], []
+        self._draft = self.clock.seconds["draft"]
 
     def _active(self, values: Tensor) -> Tensor:
         return values[self.state.active]

@@ -65,7 +65,7 @@ class Rejection(Acceptor):
                 tree, verification, randomness, lambda walk: Key(Stream.ACCEPT, root, walk.node)
             )
         walk = Walk(tree, verification)
-        for _ in range(tree.depth + 1):
+        for _ in walk.levels():
             p = verification.law(walk.node, walk.walking).probs
             q = tree.sampled_from.at(walk.node).to(p.dtype)
             taken = torch.where(walk.walking, -1, 0)  # who has settled tries no child
@@ -97,7 +97,7 @@ def _draw_and_descend(
     if verification.best is not None:
         return agreeing_path(tree, verification, verification.best)
     walk = Walk(tree, verification)
-    for _ in range(tree.depth + 1):
+    for _ in walk.levels():
         law = verification.law(walk.node, walk.walking)
         token = randomness.categorical(law, key(walk))
         walk.descend(tree.child_with(walk.node, token), token)
@@ -131,7 +131,7 @@ class Typical(Acceptor):
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
         walk = Walk(tree, verification)
-        for _ in range(tree.depth + 1):
+        for _ in walk.levels():
             law = verification.law(walk.node, walk.walking)
             p = law.probs
             entropy = torch.special.entr(p).sum(dim=-1)

@@ -26,29 +26,34 @@ class Lookup:
     def __init__(self, state: State, longest: int, most: int) -> None:
         self._state, self._most = state, most
         self._texts = {member: RepeatingText(longest) for member in state.members}
-        # What a text does not know of itself yet: it reads on when it is asked.
-        self._unread = {member: list(state.prompts[member]) for member in state.members}
+        # What texts do not know of themselves yet: they read on when they are asked.
+        prompts = [list(state.prompts[member]) for member in state.members]
+        self._unread: list[tuple[Sequence[int], list[list[int]]]] = [(state.members, prompts)]
         self._guesses: dict[int, Guess] = {}
 
     def commit(self, step: Step) -> None:
         """Take in what a step has committed."""
-        for member, tokens in zip(step.members, step.new_tokens, strict=True):
-            self._unread[member] += tokens
-
-    def _guess(self, member: int) -> Guess:
-        if unread := self._unread[member]:
-            self._texts[member].extend(unread)
-            self._guesses[member] = self._texts[member].guess(self._most)
-            unread.clear()
-        return self._guesses[member]
+        self._unread.append((step.members, step.new_tokens))
 
     def guesses(self) -> list[Guess]:
         """For each row how it may go on, within its limit; nothing for a row that has ended."""
         state, room = self._state, self._state.room
+        self._read()
         return [
-            Guess() if why else self._guess(member).first(room)
+            Guess() if why else self._guesses[member].first(room)
             for member, why in zip(state.members, state.finish_reasons, strict=True)
         ]
+
+    def _read(self) -> None:
+        unread: dict[int, list[int]] = {member: [] for member in self._texts}
+        for members, tokens in self._unread:
+            for member, new in zip(members, tokens, strict=True):
+                unread[member] += new
+        self._unread.clear()
+        for member in self._state.members:
+            if unread[member]:
+                self._texts[member].extend(unread[member])
+                self._guesses[member] = self._texts[member].guess(self._most)
 
     def tree(self, guesses: Sequence[Guess], depth: int = 0) -> DraftTree:
         """A chain of each row's guess below its root, valued by chance.

@@ -48,17 +48,23 @@ class RepeatingText:
 
     def extend(self, tokens: Iterable[int]) -> None:
         """Append ``tokens``, and learn from each how the text repeats itself."""
-        longest = len(self._ends)
+        text, ends, rates, keys = self._tokens, self._ends, self._rates, self._keys
+        match, shorter = self._match, len(ends) - 1
         for token in tokens:
-            if self._match is not None:
-                end, matched = self._match
-                self._rates[matched - 1].take(self._tokens[end] == token)
-            for ends, key in zip(self._ends, self._keys, strict=False):
-                ends[key] = len(self._tokens)
-            self._tokens.append(token)
-            longer = [key << _TOKEN_BITS | token for key in self._keys[: longest - 1]]
-            self._keys = [token, *longer]
-            self._match = self._find()
+            if match is not None:
+                end, matched = match
+                rates[matched - 1].take(text[end] == token)
+            place = len(text)
+            for known, key in zip(ends, keys, strict=False):
+                known[key] = place
+            text.append(token)
+            keys = [token, *[key << _TOKEN_BITS | token for key in keys[:shorter]]]
+            match = None
+            for matched, (known, key) in enumerate(zip(ends, keys, strict=False), start=1):
+                if key not in known:
+                    break  # no longer one came before either
+                match = known[key], matched
+        self._keys, self._match = keys, match
 
     def guess(self, most: int) -> Guess:
         """At most ``most`` tokens that followed the longest match, the latest of several.
@@ -79,15 +85,6 @@ class RepeatingText:
             chance *= self._rates[min(matched + place, len(self._rates)) - 1].value
             chances.append(chance)
         return Guess(tuple(tokens), tuple(chances))
-
-    def _find(self) -> tuple[int, int] | None:
-        """Where the longest run that came before ends, and its tokens."""
-        found = None
-        for matched, (ends, key) in enumerate(zip(self._ends, self._keys, strict=False), start=1):
-            if (end := ends.get(key)) is None:
-                break  # no longer one came before either
-            found = end, matched
-        return found
 
 
 class _Rate:
