@@ -88,7 +88,7 @@ class Memory:
         size = round(math.log2(rows))
         if (setting, size) not in self.records:
             known = [(abs(other - size), other) for s, other in self.records if s == setting]
-            made = self.records[setting, min(known)[1]].another() if known else Record()
+            made = self.records[setting, min(known)[1]].another() if known else Record(rows)
             self.records[setting, size] = made
         return self.records[setting, size]
 
