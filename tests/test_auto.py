@@ -7,6 +7,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
@@ -232,7 +233,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     own = auto(plain, draft, pace=pace)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
-    with ticking():
+    with ticking(), mock.patch("specdec_plugins.auto.economy._REST", 2):
         memory = own.parts.policy.memory  # type: ignore[union-attr]
         for seed in range(8):
             running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from itertools import pairwise
 
 import pytest
@@ -129,11 +130,20 @@ def test_what_was_saved_for_a_dear_try_is_not_spent_on_many_cheap_ones() -> None
     assert waited_until_tried(record) > 30
 
 
-def test_a_try_is_over_with_its_text_and_is_not_another_batch_sizes() -> None:
+def after(texts: int, tokens: float, steps: int = 50) -> Record:
+    """A record of texts, each with so many steps with drafts as long as two plain ones."""
     record = Record()
-    steps_until(record, False, tokens=1.0)
+    for _ in range(texts):
+        for _ in range(steps):
+            record.brought(tokens, 2.0)
+        record.begin()
+    return record
+
+
+def test_a_try_is_over_with_its_text_and_is_not_another_batch_sizes() -> None:
+    record = after(texts=5, tokens=1.0)
     waited_until_tried(record)
-    other = record.another()
+    other = record.another(2)
     assert record.trying and not other.trying and not other.drafting
     assert waited_until_tried(other) > 30
     record.begin()
@@ -151,7 +161,7 @@ def test_a_drafter_that_has_become_good_is_taken_up_at_the_first_try() -> None:
     assert steps_until(record, False, tokens=1.0) > 5
 
 
-def gain(faster: float, seed: int, steps: int = 6000) -> float:
+def gain(faster: float, seed: int, steps: int = 6000, spread: float = 0.15) -> float:
     """Tokens a second over plain decoding's where steps with drafts take 2.5 plain ones and bring
     ``faster`` times as much on average, more on some texts and less on others."""
     chance, record = random.Random(seed), Record()
@@ -159,7 +169,7 @@ def gain(faster: float, seed: int, steps: int = 6000) -> float:
     for step in range(steps):
         if step % 50 == 0:
             record.begin()
-            text = chance.uniform(0.85, 1.15)
+            text = chance.uniform(1 - spread, 1 + spread)
         if record.drafting or record.tries(reading=0.0, level=0.75):
             came = max(1.0, chance.gauss(2.5 * faster * text, 1.2))
             record.lost(2.5 - came)
@@ -174,6 +184,10 @@ def gain(faster: float, seed: int, steps: int = 6000) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_drafts_that_are_a_fifth_faster_are_kept_up_whatever_text_comes(seed: int) -> None:
     assert gain(1.2, seed) > 1.15
+
+
+def test_of_texts_that_differ_those_that_drafts_suit_bring_more_than_the_mean() -> None:
+    assert statistics.mean(gain(1.2, seed, spread=0.3) for seed in range(5)) > 1.2
 
 
 @pytest.mark.parametrize("faster", [0.5, 0.8, 0.9, 0.95, 1.0])
@@ -194,17 +208,29 @@ def test_drafting_goes_on_a_while_where_it_would_not_begin() -> None:
 
 
 def test_drafting_that_would_not_begin_begins_anew_with_a_text_and_is_tried_in_it() -> None:
-    record = Record()
-    for _ in range(100):
-        record.brought(1.07, 1.0)
-    assert record.drafting
-    record.begin()
+    record = after(texts=20, tokens=2.14)
     assert not record.drafting
     assert waited_until_tried(record) < 200
-    for _ in range(10):
-        record.brought(1.5, 1.0)
+
+
+def test_one_poor_text_does_not_stop_drafting_in_the_next_and_some_do() -> None:
+    assert after(texts=1, tokens=1.9).drafting
+    assert not after(texts=4, tokens=1.8).drafting
+    record = after(texts=20, tokens=3.0)
+    for _ in range(50):
+        record.brought(1.6, 2.0)
+    assert not record.drafting
     record.begin()
-    assert record.drafting
+    assert record.drafting and record.speedup == pytest.approx(1.43, rel=0.02)
+
+
+def test_rows_of_a_batch_count_as_texts() -> None:
+    alone, many = Record(), Record(rows=8)
+    for record in (alone, many):
+        for _ in range(50):
+            record.brought(2.0, 2.0)
+        record.begin()
+    assert many.speedup < alone.speedup < 1.2 and many.speedup < 1.05
 
 
 @pytest.mark.parametrize(("good", "bad", "most"), [(2.0, 0.9, 50), (2.0, 0.5, 25), (3.0, 0.5, 36)])

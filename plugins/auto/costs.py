@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,12 +50,21 @@ class Costs:
     """
 
     def __init__(self, rows: int, times: Mapping[int, float] | None = None) -> None:
-        self.timed = bool(times)
+        self.rows, self.timed = rows, bool(times)
         self.forwards = Curve(lambda size: 1 + rows * size / _FREE, times)
         self.first, self.level, self.reading = Typical(), Typical(), Typical()
         self.rest, self.plain_rest, self.load = Typical(), Typical(), Typical(1.0)
         self.whole = Curve(lambda levels: 2 + levels)
         self.unchecked, self.warming = 0, _WARMING
+
+    def another(self) -> Costs:
+        """Of the same batch size at another length: unknown, but these are the first guess."""
+        made, curve = Costs(self.rows), copy.deepcopy(self.forwards)
+        if self.plain_known:
+            made.forwards = Curve(curve.seconds)
+        for name in ("first", "level", "reading", "rest", "plain_rest"):
+            setattr(made, name, Typical(getattr(self, name).value))
+        return made
 
     @property
     def plain_known(self) -> bool:

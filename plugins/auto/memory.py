@@ -73,14 +73,17 @@ class Memory:
     def costs_of(self, rows: int, length: int = 0) -> Costs:
         """Those of a batch size and a length in doublings: known, or unknown so far.
 
-        Where forwards were timed before the first step they stand for all lengths, and those of
-        the next larger batch that was for one that was not: rows leave a batch in mid-text.
+        Unknown ones begin with those of the nearest length as a guess. Where forwards were timed
+        before the first step they stand for all lengths, and those of the next larger batch that
+        was for one that was not: rows leave a batch in mid-text.
         """
         key = rows, 0 if self.timed else length
         if key not in self.costs:
             larger = [size for size in self.timed if size > rows]
             timed = self.costs[min(larger), 0] if larger else None
-            self.costs[key] = copy.deepcopy(timed) if timed else Costs(rows)
+            known = [(abs(other - length), other) for size, other in self.costs if size == rows]
+            near = self.costs[rows, min(known)[1]].another() if known else Costs(rows)
+            self.costs[key] = copy.deepcopy(timed) if timed else near
         return self.costs[key]
 
     def record(self, setting: str, rows: int) -> Record:
@@ -88,7 +91,7 @@ class Memory:
         size = round(math.log2(rows))
         if (setting, size) not in self.records:
             known = [(abs(other - size), other) for s, other in self.records if s == setting]
-            made = self.records[setting, min(known)[1]].another() if known else Record(rows)
+            made = self.records[setting, min(known)[1]].another(rows) if known else Record(rows)
             self.records[setting, size] = made
         return self.records[setting, size]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 
-# What drafting brings fades by this factor a step, from a start that is believed like so many of
-# plain decoding, of one row: several rows tell as much in fewer.
-_FADING, _START, _BELIEVED = 0.97, 1.5, 12.0
+# What drafting brings in a text fades by this factor a step. It starts from what it brought in
+# texts before, believed like so many steps of plain decoding of one row: several rows tell as much
+# in fewer.
+_FADING, _BELIEVED = 0.97, 20.0
+# What it is taken to have brought before the first text, believed like so many texts. A text counts
+# in full from so many steps on, and fades by this factor with each that comes after it.
+_START, _TEXTS, _WHOLE, _FORGOTTEN = 1.2, 2.0, 40.0, 0.9
 # Drafting has to be so much faster to begin: what it costs is not known to a per cent, and what the
 # drafter has to read first comes on top. It goes on until it is hardly faster: texts differ, and to
 # begin again takes long.
 MARGIN, _LEAST = 1.1, 1.04
-# What was known before a text counts like at most so many steps of plain decoding in it.
-_KEPT = 40.0
 # Steps of shapes whose cost was not known that are not judged.
 _EXCUSED = 8
 # Steps of a try.
@@ -61,7 +63,8 @@ class Record:
 
     def __init__(self, rows: int = 1) -> None:
         self.drafting = self._begun = True
-        self._tokens, self._steps = _START * _BELIEVED / rows, _BELIEVED / rows
+        self._rows, self._mean, self._texts = rows, _START, _TEXTS
+        self._start()
         self._failures = self._saved = 0.0
         self._tries = self._excused = 0
         self.values, self.text = Trust(), Trust()
@@ -82,27 +85,32 @@ class Record:
         return _LEAST if self._begun else MARGIN
 
     def begin(self) -> None:
-        """A new text begins: it may be of another kind, so it is tried sooner, what was known
-        before counts less, and a try that the text before did not come to is over. The drafter has
-        to read it: drafting begins anew."""
-        self._weigh(_KEPT)
+        """A new text begins: drafting, for which it has to be read, begins if it paid in texts
+        before on the whole. It may be of another kind, so it is tried sooner."""
+        if self._own_steps:
+            new = self._rows * min(1.0, self._own_steps / _WHOLE)
+            old = _FORGOTTEN**new * self._texts
+            mean = (old * self._mean + new * self._own_tokens / self._own_steps) / (old + new)
+            self._mean, self._texts = mean, old + new
+        self._start()
+        self._tries, self.drafting = 0, self.speedup > MARGIN
+        self._begun = self.drafting
         self._failures = max(0.0, self._failures - _FORGIVEN)
         self.text.begin()
-        self._abandon()
-        if self.speedup <= MARGIN:
-            self.drafting = self._begun = False
 
-    def another(self) -> Record:
+    def another(self, rows: int) -> Record:
         """The same experience, for a batch of another size: what was saved stays here."""
         made = copy.deepcopy(self)
+        made._rows = rows
         made._abandon()
-        made._saved = 0.0
+        made._saved = made._own_tokens = made._own_steps = 0.0
         return made
 
-    def _weigh(self, most: float) -> None:
-        """What is known counts no more than so many steps of plain decoding."""
-        scale = min(1.0, most / self._steps)
-        self._tokens, self._steps = scale * self._tokens, scale * self._steps
+    def _start(self) -> None:
+        """What texts before have taught of the one that begins."""
+        self._steps = _BELIEVED / self._rows
+        self._tokens = self._mean * self._steps
+        self._own_tokens = self._own_steps = 0.0
 
     def _abandon(self) -> None:
         if self.trying:
@@ -124,6 +132,7 @@ class Record:
             return
         self._tokens = _FADING * self._tokens + tokens
         self._steps = _FADING * self._steps + steps
+        self._own_tokens, self._own_steps = self._own_tokens + tokens, self._own_steps + steps
         pays = self.speedup > self._bar
         self._tries = max(0, self._tries - 1)
         if pays:
@@ -155,7 +164,8 @@ class Record:
         if self._saved < (needed := reading + _TRIES * level):
             return False
         self._saved = needed
-        self._weigh(_TRIES)
+        scale = min(1.0, _TRIES / self._steps)
+        self._tokens, self._steps = scale * self._tokens, scale * self._steps
         self._begun = False
         self._tries, self._failures = _TRIES, min(_FAILURES, self._failures + 1)
         self.drafting = True

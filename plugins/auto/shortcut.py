@@ -20,6 +20,8 @@ BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128
 _LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 # What the children of an accepted node are worth together.
 _CHILD = 0.8
+# Levels of the first step with drafts: it tells what a level costs.
+_FIRST = 4
 # After so many steps of one level a second one is grown in any case, to measure what it costs.
 _STALE = 16
 
@@ -56,6 +58,8 @@ class Shortcut(Economy):
         if not self._grown_at:
             self._draft = self.clock.seconds["draft"]
         self._grown_at.append(time.perf_counter())
+        if self.costs.level.value == 0:
+            return len(self._grown_at) < _FIRST
         width = min(self._width, values.shape[1])
         reach = float(self._active(values).exp().topk(width, dim=1).values.sum())
         pays = _CHILD * self.record.values.factor * reach > self._rate() * self.costs.level.value
