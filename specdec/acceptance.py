@@ -32,7 +32,8 @@ class Acceptance:
 
 
 class Walk:
-    """One descent from the root, for every row at once and without host reads.
+    """One descent from the root, for every row at once. The host reads nothing, but see
+    :meth:`levels`.
 
     Attributes:
         node: ``[B]`` int64, where each row stands.

@@ -144,6 +144,7 @@ def test_a_try_is_over_with_its_text_and_is_not_another_batch_sizes() -> None:
     record = after(texts=5, tokens=1.0)
     waited_until_tried(record)
     other = record.another(2)
+    other.begin()
     assert record.trying and not other.trying and not other.drafting
     assert waited_until_tried(other) > 30
     record.begin()
@@ -187,7 +188,7 @@ def test_drafts_that_are_a_fifth_faster_are_kept_up_whatever_text_comes(seed: in
 
 
 def test_of_texts_that_differ_those_that_drafts_suit_bring_more_than_the_mean() -> None:
-    assert statistics.mean(gain(1.2, seed, spread=0.3) for seed in range(5)) > 1.2
+    assert statistics.mean(gain(1.2, seed, spread=0.3) for seed in range(5)) > 1.235
 
 
 @pytest.mark.parametrize("faster", [0.5, 0.8, 0.9, 0.95, 1.0])
@@ -309,6 +310,22 @@ def test_costs_are_known_by_batch_size_and_length_and_records_by_about_a_size() 
     assert memory.record("a", 8) is memory.record("a", 7)
     assert memory.record("a", 8) is not memory.record("a", 4)
     assert memory.record("a", 8) is not memory.record("b", 8)
+
+
+def test_a_new_length_begins_with_the_costs_of_the_nearest_that_is_known() -> None:
+    memory = Memory()
+    near, empty = memory.costs_of(1, 0), memory.costs_of(1, 1)
+    for _ in range(3):
+        near.forwards.take(1, 1.0)
+        near.forwards.take(9, 1.8)
+        near.drafted([0.5, 0.2], unread=1)
+    guess = memory.costs_of(1, 2)
+    assert not guess.plain_known and not empty.plain_known
+    for _ in range(3):
+        guess.forwards.take(1, 2.0)
+    assert guess.forwards.seconds(9) == pytest.approx(3.6)
+    assert guess.draft(3) == pytest.approx(0.9)
+    assert memory.costs_of(2, 2).draft(3) == 0.0
 
 
 def test_forwards_that_were_timed_stand_for_every_length_and_smaller_batches() -> None:

@@ -130,6 +130,52 @@ def test_steps_in_which_nothing_pays_ask_and_learn_nothing_but_a_few(
 
 
 @pytest.mark.parametrize("pace", ["shortcut", "planned"])
+@pytest.mark.parametrize("length", [6, 40])
+def test_no_more_is_saved_for_tries_than_plain_steps_took(
+    plain: Engine, useless: Path, pace: str, length: int
+) -> None:
+    credited = 0.0
+    waited = Record.waited
+
+    def counted(self: Record, seconds: float) -> None:
+        nonlocal credited
+        credited += seconds
+        waited(self, seconds)
+
+    own = auto(plain, useless, pace=pace, **WIDE)
+    with machine(forward=1.0, token=0.05, level=0.3):
+        run(own, texts=4, max_new_tokens=40)
+        with mock.patch.object(Record, "waited", counted):
+            steps = run(own, texts=8, max_new_tokens=length)
+    plainly = sum(seen.step.tree.size == 1 for seen in steps)
+    assert 0.7 * plainly < credited / 0.0105 <= plainly
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
+def test_what_is_left_of_a_batch_begins_as_texts_do(
+    plain: Engine, useless: Path, pace: str
+) -> None:
+    own = auto(plain, useless, pace=pace, **WIDE)
+    chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 0, "seed": 5}
+    prompts = [PROMPT, [3, 3, 8], [12, 40], [7]]
+    text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
+    ends = [text[0][30], text[1][5], text[2][15]]
+    begun: list[Record] = []
+    begin = Record.begin
+
+    def counted(self: Record) -> None:
+        begun.append(self)
+        begin(self)
+
+    with machine(forward=1.0, token=0.05, level=0.3), mock.patch.object(Record, "begin", counted):
+        for _ in range(6):
+            list(Session(own, keeps=False).start(prompts, eos_token_id=ends, **chosen))
+    records = own.parts.policy.memory.records.values()  # type: ignore[union-attr]
+    assert len(records) > 1
+    assert min(begun.count(record) for record in records) >= 3  # a rest may pass one by
+
+
+@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path, pace: str) -> None:
     own = auto(plain, same, pace=pace, **WIDE)
     with machine(**CHEAP):

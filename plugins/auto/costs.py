@@ -58,10 +58,10 @@ class Costs:
         self.unchecked, self.warming = 0, _WARMING
 
     def another(self) -> Costs:
-        """Of the same batch size at another length: unknown, but these are the first guess."""
-        made, curve = Costs(self.rows), copy.deepcopy(self.forwards)
-        if self.plain_known:
-            made.forwards = Curve(curve.seconds)
+        """Of the same batch size at another length: unknown, but these, which are known, are the
+        first guess."""
+        made = Costs(self.rows)
+        made.forwards = Curve(copy.deepcopy(self.forwards).seconds)
         for name in ("first", "level", "reading", "rest", "plain_rest"):
             setattr(made, name, Typical(getattr(self, name).value))
         return made

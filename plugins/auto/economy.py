@@ -52,8 +52,6 @@ class Economy(Pace):
         lengths = zip(state.host_lengths, state.cached, strict=True)
         self.unread, self._waiting = max(length - cached for length, cached in lengths), 0
         self._open(state.rows)
-        self.record.begin()
-        self._untold = 0 if self.record.drafting else _PATIENCE
         self._prepare()
 
     @abstractmethod
@@ -80,7 +78,8 @@ class Economy(Pace):
     def asks_text(self) -> bool:
         if self._rest or not self.plain_known or self.record.trying:
             return False
-        return self._hopes or not self.record.drafting or self._untold % _SELDOM == 0
+        hopes, self.record.untold = self._hopes, self.record.untold + 1
+        return hopes or not self.plan.depth or self.record.untold % _SELDOM == 0
 
     def from_text(self, chances: Sequence[Sequence[float]]) -> int:
         best, length = max(MARGIN, self.speedup if self.plan.depth else 0.0), 0
@@ -96,8 +95,8 @@ class Economy(Pace):
 
     @property
     def _hopes(self) -> bool:
-        """Whether the text has not been asked in vain for long."""
-        return self._untold < _PATIENCE
+        """Whether texts have not been asked in vain for long."""
+        return self.record.untold < _PATIENCE
 
     @property
     def plain_known(self) -> bool:
@@ -121,7 +120,9 @@ class Economy(Pace):
         rested, self._rest = self._rest > 0, max(0, self._rest - 1)
         if not self._rest:
             self._open(len(step.new_tokens))
-        if not rested:
+        if rested:
+            self._wait()
+        else:
             self._judge(step, levels)
         if self._waiting + step.longest > UNREAD:
             self.unread = self._waiting = 0  # the drafter reads them unasked
@@ -132,7 +133,6 @@ class Economy(Pace):
         self._prepare()
         if self.plan == PLAIN and self.plain_known and not (rested or self._hopes):
             self._rest = _REST
-            self._wait(_REST)
         self.started = self.seconds()
 
     def _judge(self, step: Step, levels: int) -> None:
@@ -140,21 +140,26 @@ class Economy(Pace):
         self.take(step, levels)
         if self._suggested and not any(step.finished):
             self.record.text.take(sum(step.accepted) / self.rows, self._suggested / self.rows)
-        self._untold = 0 if self._suggested else self._untold + 1
+        if self._suggested:
+            self.record.untold = 0
         if self.plan.depth:
             self.unread = self._waiting = 0
         else:
-            self._wait(1)
+            self._wait()
 
-    def _wait(self, steps: int) -> None:
+    def _wait(self) -> None:
         if not self.record.drafting:
-            self.record.waited(steps * self.costs.plain)
+            self.record.waited(self.costs.plain)
 
     def _open(self, batch: int) -> None:
         books = batch, doublings(self.state.longest)
         if books != self._opened:
+            before = self.record if self._opened else None
             self._opened = books
             self.costs, self.record = self._books(*books)
+            if self.record is not before:
+                self.record.begin()
+                self.record.untold = min(self.record.untold, _PATIENCE - 1)
 
     def _prepare(self) -> None:
         self.rows = sum(reason is None for reason in self.state.finish_reasons)

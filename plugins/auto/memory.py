@@ -81,7 +81,11 @@ class Memory:
         if key not in self.costs:
             larger = [size for size in self.timed if size > rows]
             timed = self.costs[min(larger), 0] if larger else None
-            known = [(abs(other - length), other) for size, other in self.costs if size == rows]
+            known = [
+                (abs(other - length), other)
+                for (size, other), costs in self.costs.items()
+                if size == rows and costs.plain_known
+            ]
             near = self.costs[rows, min(known)[1]].another() if known else Costs(rows)
             self.costs[key] = copy.deepcopy(timed) if timed else near
         return self.costs[key]

@@ -110,7 +110,7 @@ class AutoPolicy(TreePolicy):
             self._lookup = Lookup(state, _MATCH, self.options.depth)
 
     def tree(self, state: State) -> DraftTree | None:
-        if self._lookup is None or not self._pace.asks_text():
+        if not self._pace.asks_text() or self._lookup is None:
             return None
         guesses = self._lookup.guesses()
         length = self._pace.from_text([guess.chances for guess in guesses])

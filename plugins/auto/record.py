@@ -59,6 +59,7 @@ class Record:
         drafting: whether drafting pays, as far as it is known.
         values: how values keep what they promise.
         text: how drafts from the text itself do.
+        untold: steps since texts last suggested something of use.
     """
 
     def __init__(self, rows: int = 1) -> None:
@@ -66,7 +67,7 @@ class Record:
         self._rows, self._mean, self._texts = rows, _START, _TEXTS
         self._start()
         self._failures = self._saved = 0.0
-        self._tries = self._excused = 0
+        self._tries = self._excused = self.untold = 0
         self.values, self.text = Trust(), Trust()
 
     @property
@@ -85,8 +86,9 @@ class Record:
         return _LEAST if self._begun else MARGIN
 
     def begin(self) -> None:
-        """A new text begins: drafting, for which it has to be read, begins if it paid in texts
-        before on the whole. It may be of another kind, so it is tried sooner."""
+        """A new text begins, or what rows have left of a batch: drafting, for which it has to be
+        read, begins if it paid in texts before on the whole. It may be of another kind, so it is
+        tried sooner."""
         if self._own_steps:
             new = self._rows * min(1.0, self._own_steps / _WHOLE)
             old = _FORGOTTEN**new * self._texts
@@ -99,11 +101,11 @@ class Record:
         self.text.begin()
 
     def another(self, rows: int) -> Record:
-        """The same experience, for a batch of another size: what was saved stays here."""
+        """The same experience, for a batch of another size that is about to :meth:`begin`: what was
+        saved stays here."""
         made = copy.deepcopy(self)
-        made._rows = rows
-        made._abandon()
-        made._saved = made._own_tokens = made._own_steps = 0.0
+        made._rows, made._saved = rows, 0.0
+        made._own_tokens = made._own_steps = 0.0
         return made
 
     def _start(self) -> None:
@@ -111,10 +113,6 @@ class Record:
         self._steps = _BELIEVED / self._rows
         self._tokens = self._mean * self._steps
         self._own_tokens = self._own_steps = 0.0
-
-    def _abandon(self) -> None:
-        if self.trying:
-            self._tries, self.drafting, self._begun = 0, False, False
 
     def brought(self, tokens: float, steps: float, *, new: bool = False) -> None:
         """Take in a step with drafts: go on, or decode plainly for a while.

@@ -83,11 +83,12 @@ class Shortcut(Economy):
     def take(self, step: Step, levels: int) -> None:
         size = step.tree.size
         verify = self.clock.seconds["verify"] - self._verify
-        draft = self.clock.seconds["draft"] - self._draft
+        draft = self.clock.seconds["draft"] - self._draft if levels or size == 1 else 0.0
         if levels == 0 and size == 1:
             self._plain += 1
-            # What lies in the processor's cache depends on the step before. What rests asks now
-            # and then is left out: drafting is compared with decoding that asks nothing.
+            # What lies in the processor's cache depends on the step before. Asking the text and
+            # the policy's own work are left out: drafting is compared with decoding that does
+            # neither.
             if self._plain > 1 and self.started is not None:
                 self.costs.forwards.take(1, verify)
                 self.costs.plain_rest.take(self.seconds() - self.started - verify - draft)
