@@ -59,7 +59,7 @@ class Record:
         drafting: whether drafting pays, as far as it is known.
         values: how values keep what they promise.
         text: how drafts from the text itself do.
-        untold: steps since texts last suggested something of use.
+        untold: steps in which texts could be asked, since they last suggested something of use.
     """
 
     def __init__(self, rows: int = 1) -> None:
