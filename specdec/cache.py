@@ -117,12 +117,6 @@ class KVCache(Cache):  # type: ignore[misc]
     def _rounded(self, slots: int) -> int:
         return min(max(self.bucket(slots), self.least_view), self.capacity)
 
-    def reserve_next(self) -> None:
-        """The next forward writes one token of the only row, which sees all that is committed and
-        itself: no mask is needed."""
-        self.reserve(1)
-        self.view = self.longest + 1
-
     def reserve_prefix(self, n: int) -> None:
         """The next forward writes the first n slots and attends to nothing else."""
         self.grow(n)

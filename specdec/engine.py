@@ -24,7 +24,7 @@ from specdec.roles import Drafter
 from specdec.selection import OptionsByRole, Selection, select
 from specdec.session import Session, TextStream
 from specdec.target import HFTarget
-from specdec.treecheck import check_lm_head, check_tree_verification
+from specdec.treecheck import TreeCheck, check_lm_head
 from specdec.waves import generate_in_waves
 
 
@@ -96,7 +96,7 @@ class Engine:
         self.model_name, loaded, own = load_target(self._alias, model, dtype, device)
         self.tokenizer = tokenizer or own
         self._model = loaded
-        self._verified = False
+        self._check: TreeCheck | None = None
         self._equip(selection)
 
     def with_strategy(
@@ -221,10 +221,20 @@ class Engine:
         hook = self.registry.manager.hook.specdec_step
         return [hook] if hook.get_hookimpls() else []
 
+    def reach(self, tokens: int) -> None:
+        """A text is about to have so many tokens: what was not tried at load is tried now.
+
+        Raises:
+            UnsupportedModelError: from such a length on, decoding would differ from the model.
+        """
+        if self._check is not None and self.parts.verifier.uses_cache:
+            self._check.reach(self._target, tokens)
+
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""
         self.selection = selection
         target = HFTarget(self._model, acceleration=self.acceleration)
+        self._target = target
         recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self.target: HFTarget = target if wrapped is None else wrapped
@@ -234,9 +244,8 @@ class Engine:
             self.parts = RecordedParts.of(self.parts, graphs)
         target.taps = self._taps(self.parts.drafter)
         check_lm_head(target)
-        if self.parts.verifier.uses_cache and not self._verified:
-            check_tree_verification(target)
-            self._verified = True
+        if self.parts.verifier.uses_cache and self._check is None:
+            self._check = TreeCheck.at_load(target)
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
         taps = drafter.needs.taps if drafter else ()

@@ -30,7 +30,7 @@ class MaskForm:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> MaskForm:
-        """Read off a model's config.
+        """Read off a model's text config.
 
         Raises:
             UnsupportedModelError: layer types that no mask describes.
@@ -42,7 +42,8 @@ class MaskForm:
             raise UnsupportedModelError(
                 f"a {config.model_type} model cannot be verified as a tree: it has layers of type "
                 f"{', '.join(sorted(unknown))}. Use a model whose attention is a function of a "
-                "mask and of position ids (full or sliding window)"
+                "mask and of position ids (full or sliding window); verifier='path' decodes this "
+                "one, slowly"
             )
         if types:
             return cls({t: window if t == _SLIDING else None for t in sorted(types)}, additive)
@@ -52,11 +53,6 @@ class MaskForm:
     def windowed(self) -> bool:
         """Whether any layer has a window."""
         return any(window is not None for window in self.windows.values())
-
-    @property
-    def optional(self) -> bool:
-        """Whether a single token that sees the whole cache may come without a mask."""
-        return dict(self.windows) == {"": None} and not self.additive
 
     def build(
         self, visible: Tensor, positions: Tensor, slot_positions: Tensor, dtype: torch.dtype

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_NEW_TOKENS = 256
 # Slots that a cache has for new tokens at first; it grows when they are used up.
 ROOM = 512
+# Tokens that a step may verify past the longest row.
+AHEAD = 64
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Session:
         rows = prompts.rows
         seeds = torch.tensor(row_seeds(seed, len(rows)), device=target.device)
         limits = [sampling.limit(len(row), target.context_limit) for row in rows]
+        engine.reach(max(map(len, rows)))
         processors = sampling.processors([len(row) for row in rows], target.device)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
@@ -212,6 +215,8 @@ class Generation:
                 between_steps = True
                 yield step
                 between_steps = False
+                if not state.finished:
+                    engine.reach(min(state.longest + AHEAD, max(state.stopping.limits)))
             between_steps = True
         finally:
             if between_steps:

@@ -16,6 +16,8 @@ from specdec.cache import KVCache
 from specdec.cache_layers import LayerShape, probe_layout
 from specdec.masks import MaskForm
 
+# What configs call the most positions that a model has.
+_CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 _FALLBACK_CONTEXT = 1 << 30
 
 
@@ -34,6 +36,15 @@ class Hidden:
     def gather(self, index: Tensor) -> Hidden:
         """The rows ``index [B, m]``: ``[B, m, H]`` each."""
         return Hidden(_rows(self.last, index), tuple(_rows(tap, index) for tap in self.taps))
+
+
+def _text_body(model: PreTrainedModel) -> nn.Module:
+    """What turns tokens into the lm_head's input; of a multimodal model its text part."""
+    bodies = [model.base_model, model.get_decoder(), getattr(model, "model", model)]
+    if model.config.get_text_config(decoder=True) is not model.config:
+        bodies.insert(0, model.get_decoder())
+    body: nn.Module = next((body for body in bodies if body is not model), model)
+    return body
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -67,12 +78,11 @@ class HFTarget:
         if model.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
-        self.config = model.config
+        self.config = model.config.get_text_config(decoder=True)
         self.taps = tuple(taps)
-        bodies = (model.base_model, model.get_decoder(), getattr(model, "model", model))
-        body = next((body for body in bodies if body is not model), model)
+        self._plain_body = _text_body(model)
         self.acceleration = acceleration or Acceleration()
-        self._body: nn.Module = self.accelerated(body)
+        self._body: nn.Module = self.accelerated(self._plain_body)
         self._embedding: nn.Module = model.get_input_embeddings()
         self._head: nn.Module = model.get_output_embeddings()
         # Some models have no lm_head; they are refused later, with their name.
@@ -83,17 +93,6 @@ class HFTarget:
     def mask_form(self) -> MaskForm:
         """How the model takes its attention mask."""
         return MaskForm.of(self.config)
-
-    @cached_property
-    def _maskless(self) -> bool:
-        """Whether one token that sees the whole cache goes without a mask.
-
-        Compiled that would be another shape for every length. In half precision a CPU's attention
-        is slow for one query; with a mask transformers gives it the query heads that share keys as
-        several, and it sums as it does over a tree.
-        """
-        halved = self.dtype.itemsize == 2 and self.device.type == "cpu"
-        return self.mask_form.optional and not halved and not self.acceleration.fixed_shapes
 
     @property
     def device(self) -> torch.device:
@@ -131,8 +130,21 @@ class HFTarget:
     @cached_property
     def context_limit(self) -> int:
         """The most tokens a sequence may have."""
-        limit: int = getattr(self.config, "max_position_embeddings", None) or _FALLBACK_CONTEXT
-        return limit
+        known = (getattr(self.config, name, None) for name in _CONTEXT)
+        return next((limit for limit in known if isinstance(limit, int)), _FALLBACK_CONTEXT)
+
+    @property
+    def accelerates(self) -> bool:
+        """Whether its networks run otherwise than transformers runs them."""
+        return self._body is not self._plain_body
+
+    def unaccelerated(self, dtype: torch.dtype) -> HFTarget:
+        """The same model as transformers runs it, with hidden states and cache in ``dtype``."""
+        other = copy.copy(self)
+        other.acceleration = Acceleration()
+        other._body, other._scorer = self._plain_body, self._head
+        other.__dict__["dtype"] = dtype
+        return other
 
     def accelerated(self, network: nn.Module) -> nn.Module:
         """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
@@ -202,9 +214,6 @@ class HFTarget:
             among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
                 visible.
         """
-        if tokens.shape == (1, 1) and self._maskless:
-            cache.reserve_next()
-            return self._run(tokens, positions, None, cache)
         cache.reserve(tokens.shape[1])
         return self.forward_on(tokens, positions, cache.visible(among), cache, positions)
 

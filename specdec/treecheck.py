@@ -1,26 +1,34 @@
-"""The check at load: on the real weights, tree verification must equal path-by-path forwards."""
+"""The check at load: on the real weights, every forward of decoding must equal the model's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from specdec.acceleration.agreement import relative_error, tolerance
+from specdec.acceleration.agreement import relative_error, relative_errors
 from specdec.errors import UnsupportedModelError
+from specdec.lengths import attention_lengths
 from specdec.masks import MaskForm
+from specdec.precision import in_full_precision, upcast
+from specdec.probe import PARENTS, PATHS, Probe, own_logits, tokens_of
 from specdec.target import HFTarget
+from specdec.untreeable import refuse_untreeable
 
-# Node 0 is the root. Siblings, cousins, a grandchild and a great-grandchild.
-_PARENTS = (-1, 0, 0, 1, 1, 2, 3, 6)
-_LEAVES = {4: (0, 1, 4), 5: (0, 2, 5), 7: (0, 1, 3, 6, 7)}
-# Windows are shortened to this during the check, so that a short prompt reaches past them.
-_WINDOW = 5
 _PROMPTS = (9, 3)
-_ROOM = _PROMPTS[0] + len(_PARENTS)
+# Windows are shortened to this once, so that every layer's is seen at work in a short prompt.
+_WINDOW = 5
+# The longest prompt of the check at load, and how far a prompt goes past a length that it tries.
+_LONGEST, _BEYOND = 512, 24
+# How many times the model's own rounding an error may be, and what is allowed whatever that is: all
+# as parts of the logits' spread. One wrong entry of a mask changes a thousandth of it and more.
+_FACTOR, _LEAST, _MOST = 20.0, 3e-5, 2e-3
+# As the model runs: how many times further from the float32 result than its own forward.
+_FACTOR_AS_IT_RUNS = 4.0
+_FAILURES = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 @torch.inference_mode()
@@ -30,35 +38,126 @@ def check_lm_head(target: HFTarget) -> None:
     Raises:
         UnsupportedModelError: the architecture has a factor that specdec does not know.
     """
-    tokens = _tokens(target, 4, 11)[None]
-    ours = target.logits(target.read(tokens).last)
-    error = relative_error(ours, target.model(input_ids=tokens, use_cache=False).logits)
-    if not error <= tolerance(target.dtype):
+    tokens = tokens_of(target, 4, 11)[None]
+    as_published = target.unaccelerated(target.dtype)
+    with _running(target, "as a causal language model"):
+        theirs = own_logits(target, tokens, 4)
+    with _running(target, "as a body and an lm_head"):
+        error = relative_error(as_published.logits(as_published.read(tokens).last), theirs)
+    if not error <= _LEAST:
         raise UnsupportedModelError(
             f"the logits of this {target.config.model_type} model are not its lm_head applied to "
             f"the last hidden states (relative error {error:.1e}): specdec cannot read its law"
         )
 
 
-@torch.inference_mode()
-def check_tree_verification(target: HFTarget) -> float:
-    """Verify a small tree under two prompts of different length, and each path by itself.
+@dataclass
+class TreeCheck:
+    """What has been shown of a target's forwards, and up to which length of a text.
 
-    Returns:
-        The largest relative error, at most the tolerance of the target's dtype.
+    Two prompts of different length, together and one alone, are read, a small tree is verified
+    below them, one of its paths is kept, one more token is decoded, and a part is read again. All
+    logits must be those of the model's own forward over each path by itself.
 
-    Raises:
-        UnsupportedModelError: the two disagree, so that a mask or position does not reach the
-            attention as it should.
+    They are compared in float32 (in float64 for a model in float64), where rounding is far below
+    what one wrong entry of a mask does. How large it is, is measured beside: the model's own
+    forward with transformers' cache against that without. A model in half precision, or
+    accelerated, is then compared as it runs: it may be a few times further from the float32 result
+    than the model's own forward is.
+
+    Attributes:
+        untried: lengths at which attention may change (:func:`attention_lengths
+            <specdec.lengths.attention_lengths>`), too long to be tried at load; increasing.
+        error: the largest error in full precision so far, of the logits' spread.
     """
-    refuse_untreeable(target.model)
-    if target.context_limit < _ROOM:
+
+    untried: list[int]
+    error: float = 0.0
+
+    @classmethod
+    @torch.inference_mode()
+    def at_load(cls, target: HFTarget) -> TreeCheck:
+        """Check a target, with prompts that go past every such length of a few hundred tokens.
+
+        Raises:
+            UnsupportedModelError: a forward differs from the model's own, so that a mask or a
+                position does not reach the attention as it should.
+        """
+        refuse_untreeable(target.model)
+        needed = _PROMPTS[0] + len(PARENTS)
+        if target.context_limit < needed:
+            raise UnsupportedModelError(
+                f"a context of {target.context_limit} tokens is too short for tree verification to "
+                f"be checked: {needed} are needed"
+            )
+        lengths = attention_lengths(target.config, target.context_limit)
+        check = cls([length for length in lengths if length > _LONGEST])
+        with _short_windows(target):
+            check._compare(target, Probe.make(target, _PROMPTS), as_it_runs=True)
+        if tried := [length for length in lengths if _PROMPTS[1] < length <= _LONGEST]:
+            check._compare_beyond(target, tried[-1])
+        return check
+
+    @torch.inference_mode()
+    def reach(self, target: HFTarget, tokens: int) -> None:
+        """A text is about to have so many tokens: try the lengths that it passes, once each.
+
+        Raises:
+            UnsupportedModelError: beyond one of them decoding would differ from the model.
+        """
+        if passed := [length for length in self.untried if length < tokens]:
+            self._compare_beyond(target, passed[-1])
+            self.untried = [length for length in self.untried if length >= tokens]
+
+    def _compare_beyond(self, target: HFTarget, length: int) -> None:
+        longest = min(length + _BEYOND, target.context_limit - len(PARENTS))
+        probe = Probe.make(target, (longest, _PROMPTS[1]), PATHS[-1:])
+        self._compare(target, probe, where=f" beyond {length} tokens")
+
+    def _compare(
+        self, target: HFTarget, probe: Probe, *, where: str = "", as_it_runs: bool = False
+    ) -> None:
+        exact = target.unaccelerated(in_full_precision(target.dtype))
+        with _running(target, "on a tree mask"):
+            with upcast(target.model):
+                truth = probe.own(exact)
+                error = float(probe.errors(exact, truth).max())
+                rounding = probe.rounding(exact, truth)
+            runs_otherwise = target.accelerates or target.dtype != exact.dtype
+            ours, own = _typical(target, probe, truth) if as_it_runs and runs_otherwise else (0, 0)
+        allowed = min(max(_LEAST, _FACTOR * rounding), _MOST)
+        _refuse(target, error, allowed, where)
+        _refuse(target, ours, max(allowed, _FACTOR_AS_IT_RUNS * own), " as it runs")
+        self.error = max(self.error, error)
+
+
+@contextmanager
+def _running(target: HFTarget, how: str) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as failure:
         raise UnsupportedModelError(
-            f"a context of {target.context_limit} tokens is too short for tree verification to be "
-            f"checked: {_ROOM} are needed"
+            f"a {target.config.model_type} model did not run {how} ({type(failure).__name__}: "
+            f"{failure}): specdec cannot decode it"
+        ) from failure
+
+
+def _typical(target: HFTarget, probe: Probe, truth: Sequence[Tensor]) -> tuple[float, float]:
+    """How far decoding is from the float32 result as the target runs, and how far the model's own
+    forward: medians, since in half precision a token may be routed to another expert."""
+    own = [relative_errors(*pair) for pair in zip(probe.own(target), truth, strict=True)]
+    rounding = torch.cat([each.flatten() for each in own])
+    return float(probe.errors(target, truth).median()), float(rounding.median())
+
+
+def _refuse(target: HFTarget, error: float, allowed: float, where: str) -> None:
+    if not error <= allowed:
+        raise UnsupportedModelError(
+            f"tree verification of this {target.config.model_type} model differs from path-by-path "
+            f"forwards by {error:.1e} of the logits' spread{where} (allowed: {allowed:.0e}): its "
+            "attention is not a function of the mask and of position ids alone. "
+            "verifier='path' decodes it, slowly"
         )
-    with _short_windows(target):
-        return _compare(target)
 
 
 @contextmanager
@@ -75,86 +174,3 @@ def _short_windows(target: HFTarget) -> Iterator[None]:
         yield
     finally:
         config.sliding_window, target.mask_form = window, form
-
-
-def _compare(target: HFTarget) -> float:
-    prompts = [_tokens(target, n, stride) for n, stride in zip(_PROMPTS, (11, 5), strict=True)]
-    try:
-        tree_logits, nodes = _by_tree(target, prompts)
-        error = 0.0
-        for row, prompt in enumerate(prompts):
-            for path in _LEAVES.values():
-                sequence = torch.cat([prompt[:-1], nodes[row, list(path)]])[None]
-                whole = target.model(input_ids=sequence, use_cache=False).logits[0, -len(path) :]
-                error = max(error, relative_error(tree_logits[row, list(path)], whole))
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as failure:
-        raise UnsupportedModelError(
-            f"a {target.config.model_type} model did not run on a tree mask "
-            f"({type(failure).__name__}: {failure}), so it cannot be verified as a tree"
-        ) from failure
-    allowed = tolerance(target.dtype)
-    if not error <= allowed:
-        raise UnsupportedModelError(
-            f"tree verification of this {target.config.model_type} model differs from path-by-path "
-            f"forwards by {error:.1e} of the logits' spread (allowed: {allowed:.0e}): its "
-            "attention is not a function of the mask and of position ids alone. "
-            "verifier='path' decodes it, slowly"
-        )
-    return error
-
-
-def _tokens(target: HFTarget, n: int, stride: int) -> Tensor:
-    size = min(target.vocab_size, target.model.get_input_embeddings().weight.shape[0])
-    tokens: Tensor = (torch.arange(1, n + 1, device=target.device) * (7919 * stride) + 13) % size
-    return tokens
-
-
-def _by_tree(target: HFTarget, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits ``[B, N, V]`` and tokens ``[B, N]`` of the tree under every prompt."""
-    parents = torch.tensor(_PARENTS)
-    among = torch.eye(len(_PARENTS), dtype=torch.bool)
-    for node, parent in enumerate(_PARENTS):
-        if parent >= 0:
-            among[node] |= among[parent]
-    depths = (among.sum(1) - 1).to(target.device)
-    batch = len(prompts)
-    nodes = torch.stack([_tokens(target, len(parents), 3 + row) for row in range(batch)])
-    nodes[:, 0] = torch.stack([prompt[-1] for prompt in prompts])
-    context = torch.nn.utils.rnn.pad_sequence([p[:-1] for p in prompts], batch_first=True)
-    lengths = torch.tensor([len(p) - 1 for p in prompts], device=target.device)
-    cache = target.new_cache(batch, context.shape[1] + len(parents))
-    target.prefill(context, cache)
-    cache.advance(lengths, context.shape[1])
-    mask = among.to(target.device).expand(batch, -1, -1)
-    hidden = target.forward(nodes, lengths[:, None] + depths, mask, cache)
-    return target.logits(hidden.last), nodes
-
-
-def refuse_untreeable(model: PreTrainedModel) -> None:
-    """Refuse architectures whose attention is known not to be a function of mask and positions.
-
-    Raises:
-        UnsupportedModelError: alibi, chunked or linear attention, rope that changes with length.
-    """
-    config = model.config
-    kind = config.model_type
-    reason = None
-    if kind in ("bloom", "mpt") or getattr(config, "alibi", False):
-        reason = "its alibi bias depends on cache slots, not on position ids"
-    elif getattr(config, "attention_chunk_size", None):
-        reason = "its attention is chunked"
-    elif getattr(model, "_is_stateful", False):
-        reason = "it keeps a recurrent state, which cannot branch"
-    else:
-        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        rope_type = (rope or {}).get("rope_type") or (rope or {}).get("type")
-        if rope_type in ("dynamic", "longrope"):
-            reason = f"its {rope_type} rope changes with the sequence length"
-        elif model.get_output_embeddings() is None:
-            reason = "it has no lm_head"
-    if reason:
-        raise UnsupportedModelError(
-            f"a {kind} model cannot be verified as a tree: {reason}. Use a model with full or "
-            "sliding-window attention and fixed rope or absolute positions; verifier='path' "
-            "decodes this one, slowly"
-        )

@@ -16,7 +16,7 @@ from specdec.errors import CheckpointError, OptionError
 from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
 from specdec.target import HFTarget
-from specdec.treecheck import check_tree_verification
+from specdec.treecheck import TreeCheck
 from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
 
 
@@ -85,7 +85,7 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
     drafter = DraftModel(
         target, HFTarget(model, acceleration=target.acceleration), options.vocabulary
     )
-    check_tree_verification(drafter.model)
+    TreeCheck.at_load(drafter.model)
     return drafter
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Largest root-mean-square error allowed, relative to the spread of the values. Rounding stays well
-# below it; one wrong mask entry or position is well above.
+# Largest root-mean-square error of a compiled network, relative to the spread of the values.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
@@ -15,13 +14,20 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, 6e-2)
 
 
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    """The largest root-mean-square difference along the last dimension, by the reference's spread.
+def relative_errors(ours: Tensor, reference: Tensor) -> Tensor:
+    """Root-mean-square differences along the last dimension, by the spread of the whole reference.
 
     Args:
         ours, reference: ``[..., C]``.
+
+    Returns:
+        ``[...]`` float64.
     """
     ours, reference = ours.double(), reference.double()
     spread = (reference - reference.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    difference = (ours - reference).square().mean(dim=-1).sqrt().max()
-    return float(difference / spread.clamp(min=1e-12))
+    return (ours - reference).square().mean(dim=-1).sqrt() / spread.clamp(min=1e-12)
+
+
+def relative_error(ours: Tensor, reference: Tensor) -> float:
+    """The largest of :func:`relative_errors`."""
+    return float(relative_errors(ours, reference).max())

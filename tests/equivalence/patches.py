@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-import specdec.engine
 from specdec.cache import KVCache
 from specdec.drafters import NetworkDrafter, _Pending
 from specdec.growth import Growth, Proposal, grow_level
@@ -25,6 +24,7 @@ from specdec.state import Step
 from specdec.stopping import StopRules
 from specdec.target import HFTarget
 from specdec.tree import DraftTree
+from specdec.treecheck import TreeCheck
 from specdec.verification import Verification
 from specdec_plugins.eagle2 import policy
 
@@ -60,7 +60,7 @@ def wrong_rows_mask() -> AbstractContextManager[Any]:
 @contextmanager
 def one_full_mask() -> Iterator[None]:
     form = MaskForm({"": None}, additive=False)
-    blind = mock.patch.object(specdec.engine, "check_tree_verification", lambda target: 0.0)
+    blind = mock.patch.object(TreeCheck, "at_load", lambda target: TreeCheck([]))
     with blind, mock.patch.object(HFTarget, "mask_form", form):
         yield
 

@@ -35,7 +35,7 @@ from specdec.testing.references import Children, Node, chain, eagle2, kary_tree,
 from specdec.testing.strategies import cases
 from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
-from specdec.treecheck import check_lm_head, check_tree_verification
+from specdec.treecheck import TreeCheck, check_lm_head
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))
 
@@ -116,7 +116,7 @@ def test_finished_rows_and_neighbours_branch_nothing() -> None:
 def test_table_models_pass_the_checks_at_load(window: int | None, tmp_path: Path) -> None:
     model = TableForCausalLM.of(TABLE, window)
     check_lm_head(HFTarget(model))
-    assert check_tree_verification(HFTarget(model)) == 0
+    assert TreeCheck.at_load(HFTarget(model)).error == 0
     register()
     model.save_pretrained(tmp_path)
     from transformers import AutoModelForCausalLM

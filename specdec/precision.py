@@ -1,0 +1,65 @@
+"""A network in float32 on its own weights, for comparisons that rounding must not blur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_HALF = (torch.bfloat16, torch.float16)
+# Bytes of converted weights that are kept from one forward to the next; the rest is converted anew
+# in every forward, one module at a time, so that a large model needs no second copy of itself.
+_KEPT = 2 << 30
+
+
+def in_full_precision(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or float32 in place of a half-precision one."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+@contextmanager
+def upcast(network: nn.Module) -> Iterator[None]:
+    """Within, half-precision modules of ``network`` compute in float32.
+
+    Weights are converted as each module runs and are as before afterwards.
+    """
+    kept: dict[int, Tensor] = {}
+    room = _KEPT
+    replaced: dict[nn.Module, list[tuple[dict[str, Any], str, Tensor]]] = {}
+
+    def converted(tensor: Tensor) -> Tensor:
+        nonlocal room
+        if id(tensor) not in kept:
+            wide = tensor.detach().float()
+            if wide.nbytes > room:
+                return wide
+            room -= wide.nbytes
+            kept[id(tensor)] = wide
+        return kept[id(tensor)]
+
+    def widen(module: nn.Module, inputs: object) -> None:
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for own in stores:
+            for name, tensor in own.items():
+                if tensor is not None and tensor.dtype in _HALF:
+                    replaced.setdefault(module, []).append((own, name, tensor))
+                    own[name] = converted(tensor)
+
+    def restore(module: nn.Module, inputs: object, output: object) -> None:
+        for own, name, tensor in replaced.pop(module, []):
+            own[name] = tensor
+
+    hooks = []
+    for module in network.modules():
+        hooks.append(module.register_forward_pre_hook(widen))
+        hooks.append(module.register_forward_hook(restore, always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in list(replaced):
+            restore(module, (), None)

@@ -1,0 +1,138 @@
+"""The check at load tells a wrong mask from rounding: by depth, width, dtype and flaw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import transformers as hf
+from flaws import FLAWS, WINDOW_FLAWS
+
+from specdec import Engine
+from specdec.errors import UnsupportedModelError
+from specdec.target import HFTarget
+from specdec.treecheck import TreeCheck
+
+WINDOW = 20
+
+
+def make_model(layers: int, hidden: int, scale: float, dtype: torch.dtype, windowed: bool) -> Any:
+    """A random model; ``scale`` 0.02 is transformers' own, at which attention does little."""
+    config = hf.MistralConfig(
+        **{**tiny.SHAPE, "hidden_size": hidden, "intermediate_size": 2 * hidden},
+        sliding_window=WINDOW if windowed else None,
+    )
+    config.num_hidden_layers, config.initializer_range = layers, scale
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return hf.AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+def refused(target: HFTarget) -> bool:
+    try:
+        TreeCheck.at_load(target)
+    except UnsupportedModelError as error:
+        assert "differs from path-by-path" in str(error)
+        return True
+    return False
+
+
+FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
+SHAPES: list[Any] = [
+    *(
+        (1, hidden, dtype)
+        for hidden in (16, 256)
+        for dtype in (FLOAT32, FLOAT64, BFLOAT16, FLOAT16)
+    ),
+    (30, 16, BFLOAT16),
+    pytest.param(30, 16, FLOAT32, marks=pytest.mark.slow),
+    pytest.param(30, 16, FLOAT16, marks=pytest.mark.slow),
+    pytest.param(30, 256, FLOAT32, marks=pytest.mark.slow),
+    pytest.param(30, 256, BFLOAT16, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize(("layers", "hidden", "dtype"), SHAPES)
+def test_every_flaw_is_refused_and_nothing_else(
+    layers: int, hidden: int, dtype: torch.dtype, windowed: bool
+) -> None:
+    for scale in (0.02, 2 / hidden**0.5):
+        target = HFTarget(make_model(layers, hidden, scale, dtype, windowed))
+        assert not refused(target)
+        for name, flaw in {**FLAWS, **(WINDOW_FLAWS if windowed else {})}.items():
+            with flaw():
+                assert refused(target), (name, scale)
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])
+def test_the_check_leaves_half_precision_weights_as_they_were(dtype: torch.dtype) -> None:
+    model = make_model(2, 32, 0.3, dtype, False)
+    before = dict(model.state_dict(keep_vars=True))
+    TreeCheck.at_load(HFTarget(model))
+    after = model.state_dict(keep_vars=True)
+    assert all(after[name] is weight for name, weight in before.items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_model_that_is_wrong_as_it_runs_is_refused() -> None:
+    """In float32 it is right; in its own dtype a kernel of it is not."""
+    model = make_model(2, 32, 0.3, BFLOAT16, False)
+    layer = model.model.layers[1].mlp
+    inner = layer.forward
+    layer.forward = lambda x: inner(x) if x.dtype == torch.float32 or x.shape[1] > 10 else 0 * x
+    with pytest.raises(UnsupportedModelError, match="as it runs"):
+        TreeCheck.at_load(HFTarget(model))
+
+
+def secretly_windowed(window: int) -> Any:
+    """A model that masks a window of a name of its own, unless it is given a mask."""
+    model = make_model(3, 32, 0.3, FLOAT64, False)
+    model.config.max_position_embeddings, model.config.outlook = 2048, window
+    layer = model.model.layers[1]
+    inner = layer.forward
+
+    def forward(hidden: torch.Tensor, attention_mask: Any = None, **kwargs: Any) -> Any:
+        n = hidden.shape[1]
+        if attention_mask is None and n > 1:
+            ones = torch.ones(n, n, dtype=torch.bool)
+            attention_mask = (ones.tril() & ones.triu(1 - window))[None, None]
+        return inner(hidden, attention_mask=attention_mask, **kwargs)
+
+    layer.forward = forward
+    return model
+
+
+def test_a_window_that_only_the_modules_know_is_found_at_load() -> None:
+    with pytest.raises(UnsupportedModelError, match="beyond 40 tokens"):
+        Engine(secretly_windowed(40), strategy="plain")
+
+
+@pytest.mark.parametrize("length", [560, 700])
+def test_a_long_window_that_only_the_modules_know_is_refused_when_a_text_gets_there(
+    length: int,
+) -> None:
+    model = secretly_windowed(600)
+    engine = Engine(model, strategy="lookup")
+    ids = torch.randint(1, 60, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+    settings: dict[str, Any] = {"temperature": 0, "eos_token_id": []}
+    whole = model(torch.tensor([ids[:400]]), use_cache=False).logits[0, -1].argmax().item()
+    assert tiny.tokens(engine, ids[:400], max_new_tokens=1, **settings) == [whole]
+    with pytest.raises(UnsupportedModelError, match="beyond 600 tokens"):
+        engine.generate(ids, max_new_tokens=60, **settings)
+    slow = engine.with_strategy("plain", verifier="path")
+    whole = model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
+    assert tiny.tokens(slow, ids, max_new_tokens=1, **settings) == [whole]
+
+
+def test_a_long_window_by_its_name_is_tried_once_and_then_decoded() -> None:
+    model = make_model(2, 32, 0.3, FLOAT64, False)
+    model.config.sliding_window, model.config.max_position_embeddings = 600, 1024
+    engine = Engine(model, strategy="lookup")
+    assert engine._check.untried == [600]
+    ids = torch.randint(1, 60, (570,), generator=torch.Generator().manual_seed(0)).tolist()
+    got = tiny.tokens(engine, ids, max_new_tokens=60, temperature=0, eos_token_id=[])
+    assert got == tiny.greedy_reference(model, ids, 60)
+    assert engine._check.untried == [] == engine.with_strategy("plain")._check.untried
