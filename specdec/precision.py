@@ -13,6 +13,7 @@ _HALF = (torch.bfloat16, torch.float16)
 # Bytes of converted weights that are kept from one forward to the next; the rest is converted anew
 # in every forward, one module at a time, so that a large model needs no second copy of itself.
 _KEPT = 2 << 30
+_SHARE_OF_FREE = 4
 
 
 def in_full_precision(dtype: torch.dtype) -> torch.dtype:
@@ -27,7 +28,7 @@ def upcast(network: nn.Module) -> Iterator[None]:
     Weights are converted as each module runs and are as before afterwards.
     """
     kept: dict[int, Tensor] = {}
-    room = _KEPT
+    room = _room(network)
     replaced: dict[nn.Module, list[tuple[dict[str, Any], str, Tensor]]] = {}
 
     def converted(tensor: Tensor) -> Tensor:
@@ -63,3 +64,9 @@ def upcast(network: nn.Module) -> Iterator[None]:
             hook.remove()
         for module in list(replaced):
             restore(module, (), None)
+
+
+def _room(network: nn.Module) -> int:
+    devices = {weight.device for weight in network.parameters() if weight.device.type == "cuda"}
+    free = [torch.cuda.mem_get_info(device)[0] // _SHARE_OF_FREE for device in devices]
+    return min([_KEPT, *free])

@@ -75,12 +75,13 @@ class HFTarget:
         taps: Sequence[int] = (),
         acceleration: Acceleration | None = None,
     ) -> None:
-        if model.config._attn_implementation not in ("sdpa", "eager"):
+        self._plain_body = _text_body(model)
+        # The very object that its modules read, not a copy of it.
+        self.config = getattr(self._plain_body, "config", model.config)
+        if self.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
-        self.config = model.config.get_text_config(decoder=True)
         self.taps = tuple(taps)
-        self._plain_body = _text_body(model)
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(self._plain_body)
         self._embedding: nn.Module = model.get_input_embeddings()

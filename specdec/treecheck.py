@@ -135,6 +135,8 @@ class TreeCheck:
 def _running(target: HFTarget, how: str) -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except _FAILURES as failure:
         raise UnsupportedModelError(
             f"a {target.config.model_type} model did not run {how} ({type(failure).__name__}: "

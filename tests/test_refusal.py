@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import tiny
@@ -94,3 +95,33 @@ def test_what_the_tree_verifier_refuses_the_path_verifier_decodes() -> None:
     engine = Engine(model, strategy="plain", verifier="path")
     got = tiny.tokens(engine, PROMPTS, max_new_tokens=6, temperature=0, eos_token_id=[])
     assert got == [tiny.greedy_reference(model, prompt, 6) for prompt in PROMPTS]
+
+
+def test_layers_that_no_mask_describes_are_refused_and_decoded_path_by_path() -> None:
+    config = hf.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"])
+    model = tiny.make_model(config)
+    with pytest.raises(UnsupportedModelError, match=r"layers of type conv.*verifier='path'"):
+        Engine(model, strategy="plain")
+    engine = Engine(model, strategy="lookup", verifier="path")
+    got = tiny.tokens(engine, PROMPTS, max_new_tokens=6, temperature=0, eos_token_id=[])
+    assert got == [tiny.greedy_reference(model, prompt, 6) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: hf.ElectraConfig(
+            embedding_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=4, vocab_size=60, is_decoder=True,
+        ),
+        lambda: hf.RobertaConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+            vocab_size=60, is_decoder=True, pad_token_id=None,
+        ),
+    ],
+    ids=["electra", "roberta"],
+)  # fmt: skip
+def test_models_that_do_not_run_are_refused_in_a_sentence(config: Any) -> None:
+    model = hf.AutoModelForCausalLM.from_config(config()).eval()
+    with pytest.raises(UnsupportedModelError, match="did not run as"):
+        Engine(model, strategy="plain")
