@@ -134,11 +134,6 @@ class HFTarget:
         known = (getattr(self.config, name, None) for name in _CONTEXT)
         return next((limit for limit in known if isinstance(limit, int)), _FALLBACK_CONTEXT)
 
-    @property
-    def accelerates(self) -> bool:
-        """Whether its networks run otherwise than transformers runs them."""
-        return self._body is not self._plain_body
-
     def unaccelerated(self, dtype: torch.dtype) -> HFTarget:
         """The same model as transformers runs it, with hidden states and cache in ``dtype``."""
         other = copy.copy(self)
