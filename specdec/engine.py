@@ -135,6 +135,7 @@ class Engine:
         stop: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         logits_processor: Any = None,
+        logits_processor_by_prompt: Any = None,
         batch_size: int | None = None,
         progress: bool = False,
         **fields: Any,
@@ -153,7 +154,13 @@ class Engine:
             stop: strings at which to stop; the text ends before them.
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.
-            logits_processor: transformers processors, called with each row's exact prefix.
+            logits_processor: transformers processors, one or a list, for every prompt. One prompt:
+                called with its exact prefix ``[1, n]``, once for each position in order. Several:
+                each prompt has a copy, made before the call and called with its prefix in a row for
+                every prompt; the row that counts is the index of the prompt among those given.
+            logits_processor_by_prompt: a list with an entry for each prompt, or a function from a
+                prompt's index to its entry: a processor, a list of them or None. Each is called as
+                if its prompt were alone, after those for every prompt.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
                 that runs out of memory is halved, with a warning. It does not change the tokens.
             progress: whether to show a progress bar over prompts on stderr.
@@ -186,6 +193,7 @@ class Engine:
             stop=stop,
             seed=seed,
             logits_processor=logits_processor,
+            logits_processor_by_prompt=logits_processor_by_prompt,
             **fields,
         )
         return results if prompts.batched else results[0]
