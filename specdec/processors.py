@@ -160,6 +160,8 @@ def checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Te
 
 def _fact(stage: Stage) -> Hashable:
     """A stage's processor by its settings where these are plain values, else by itself."""
+    if isinstance(stage, PerRow):
+        return PerRow  # whichever they are: drafting does not read them
     if isinstance(stage, (PrefixFree, SetBased)):
         settings = vars(stage.processor)
         if all(isinstance(value, (int, float, str, NoneType)) for value in settings.values()):
@@ -286,7 +288,8 @@ class Processors:
 
     @property
     def key(self) -> Hashable:
-        """Equal only for processors that do the same to the same tensors."""
+        """Equal only for processors that do the same to the same tensors, those aside that are
+        called row by row: what they do is on the host, and never recorded."""
         return self.greedy, tuple(map(_fact, self.penalties)), tuple(map(_fact, self.warps))
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +12,7 @@ from transformers.generation import logits_process as hf
 
 from specdec.copying import copied
 from specdec.errors import OptionError, SpecdecError, out_of_memory
-from specdec.processors import checked, named
+from specdec.processors import named
 
 # From here on a processor that is called with a row for every prompt is worth a warning.
 MANY = 64
@@ -23,35 +22,34 @@ EACH = (
 )
 
 
-@dataclass
 class Shared:
     """Processors of unknown kind that were given for several prompts.
 
-    Attributes:
+    Args:
         originals: in the order in which they apply. They are not called.
         total: prompts of the call.
+
+    Raises:
+        OptionError: one that serves one prompt at a time.
     """
 
-    originals: list[LogitsProcessor]
-    total: int
-    _looks: list[bool] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._looks = [False] * len(self.originals)
-        for processor in self.originals:
+    def __init__(self, originals: list[LogitsProcessor], total: int) -> None:
+        self.originals, self.total = originals, total
+        self._looks = [False] * len(originals)
+        for processor in originals:
             if isinstance(processor, hf.UnbatchedClassifierFreeGuidanceLogitsProcessor):
                 raise OptionError(
                     f"the logits processor {named(processor)} reads a text of its own with a model "
-                    f"and cannot serve {self.total} prompts: decode them one at a time"
+                    f"and cannot serve {total} prompts: decode them one at a time"
                 )
-        if self.originals and self.total > MANY:
-            names = ", ".join(map(named, self.originals))
+        if originals and total > MANY:
+            names = ", ".join(map(named, originals))
             warnings.warn(
                 f"logits processors of unknown kind ({names}) may depend on the row, so they are "
-                f"called with {self.total} rows for each token of each row, one for every prompt. "
+                f"called with {total} rows for each token of each row, one for every prompt. "
                 "One that depends on the prefix alone is faster as "
                 "logits_processor_by_prompt=lambda prompt: functools.partial(processor)",
-                stacklevel=2,
+                stacklevel=10,
             )
 
     def copies(self, prompt: int) -> list[OwnCopy]:
@@ -67,7 +65,7 @@ class Shared:
             if out_of_memory(error):
                 raise
             why = f"it may keep state between calls, and cannot be copied for each ({error})"
-            raise self.refusal(", ".join(map(named, self.originals)), why) from error
+            raise self.refusal(" or ".join(map(named, self.originals)), why) from error
         pairs = enumerate(zip(together, alone, strict=True))
         return [OwnCopy(self, index, prompt, *pair) for index, pair in pairs]
 
@@ -129,7 +127,7 @@ class OwnCopy:
         looks = self._shared.looks(self._index, changed=bool((rows[1:] != scores).any()))
         if torch.equal(own, first):
             return first if alone is None else alone
-        if not looks:
+        if alone is not None and not looks:
             raise self._refusal(
                 "it changes the first row alone, so it was written for one prompt, or means the "
                 "first alone"
@@ -141,10 +139,13 @@ class OwnCopy:
         if self._alone is None:
             return None
         try:
-            return checked(self._alone, tokens, scores)
+            processed = self._alone(tokens, scores)
         except Exception as error:
             if self._called or out_of_memory(error):
                 self._raise(error, "called with one row")
+        else:
+            if isinstance(processed, Tensor) and processed.shape == scores.shape:
+                return processed
         self._alone = None
         return None
 
