@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.errors import OptionError
+from specdec.errors import OptionError, PluginError
 from specdec.loading import find_alias, load_target
 from specdec.plugins import Strategy
 from specdec.prompts import encode
@@ -235,16 +235,34 @@ class Engine:
         target = HFTarget(self._model, acceleration=self.acceleration)
         recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
-        self.target: HFTarget = target if wrapped is None else wrapped
+        self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
         self.parts = selection.make(self.registry, self.target)
         if recorder:
             graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
             self.parts = RecordedParts.of(self.parts, graphs)
-        target.taps = self._taps(self.parts.drafter)
+        self.target.taps = target.taps = self._taps(self.parts.drafter)
         check_lm_head(target)
         if self.parts.verifier.uses_cache and not self._verified:
             check_tree_verification(target)
             self._verified = True
+
+    def _as_asked(self, wrapped: HFTarget) -> HFTarget:
+        """A target that a plugin made, with the engine's acceleration where it has none.
+
+        Raises:
+            PluginError: it cannot have it.
+        """
+        asked, own = self.acceleration, getattr(wrapped, "acceleration", None)
+        if own is asked or not asked.changes:
+            return wrapped
+        if not isinstance(wrapped, HFTarget) or (own and own.changes):
+            raise PluginError(
+                f"the target {type(wrapped).__name__} that a plugin returned from "
+                f"specdec_wrap_target does not run with {asked}: subclass HFTarget and make it "
+                "with acceleration=target.acceleration, or leave out the acceleration"
+            )
+        wrapped.accelerate(asked)
+        return wrapped
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
         taps = drafter.needs.taps if drafter else ()
