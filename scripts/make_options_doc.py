@@ -33,6 +33,8 @@ Options are given by role. They override what the strategy and the model alias s
 only counts for parts that have not been swapped:
 
 ```python
+from specdec import Engine
+
 Engine(strategy="eagle2", options={"policy": {"budget": 16, "depth": 4}})
 ```
 

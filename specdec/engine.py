@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.errors import OptionError
+from specdec.errors import OptionError, PluginError
 from specdec.loading import find_alias, load_target
 from specdec.plugins import Strategy
 from specdec.prompts import encode
@@ -135,6 +135,7 @@ class Engine:
         stop: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         logits_processor: Any = None,
+        logits_processor_by_prompt: Any = None,
         batch_size: int | None = None,
         progress: bool = False,
         **fields: Any,
@@ -153,7 +154,13 @@ class Engine:
             stop: strings at which to stop; the text ends before them.
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.
-            logits_processor: transformers processors, called with each row's exact prefix.
+            logits_processor: transformers processors, one or a list, for every prompt. One prompt:
+                called with its exact prefix ``[1, n]``, once for each position in order. Several:
+                each prompt has a copy, made before the call and called with its prefix in a row for
+                every prompt; the row that counts is the index of the prompt among those given.
+            logits_processor_by_prompt: a list with an entry for each prompt, or a function from a
+                prompt's index to its entry: a processor, a list of them or None. Each is called as
+                if its prompt were alone, after those for every prompt.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
                 that runs out of memory is halved, with a warning. It does not change the tokens.
             progress: whether to show a progress bar over prompts on stderr.
@@ -186,6 +193,7 @@ class Engine:
             stop=stop,
             seed=seed,
             logits_processor=logits_processor,
+            logits_processor_by_prompt=logits_processor_by_prompt,
             **fields,
         )
         return results if prompts.batched else results[0]
@@ -228,24 +236,43 @@ class Engine:
             UnsupportedModelError: from such a length on, decoding would differ from the model.
         """
         if self._check is not None and self.parts.verifier.uses_cache:
-            self._check.reach(self._target, tokens)
+            self._check.reach(self._checked, tokens)
 
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""
         self.selection = selection
         target = HFTarget(self._model, acceleration=self.acceleration)
-        self._target = target
         recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
-        self.target: HFTarget = target if wrapped is None else wrapped
+        self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
         self.parts = selection.make(self.registry, self.target)
         if recorder:
             graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
             self.parts = RecordedParts.of(self.parts, graphs)
-        target.taps = self._taps(self.parts.drafter)
-        check_lm_head(target)
+        self.target.taps = target.taps = self._taps(self.parts.drafter)
+        # What decodes is what is checked.
+        self._checked = self.target if isinstance(self.target, HFTarget) else target
+        check_lm_head(self._checked)
         if self.parts.verifier.uses_cache and self._check is None:
-            self._check = TreeCheck.at_load(target)
+            self._check = TreeCheck.at_load(self._checked)
+
+    def _as_asked(self, wrapped: HFTarget) -> HFTarget:
+        """A target that a plugin made, with the engine's acceleration where it has none.
+
+        Raises:
+            PluginError: it cannot have it.
+        """
+        asked, own = self.acceleration, getattr(wrapped, "acceleration", None)
+        if own is asked or not asked.changes:
+            return wrapped
+        if not isinstance(wrapped, HFTarget) or (own and own.changes):
+            raise PluginError(
+                f"the target {type(wrapped).__name__} that a plugin returned from "
+                f"specdec_wrap_target does not run with {asked}: subclass HFTarget and make it "
+                "with acceleration=target.acceleration, or leave out the acceleration"
+            )
+        wrapped.accelerate(asked)
+        return wrapped
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
         taps = drafter.needs.taps if drafter else ()

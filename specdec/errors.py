@@ -48,3 +48,10 @@ class UnsupportedModelError(SpecdecError):
 
 class PluginError(SpecdecError):
     """A plugin that broke the contract of its role, or two plugins that claim one name."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

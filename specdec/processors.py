@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,19 +120,19 @@ class PerRow(Stage):
     """One call per active row with its exact prefix.
 
     Attributes:
-        processors: one that serves every row, or one per row.
+        processors: one that serves every row, or one per row; None for a row without.
     """
 
-    processors: tuple[hf.LogitsProcessor, ...]
+    processors: tuple[hf.LogitsProcessor | None, ...]
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         assert prefix is not None
         rows = []
         for row, (length, active) in enumerate(prefix.on_host):
             own = scores[row : row + 1]
-            if active:
-                processor = self.processors[row % len(self.processors)]
-                own = _checked(processor, prefix.tokens[row : row + 1, :length], own)
+            processor = self.processors[row % len(self.processors)]
+            if active and processor is not None:
+                own = checked(processor, prefix.tokens[row : row + 1, :length], own)
             rows.append(own)
         return torch.cat(rows)
 
@@ -141,10 +142,15 @@ class PerRow(Stage):
         return PerRow(tuple(self.processors[row] for row in rows))
 
 
-def _checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
+def named(processor: Any) -> str:
+    """What a processor is called in messages: a function's name, or that of its class."""
+    return str(getattr(processor, "__name__", type(processor).__name__))
+
+
+def checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
     """What a foreign processor returns, if tokens can be drawn from it."""
     processed = processor(tokens, scores)
-    name = type(processor).__name__
+    name = named(processor)
     if not isinstance(processed, Tensor) or processed.shape != scores.shape:
         raise OptionError(f"the logits processor {name} must return scores {list(scores.shape)}")
     if processed.isnan().any() or (processed == float("-inf")).all():
@@ -154,6 +160,8 @@ def _checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> T
 
 def _fact(stage: Stage) -> Hashable:
     """A stage's processor by its settings where these are plain values, else by itself."""
+    if isinstance(stage, PerRow):
+        return PerRow  # whichever they are: drafting does not read them
     if isinstance(stage, (PrefixFree, SetBased)):
         settings = vars(stage.processor)
         if all(isinstance(value, (int, float, str, NoneType)) for value in settings.values()):
@@ -280,7 +288,8 @@ class Processors:
 
     @property
     def key(self) -> Hashable:
-        """Equal only for processors that do the same to the same tensors."""
+        """Equal only for processors that do the same to the same tensors, those aside that are
+        called row by row: what they do is on the host, and never recorded."""
         return self.greedy, tuple(map(_fact, self.penalties)), tuple(map(_fact, self.warps))
 
     @property

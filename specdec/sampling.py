@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import logits_process as hf
 
+from specdec.custom import ByPrompt, Place, listed, processors_in, stages
 from specdec.errors import OptionError
 from specdec.fields import SAMPLING, apply
 from specdec.processors import PerRow, Processors, Stage
@@ -27,7 +28,8 @@ class Sampling:
         max_new_tokens: bound on new tokens, None for the context limit alone.
         eos: token ids that end a row.
         stop: strings that end a row.
-        custom: the caller's own logits processors.
+        custom: the caller's own logits processors, those for all prompts.
+        by_prompt: and those for each.
     """
 
     config: GenerationConfig
@@ -36,6 +38,7 @@ class Sampling:
     eos: tuple[int, ...]
     stop: tuple[str, ...]
     custom: tuple[hf.LogitsProcessor, ...]
+    by_prompt: Any = None
 
     def limit(self, prompt_length: int, context: int) -> int:
         """The most tokens a row may have, prompt included.
@@ -52,21 +55,29 @@ class Sampling:
             )
         return min(longest, context)
 
-    def processors(self, prompt_lengths: Sequence[int], device: torch.device) -> Processors:
+    def processors(
+        self, prompt_lengths: Sequence[int], device: torch.device, place: Place | None = None
+    ) -> Processors:
         """The logits processors of a batch, in transformers' order.
 
         Args:
             prompt_lengths: tokens of each row's prompt.
+            place: the prompts of the rows, where the call was given others too.
+
+        Raises:
+            OptionError: a processor that the prompts cannot share, or too few of them.
         """
+        rows = len(prompt_lengths)
+        place = place or Place(range(rows), rows)
+        by_prompt = ByPrompt.of(self.by_prompt, place.total)
+        custom = stages(self.custom, place)
+        custom += by_prompt.stages(place.prompts) if by_prompt else []
         try:
-            stages = [
-                *_penalties(self.config, self.eos, prompt_lengths, device),
-                *(Stage.of(processor) for processor in self.custom),
-            ]
+            penalties = _penalties(self.config, self.eos, prompt_lengths, device)
             warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
         except (ValueError, TypeError) as error:
             raise OptionError(f"transformers refuses a setting: {error}") from error
-        return Processors(stages, warps, greedy=self.greedy)
+        return Processors([*penalties, *custom], warps, greedy=self.greedy)
 
 
 def resolve(
@@ -75,6 +86,7 @@ def resolve(
     *,
     stop: str | Sequence[str] | None = None,
     logits_processor: Sequence[hf.LogitsProcessor] | hf.LogitsProcessor | None = None,
+    logits_processor_by_prompt: Any = None,
     default_new_tokens: int,
 ) -> Sampling:
     """Apply a call's arguments to the model's generation config and check the result.
@@ -103,12 +115,10 @@ def resolve(
         )
     eos = config.eos_token_id
     configured = config.stop_strings or []
-    stops = [*_listed(stop), *_listed(configured)]
+    stops = [*listed(stop), *listed(configured)]
     if any(not isinstance(s, str) or not s for s in stops):
         raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
-    custom = tuple(_listed(logits_processor))
-    if wrong := [processor for processor in custom if not callable(processor)]:
-        raise OptionError(f"logits_processor must be transformers processors, not {wrong[0]!r}")
+    custom = processors_in(logits_processor)
     if config.max_new_tokens is None and config.max_length is None:
         config.max_new_tokens = default_new_tokens
     return Sampling(
@@ -118,16 +128,8 @@ def resolve(
         eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
         stop=tuple(stops),
         custom=custom,
+        by_prompt=logits_processor_by_prompt,
     )
-
-
-def _listed(given: Any) -> list[Any]:
-    """A list of what may be one thing, a list of them, or None."""
-    if given is None:
-        return []
-    if isinstance(given, (list, tuple)):
-        return list(given)
-    return [given]
 
 
 def _penalties(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from specdec.custom import Place
 from specdec.decoding import decode
 from specdec.errors import PromptError
 from specdec.metrics import Clock, Metrics
@@ -72,14 +73,20 @@ class Session:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
         return self._start(prompt, single=False, **settings)
 
+    def start_wave(self, rows: list[list[int]], place: Place, **settings: Any) -> Generation:
+        """The same for some of the prompts of a call."""
+        return self._start(rows, single=False, place=place, **settings)
+
     def _start(
         self,
         prompt: Any,
         *,
         single: bool,
+        place: Place | None = None,
         seed: int | Sequence[int] | None = None,
         stop: str | Sequence[str] | None = None,
         logits_processor: Any = None,
+        logits_processor_by_prompt: Any = None,
         **fields: Any,
     ) -> Generation:
         engine = self._engine
@@ -89,6 +96,7 @@ class Session:
             fields,
             stop=stop,
             logits_processor=logits_processor,
+            logits_processor_by_prompt=logits_processor_by_prompt,
             default_new_tokens=DEFAULT_NEW_TOKENS,
         )
         if sampling.stop and engine.tokenizer is None:
@@ -105,7 +113,7 @@ class Session:
         seeds = torch.tensor(row_seeds(seed, len(rows)), device=target.device)
         limits = [sampling.limit(len(row), target.context_limit) for row in rows]
         engine.reach(max(map(len, rows)))
-        processors = sampling.processors([len(row) for row in rows], target.device)
+        processors = sampling.processors([len(row) for row in rows], target.device, place)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
         if cache is None and engine.parts.verifier.uses_cache:

@@ -142,6 +142,17 @@ class HFTarget:
         other.__dict__["dtype"] = dtype
         return other
 
+    def accelerate(self, acceleration: Acceleration) -> None:
+        """Run by ``acceleration`` from now on, which so far had none.
+
+        Raises:
+            OptionError: an acceleration that the model's dtype or device does not allow.
+        """
+        self.acceleration = acceleration
+        self._body, self._layout = self.accelerated(self._body), None
+        self._scorer = self.accelerated(self._scorer) if self._head else self._head
+        self.__dict__.pop("_maskless", None)
+
     def accelerated(self, network: nn.Module) -> nn.Module:
         """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
 
