@@ -151,7 +151,6 @@ class HFTarget:
         self.acceleration = acceleration
         self._body, self._layout = self.accelerated(self._body), None
         self._scorer = self.accelerated(self._scorer) if self._head else self._head
-        self.__dict__.pop("_maskless", None)
 
     def accelerated(self, network: nn.Module) -> nn.Module:
         """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
