@@ -48,3 +48,9 @@ class UnsupportedModelError(SpecdecError):
 
 class PluginError(SpecdecError):
     """A plugin that broke the contract of its role, or two plugins that claim one name."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, for a sentence of our own."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
