@@ -69,9 +69,7 @@ def _belongs(key: str, modules: Mapping[str, nn.Module]) -> bool:
         return False
     path = key.split(".")
     owner = next(
-        name
-        for size in range(len(path) - 1, -1, -1)
-        if (name := ".".join(path[:size])) in modules
+        name for size in range(len(path) - 1, -1, -1) if (name := ".".join(path[:size])) in modules
     )
     module = modules[owner]
     if isinstance(module, nn.ModuleList):
