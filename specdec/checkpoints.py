@@ -128,6 +128,7 @@ def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
     if config._attn_implementation not in (None, "sdpa", "eager"):
         # A checkpoint may name a kernel of the hub, which is code as well; sdpa is used anyway.
         config._attn_implementation = None
+    config.return_dict = True
     return config
 
 

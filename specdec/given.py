@@ -172,6 +172,7 @@ def own_copy(
     generation_config = getattr(model, "generation_config", None)
     kept[id(generation_config)] = generation_config
     own: PreTrainedModel = _sharing_copy(model, kept)
+    own.config.return_dict = True
     if dtype is not None and converts:
         own.config.dtype = dtype
     return own.eval()
