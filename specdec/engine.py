@@ -290,11 +290,11 @@ class Engine:
         self.selection = selection
         with in_words(self._model):
             target = HFTarget(self._model, acceleration=self.acceleration)
-            target.tokenizer = self.tokenizer
             check_lm_head(target)
         recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self.target: HFTarget = target if wrapped is None else wrapped
+        self.target.tokenizer = self.tokenizer
         self.parts = selection.make(self.registry, self.target)
         if recorder:
             graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
