@@ -116,7 +116,7 @@ def check_suitable(model: PreTrainedModel) -> None:
     if len(devices) > 1:
         raise UnsupportedModelError(
             f"this {kind} lies on several devices ({', '.join(sorted(devices))}): specdec decodes "
-            "on one; load the model with device_map={'': device} or Engine(..., device=...)"
+            "on one: load the model with device_map={'': device}"
         )
     known, scored = _rows(embedding), _rows(head)
     if known is not None and scored is not None and scored > known:
@@ -151,8 +151,8 @@ def own_copy(
 ) -> PreTrainedModel:
     """The same model for the engine to set up, on the very weights of the given one.
 
-    Evaluation mode and attention implementation are the copy's own, so the model that was given
-    keeps its. Weights are copied only where they have another dtype or lie on another device.
+    Evaluation mode, attention implementation and config are the copy's own, so the model that was
+    given keeps its. Weights are copied only where they have another dtype or lie on another device.
 
     Raises:
         OptionError: a quantised model that is to be converted, or a model that cannot be copied.
@@ -175,7 +175,7 @@ def own_copy(
     own.config.return_dict = True
     if dtype is not None and converts:
         own.config.dtype = dtype
-    return own.eval()
+    return own
 
 
 def _sharing_copy(model: nn.Module, instead: dict[int, Any]) -> Any:
