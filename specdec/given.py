@@ -88,7 +88,7 @@ def check_suitable(model: PreTrainedModel) -> None:
         raise UnsupportedModelError(
             f"a {kind} is an encoder-decoder model: specdec decodes decoder-only language models"
         )
-    if getattr(model.config, "is_decoder", True) is False and _reads_both_ways(model):
+    if _reads_both_ways(model):
         raise UnsupportedModelError(
             f"this {kind} reads its text in both directions (config.is_decoder=False): specdec "
             "decodes causal language models"
@@ -128,8 +128,11 @@ def check_suitable(model: PreTrainedModel) -> None:
 
 
 def _reads_both_ways(model: PreTrainedModel) -> bool:
-    """Whether the class is made for it unless its config says ``is_decoder``."""
-    return "is_decoder" in type(model.config)().to_dict() and not type(model.config)().is_decoder
+    """Whether it is an encoder: of those that fill in masks, unless the config says otherwise."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    is_encoder = type(model.config) in MODEL_FOR_MASKED_LM_MAPPING
+    return is_encoder and getattr(model.config, "is_decoder", None) is False
 
 
 def _ends(model: PreTrainedModel) -> tuple[nn.Module | None, nn.Module | None]:
