@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
 from specdec.errors import OptionError, PluginError
+from specdec.given import in_words
 from specdec.loading import find_alias, load_target
+from specdec.pickling import picklable, rebuilt
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
@@ -38,15 +41,21 @@ class Engine:
 
     Args:
         model: an alias (see ``specdec plugins``), a folder, a hub id or a loaded transformers
-            model; the embedded default if left out.
-        strategy: name of a strategy (see ``specdec strategies``).
-        drafter: name of another drafter, or the folder or hub id of the drafter's checkpoint.
+            model; the embedded default if left out. A loaded model is not changed: the engine
+            works on a copy of its modules that shares its weights, in evaluation mode.
+        strategy: name of a strategy (see ``specdec strategies``). ``auto`` drafts from the text
+            itself, and warns, where there is no drafter for the model.
+        drafter: name of another drafter, the folder or hub id of the drafter's checkpoint, or a
+            loaded one (a small causal language model, an EAGLE head).
         policy, verifier, acceptor: names of other parts than the strategy's.
         options: options of the parts by role, e.g. ``{"policy": {"budget": 16}}``.
         tokenizer: for a loaded model; otherwise read from the model's folder.
         dtype: of the weights, a torch dtype or its name; by default what the alias says, else the
-            checkpoint's own.
-        device: where the model goes; by default the GPU if there is one.
+            checkpoint's own. A loaded model of another dtype is converted into a copy.
+        device: where the model goes; by default the GPU if there is one, and for a loaded model
+            where it is. A loaded model on another device is copied there.
+        trust_remote_code: whether Python code that comes with the model's checkpoint may run. A
+            draft model has an option of that name for its own.
         plugins: plugin modules or objects to register besides the installed ones.
         pack: on the CPU, run target and drafter on a second copy of their weights, laid out for
             the processor: faster from the first token on, for twice the memory of the weights.
@@ -59,17 +68,17 @@ class Engine:
     Raises:
         UnknownNameError: a strategy, part, option or model name that does not exist.
         OptionError: a value that is not allowed.
-        CheckpointError: a checkpoint that is missing, corrupt, unsafe or does not fit.
-        UnsupportedModelError: a model that cannot be verified as a tree.
+        CheckpointError: a checkpoint that is missing, corrupt, incomplete, unsafe or does not fit.
+        UnsupportedModelError: no causal language model, or one that cannot be verified as a tree.
         PluginError: plugins that contradict each other.
     """
 
     def __init__(
         self,
-        model: str | Path | PreTrainedModel | None = None,
+        model: str | Path | PreTrainedModel | nn.Module | None = None,
         *,
         strategy: str = "auto",
-        drafter: str | Path | None = None,
+        drafter: str | Path | nn.Module | None = None,
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
@@ -81,46 +90,101 @@ class Engine:
         pack: bool = False,
         compile: bool = False,
         graphs: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self.acceleration = Acceleration(pack=pack, compile=compile, graphs=graphs)
-        self.registry = Registry.load(plugins)
+        self.registry = Registry.load(plugins := list(plugins))
         self._alias = find_alias(self.registry, model)
-        selection = select(
-            self.registry,
-            self._alias,
-            strategy,
-            drafter=drafter,
-            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
-            options=options or {},
+        chosen: dict[str, Any] = {
+            "strategy": strategy,
+            "drafter": drafter,
+            "policy": policy,
+            "verifier": verifier,
+            "acceptor": acceptor,
+            "options": options,
+        }
+        selection = self._select(**chosen)
+        self.model_name, loaded, own = load_target(
+            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
-        self.model_name, loaded, own = load_target(self._alias, model, dtype, device)
         self.tokenizer = tokenizer or own
         self._model = loaded
         self._check: TreeCheck | None = None
         self._equip(selection)
+        if not (model is None or isinstance(model, (str, Path))):
+            model, dtype, device = loaded, None, None
+        self._arguments: dict[str, Any] = {
+            **chosen,
+            "model": model,
+            "tokenizer": tokenizer,
+            "dtype": dtype,
+            "device": device,
+            "plugins": plugins,
+            "pack": pack,
+            "compile": compile,
+            "graphs": graphs,
+            "trust_remote_code": trust_remote_code,
+        }
+        if selection.notice:
+            warnings.warn(selection.notice, UserWarning, stacklevel=2)
 
     def with_strategy(
         self,
         strategy: str,
         *,
-        drafter: str | Path | None = None,
+        drafter: str | Path | nn.Module | None = None,
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
         options: OptionsByRole | None = None,
     ) -> Engine:
         """Another engine on the same loaded model; arguments as for the class."""
-        selection = select(
+        chosen: dict[str, Any] = {
+            "strategy": strategy,
+            "drafter": drafter,
+            "policy": policy,
+            "verifier": verifier,
+            "acceptor": acceptor,
+            "options": options,
+        }
+        selection = self._select(**chosen)
+        other = copy.copy(self)
+        other._equip(selection)
+        other._arguments = {**self._arguments, **chosen}
+        if selection.notice:
+            warnings.warn(selection.notice, UserWarning, stacklevel=2)
+        return other
+
+    def _select(
+        self,
+        strategy: str,
+        drafter: str | Path | nn.Module | None,
+        options: OptionsByRole | None,
+        **swaps: str | None,
+    ) -> Selection:
+        return select(
             self.registry,
             self._alias,
             strategy,
             drafter=drafter,
-            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
-            options=options or {},
+            swaps=swaps,  # type: ignore[arg-type]
+            options={} if options is None else options,
         )
-        other = copy.copy(self)
-        other._equip(selection)
+
+    def __copy__(self) -> Engine:
+        """Another engine with the same parts."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An engine is pickled as the arguments that it was made with, and made again from them.
+
+        A loaded model that was given is pickled with its weights; from a name, folder or hub id it
+        is loaded again. What parts have learned stays behind.
+        """
+        names = {*self.registry.models, *self.registry.components["drafter"]}
+        return rebuilt, (type(self), picklable(self._arguments, names))
 
     def generate(
         self,
@@ -241,10 +305,13 @@ class Engine:
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""
         self.selection = selection
-        target = HFTarget(self._model, acceleration=self.acceleration)
+        with in_words(self._model):
+            target = HFTarget(self._model, acceleration=self.acceleration)
+            check_lm_head(target)
         recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
+        self.target.tokenizer = self.tokenizer
         self.parts = selection.make(self.registry, self.target)
         if recorder:
             graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
@@ -252,7 +319,6 @@ class Engine:
         self.target.taps = target.taps = self._taps(self.parts.drafter)
         # What decodes is what is checked.
         self._checked = self.target if isinstance(self.target, HFTarget) else target
-        check_lm_head(self._checked)
         if self.parts.verifier.uses_cache and self._check is None:
             self._check = TreeCheck.at_load(self._checked)
 

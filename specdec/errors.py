@@ -55,3 +55,9 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, for a sentence of our own."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -46,12 +46,13 @@ class Planned(Economy):
         width: int,
         state: State,
         clock: Clock,
+        grows: bool = True,
     ) -> None:
         self._forecast, self._budgets = forecast, budgets(most.budget)
         self._depths = [d for d in DEPTHS if d < most.depth] + [most.depth]
         self._capacity = [children * (1 + width * (d - 1)) for d in range(1, most.depth + 1)]
         self._drafted = 0
-        super().__init__(most, books, state, clock)
+        super().__init__(most, books, state, clock, grows)
 
     def drafts(self) -> Plan:
         self._drafted += 1

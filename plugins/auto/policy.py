@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from specdec.growth import Growth, Proposal, couple, rows_of_children
@@ -21,7 +21,7 @@ from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.forecast import Forecast
 from specdec_plugins.auto.lessons import Level, learn
 from specdec_plugins.auto.memory import Memory
-from specdec_plugins.auto.pace import Pace, Plan
+from specdec_plugins.auto.pace import Pace, Plan, TextAlone
 from specdec_plugins.auto.planned import Planned, budgets
 from specdec_plugins.auto.record import Record
 from specdec_plugins.auto.shortcut import Shortcut
@@ -54,9 +54,18 @@ class AutoOptions(BaseModel):
     lookup: bool = Field(
         True, description="draft from the text itself where that brings more; needs costs"
     )
+    grow: bool = Field(
+        True, description="grow trees with the drafter; false: draft from the text itself alone"
+    )
     memory: str | None = Field(
         None, description="file that keeps what was learned of acceptance, read and written"
     )
+
+    @model_validator(mode="after")
+    def _drafts(self) -> AutoOptions:
+        if not (self.grow or self.lookup):
+            raise ValueError("without grow and lookup nothing is left to draft with: see 'plain'")
+        return self
 
 
 class AutoPolicy(TreePolicy):
@@ -69,7 +78,7 @@ class AutoPolicy(TreePolicy):
       (:mod:`~specdec_plugins.auto.shortcut`, :mod:`~specdec_plugins.auto.planned`); drafting that
       does not pay stops, and is tried again (:mod:`~specdec_plugins.auto.record`).
     * *Text*: where the text repeats itself, what followed the last tokens before is verified in
-      place of a grown tree, if that brings more.
+      place of a grown tree, if that brings more. Without a drafter (``grow=False``) that is all.
 
     Attributes:
         looks: whether a step may look at its own values (:class:`Shortcut`) or is planned before it
@@ -106,7 +115,7 @@ class AutoPolicy(TreePolicy):
         self._forget()
         self._pace = self._find_pace(target, state, clock)
         self._lookup: Lookup | None = None
-        if self.options.lookup and isinstance(self._pace, Economy):
+        if self.options.lookup and isinstance(self._pace, (Economy, TextAlone)):
             self._lookup = Lookup(state, _MATCH, self.options.depth)
 
     def tree(self, state: State) -> DraftTree | None:
@@ -170,22 +179,23 @@ class AutoPolicy(TreePolicy):
         to time one."""
         options, memory, rows = self.options, self.memory, state.rows
         most = Plan(options.depth, options.budget)
+        uncounted = Pace(most) if options.grow else TextAlone()
         if not options.costs or state.cache is None:
-            return Pace(most)
+            return uncounted
         reads = state.tokens.device.type == "cpu" if self.looks is None else self.looks
         if reads:
-            return Shortcut(most, self._books, options.width, state, clock)
+            return Shortcut(most, self._books, options.width, state, clock, options.grow)
         if rows not in memory.timed:
             sizes = [1, *(m + 1 for m in budgets(options.budget))]
             if not (times := time_forwards(target, rows, state.longest, sizes)):
-                return Pace(most)
+                return uncounted
             memory.timed.add(rows)
             memory.costs[rows, 0] = Costs(rows, times)
         forecast = memory.forecasts.setdefault(
             self._setting, Forecast(options.depth, budgets(options.budget))
         )
         shape = options.children, options.width
-        return Planned(most, self._books, forecast, *shape, state, clock)
+        return Planned(most, self._books, forecast, *shape, state, clock, options.grow)
 
     def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
         return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)

@@ -44,6 +44,7 @@ def bench(
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     graphs: flags.Graphs = False,
+    trust_remote_code: flags.TrustRemoteCode = False,
     threads: flags.Threads = None,
     json: own.Json = None,
     csv: own.Csv = None,
@@ -88,6 +89,7 @@ def bench(
         "pack": pack,
         "compile": compile,
         "graphs": graphs,
+        "trust_remote_code": trust_remote_code,
     }
     decoding = {
         "max_new_tokens": max_new_tokens,

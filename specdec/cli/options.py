@@ -108,6 +108,15 @@ Graphs = Annotated[
         "while decoding.",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the model's checkpoint. Never asked, never run "
+        "without this.",
+        rich_help_panel=_PARTS,
+    ),
+]
 Threads = Annotated[int | None, _decoding("--threads", "CPU threads.", min=1)]
 Compare = Annotated[
     str | None,
