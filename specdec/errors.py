@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Of difflib's likeness: a letter wrong, missing or swapped is above it, another word below.
+_NEAR = 0.75
+
 
 class SpecdecError(Exception):
     """Base of every error that specdec raises for a user's or a plugin's mistake."""
@@ -22,7 +25,7 @@ class UnknownNameError(SpecdecError, LookupError):
 
     def __init__(self, kind: str, given: object, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.given, self.known = kind, given, sorted(known)
-        nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=_NEAR)
         message = f"unknown {kind} {given!r}"
         if nearest:
             message += f": did you mean {nearest[0]!r}?"

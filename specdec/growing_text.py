@@ -54,8 +54,10 @@ class GrowingText:
     def since(self, start: int) -> str:
         """The text from a place on, without an incomplete character at the end."""
         beyond = start - self._settled.length
-        return self._run.text.since(beyond) if beyond >= 0 else (
-            self._settled.since(start) + self._run.text.since(0)
+        return (
+            self._run.text.since(beyond)
+            if beyond >= 0
+            else (self._settled.since(start) + self._run.text.since(0))
         )
 
     def push(self, token: int) -> int:

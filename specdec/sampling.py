@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from transformers import GenerationConfig
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.fields import SAMPLING, apply
+from specdec.fields import SAMPLING, apply, settings_of
 from specdec.processors import PerRow, Processors, Stage
 
 
@@ -28,6 +29,7 @@ class Sampling:
         eos: token ids that end a row.
         stop: strings that end a row.
         custom: the caller's own logits processors.
+        bounded: whether the call itself bounds the number of tokens.
     """
 
     config: GenerationConfig
@@ -36,21 +38,34 @@ class Sampling:
     eos: tuple[int, ...]
     stop: tuple[str, ...]
     custom: tuple[hf.LogitsProcessor, ...]
+    bounded: bool = False
 
-    def limit(self, prompt_length: int, context: int) -> int:
-        """The most tokens a row may have, prompt included.
+    def limits(self, prompt_lengths: Sequence[int], context: int) -> list[int]:
+        """The most tokens each row may have, prompt included.
+
+        Warns where the context cuts what was asked for.
 
         Raises:
             OptionError: ``max_length`` leaves no room behind the prompt.
         """
         if self.max_new_tokens is not None:
-            return min(prompt_length + self.max_new_tokens, context)
-        longest = int(self.config.max_length)
-        if longest <= prompt_length:
-            raise OptionError(
-                f"max_length={longest} leaves no room: the prompt alone has {prompt_length} tokens"
+            wanted = [length + self.max_new_tokens for length in prompt_lengths]
+            setting = f"max_new_tokens={self.max_new_tokens}"
+        else:
+            longest = int(self.config.max_length)
+            wanted, setting = [longest] * len(prompt_lengths), f"max_length={longest}"
+            if longest <= max(prompt_lengths):
+                raise OptionError(
+                    f"{setting} leaves no room: the prompt alone has {max(prompt_lengths)} tokens"
+                    + ("" if self.bounded else ". It is the model's own: give max_new_tokens")
+                )
+        if self.bounded and max(wanted) > context:
+            warnings.warn(
+                f"{setting} goes beyond the model's context of {context} tokens, prompt included: "
+                f"{min(context - n for n in prompt_lengths)} new tokens at most",
+                stacklevel=2,
             )
-        return min(longest, context)
+        return [min(most, context) for most in wanted]
 
     def processors(self, prompt_lengths: Sequence[int], device: torch.device) -> Processors:
         """The logits processors of a batch, in transformers' order.
@@ -73,39 +88,45 @@ def resolve(
     base: GenerationConfig,
     fields: Mapping[str, Any],
     *,
+    given: GenerationConfig | Mapping[str, Any] | None = None,
     stop: str | Sequence[str] | None = None,
     logits_processor: Sequence[hf.LogitsProcessor] | hf.LogitsProcessor | None = None,
     default_new_tokens: int,
 ) -> Sampling:
     """Apply a call's arguments to the model's generation config and check the result.
 
+    What the call sets comes before what ``given`` sets, and that before ``base``.
     ``temperature=0`` means greedy, a positive temperature turns sampling on unless ``do_sample``
     says otherwise. What neither the call nor the model's config sets is off: in particular no
     top-k of 50.
+
+    Args:
+        base: the model's own config.
+        fields: the call's arguments that are fields of a GenerationConfig.
+        given: the call's argument ``generation_config``.
 
     Raises:
         UnknownNameError: an argument that is no GenerationConfig field.
         OptionError: a value that is out of range, or a field that specdec does not support.
     """
-    config = GenerationConfig(**{k: v for k, v in base.to_dict().items() if v is not None})
-    apply(config, fields)
+    config = copy.deepcopy(base)
+    settings = settings_of(given)
+    apply(config, fields, settings)
+    asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
     temperature = config.temperature
-    asked_to_sample = fields.get("do_sample")
-    if asked_to_sample is None and fields.get("temperature") is not None:
-        asked_to_sample = temperature > 0
-    do_sample = bool(config.do_sample if asked_to_sample is None else asked_to_sample)
+    do_sample = bool(config.do_sample)
+    if fields.get("do_sample") is None and fields.get("temperature") is not None:
+        do_sample = temperature > 0
     greedy = not do_sample or temperature == 0
-    idle = [name for name in SAMPLING if fields.get(name) is not None]
-    if greedy and idle:
-        warnings.warn(
-            f"{', '.join(idle)} has no effect on greedy decoding: give temperature > 0 to sample",
-            stacklevel=2,
-        )
+    if greedy:
+        _warn_of_idle(asked, do_sample=do_sample)
     eos = config.eos_token_id
     configured = config.stop_strings or []
     stops = [*_listed(stop), *_listed(configured)]
     if any(not isinstance(s, str) or not s for s in stops):
         raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
+    if broken := [s for s in stops if _surrogate(s)]:
+        raise OptionError(f"stop has half of a surrogate pair, which no text has: {broken[0]!a}")
     custom = tuple(_listed(logits_processor))
     if wrong := [processor for processor in custom if not callable(processor)]:
         raise OptionError(f"logits_processor must be transformers processors, not {wrong[0]!r}")
@@ -118,7 +139,29 @@ def resolve(
         eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
         stop=tuple(stops),
         custom=custom,
+        bounded=not {"max_new_tokens", "max_length"}.isdisjoint(asked),
     )
+
+
+def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
+    """Name the sampling settings that were asked for and change nothing."""
+    idle = [name for name in SAMPLING if name in asked]
+    if asked.get("temperature", 0) > 0:
+        idle.insert(0, "temperature")
+    remedy = "give temperature > 0 to sample"
+    if do_sample and "do_sample" in asked:
+        idle.insert(0, "do_sample")
+    elif not do_sample and ("temperature" in idle or "do_sample" in asked):
+        remedy = "give do_sample=True to sample"
+    if idle:
+        warnings.warn(
+            f"{', '.join(idle)} has no effect on greedy decoding: {remedy}",
+            stacklevel=3,
+        )
+
+
+def _surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _listed(given: Any) -> list[Any]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 import tokenizers as tk
 import transformers as hf
-from hypothesis import given
-from hypothesis import strategies as st
 
 from specdec.checkpoints import load_tokenizer
 from specdec.models import EMBEDDED
-from specdec.text import Detokenizer, text_of
-from specdec.token_bytes import split
 
 PARTS = ["\u20ac", "\U0001f600", "\u00e9", "\ufffd"]
 
