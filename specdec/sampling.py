@@ -40,32 +40,39 @@ class Sampling:
     custom: tuple[hf.LogitsProcessor, ...]
     bounded: bool = False
 
-    def limits(self, prompt_lengths: Sequence[int], context: int) -> list[int]:
-        """The most tokens each row may have, prompt included.
-
-        Warns where the context cuts what was asked for.
+    def limit(self, prompt_length: int, context: int) -> int:
+        """The most tokens a row may have, prompt included.
 
         Raises:
             OptionError: ``max_length`` leaves no room behind the prompt.
         """
         if self.max_new_tokens is not None:
-            wanted = [length + self.max_new_tokens for length in prompt_lengths]
-            setting = f"max_new_tokens={self.max_new_tokens}"
-        else:
-            longest = int(self.config.max_length)
-            wanted, setting = [longest] * len(prompt_lengths), f"max_length={longest}"
-            if longest <= max(prompt_lengths):
-                raise OptionError(
-                    f"{setting} leaves no room: the prompt alone has {max(prompt_lengths)} tokens"
-                    + ("" if self.bounded else ". It is the model's own: give max_new_tokens")
-                )
-        if self.bounded and max(wanted) > context:
-            warnings.warn(
-                f"{setting} goes beyond the model's context of {context} tokens, prompt included: "
-                f"{min(context - n for n in prompt_lengths)} new tokens at most",
-                stacklevel=2,
+            return min(prompt_length + self.max_new_tokens, context)
+        longest = int(self.config.max_length)
+        if longest <= prompt_length:
+            raise OptionError(
+                f"max_length={longest} leaves no room: the prompt alone has {prompt_length} tokens"
+                + ("" if self.bounded else ". It is the model's own: give max_new_tokens")
             )
-        return [min(most, context) for most in wanted]
+        return min(longest, context)
+
+    def limits(self, prompt_lengths: Sequence[int], context: int) -> list[int]:
+        """The limit of each row. Warns where the context cuts what was asked for.
+
+        Raises:
+            OptionError: as for :meth:`limit`.
+        """
+        longest = max(prompt_lengths)
+        name = "max_length" if self.max_new_tokens is None else "max_new_tokens"
+        asked = getattr(self.config, name)
+        room = context if self.max_new_tokens is None else context - longest
+        if self.bounded and asked > room:
+            warnings.warn(
+                f"{name}={asked} is more than the model's context of {context} tokens has room "
+                f"for: a prompt of {longest} tokens leaves {context - longest}",
+                stacklevel=3,
+            )
+        return [self.limit(length, context) for length in prompt_lengths]
 
     def processors(self, prompt_lengths: Sequence[int], device: torch.device) -> Processors:
         """The logits processors of a batch, in transformers' order.

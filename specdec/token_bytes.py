@@ -102,7 +102,11 @@ def split(data: bytes, errors: str = "replace") -> tuple[str, bytes]:
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     text = decoder.decode(data)
-    return text, decoder.getstate()[0]
+    rest = decoder.getstate()[0]
+    if len(rest.decode("utf-8", "replace")) > 1:
+        # Half of a surrogate, for which Python waits in vain: UTF-8 has none.
+        text, rest = text + decoder.decode(b"", final=True), b""
+    return text, rest
 
 
 _LEVEL = {character: byte for byte, character in bytes_to_unicode().items()}

@@ -102,15 +102,14 @@ class CommandGroup(TyperGroup):
     Those are found before a command runs.
     """
 
-    def main(
-        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **more: Any
-    ) -> Any:
-        """Run the command line ``args``, that of the process if None."""
-        given = list(sys.argv[1:] if args is None else args)
-        if not standalone_mode or not _asks_for_json(given):
-            return super().main(args, standalone_mode=standalone_mode, **more)
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the command line; arguments as for click's."""
+        given = args[0] if args else settings.get("args")
+        alone = settings.get("standalone_mode", True)
+        if not alone or not _asks_for_json(sys.argv[1:] if given is None else list(given)):
+            return super().main(*args, **settings)
         try:
-            code = super().main(args, standalone_mode=False, **more)
+            code = super().main(*args, **{**settings, "standalone_mode": False})
         except typer.Abort:
             sys.exit(1)
         except Exception as error:
