@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from specdec.growing_text import GrowingText
-from specdec.token_bytes import TokenBytes
+from specdec.token_bytes import REPLACEMENT, TokenBytes
 
 
 class Detokenizer:
@@ -119,10 +119,10 @@ def text_of(
     if not stop:
         return text
     full: str = tokenizer.decode(tokens, skip_special_tokens=False)
-    if full == text:
-        return cut(text, stop)
     if cut(full, stop) == full:
         return text
+    if full == text and not any(REPLACEMENT in string for string in stop):
+        return cut(text, stop)
     detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
     for token in tokens:
         if detokenizer.push(token, stop):
