@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from specdec.errors import OptionError, PromptError
+from specdec.errors import OptionError, PromptError, warn
 
 # What a message may have instead of content.
 _INSTEAD = (
@@ -115,9 +114,7 @@ class Template:
         text = str(tokenizer.get_chat_template(more.get("chat_template"), self.tools))
         names = [*(["tools"] if self.tools else []), *(n for n in more if n != "chat_template")]
         if unused := [name for name in names if name not in text]:
-            warnings.warn(
-                f"the chat template does not use {', '.join(unused)}: no effect", stacklevel=5
-            )
+            warn(f"the chat template does not use {', '.join(unused)}: no effect")
 
 
 def are_messages(items: Sequence[Any]) -> bool:

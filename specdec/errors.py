@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 # Of difflib's likeness: a letter wrong, missing or swapped is above it, another word below.
@@ -51,3 +53,11 @@ class UnsupportedModelError(SpecdecError):
 
 class PluginError(SpecdecError):
     """A plugin that broke the contract of its role, or two plugins that claim one name."""
+
+
+def warn(message: str) -> None:
+    """Tell a user of something that an error would be too much for, at their own line of code."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "specdec":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from transformers import GenerationConfig
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import OptionError, UnknownNameError, warn
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
@@ -171,10 +170,9 @@ def apply(
         if name in given and own.get(name) != value and name != "transformers_version":
             idle.append(name)
     if idle:
-        warnings.warn(
+        warn(
             f"{', '.join(idle)} of generation_config has no effect here: the text does not depend "
-            "on it",
-            stacklevel=4,
+            "on it"
         )
     try:
         Fields(**vars(config))

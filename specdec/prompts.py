@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from specdec.chat import Template, are_messages, check_text
-from specdec.errors import OptionError, PromptError
+from specdec.errors import OptionError, PromptError, warn
 
 _ALLOWED = (
     "a string, chat messages, token ids, a list of any of these, a tensor [T] or [B, T], or what a "
@@ -178,10 +177,9 @@ def _text(text: str, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
     check_text("the text", text)
     ids: list[int] = tokenizer(text)["input_ids"]
     if (again := _given_twice(text, ids, tokenizer)) is not None:
-        warnings.warn(
+        warn(
             f"the text begins with {again!r}, which the tokenizer adds once more: leave it out, or "
-            "give token ids",
-            stacklevel=6,
+            "give token ids"
         )
     return ids
 

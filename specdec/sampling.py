@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import logits_process as hf
 
-from specdec.errors import OptionError
+from specdec.errors import OptionError, warn
 from specdec.fields import SAMPLING, apply, settings_of
 from specdec.processors import PerRow, Processors, Stage
 
@@ -67,10 +66,9 @@ class Sampling:
         asked = getattr(self.config, name)
         room = context if self.max_new_tokens is None else context - longest
         if self.bounded and asked > room:
-            warnings.warn(
+            warn(
                 f"{name}={asked} is more than the model's context of {context} tokens has room "
-                f"for: a prompt of {longest} tokens leaves {context - longest}",
-                stacklevel=3,
+                f"for: a prompt of {longest} tokens leaves {context - longest}"
             )
         return [self.limit(length, context) for length in prompt_lengths]
 
@@ -161,10 +159,7 @@ def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
     elif not do_sample and ("temperature" in idle or "do_sample" in asked):
         remedy = "give do_sample=True to sample"
     if idle:
-        warnings.warn(
-            f"{', '.join(idle)} has no effect on greedy decoding: {remedy}",
-            stacklevel=3,
-        )
+        warn(f"{', '.join(idle)} has no effect on greedy decoding: {remedy}")
 
 
 def _surrogate(text: str) -> bool:

@@ -424,6 +424,7 @@ def test_what_the_context_cuts_is_warned_of(plain: Engine) -> None:
         with pytest.warns(UserWarning, match=f"context of {LIMIT} tokens.*leaves 3") as seen:
             results = plain.generate([long, [1, 2]], eos_token_id=[], **asked)
         assert len(seen) == 1, "once for a batch"
+        assert seen[0].filename == __file__, "shown where the call is"
         assert isinstance(results, list)
         assert len(results[0].token_ids) == 3
     with no_warnings():

@@ -209,6 +209,26 @@ def test_the_text_ends_where_the_stop_string_begins_in_the_text_with_special_tok
     assert wanted.startswith(given_out) and (given_out == wanted or not ended)
 
 
+@pytest.mark.parametrize(
+    ("last", "text"), [(b"\xff", "He" + 13 * REPLACEMENT), (b"", "He" + 13 * REPLACEMENT + "x")]
+)
+def test_a_byte_that_makes_others_invalid_completes_stop_strings_among_them(
+    last: bytes, text: str
+) -> None:
+    """Four euro signs are text until a byte comes that makes all of them invalid."""
+    tokenizer = byte_fallback()
+    euro = ("\u20ac" * 4).encode()
+    ends = [f"<0x{byte:02X}>" for byte in last] or [f"<0x{euro[0]:02X}>", "x"]
+    tokens = tokenizer.convert_tokens_to_ids(["He", *(f"<0x{byte:02X}>" for byte in euro), *ends])
+    assert tokenizer.decode(tokens) == text
+    stop = ("e" + 3 * REPLACEMENT,)
+    detokenizer = Detokenizer(tokenizer)
+    assert [detokenizer.push(token, stop) for token in tokens] == [False] * (len(tokens) - 1) + [
+        True
+    ]
+    assert text_of(tokenizer, tokens, stop) == "H"
+
+
 class Counting:
     """A tokenizer that counts the tokens it decodes."""
 
