@@ -21,7 +21,7 @@ def resolve_checkpoint(
     """The folder of a checkpoint; a hub id is downloaded (or found in the local cache).
 
     Args:
-        checkpoint: a folder, or a hub id ``org/name``.
+        checkpoint: a folder, or a hub id ``org/name`` or ``name``.
         what: how to name it in an error.
         trust_remote_code: whether to download Python files as well.
 
@@ -33,7 +33,7 @@ def resolve_checkpoint(
         return path
     if path.exists():
         raise CheckpointError(f"{path} is a file: give the folder of the {what}")
-    if str(checkpoint).count("/") != 1 or str(checkpoint).startswith(("/", ".", "~")):
+    if str(checkpoint).count("/") > 1 or str(checkpoint).startswith(("/", ".", "~")):
         raise CheckpointError(
             f"there is no {what} at {str(checkpoint)!r}: give an existing folder or a hub id like "
             "'org/name'"

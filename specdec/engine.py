@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
+from specdec.chat import Template
 from specdec.errors import OptionError, PluginError
 from specdec.given import in_words
 from specdec.loading import find_alias, load_target
@@ -200,6 +201,12 @@ class Engine:
         seed: int | Sequence[int] | None = None,
         logits_processor: Any = None,
         logits_processor_by_prompt: Any = None,
+        generation_config: GenerationConfig | None = None,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | str = False,
+        add_generation_prompt: bool | None = None,
+        skip_special_tokens: bool = True,
         batch_size: int | None = None,
         progress: bool = False,
         **fields: Any,
@@ -215,7 +222,8 @@ class Engine:
             top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'
                 GenerationConfig, with its names and meaning; ``eos_token_id=[]`` turns eos off. A
                 field that cannot be honoured is refused, never ignored.
-            stop: strings at which to stop; the text ends before them.
+            stop: strings at which to stop; the text ends before them. They may be special tokens,
+                or have some in them, whether or not the text shows them.
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.
             logits_processor: transformers processors, one or a list, for every prompt. One prompt:
@@ -225,6 +233,13 @@ class Engine:
             logits_processor_by_prompt: a list with an entry for each prompt, or a function from a
                 prompt's index to its entry: a processor, a list of them or None. Each is called as
                 if its prompt were alone, after those for every prompt.
+            generation_config: transformers' GenerationConfig. What it sets comes before what the
+                model's own sets; arguments of the call come before both.
+            tools, chat_template_kwargs, continue_final_message, add_generation_prompt: for chat
+                messages, what transformers' ``apply_chat_template`` makes of them: functions or
+                schemas that the model may call; variables of the template by name; go on with the
+                last message; begin the model's own (unless the last one is continued).
+            skip_special_tokens: whether texts leave out special tokens such as eos.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
                 that runs out of memory is halved, with a warning. It does not change the tokens.
             progress: whether to show a progress bar over prompts on stderr.
@@ -242,6 +257,9 @@ class Engine:
             self.tokenizer,
             vocab_size=self.target.vocab_size,
             context=self.target.context_limit,
+            template=Template(
+                tools, chat_template_kwargs, continue_final_message, add_generation_prompt
+            ),
         )
         results = generate_in_waves(
             self,
@@ -258,6 +276,8 @@ class Engine:
             seed=seed,
             logits_processor=logits_processor,
             logits_processor_by_prompt=logits_processor_by_prompt,
+            generation_config=generation_config,
+            skip_special_tokens=skip_special_tokens,
             **fields,
         )
         return results if prompts.batched else results[0]

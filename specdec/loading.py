@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.checkpoints import load_model, load_tokenizer, resolve_checkpoint
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import CheckpointError, OptionError, UnknownNameError
 from specdec.given import check_suitable, own_copy, unwrapped
 from specdec.models import EMBEDDED
 from specdec.plugins import ModelAlias
@@ -27,13 +27,17 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
     """The alias that ``model`` names; the embedded default for None.
 
     Raises:
-        UnknownNameError: a bare name that is neither an alias nor a folder.
+        UnknownNameError: a bare name that is neither an alias, nor a folder, nor on the hub.
     """
     if model is not None and not isinstance(model, (str, Path)):
         return None
     name = EMBEDDED.name if model is None else str(model)
     if name not in registry.models and "/" not in name and not Path(name).exists():
-        raise UnknownNameError("model", name, registry.models, "A folder or hub id does as well")
+        try:
+            resolve_checkpoint(name, what="model")
+        except CheckpointError as error:
+            hint = f"A folder or hub id does as well, but {error}"
+            raise UnknownNameError("model", name, registry.models, hint) from error
     return registry.models.get(name)
 
 

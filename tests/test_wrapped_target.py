@@ -70,7 +70,9 @@ def test_a_wrapped_target_is_packed(large: Any, way: str) -> None:
     bare = Engine(large, strategy="plain", pack=True)
     assert packed(bare.target), "otherwise this test says nothing"
     assert isinstance(engine.target, Counting) and packed(engine.target)
-    assert engine.target._body is HFTarget(engine.target.model, acceleration=engine.acceleration)._body
+    assert (
+        engine.target._body is HFTarget(engine.target.model, acceleration=engine.acceleration)._body
+    )
     before = engine.target.forwards
     text = tiny.tokens(engine, PROMPTS[0], **SETTINGS)
     assert text == tiny.tokens(bare, PROMPTS[0], **SETTINGS)

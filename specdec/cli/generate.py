@@ -38,6 +38,7 @@ def generate(
     min_p: flags.MinP = None,
     repetition_penalty: flags.RepetitionPenalty = None,
     stop: flags.Stop = None,
+    special_tokens: flags.SpecialTokens = False,
     seed: flags.Seed = None,
     set_: flags.Fields = None,
     compare: flags.Compare = None,
@@ -85,6 +86,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "stop": stop or None,
+        "skip_special_tokens": False if special_tokens else None,
         "seed": secrets.randbits(32) if seed is None else seed,
         **flags.assignments("--set", set_),
     }

@@ -70,6 +70,9 @@ RepetitionPenalty = Annotated[
     float | None, _decoding("--repetition-penalty", "Above 1 discourages repetition.")
 ]
 Stop = Annotated[list[str] | None, _decoding("--stop", "Stop before this string; repeatable.")]
+SpecialTokens = Annotated[
+    bool, _decoding("--special-tokens", "Show special tokens, such as eos, in the text.")
+]
 Seed = Annotated[int | None, _decoding("--seed", "Same seed, same text. Drawn if not given.")]
 Fields = Annotated[
     list[str] | None,
@@ -148,7 +151,9 @@ Explain = Annotated[
         rich_help_panel=_REPORT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object and nothing else, errors too.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
