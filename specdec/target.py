@@ -143,7 +143,7 @@ class HFTarget:
         self.acceleration = acceleration
         self._body, self._layout = self.accelerated(self._body), None
         self._scorer = self.accelerated(self._scorer) if self._head else self._head
-        self.__dict__.pop("_maskless", None)
+        self.__dict__.pop("_maskless", None)  # worked out anew
 
     def accelerated(self, network: nn.Module) -> nn.Module:
         """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
