@@ -34,7 +34,7 @@ PROPERTIES = (
     Property(
         properties.exact_law,
         step_laws(),
-        share=3,
+        share=4,
         unit="probability",
         law=True,
     ),
@@ -47,7 +47,7 @@ PROPERTIES = (
     Property(
         properties.same_as_plain_on_real_models, small_models, share=0.5, law=True, without=no_models
     ),
-    Property(properties.stop_rules_hold, everywhere()),
+    Property(properties.stop_rules_hold, everywhere(), share=1.5),
     Property(properties.cache_is_a_fresh_prefill, everywhere()),
     Property(properties.trees_are_well_formed, everywhere(), unit="probability"),
     Property(properties.tree_is_the_reference, cases(), unit="log q", without=no_reference),
@@ -59,7 +59,7 @@ PROPERTIES = (
     ),
     Property(properties.drafter_is_as_if_fresh, everywhere(), unit="log q", without=no_memory),
     Property(properties.options_round_trip, cases(), share=0.1),
-    Property(properties.runs_repeat, cases()),
+    Property(properties.runs_repeat, everywhere(), share=1.5),
     Property(properties.only_keyed_randomness_is_used, cases(max_new=4), share=0.5),
     Property(generator_has_its_laws, cases(), share=0, unit="sd"),
     Property(
