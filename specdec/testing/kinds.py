@@ -39,7 +39,8 @@ def everywhere(**more: Any) -> Callable[[Subject], Kinds]:
     def kinds(subject: Subject) -> Kinds:
         far: dict[str, Any] = {"opened": 3, "always": False, "max_new": 18, "min_new": 2}
         return [
-            (cases(**more), 3),
+            (cases(**more), 2),
+            (cases(**{"rows": 5, "fewest": 3, "stopping": True, **more}), 1),
             (wide(False, None, **{**far, **more}), 1),
             (late(False, None, **{**far, **more}), 1),
             (many(False, None, **{**far, **more}), 1),

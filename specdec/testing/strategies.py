@@ -77,7 +77,7 @@ def settings(
     min_new: int = 1,
     greedy: bool | None = None,
     likely: Sequence[int] = (),
-    stopping: bool = True,
+    stopping: bool | None = None,
 ) -> dict[str, Any]:
     """Arguments of ``generate``: temperature, truncation, penalties, processors, stop rules.
 
@@ -86,7 +86,7 @@ def settings(
         min_new, max_new: bounds on ``max_new_tokens``.
         greedy: True or False for one kind only.
         likely: those that it may well write, for stop rules; all if there are none.
-        stopping: whether texts may end by anything but their length.
+        stopping: whether something besides their length is to end texts; None for either.
     """
     size, likely = len(tokens), likely or tokens
     cold = draw(st.booleans()) if greedy is None else greedy
@@ -107,8 +107,9 @@ def settings(
     roomy = [length for length in reversed(lengths) if length >= 4]
     chosen["max_new_tokens"] = draw(st.sampled_from([*roomy, *lengths]))
     rules: tuple[str, ...] = ()
-    if stopping:
-        rules = draw(st.sampled_from([("eos", "stop"), ("stop",), ("eos",), ()]))
+    if stopping is not False:
+        some = [("eos", "stop"), ("stop",), ("eos",)]
+        rules = draw(st.sampled_from(some if stopping else [*some, ()]))
     ends = sorted({tokens[0], tokens[-1], likely[0], likely[-1]})
     chosen["eos_token_id"] = [draw(st.sampled_from(ends))] if "eos" in rules else []
     if "eos" in rules and draw(st.sampled_from([True, False])):
@@ -153,7 +154,7 @@ def cases(
     opened: int | None = None,
     always: bool = True,
     apart: bool = False,
-    stopping: bool = True,
+    stopping: bool | None = None,
     small: bool | None = None,
 ) -> Case:
     """Whole examples; the draft table agrees with the target's, or has nothing to do with it.
@@ -169,7 +170,7 @@ def cases(
         opened: after how many positions of the text the laws are open, at most; None for all.
         always: whether they are closed after the others on every case, or on half of them.
         apart: whether the draft is always wrong where the target's next token is certain.
-        stopping: whether texts may end by anything but their length.
+        stopping: whether something besides their length is to end texts; None for either.
         small: whether the policy has its small options; None for either.
     """
     size, vocabulary = draw(st.sampled_from(sizes)), draw(st.sampled_from(vocabularies))
