@@ -30,7 +30,7 @@ def step_laws(
 def whole_texts(subject: Subject) -> Kinds:
     """Short texts, and texts of many steps."""
     few = near(2, sizes=(3, 2), min_new=3, max_new=3)
-    return [(few, 1), (steps(subject.sampled), 1)]
+    return [(few, 2), (steps(subject.sampled, True), 1), (steps(subject.sampled, False), 1)]
 
 
 def everywhere(**more: Any) -> Callable[[Subject], Kinds]:

@@ -283,8 +283,13 @@ def many(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchSt
     )
 
 
-def steps(sampled: bool) -> st.SearchStrategy[Case]:
-    """Texts of many steps, most of them decided by the target alone."""
+def steps(sampled: bool, apart: bool) -> st.SearchStrategy[Case]:
+    """Texts of many steps, most of them certain.
+
+    Args:
+        sampled: whether draft tokens are drawn.
+        apart: whether drafts are then wrong, so that each step gives one token, or mostly right.
+    """
     return cases(
         sizes=(2, 3),
         min_new=8,
@@ -292,10 +297,9 @@ def steps(sampled: bool) -> st.SearchStrategy[Case]:
         rows=2,
         vocabularies=(None, None, WIDE),
         lengths=(1, 2, 4, 9, 60),
-        opened=2,
-        apart=True,
+        opened=2 if sampled or apart else 4,
+        apart=apart,
         stopping=False,
-        small=None,
     )
 
 

@@ -39,7 +39,7 @@ PROPERTIES = (
         law=True,
     ),
     Property(
-        properties.whole_sequences, whole_texts, share=0.5, unit="probability", law=True
+        properties.whole_sequences, whole_texts, share=0.75, unit="probability", law=True
     ),
     Property(properties.neighbours_do_not_matter, step_laws(rows=3, fewest=2, greedy=None), law=True),
     Property(properties.same_as_plain_for_any_noise, everywhere(noise=True), seed_exact=True),
@@ -139,10 +139,11 @@ class _Run:
     told: str | None = field(default=None)
 
     def look(self, kind: Any, count: int) -> None:
-        """Check ``count`` cases of a kind, or up to the first on which it does not hold."""
+        """Check ``count`` different cases of a kind, or up to the first on which it fails."""
+        seen: set[str] = set()
 
         @configure(
-            max_examples=count,
+            max_examples=2 * count,  # Hypothesis draws some of them again
             derandomize=True,
             database=None,
             deadline=None,
@@ -153,6 +154,10 @@ class _Run:
         )
         @given(kind)
         def holds(case: Case) -> None:
+            if self.failure is None:
+                if len(seen) == count or repr(case) in seen:
+                    return
+                seen.add(repr(case))
             failure = self.tried(case)
             self.progress()
             if failure is not None:

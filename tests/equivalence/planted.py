@@ -156,7 +156,7 @@ _SOMEWHERE = (
     ("from the fourth level on, of a chain", LAW, _guessed(from_level(4), "chain")),
     ("from the sixth level on, matched", LAW, _guessed(from_level(6), drafter="table")),
     ("from the eighth level on, of looked up text", LAW, _guessed(from_level(8), "lookup")),
-    ("from the fifth level on, by auto", LAW, _guessed(from_level(5), "auto", drafter="table")),
+    ("from the fifth level on, by auto", WHOLE, _guessed(from_level(5), "auto", drafter="table")),
     ("with an id of 40 and more", LAW, _drawn(from_token(40))),
     ("with an id of 256 and more, ranked", LAW, _ranked(from_token(256))),
     ("with an id of 32,768 and more, matched", LAW, _guessed(from_token(32_768))),
