@@ -35,4 +35,6 @@ def no_memory(subject: Subject) -> str | None:
 
 
 def no_models(subject: Subject) -> str | None:
-    return None if subject.any_model else "the checkpoint of its drafter fits the table models alone"
+    return (
+        None if subject.any_model else "the checkpoint of its drafter fits the table models alone"
+    )

@@ -17,7 +17,11 @@ def step_laws(
 
     def kinds(subject: Subject) -> Kinds:
         sampled = subject.sampled
-        few: dict[str, Any] = {"sizes": (3, 2, 4), "min_new": 2, "max_new": 3}
+        few: dict[str, Any] = {
+            "sizes": (3, 2) if sampled else (3, 2, 4),
+            "min_new": 2,
+            "max_new": 3,
+        }
         here = near(rows, **few, fewest=fewest, greedy=greedy)
         far = [deep(subject.levels, sampled), wide(sampled), late(sampled), many(sampled)]
         if fewest > 1:
@@ -37,7 +41,7 @@ def everywhere(**more: Any) -> Callable[[Subject], Kinds]:
     """Texts over few tokens and many, early and late, alone and in batches."""
 
     def kinds(subject: Subject) -> Kinds:
-        far: dict[str, Any] = {"opened": 3, "always": False, "max_new": 18, "min_new": 2}
+        far: dict[str, Any] = {"opened": 3, "always": False, "max_new": 12, "min_new": 2}
         return [
             (cases(**more), 2),
             (cases(**{"rows": 5, "fewest": 3, "stopping": True, **more}), 1),

@@ -32,7 +32,7 @@ Text = tuple[int, ...]
 # Probabilities by text. Of whole texts, or that a text begins so: see :meth:`Autoregressive.against`.
 TextLaw = dict[Text, float]
 # The most branches: of a step, and less as their texts are longer and their vocabularies larger.
-_TOKENS, _NUMBERS, _FEWEST = 1 << 11, 1 << 22, 16
+_TOKENS, _NUMBERS, _FEWEST = 1 << 10, 1 << 22, 16
 
 
 class Autoregressive:

@@ -31,3 +31,19 @@ class Reach:
         self.token = max(self.token, *case.target.tokens)
         self.position = max(self.position, len(case.prompts[0]) + steps - 1)
         self.rows = max(self.rows, len(case.prompts))
+
+    def describe(self, drafted: int) -> str:
+        """It in one sentence, for a strategy whose trees have so many levels."""
+        parts = [
+            f"token ids up to {self.token:,}",
+            f"positions up to {self.position:,}",
+            f"batches of up to {self.rows} rows",
+            f"up to {self.steps} steps",
+        ]
+        line = f"Laws were enumerated for {', '.join(parts)}"
+        if not drafted:
+            return line
+        line += f", and draft tokens down to level {self.levels} of {drafted}"
+        if self.levels < drafted:
+            line += f"; below level {self.levels} the law is not known"
+        return line

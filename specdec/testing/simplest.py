@@ -31,9 +31,7 @@ class Failure:
         return f"{kind}{self.message}\ncounter-example:{self.case}"
 
 
-def simplest(
-    failure: Failure, tried: Callable[[Case], Failure | None], patience: float
-) -> Failure:
+def simplest(failure: Failure, tried: Callable[[Case], Failure | None], patience: float) -> Failure:
     """Make the case smaller, one thing after the other, as long as it fails by the same exception.
 
     Args:
@@ -166,7 +164,9 @@ def _simple(weight: float) -> int:
 
 def _narrow(table: Table) -> Table:
     """The table without its last token."""
-    laws = tuple(law[:-1] if sum(law[:-1]) > 0 else (1.0,) * (table.size - 1) for law in table.weights)
+    laws = tuple(
+        law[:-1] if sum(law[:-1]) > 0 else (1.0,) * (table.size - 1) for law in table.weights
+    )
     quiet = tuple(min(slot, table.size - 2) for slot in table.quiet)
     return replace(table, size=table.size - 1, weights=laws, quiet=quiet)
 

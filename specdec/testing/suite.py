@@ -34,32 +34,34 @@ PROPERTIES = (
     Property(
         properties.exact_law,
         step_laws(),
-        share=4,
+        share=3,
         unit="probability",
         law=True,
     ),
+    Property(properties.whole_sequences, whole_texts, share=0.75, unit="probability", law=True),
     Property(
-        properties.whole_sequences, whole_texts, share=0.75, unit="probability", law=True
+        properties.neighbours_do_not_matter, step_laws(rows=3, fewest=2, greedy=None), law=True
     ),
-    Property(properties.neighbours_do_not_matter, step_laws(rows=3, fewest=2, greedy=None), law=True),
     Property(properties.same_as_plain_for_any_noise, everywhere(noise=True), seed_exact=True),
     Property(properties.same_as_plain_for_any_seed, everywhere(), seed_exact=True),
     Property(
-        properties.same_as_plain_on_real_models, small_models, share=0.5, law=True, without=no_models
+        properties.same_as_plain_on_real_models,
+        small_models,
+        share=0.5,
+        law=True,
+        without=no_models,
     ),
-    Property(properties.stop_rules_hold, everywhere(), share=1.5),
+    Property(properties.stop_rules_hold, everywhere()),
     Property(properties.cache_is_a_fresh_prefill, everywhere()),
     Property(properties.trees_are_well_formed, everywhere(), unit="probability"),
     Property(properties.tree_is_the_reference, cases(), unit="log q", without=no_reference),
-    Property(
-        properties.values_are_products, cases(), share=0.5, unit="log q", without=no_values
-    ),
+    Property(properties.values_are_products, cases(), share=0.5, unit="log q", without=no_values),
     Property(
         properties.draft_law_is_the_table, cases(), share=0.5, unit="probability", without=no_table
     ),
     Property(properties.drafter_is_as_if_fresh, everywhere(), unit="log q", without=no_memory),
     Property(properties.options_round_trip, cases(), share=0.1),
-    Property(properties.runs_repeat, everywhere(), share=1.5),
+    Property(properties.runs_repeat, everywhere()),
     Property(properties.only_keyed_randomness_is_used, cases(max_new=4), share=0.5),
     Property(generator_has_its_laws, cases(), share=0, unit="sd"),
     Property(

@@ -141,9 +141,7 @@ class TableForCausalLM(_TablePreTrained, GenerationMixin):  # type: ignore[misc]
     @classmethod
     def of(cls, table: Table, window: int | None = None) -> TableForCausalLM:
         """A model of ``table``, with a sliding window (2 at least) if one is given."""
-        config = TableConfig(
-            table.vocab_size, window, size=table.size, attn_implementation="sdpa"
-        )
+        config = TableConfig(table.vocab_size, window, size=table.size, attn_implementation="sdpa")
         model: TableForCausalLM = cls(config).double().eval()
         channels = torch.full((table.vocab_size,), OTHERS)
         channels[list(table.tokens)] = torch.arange(table.size)

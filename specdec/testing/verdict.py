@@ -36,8 +36,10 @@ class Verdict:
 
     @property
     def figure(self) -> str | None:
-        """The largest difference with its unit, for people; None where there is none to measure."""
-        if not self.unit:
+        """The largest difference with its unit, for people; None where there is none to measure,
+        and where the property fails, which the difference of the cases that hold says nothing of.
+        """
+        if not self.unit or self.failure is not None:
             return None
         precise = f"{self.largest:.1e}" if 0 < self.largest < 1e-3 else f"{self.largest:.2g}"
         return f"{precise} {self.unit}"

@@ -281,8 +281,14 @@ PLANTED = (
     ),
     Planted("argmax drafts with softmax q from the fifth step on", WHOLE, _late("argmax", 4)),
     Planted("siblings sorted, labelled IID, from the third step on", WHOLE, _late("sorted", 2)),
-    Planted("positions off by one below the root from position 40 on", TREE, _partly("positions", 40)),
-    Planted("ancestor mask misses the grandparent in batches of four", TREE, _partly("grandparent", 0, 4)),
+    Planted(
+        "positions off by one below the root from position 40 on", TREE, _partly("positions", 40)
+    ),
+    Planted(
+        "ancestor mask misses the grandparent in batches of four",
+        TREE,
+        _partly("grandparent", 0, 4),
+    ),
 )
 
 # The same parts without their flaw, and the properties that must then hold.
