@@ -119,7 +119,7 @@ def _subject(
     loaded = [load_plugin(path) for path in dict.fromkeys(plugins)]
     registry = Registry.load([TablePlugin(), *loaded])
     (choice,) = choose(registry, [name], swaps, options)
-    return Subject(name, plugins=loaded, options=choice.options, **swaps)
+    return Subject(name, plugins=loaded, options=choice.options, **swaps)  # type: ignore[arg-type]
 
 
 def _payload(
@@ -140,6 +140,8 @@ def _payload(
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
     examples = str(verdict.examples)
+    if verdict.narrowed:
+        examples += f" ({verdict.narrowed} narrowed)"
     if verdict.too_large:
         examples += f" (+{verdict.too_large} too large)"
     return (
@@ -174,6 +176,12 @@ def _notes(
     """What was not checked and why, how far laws were enumerated, and the verdict."""
     for prop, why in skipped.items():
         console.print(f"{prop.replace('_', ' ')}: skipped, {why}", markup=False, style="dim")
+    if any(verdict.narrowed for verdict in verdicts):
+        console.print(
+            "narrowed: too many outcomes, so that fewer of the case's laws were open",
+            markup=False,
+            style="dim",
+        )
     if left_out:
         names = ", ".join(prop.replace("_", " ") for prop in left_out)
         console.print(f"left out after the failure (--all goes on): {names}", markup=False)

@@ -62,7 +62,7 @@ class Case:
     def quieter(self) -> Case | None:
         """The same with fewer open laws, the later ones, at last no more of the draft's; None if
         there are no fewer."""
-        if self.model or not self.draft.open and self.draft.open is not None:
+        if self.model or (not self.draft.open and self.draft.open is not None):
             return None
         first = len(self.prompts[0]) - 1
         last = first + max(self.settings["max_new_tokens"] - 2, 0)

@@ -23,10 +23,10 @@ def step_laws(
             "max_new": 3,
         }
         here = near(rows, **few, fewest=fewest, greedy=greedy)
-        far = [deep(subject.levels, sampled), wide(sampled), late(sampled), many(sampled)]
+        far = [deep(subject.levels, sampled), many(sampled), wide(sampled), late(sampled)]
         if fewest > 1:
             return [(here, 3), (many(sampled, greedy), 1)]
-        return [(here, 4), (far[0], 3), *((kind, 1.5) for kind in far[1:])]
+        return [*((kind, 1.5) for kind in far[1:]), (far[0], 3), (here, 4)]
 
     return kinds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -29,7 +29,7 @@ from specdec.tree import DraftTree
 from specdec.verification import Verification
 
 Text = tuple[int, ...]
-# Probabilities by text. Of whole texts, or that a text begins so: see :meth:`Autoregressive.against`.
+# Probabilities by text.
 TextLaw = dict[Text, float]
 # The most branches: of a step, and less as their texts are longer and their vocabularies larger.
 _TOKENS, _NUMBERS, _FEWEST = 1 << 10, 1 << 22, 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -116,6 +115,7 @@ def check(
         seconds,
         prop.unit,
         prop.lossy,
+        run.narrowed,
     )
 
 
@@ -126,6 +126,7 @@ class _Run:
     Attributes:
         done: cases on which it held.
         large: cases that have too many outcomes.
+        narrowed: cases that had too many before some of their laws were closed.
         largest: the largest difference seen.
         failure: the first case on which it does not hold.
         told: what is to be said of it.
@@ -136,6 +137,7 @@ class _Run:
     progress: Callable[[], None]
     done: int = 0
     large: int = 0
+    narrowed: int = 0
     largest: float = 0.0
     failure: Failure | None = None
     told: str | None = field(default=None)
@@ -176,6 +178,7 @@ class _Run:
     def tried(self, case: Case) -> Failure | None:
         """How the property fails on the case; None if it holds."""
         smaller: Case | None = case
+        given = case
         while smaller is not None:
             case = smaller
             try:
@@ -187,6 +190,7 @@ class _Run:
             else:
                 if self.failure is None:  # what comes after is no further evidence
                     self.done, self.largest = self.done + 1, max(self.largest, gap)
+                    self.narrowed += case is not given
                 return None
         self.large += self.failure is None
         return None

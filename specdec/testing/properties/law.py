@@ -24,22 +24,24 @@ def exact_law(subject: Subject, case: Case) -> float:
     By induction over prefixes that is the law of the whole text. Neighbours in the batch are there
     and must not matter.
     """
-    return _same_law(*_against(subject, case, _step(subject, case)))
+    law, reference = _against(subject, case, _step(subject, case))
+    return _same_law(law, reference)
 
 
 def whole_sequences(subject: Subject, case: Case) -> float:
     """Every draw of every step enumerated: the law of whole sequences is the target's."""
-    law = sequence_law(subject.of(case), case, adaptive=subject.adaptive)
-    subject.reach.note(case, law.levels, law.steps)
-    return _same_law(*_against(subject, case, law))
+    found = sequence_law(subject.of(case), case, adaptive=subject.adaptive)
+    subject.reach.note(case, found.levels, found.steps)
+    law, reference = _against(subject, case, found)
+    return _same_law(law, reference)
 
 
 def neighbours_do_not_matter(subject: Subject, case: Case) -> float:
     """A row's law, or under ``match`` its text, is the same alone and in any batch order."""
     if not subject.seed_exact:
-        together = _step(subject, case)
         alone = _step(subject, replace(case, prompts=case.prompts[:1]))
-        return _same_law(*_against(subject, case, together, alone)[:2], "alone it gives")
+        law, other, _ = _against(subject, case, _step(subject, case), alone)
+        return _same_law(law, other, "alone the row gives them")
     rows = range(len(case.prompts))
     seeds = [case.seed + row for row in rows]
     engine = subject.of(case)
