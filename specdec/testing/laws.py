@@ -32,7 +32,7 @@ Text = tuple[int, ...]
 # Probabilities by text.
 TextLaw = dict[Text, float]
 # The most branches: of a step, and less as their texts are longer and their vocabularies larger.
-_TOKENS, _NUMBERS, _FEWEST = 1 << 10, 1 << 22, 16
+_TOKENS, _NUMBERS, _FEWEST = 1 << 11, 1 << 22, 16
 
 
 class Autoregressive:
@@ -215,7 +215,8 @@ def sequence_law(engine: Engine, case: Case, adaptive: bool = False) -> Enumerat
 
 
 def _enumerated(engine: Engine, case: Case, adaptive: bool, steps: int | None) -> Enumerated:
-    tokens = (steps or case.settings["max_new_tokens"]) + len(case.prompts[0]) // 8
+    new = case.settings["max_new_tokens"]
+    tokens = (new if steps is None else new // 2) + 1 + len(case.prompts[0]) // 8
     most = min(_TOKENS // tokens, _NUMBERS // case.target.vocab_size)
     limit = max(_FEWEST, most)
 

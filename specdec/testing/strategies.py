@@ -230,7 +230,7 @@ def deep(levels: int, sampled: bool, greedy: bool | None = False) -> st.SearchSt
     """
     longest = min(levels + 1, _DEEPEST)
     return cases(
-        sizes=(2,) if sampled else (2, 3),
+        sizes=(2, 3),
         min_new=max(2, min(4, longest)),
         max_new=max(2, longest + 1),
         rows=2,

@@ -98,7 +98,7 @@ def check(
     torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
     try:
         for kind, count in prop.kinds(subject, examples):
-            if run.told is None:
+            if run.failure is None:
                 run.look(kind, count)
         if run.failure is not None and run.told is None:
             found = simplest(run.failure, run.tried, PATIENCE) if shrink else run.failure

@@ -317,7 +317,7 @@ def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> Non
     verdict = suite.check(Subject("plain"), prop, examples=12)
     assert verdict.examples + verdict.too_large == 12
     assert (verdict.failure is None) == enough
-    assert enough or "8 of 12 cases had too many outcomes" in str(verdict.failure)
+    assert enough or "of 12 cases had too many outcomes" in str(verdict.failure)
 
 
 def test_a_lossy_strategy_is_measured_and_not_said_to_hold(
