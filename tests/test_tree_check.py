@@ -142,7 +142,7 @@ def test_a_long_window_by_its_name_is_tried_once_and_then_decoded() -> None:
 
 
 def test_one_token_without_a_mask_is_refused_where_the_model_makes_one_of_its_own() -> None:
-    """Falcon makes the mask of a first token then: what decoding takes has to be what is checked."""
+    """Falcon then makes that of a first token: what decoding takes has to be what is checked."""
     true = HFTarget.forward
 
     def forward(self: HFTarget, tokens: Any, positions: Any, among: Any, cache: Any) -> Any:
