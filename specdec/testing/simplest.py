@@ -129,6 +129,8 @@ def _tables(case: Case) -> Iterator[Case]:
         yield _renamed(case, target.over(None), draft.over(None))
     if target.size > 2:
         yield _renamed(case, _narrow(target), _narrow(draft))
+    if target.open is not None:
+        yield replace(case, target=target.opened(None, (0,)), draft=draft.opened(None, (0,)))
     yield replace(case, draft=target)
     yield replace(case, draft=replace(draft, order=0, weights=((1.0,) * draft.size,)))
     for way in _plainer(target):
