@@ -44,21 +44,19 @@ def refused(target: HFTarget) -> bool:
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
 SHAPES: list[Any] = [
+    *((1, 16, dtype, True) for dtype in (FLOAT32, FLOAT64, BFLOAT16, FLOAT16)),
+    *((1, 256, dtype, False) for dtype in (FLOAT32, BFLOAT16)),
+    (30, 16, BFLOAT16, False),
     *(
-        (1, hidden, dtype)
-        for hidden in (16, 256)
-        for dtype in (FLOAT32, FLOAT64, BFLOAT16, FLOAT16)
+        pytest.param(layers, hidden, dtype, windowed, marks=pytest.mark.slow)
+        for layers, hidden in ((1, 16), (1, 256), (30, 16), (30, 256))
+        for dtype in (FLOAT32, BFLOAT16, FLOAT16)
+        for windowed in (False, True)
     ),
-    (30, 16, BFLOAT16),
-    pytest.param(30, 16, FLOAT32, marks=pytest.mark.slow),
-    pytest.param(30, 16, FLOAT16, marks=pytest.mark.slow),
-    pytest.param(30, 256, FLOAT32, marks=pytest.mark.slow),
-    pytest.param(30, 256, BFLOAT16, marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize("windowed", [False, True])
-@pytest.mark.parametrize(("layers", "hidden", "dtype"), SHAPES)
+@pytest.mark.parametrize(("layers", "hidden", "dtype", "windowed"), SHAPES)
 def test_every_flaw_is_refused_and_nothing_else(
     layers: int, hidden: int, dtype: torch.dtype, windowed: bool
 ) -> None:
