@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from specdec.acceleration import Acceleration
 from specdec.cache import KVCache
 from specdec.cache_layers import LayerShape, probe_layout
+from specdec.given import own_copy
 from specdec.masks import MaskForm
 
 # What configs call the most positions that a model has.
@@ -145,13 +146,24 @@ class HFTarget:
         known = (getattr(self.config, name, None) for name in _CONTEXT)
         return next((limit for limit in known if isinstance(limit, int)), _FALLBACK_CONTEXT)
 
-    def unaccelerated(self, dtype: torch.dtype) -> HFTarget:
-        """The same model as transformers runs it, with hidden states and cache in ``dtype``."""
+    def unaccelerated(self) -> HFTarget:
+        """The same model as transformers runs it."""
         other = copy.copy(self)
         other.acceleration = Acceleration()
         other._body, other._scorer = self._plain_body, self._head
-        other.__dict__["dtype"] = dtype
         return other
+
+    def apart(self, dtype: torch.dtype) -> HFTarget:
+        """The same weights in modules and a config of its own, unaccelerated, hidden states and
+        cache in ``dtype``: what is changed there is not seen here."""
+        other = copy.copy(self)
+        other.model = own_copy(self.model, None, None)
+        other._plain_body = _text_body(other.model)
+        other.config = getattr(other._plain_body, "config", other.model.config)
+        other._embedding = other.model.get_input_embeddings()
+        other._head = other.model.get_output_embeddings()
+        other.__dict__["dtype"] = dtype
+        return other.unaccelerated()
 
     def accelerate(self, acceleration: Acceleration) -> None:
         """Run by ``acceleration`` from now on, which so far had none.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from specdec.acceleration.agreement import relative_error, relative_errors
 from specdec.errors import UnsupportedModelError
@@ -33,20 +33,30 @@ _FAILURES = (RuntimeError, ValueError, TypeError, KeyError, IndexError, Attribut
 
 @torch.inference_mode()
 def check_lm_head(target: HFTarget) -> None:
-    """``target.logits`` of the last hidden states must be what the whole model gives.
+    """``target.logits`` of the last hidden states must be what the whole model gives, and a later
+    token must not change what came before it.
 
     Raises:
-        UnsupportedModelError: the architecture has a factor that specdec does not know.
+        UnsupportedModelError: the architecture has a factor that specdec does not know, or is not
+            causal.
     """
     tokens = tokens_of(target, 4, 11)[None]
-    as_published = target.unaccelerated(target.dtype)
-    with _running(target, "as a causal language model"):
-        theirs = own_logits(target, tokens, 4)
-    with _running(target, "as a body and an lm_head"):
-        error = relative_error(as_published.logits(as_published.read(tokens).last), theirs)
+    exact = target.apart(in_full_precision(target.dtype))
+    kind = target.config.model_type
+    with upcast(exact.model):
+        with _running(target, "as a causal language model"):
+            whole, part = own_logits(exact, tokens, 4), own_logits(exact, tokens[:, :2], 2)
+        with _running(target, "as a body and an lm_head"):
+            error = relative_error(exact.logits(exact.read(tokens).last), whole)
+    if not (looks_ahead := relative_error(part, whole[:, :2])) <= _MOST:
+        raise UnsupportedModelError(
+            f"this {kind} model is not causal: a later token changes the logits before it by "
+            f"{looks_ahead:.1e} of their spread, so what it would write next is not defined. Load "
+            "a model that reads from left to right"
+        )
     if not error <= _LEAST:
         raise UnsupportedModelError(
-            f"the logits of this {target.config.model_type} model are not its lm_head applied to "
+            f"the logits of this {kind} model are not its lm_head applied to "
             f"the last hidden states (relative error {error:.1e}): specdec cannot read its law"
         )
 
@@ -73,6 +83,7 @@ class TreeCheck:
 
     untried: list[int]
     error: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     @torch.inference_mode()
@@ -84,6 +95,7 @@ class TreeCheck:
                 position does not reach the attention as it should.
         """
         refuse_untreeable(target.model)
+        MaskForm.of(target.config)  # refuses layers that no mask describes
         needed = _PROMPTS[0] + len(PARENTS)
         if target.context_limit < needed:
             raise UnsupportedModelError(
@@ -92,8 +104,9 @@ class TreeCheck:
             )
         lengths = attention_lengths(target.config, target.context_limit)
         check = cls([length for length in lengths if length > _LONGEST])
-        with _short_windows(target):
-            check._compare(target, Probe.make(target, _PROMPTS), as_it_runs=True)
+        probe = Probe.make(target, _PROMPTS)
+        check._compare(target, probe, shorten=True)
+        check._compare_as_it_runs(target, probe)
         if tried := [length for length in lengths if _PROMPTS[1] < length <= _LONGEST]:
             check._compare_beyond(target, tried[-1])
         return check
@@ -105,9 +118,12 @@ class TreeCheck:
         Raises:
             UnsupportedModelError: beyond one of them decoding would differ from the model.
         """
-        if passed := [length for length in self.untried if length < tokens]:
-            self._compare_beyond(target, passed[-1])
-            self.untried = [length for length in self.untried if length >= tokens]
+        if not self.untried or self.untried[0] >= tokens:
+            return
+        with self._lock:  # of several threads that get there one compares
+            if passed := [length for length in self.untried if length < tokens]:
+                self._compare_beyond(target, passed[-1])
+                self.untried = [length for length in self.untried if length >= tokens]
 
     def _compare_beyond(self, target: HFTarget, length: int) -> None:
         longest = min(length + _BEYOND, target.context_limit - len(PARENTS))
@@ -115,22 +131,35 @@ class TreeCheck:
         self._compare(target, probe, where=f" beyond {length} tokens")
 
     def _compare(
-        self, target: HFTarget, probe: Probe, *, where: str = "", as_it_runs: bool = False
+        self, target: HFTarget, probe: Probe, *, where: str = "", shorten: bool = False
     ) -> None:
-        exact = target.unaccelerated(in_full_precision(target.dtype))
-        with _running(target, "on a tree mask"):
-            with upcast(target.model):
-                truth = probe.own(exact)
-                error = float(probe.errors(exact, truth).max())
-                rounding = probe.rounding(exact, truth)
-            # A compiled network compares itself, and is not to be compiled for these shapes.
-            running = target if target.acceleration.pack else target.unaccelerated(target.dtype)
-            differs = target.acceleration.pack or target.dtype != exact.dtype
-            ours, own = _typical(running, probe, truth) if as_it_runs and differs else (0, 0)
-        allowed = min(max(_LEAST, _FACTOR * rounding), _MOST)
-        _refuse(target, error, allowed, where)
-        _refuse(target, ours, max(allowed, _FACTOR_AS_IT_RUNS * own), " as it runs")
+        exact = target.apart(in_full_precision(target.dtype))
+        if shorten:
+            _shorten_windows(exact)
+        with _running(target, "on a tree mask"), upcast(exact.model):
+            truth = probe.own(exact)
+            error = float(probe.errors(exact, truth).max())
+            rounding = probe.rounding(exact, truth)
+        _refuse(target, error, min(max(_LEAST, _FACTOR * rounding), _MOST), where)
         self.error = max(self.error, error)
+
+    def _compare_as_it_runs(self, target: HFTarget, probe: Probe) -> None:
+        """Medians, since in half precision a token may be routed to another expert."""
+        packed = target.acceleration.pack
+        if not packed and target.dtype == in_full_precision(target.dtype):
+            return
+        # A compiled network compares itself, and is not to be compiled for these shapes.
+        running, exact = target, target.apart(in_full_precision(target.dtype))
+        if not packed:
+            running = target.unaccelerated()
+        with _running(target, "on a tree mask"):
+            with upcast(exact.model):
+                truth = probe.own(exact)
+            own = [relative_errors(*pair) for pair in zip(probe.own(running), truth, strict=True)]
+            ours = float(probe.errors(running, truth).median())
+        rounding = float(torch.cat([each.flatten() for each in own]).median())
+        allowed = max(_MOST, _FACTOR_AS_IT_RUNS * rounding)
+        _refuse(target, ours, allowed, " as it runs")
 
 
 @contextmanager
@@ -146,14 +175,6 @@ def _running(target: HFTarget, how: str) -> Iterator[None]:
         ) from failure
 
 
-def _typical(target: HFTarget, probe: Probe, truth: Sequence[Tensor]) -> tuple[float, float]:
-    """How far decoding is from the float32 result as the target runs, and how far the model's own
-    forward: medians, since in half precision a token may be routed to another expert."""
-    own = [relative_errors(*pair) for pair in zip(probe.own(target), truth, strict=True)]
-    rounding = torch.cat([each.flatten() for each in own])
-    return float(probe.errors(target, truth).median()), float(rounding.median())
-
-
 def _refuse(target: HFTarget, error: float, allowed: float, where: str) -> None:
     if not error <= allowed:
         raise UnsupportedModelError(
@@ -164,17 +185,9 @@ def _refuse(target: HFTarget, error: float, allowed: float, where: str) -> None:
         )
 
 
-@contextmanager
-def _short_windows(target: HFTarget) -> Iterator[None]:
-    """Within, sliding windows are shorter than the prompts of the check."""
-    config, window = target.config, getattr(target.config, "sliding_window", None)
-    form = target.mask_form
-    if window is None or not form.windowed:
-        yield
-        return
-    config.sliding_window = min(window, _WINDOW)
-    target.mask_form = MaskForm.of(config)
-    try:
-        yield
-    finally:
-        config.sliding_window, target.mask_form = window, form
+def _shorten_windows(target: HFTarget) -> None:
+    """The sliding windows of a target with a config of its own become shorter than prompts."""
+    window = getattr(target.config, "sliding_window", None)
+    if window is not None and target.mask_form.windowed:
+        target.config.sliding_window = min(window, _WINDOW)
+        target.mask_form = MaskForm.of(target.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -81,10 +82,17 @@ def test_the_check_leaves_half_precision_weights_as_they_were(dtype: torch.dtype
 def test_a_model_that_is_wrong_as_it_runs_is_refused() -> None:
     """In float32 it is right; in its own dtype a kernel of it is not."""
     model = make_model(2, 32, 0.3, BFLOAT16, False)
-    layer = model.model.layers[1].mlp
-    inner = layer.forward
-    layer.forward = lambda x: inner(x) if x.dtype == torch.float32 or x.shape[1] > 10 else 0 * x
-    with pytest.raises(UnsupportedModelError, match="as it runs"):
+    network = type(model.model.layers[1].mlp)
+    true = network.forward
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        right = x.dtype == torch.float32 or x.shape[1] > 10
+        return true(self, x) if right else 0 * x
+
+    with (
+        mock.patch.object(network, "forward", forward),
+        pytest.raises(UnsupportedModelError, match="as it runs"),
+    ):
         TreeCheck.at_load(HFTarget(model))
 
 
@@ -163,3 +171,33 @@ def test_a_window_read_from_the_outer_config_is_refused() -> None:
     target.mask_form = MaskForm.of(model.config)
     assert not target.mask_form.windowed
     assert refused(target)
+
+
+def test_a_late_check_and_decoding_in_other_threads_do_not_see_each_other() -> None:
+    model = make_model(2, 32, 0.3, BFLOAT16, False)
+    model.config.sliding_window, model.config.max_position_embeddings = 600, 1024
+    engine = Engine(model, strategy="lookup")
+    short: dict[str, Any] = {"max_new_tokens": 60, "temperature": 0, "eos_token_id": []}
+    wanted = tiny.tokens(engine, [3, 4, 5], **short)
+    long = torch.randint(1, 60, (620,), generator=torch.Generator().manual_seed(0)).tolist()
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(tiny.tokens, engine, [3, 4, 5], **short) for _ in range(4)]
+        late = pool.submit(tiny.tokens, engine, long, **{**short, "max_new_tokens": 2})
+        others += [pool.submit(tiny.tokens, engine, [3, 4, 5], **short) for _ in range(4)]
+        assert all(other.result() == wanted for other in others)
+        assert len(late.result()) == 2
+    assert engine._check.untried == []
+
+
+@pytest.mark.parametrize("verifier", ["tree", "path"])
+def test_a_model_that_is_not_causal_is_refused_whatever_verifies(verifier: str) -> None:
+    config = hf.GemmaConfig(**tiny.SHAPE, head_dim=8, use_bidirectional_attention=True)
+    with pytest.raises(UnsupportedModelError, match="not causal"):
+        Engine(tiny.make_model(config), strategy="plain", verifier=verifier)
+
+
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+def test_every_architecture_passes_in_half_precision(name: str) -> None:
+    if name == "gpt_oss":
+        pytest.skip("its experts have no bfloat16 on a CPU")
+    TreeCheck.at_load(HFTarget(architectures.make_model(name).to(BFLOAT16)))
