@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from specdec.testing.property import Kinds
-from specdec.testing.strategies import cases, deep, late, many, model_cases, near, steps, wide
+from specdec.testing.strategies import (
+    cases,
+    deep,
+    late,
+    many,
+    model_cases,
+    near,
+    steps,
+    wide,
+    widest,
+)
 from specdec.testing.subject import Subject
 
 
@@ -23,10 +33,12 @@ def step_laws(
             "max_new": 3,
         }
         here = near(rows, **few, fewest=fewest, greedy=greedy)
-        far = [deep(subject.levels, sampled), many(sampled), wide(sampled), late(sampled)]
+        depth = {"max_new": max(5, min(subject.levels + 1, 8))}
+        far = [many(sampled), wide(sampled), widest(), late(sampled, **depth)]
         if fewest > 1:
             return [(here, 3), (many(sampled, greedy), 1)]
-        return [*((kind, 1.5) for kind in far[1:]), (far[0], 3), (here, 4)]
+        drafted = deep(subject.levels, sampled)
+        return [*((kind, 1.5) for kind in far), (drafted, 3.5), (here, 4)]
 
     return kinds
 
@@ -34,17 +46,19 @@ def step_laws(
 def whole_texts(subject: Subject) -> Kinds:
     """Short texts, and texts of many steps."""
     few = near(2, sizes=(3, 2), min_new=3, max_new=3)
-    return [(few, 2), (steps(subject.sampled, True), 1), (steps(subject.sampled, False), 1)]
+    return [(few, 1), (steps(subject.sampled, True), 1), (steps(subject.sampled, False), 1)]
 
 
 def everywhere(**more: Any) -> Callable[[Subject], Kinds]:
     """Texts over few tokens and many, early and late, alone and in batches."""
 
     def kinds(subject: Subject) -> Kinds:
+        long: dict[str, Any] = {"max_new": 32, "min_new": 16, "stopping": False}
         far: dict[str, Any] = {"opened": 3, "always": False, "max_new": 12, "min_new": 2}
         return [
             (cases(**more), 2),
             (cases(**{"rows": 5, "fewest": 3, "stopping": True, **more}), 1),
+            (cases(**{**long, **more}), 1),
             (wide(False, None, **{**far, **more}), 1),
             (late(False, None, **{**far, **more}), 1),
             (many(False, None, **{**far, **more}), 1),

@@ -245,14 +245,29 @@ def deep(levels: int, sampled: bool, greedy: bool | None = False) -> st.SearchSt
 
 
 def wide(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
-    """Vocabularies of many tokens."""
+    """Vocabularies of many tokens: more than five, eight and ten bits hold."""
     most: dict[str, Any] = {"max_new": 4, "min_new": 2, "rows": 2, "opened": 2 if sampled else 3}
     most["always"] = sampled
     return cases(
         sizes=(2, 3) if sampled else (3, 2, 4),
         greedy=greedy,
-        vocabularies=(WIDE, 60, 1000, WIDEST),
+        vocabularies=(WIDE, 60, 1000),
         **{**most, **more},
+    )
+
+
+def widest(greedy: bool | None = False) -> st.SearchStrategy[Case]:
+    """A vocabulary of more tokens than sixteen bits hold."""
+    return cases(
+        sizes=(2, 3),
+        max_new=4,
+        min_new=2,
+        rows=2,
+        greedy=greedy,
+        vocabularies=(WIDEST,),
+        opened=2,
+        stopping=False,
+        small=False,
     )
 
 
