@@ -22,6 +22,8 @@ T = TypeVar("T")
 LIMIT = 1 << 14
 # Draws are exact to rounding; a law that has changed has changed by more.
 _SAME = 1e-9
+# What is this unlikely is left out: below it, whether an outcome is possible at all is rounding.
+_NEVER = 1e-14
 
 
 class EnumerationError(AssertionError):
@@ -121,7 +123,7 @@ class EnumeratedRandomness(Randomness):
                     )
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
-        possible = probs > 0
+        possible = probs > _NEVER * probs.sum(dim=1, keepdim=True)
         concerned = possible.sum(dim=1) > 1  # a draw with one outcome takes no randomness
         if self.active is not None:
             concerned = concerned & self.active
@@ -131,6 +133,7 @@ class EnumeratedRandomness(Randomness):
             return taken
         codes, own = _code(key)[rows].tolist(), self.branches
         chances: dict[int, dict[int, float]] = {row: {} for row in rows.tolist()}
+        probs = probs * possible
         law = probs[rows] / probs[rows].sum(dim=1, keepdim=True)
         where = law.nonzero()
         places = zip(rows[where[:, 0]].tolist(), where[:, 1].tolist(), strict=True)

@@ -60,7 +60,9 @@ class Rejection(Acceptor):
                 ratio = torch.where(trying, _pick(p, token) / _pick(law, token), 0.0)
                 if flaw == "counted twice":
                     ratio = ratio * _carriers(tree, walk.node, token)
-                heads = randomness.bernoulli(ratio.clamp(max=1), Key(stream, root, walk.node, draw))
+                heads = randomness.bernoulli(
+                    ratio.clamp(max=1), Key(stream, root, walk.node, draw + 1)
+                )
                 taken = torch.where(heads, child, taken)
                 left = (p - law).clamp(min=0)
                 total = 1.0 if flaw == "not renormalised" else left.sum(-1, keepdim=True)
@@ -70,7 +72,8 @@ class Rejection(Acceptor):
                 if q is not None and tree.draws is Draws.WITHOUT_REPLACEMENT:
                     less = q.scatter(1, token[:, None], 0.0)
                     q = torch.where(trying[:, None], less / less.sum(-1, keepdim=True), q)
-            last = 0 if flaw == "colliding keys" else tree.branching
+            # Whatever the tree's width: a row draws alike with and without neighbours.
+            last = 1 if flaw == "colliding keys" else 0
             carried = _pick(tree.tokens, taken.clamp(min=0))
             point = torch.zeros_like(p).scatter(1, carried[:, None], 1.0)
             p = torch.where((taken >= 0)[:, None], point, whole if flaw == "bonus from p" else p)
