@@ -17,7 +17,6 @@ from specdec.loading import find_alias, load_target
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
-from specdec.recorded import Graphs, RecordedParts
 from specdec.registry import Registry
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
@@ -53,8 +52,6 @@ class Engine:
             bfloat16, float16 and float32; see docs/acceleration.md.
         compile: compile target and drafter with ``torch.compile`` for the shapes that come up
             often, which takes up to minutes of decoding. Not together with ``pack``.
-        graphs: on a CUDA GPU, run drafting, verification and acceptance as CUDA graphs, recorded
-            while decoding.
 
     Raises:
         UnknownNameError: a strategy, part, option or model name that does not exist.
@@ -80,9 +77,8 @@ class Engine:
         plugins: Iterable[object] = (),
         pack: bool = False,
         compile: bool = False,
-        graphs: bool = False,
     ) -> None:
-        self.acceleration = Acceleration(pack=pack, compile=compile, graphs=graphs)
+        self.acceleration = Acceleration(pack=pack, compile=compile)
         self.registry = Registry.load(plugins)
         self._alias = find_alias(self.registry, model)
         selection = select(
@@ -235,13 +231,9 @@ class Engine:
         self.selection = selection
         target = HFTarget(self._model, acceleration=self.acceleration)
         self._target = target
-        recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self.target: HFTarget = target if wrapped is None else wrapped
         self.parts = selection.make(self.registry, self.target)
-        if recorder:
-            graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
-            self.parts = RecordedParts.of(self.parts, graphs)
         target.taps = self._taps(self.parts.drafter)
         check_lm_head(target)
         if self.parts.verifier.uses_cache and self._check is None:

@@ -43,7 +43,6 @@ def bench(
     device: flags.Device = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
-    graphs: flags.Graphs = False,
     threads: flags.Threads = None,
     json: own.Json = None,
     csv: own.Csv = None,
@@ -87,7 +86,6 @@ def bench(
         "device": device,
         "pack": pack,
         "compile": compile,
-        "graphs": graphs,
     }
     decoding = {
         "max_new_tokens": max_new_tokens,

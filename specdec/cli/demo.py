@@ -29,7 +29,7 @@ class Request:
         swaps: names of other parts by role.
         options: values by ``role.option`` or ``strategy.role.option``.
         settings: arguments of ``Engine.generate``.
-        loading: model, dtype, device, pack, compile and graphs of the ``Engine``.
+        loading: model, dtype, device, pack and compile of the ``Engine``.
         threads: of the CPU.
         repeat: measured runs of each strategy.
         plain: whether to compare with plain decoding.
@@ -102,7 +102,6 @@ class Demo:
             "device": str(target.device),
             "pack": self.lanes[0].engine.acceleration.pack,
             "compile": self.lanes[0].engine.acceleration.compile,
-            "graphs": self.lanes[0].engine.acceleration.graphs,
             "threads": self.request.threads,
             "repeat": self.request.repeat,
             "options": {lane.name: lane.engine.selection.options for lane in self.lanes},
