@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from specdec.checkpoints import load_model
+from specdec.errors import SpecdecError
 
 BOS, END, PAD = "<|bos|>", "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")
@@ -51,11 +54,65 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``directory``, without the traces of having been loaded from it."""
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    """The tokenizer in ``directory``, without the traces of having been loaded from it.
+
+    Code that comes with it never runs.
+
+    Raises:
+        SystemExit: a tokenizer without the marks and the layout that the scripts train on.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    check_marks(tokenizer, directory)
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
     return tokenizer
+
+
+def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
+    """The target in ``directory``, complete and without code of its own, in evaluation mode.
+
+    Raises:
+        SystemExit: a checkpoint that cannot be used, or another architecture.
+    """
+    try:
+        model = load_model(directory, dtype=dtype, device="cpu")
+    except SpecdecError as error:
+        raise SystemExit(str(error)) from error
+    if not isinstance(model, LlamaForCausalLM):
+        raise SystemExit(
+            f"{directory} holds a {type(model).__name__}: these scripts train for a Llama"
+        )
+    return model
+
+
+def check_marks(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Refuse a tokenizer that the token layout of the scripts does not fit.
+
+    Raises:
+        SystemExit: marks that are missing, are several tokens or one and the same, that do not
+            begin, end or pad a text, or a chat template that writes another layout.
+    """
+    told = f"the tokenizer in {directory} does not fit these scripts:"
+    advice = "make one with scripts/train_tokenizer.py"
+    known = tokenizer.get_vocab()
+    marks = (BOS, END, PAD, "<|user|>", "<|assistant|>")
+    if missing := [mark for mark in marks if mark not in known]:
+        raise SystemExit(f"{told} it has no {', '.join(missing)}; {advice}")
+    for mark in marks:
+        if encode_texts(tokenizer, [mark])[0] != [known[mark]]:
+            raise SystemExit(f"{told} {mark} is no special token of it; {advice}")
+    for name, mark in (("bos", BOS), ("eos", END), ("pad", PAD)):
+        if getattr(tokenizer, f"{name}_token") != mark:
+            own = getattr(tokenizer, f"{name}_token")
+            raise SystemExit(f"{told} its {name}_token is {own}, not {mark}; {advice}")
+    if tokenizer.chat_template is None:
+        raise SystemExit(f"{told} it has no chat template; {advice}")
+    question = "Which layout?"
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+    )
+    if encode_texts(tokenizer, [rendered]) != encode_prompts(tokenizer, [question]):
+        raise SystemExit(f"{told} its chat template writes another layout; {advice}")
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -89,8 +146,15 @@ def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: list[Example])
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> list[int]:
-    """Ids of special tokens."""
-    return [tokenizer.convert_tokens_to_ids(token) for token in tokens]
+    """Ids of special tokens.
+
+    Raises:
+        SystemExit: one that the tokenizer does not have.
+    """
+    known = tokenizer.get_vocab()
+    if missing := [token for token in tokens if token not in known]:
+        raise SystemExit(f"this tokenizer has no {', '.join(missing)}")
+    return [known[token] for token in tokens]
 
 
 def pack(documents: Iterator[list[int]], length: int, batch: int) -> Iterator[Tensor]:

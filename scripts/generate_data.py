@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import encode_prompts, load_tokenizer, log, read_examples, read_json_lines
+from common import encode_prompts, load_llama, load_tokenizer, log, read_examples, read_json_lines
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -160,7 +159,7 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 def generate(args: argparse.Namespace) -> list[Row]:
     """Rows of an earlier run, then new ones until the time or the tokens are spent."""
     tokenizer = load_tokenizer(args.target)
-    model = AutoModelForCausalLM.from_pretrained(args.target, dtype=torch.bfloat16).eval()
+    model = load_llama(args.target, torch.bfloat16)
     rows = [Row(**r) for r in read_json_lines(args.out)] if args.out.exists() else []
     done = max((row.batch for row in rows), default=-1)
     random_ = random.Random(args.seed)

@@ -249,7 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.target is None:
         make_models(given.out, given.seed)
     dtype = getattr(torch, given.dtype)
-    target = AutoModelForCausalLM.from_pretrained(given.target or given.out / "target", dtype=dtype)
+    target = AutoModelForCausalLM.from_pretrained(
+        given.target or given.out / "target", dtype=dtype, trust_remote_code=False
+    )
     head = Head(given.head or given.out / "head", dtype)
     generator = torch.Generator().manual_seed(given.seed)
     prompt = (

@@ -33,6 +33,8 @@ Options are given by role. They override what the strategy and the model alias s
 only counts for parts that have not been swapped:
 
 ```python
+from specdec import Engine
+
 Engine(strategy="eagle2", options={"policy": {"budget": 16, "depth": 4}})
 ```
 
@@ -42,10 +44,30 @@ third-party plugins have options of their own, which this page does not list.
 GENERATE = """\
 ## Arguments of generate
 
-`Engine.generate`, `Engine.stream` and `Session.generate` take `seed`, `stop`, `logits_processor`
-and the fields of transformers' `GenerationConfig` that are listed here, with their meaning there.
-Fields that the call leaves out come from the model's own generation config; what neither sets is
-off. Any other field with a value that is not neutral is refused, never ignored.
+`Engine.generate`, `Engine.stream` and `Session.generate` take the arguments below and the fields of
+transformers' `GenerationConfig` in the second table, with their meaning there. The call's own come
+first, then those of its `generation_config`, then those of the model's generation config; what none
+of them sets is off. In a call any other field with a value that is not neutral is refused. In a
+config, fields that the text does not depend on are left alone, and so are names that transformers
+does not read; what could change the text is refused, with the way to unset it.
+
+| argument | what it does |
+|---|---|
+| `stop` | strings at which to stop; the text ends before them. They are looked for in the text \
+with special tokens, so they may be special tokens or span some |
+| `seed` | an int, or one per prompt |
+| `logits_processor` | transformers' logits processors |
+| `generation_config` | a `GenerationConfig` |
+| `skip_special_tokens` | False shows special tokens in texts and streams |
+| `tools` | for chat messages: functions or JSON schemas that the model may call |
+| `chat_template_kwargs` | for chat messages: further variables of the template, \
+e.g. `{"enable_thinking": False}`; also `documents` and `chat_template` |
+| `continue_final_message` | for chat messages: go on with the last one |
+| `add_generation_prompt` | for chat messages: whether to begin the model's message; \
+by default unless the last message is continued |
+
+Messages may have `tool_calls` in place of content, and content that is a list of text parts; a
+template that knows no parts gets them joined by line breaks.
 """
 
 

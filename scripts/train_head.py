@@ -16,6 +16,7 @@ from common import (
     END,
     PAD,
     encode_examples,
+    load_llama,
     load_tokenizer,
     log,
     read_examples,
@@ -252,8 +253,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = load_tokenizer(args.target)
-    target = LlamaForCausalLM.from_pretrained(args.target, dtype=torch.bfloat16)
-    target.requires_grad_(False).eval()
+    target = load_llama(args.target, torch.bfloat16)
+    target.requires_grad_(False)
     marks = Marks(*special_ids(tokenizer, PAD, BOS, END, "<|user|>", "<|assistant|>"))
     documents = load_documents(tokenizer, args, marks.pad)
     head = new_head(target)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.errors import CheckpointError
+from specdec.completeness import check_complete
+from specdec.errors import CheckpointError, first_line
+from specdec.weights import read_json as read_json
+from specdec.weights import read_weights as read_weights
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
 
-def resolve_checkpoint(checkpoint: str | Path, *, what: str) -> Path:
+def resolve_checkpoint(
+    checkpoint: str | Path, *, what: str, trust_remote_code: bool = False
+) -> Path:
     """The folder of a checkpoint; a hub id is downloaded (or found in the local cache).
 
     Args:
-        checkpoint: a folder, or a hub id ``org/name``.
+        checkpoint: a folder, or a hub id ``org/name`` or ``name``.
         what: how to name it in an error.
+        trust_remote_code: whether to download Python files as well.
 
     Raises:
         CheckpointError: neither a folder nor something that the hub knows.
@@ -31,7 +33,7 @@ def resolve_checkpoint(checkpoint: str | Path, *, what: str) -> Path:
         return path
     if path.exists():
         raise CheckpointError(f"{path} is a file: give the folder of the {what}")
-    if str(checkpoint).count("/") != 1 or str(checkpoint).startswith(("/", ".", "~")):
+    if str(checkpoint).count("/") > 1 or str(checkpoint).startswith(("/", ".", "~")):
         raise CheckpointError(
             f"there is no {what} at {str(checkpoint)!r}: give an existing folder or a hub id like "
             "'org/name'"
@@ -39,100 +41,112 @@ def resolve_checkpoint(checkpoint: str | Path, *, what: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
+        patterns = [*_FILES, *(["*.py"] if trust_remote_code else [])]
         return Path(snapshot_download(str(checkpoint), allow_patterns=patterns))
     except Exception as error:
         raise CheckpointError(
             f"there is no folder {str(checkpoint)!r}, and the hub did not give a {what} of that "
-            f"name: {_first_line(error)}"
+            f"name: {first_line(error)}"
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: a missing file, or one that is no JSON object.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}: is it a checkpoint?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is no JSON: {_first_line(error)}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return fields
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a single-file checkpoint, on the CPU.
-
-    ``model.safetensors`` is preferred; ``pytorch_model.bin`` is read with ``weights_only=True``, so
-    that no code in it runs.
-
-    Raises:
-        CheckpointError: no weights, a corrupt file, or a pickle that is more than weights.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if (path := folder / "model.safetensors").is_file():
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is corrupt: {_first_line(error)}") from error
-    if (path := folder / "pytorch_model.bin").is_file():
-        try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path} was refused: it is no plain weights file and could run code when loaded. "
-                "Ask its authors for safetensors"
-            ) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is corrupt: {_first_line(error)}") from error
-        if not isinstance(weights, dict) or not all(
-            isinstance(t, Tensor) for t in weights.values()
-        ):
-            raise CheckpointError(f"{path} holds something else than named tensors")
-        return weights
-    raise CheckpointError(f"{folder} has no weights: one of {' or '.join(_WEIGHTS)} is needed")
-
-
 def load_model(
-    checkpoint: str | Path, *, dtype: torch.dtype | str, device: torch.device | str
+    checkpoint: str | Path,
+    *,
+    dtype: torch.dtype | str,
+    device: torch.device | str,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A causal language model from a folder or a hub id; never runs code that comes with it.
+    """A causal language model from a folder or a hub id.
+
+    Args:
+        trust_remote_code: whether code that comes with the checkpoint may run. If not, nothing of
+            it runs and nothing is asked.
 
     Raises:
-        CheckpointError: not found, corrupt, or an architecture that transformers does not have.
+        CheckpointError: not found, corrupt, an adapter, weights that are missing or that the model
+            has no place for, an architecture that transformers does not have, or one that is no
+            decoder, or code that is not trusted.
     """
     from transformers import AutoModelForCausalLM
 
-    folder = resolve_checkpoint(checkpoint, what="model")
+    folder = resolve_checkpoint(checkpoint, what="model", trust_remote_code=trust_remote_code)
+    _refuse_adapter(folder)
     read_json(folder / "config.json")
+    given = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        config = _config(folder, given)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **given,
+        )
+    except CheckpointError:
+        raise
     except Exception as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+        raise _unloadable(folder, "", error) from error
+    check_complete(folder, model, info)
     return model.to(device).eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in a model's folder; None if it has none."""
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in a model's folder; None if it has none.
+
+    Args:
+        trust_remote_code: as for :func:`load_model`.
+
+    Raises:
+        CheckpointError: corrupt, or code that is not trusted.
+    """
     from transformers import AutoTokenizer
 
     if not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
         return None
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     except Exception as error:
+        raise _unloadable(folder, "the tokenizer in ", error) from error
+
+
+def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, **given)
+    if getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(
-            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}"
-        ) from error
+            f"{folder} is an encoder-decoder model ({config.model_type}): specdec decodes "
+            "decoder-only language models"
+        )
+    if config._attn_implementation not in (None, "sdpa", "eager"):
+        # A checkpoint may name a kernel of the hub, which is code as well; sdpa is used anyway.
+        config._attn_implementation = None
+    config.return_dict = True
+    return config
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _refuse_adapter(folder: Path) -> None:
+    if not (path := folder / "adapter_config.json").is_file():
+        return
+    base = read_json(path).get("base_model_name_or_path") or "its base model"
+    raise CheckpointError(
+        f"{folder} holds an adapter for {base}, no whole model (adapter_config.json). Merge it: "
+        f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
+        f"{str(folder)!r}).merge_and_unload() gives a model for Engine(model, tokenizer=...)"
+    )
+
+
+def _unloadable(folder: Path, part: str, error: Exception) -> CheckpointError:
+    if "trust_remote_code" in str(error):
+        return CheckpointError(
+            f"{part}{folder} comes with code of its own, which was not run. Read it, and give "
+            "trust_remote_code=True if you trust it"
+        )
+    return CheckpointError(f"{part}{folder} cannot be loaded: {first_line(error)}")

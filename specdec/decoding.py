@@ -21,7 +21,7 @@ class Parts:
     """The parts of a strategy, made.
 
     Attributes:
-        drafter: None is plain decoding.
+        drafter: None is plain decoding, or a policy that drafts from the text alone.
         policy: None means that the drafter gives whole trees.
         compacts: whether finished rows leave the batch.
     """
@@ -83,10 +83,11 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         PluginError: a tree whose draws the acceptor is not exact for.
     """
     drafter, policy = parts.drafter, parts.policy
-    if drafter is None or state.room == 0:
+    source = policy or drafter
+    if source is None or state.room == 0:
         return DraftTree.root(state.root())
-    tree = policy.tree(state) if policy else drafter.tree(state)
-    if tree is None and policy:
+    tree = source.tree(state)
+    if tree is None and policy and drafter:
         levels = min(policy.levels, state.room)
         tree = grow(drafter, policy, state, levels, clock) if levels else None
     if tree is None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.errors import OptionError
+from specdec.chat import Template
+from specdec.errors import OptionError, PluginError
+from specdec.given import in_words
 from specdec.loading import find_alias, load_target
+from specdec.pickling import picklable, rebuilt
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
@@ -37,15 +41,21 @@ class Engine:
 
     Args:
         model: an alias (see ``specdec plugins``), a folder, a hub id or a loaded transformers
-            model; the embedded default if left out.
-        strategy: name of a strategy (see ``specdec strategies``).
-        drafter: name of another drafter, or the folder or hub id of the drafter's checkpoint.
+            model; the embedded default if left out. A loaded model is not changed: the engine
+            works on a copy of its modules that shares its weights, in evaluation mode.
+        strategy: name of a strategy (see ``specdec strategies``). ``auto`` drafts from the text
+            itself, and warns, where there is no drafter for the model.
+        drafter: name of another drafter, the folder or hub id of the drafter's checkpoint, or a
+            loaded one (a small causal language model, an EAGLE head).
         policy, verifier, acceptor: names of other parts than the strategy's.
         options: options of the parts by role, e.g. ``{"policy": {"budget": 16}}``.
         tokenizer: for a loaded model; otherwise read from the model's folder.
         dtype: of the weights, a torch dtype or its name; by default what the alias says, else the
-            checkpoint's own.
-        device: where the model goes; by default the GPU if there is one.
+            checkpoint's own. A loaded model of another dtype is converted into a copy.
+        device: where the model goes; by default the GPU if there is one, and for a loaded model
+            where it is. A loaded model on another device is copied there.
+        trust_remote_code: whether Python code that comes with the model's checkpoint may run. A
+            draft model has an option of that name for its own.
         plugins: plugin modules or objects to register besides the installed ones.
         pack: on the CPU, run target and drafter on a second copy of their weights, laid out for
             the processor: faster from the first token on, for twice the memory of the weights.
@@ -56,17 +66,17 @@ class Engine:
     Raises:
         UnknownNameError: a strategy, part, option or model name that does not exist.
         OptionError: a value that is not allowed.
-        CheckpointError: a checkpoint that is missing, corrupt, unsafe or does not fit.
-        UnsupportedModelError: a model that cannot be verified as a tree.
+        CheckpointError: a checkpoint that is missing, corrupt, incomplete, unsafe or does not fit.
+        UnsupportedModelError: no causal language model, or one that cannot be verified as a tree.
         PluginError: plugins that contradict each other.
     """
 
     def __init__(
         self,
-        model: str | Path | PreTrainedModel | None = None,
+        model: str | Path | PreTrainedModel | nn.Module | None = None,
         *,
         strategy: str = "auto",
-        drafter: str | Path | None = None,
+        drafter: str | Path | nn.Module | None = None,
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
@@ -77,46 +87,100 @@ class Engine:
         plugins: Iterable[object] = (),
         pack: bool = False,
         compile: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self.acceleration = Acceleration(pack=pack, compile=compile)
-        self.registry = Registry.load(plugins)
+        self.registry = Registry.load(plugins := list(plugins))
         self._alias = find_alias(self.registry, model)
-        selection = select(
-            self.registry,
-            self._alias,
-            strategy,
-            drafter=drafter,
-            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
-            options=options or {},
+        chosen: dict[str, Any] = {
+            "strategy": strategy,
+            "drafter": drafter,
+            "policy": policy,
+            "verifier": verifier,
+            "acceptor": acceptor,
+            "options": options,
+        }
+        selection = self._select(**chosen)
+        self.model_name, loaded, own = load_target(
+            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
-        self.model_name, loaded, own = load_target(self._alias, model, dtype, device)
         self.tokenizer = tokenizer or own
         self._model = loaded
         self._check: TreeCheck | None = None
         self._equip(selection)
+        if not (model is None or isinstance(model, (str, Path))):
+            model, dtype, device = loaded, None, None
+        self._arguments: dict[str, Any] = {
+            **chosen,
+            "model": model,
+            "tokenizer": tokenizer,
+            "dtype": dtype,
+            "device": device,
+            "plugins": plugins,
+            "pack": pack,
+            "compile": compile,
+            "trust_remote_code": trust_remote_code,
+        }
+        if selection.notice:
+            warnings.warn(selection.notice, UserWarning, stacklevel=2)
 
     def with_strategy(
         self,
         strategy: str,
         *,
-        drafter: str | Path | None = None,
+        drafter: str | Path | nn.Module | None = None,
         policy: str | None = None,
         verifier: str | None = None,
         acceptor: str | None = None,
         options: OptionsByRole | None = None,
     ) -> Engine:
         """Another engine on the same loaded model; arguments as for the class."""
-        selection = select(
+        chosen: dict[str, Any] = {
+            "strategy": strategy,
+            "drafter": drafter,
+            "policy": policy,
+            "verifier": verifier,
+            "acceptor": acceptor,
+            "options": options,
+        }
+        selection = self._select(**chosen)
+        other = copy.copy(self)
+        other._equip(selection)
+        other._arguments = {**self._arguments, **chosen}
+        if selection.notice:
+            warnings.warn(selection.notice, UserWarning, stacklevel=2)
+        return other
+
+    def _select(
+        self,
+        strategy: str,
+        drafter: str | Path | nn.Module | None,
+        options: OptionsByRole | None,
+        **swaps: str | None,
+    ) -> Selection:
+        return select(
             self.registry,
             self._alias,
             strategy,
             drafter=drafter,
-            swaps={"policy": policy, "verifier": verifier, "acceptor": acceptor},
-            options=options or {},
+            swaps=swaps,  # type: ignore[arg-type]
+            options={} if options is None else options,
         )
-        other = copy.copy(self)
-        other._equip(selection)
+
+    def __copy__(self) -> Engine:
+        """Another engine with the same parts."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An engine is pickled as the arguments that it was made with, and made again from them.
+
+        A loaded model that was given is pickled with its weights; from a name, folder or hub id it
+        is loaded again. What parts have learned stays behind.
+        """
+        names = {*self.registry.models, *self.registry.components["drafter"]}
+        return rebuilt, (type(self), picklable(self._arguments, names))
 
     def generate(
         self,
@@ -131,6 +195,13 @@ class Engine:
         stop: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         logits_processor: Any = None,
+        logits_processor_by_prompt: Any = None,
+        generation_config: GenerationConfig | None = None,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | str = False,
+        add_generation_prompt: bool | None = None,
+        skip_special_tokens: bool = True,
         batch_size: int | None = None,
         progress: bool = False,
         **fields: Any,
@@ -146,10 +217,24 @@ class Engine:
             top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'
                 GenerationConfig, with its names and meaning; ``eos_token_id=[]`` turns eos off. A
                 field that cannot be honoured is refused, never ignored.
-            stop: strings at which to stop; the text ends before them.
+            stop: strings at which to stop; the text ends before them. They may be special tokens,
+                or have some in them, whether or not the text shows them.
             seed: an int, or one per prompt. The same seed gives the same tokens under every
                 strategy whose acceptor is ``match``.
-            logits_processor: transformers processors, called with each row's exact prefix.
+            logits_processor: transformers processors, one or a list, for every prompt. One prompt:
+                called with its exact prefix ``[1, n]``, once for each position in order. Several:
+                each prompt has a copy, made before the call and called with its prefix in a row for
+                every prompt; the row that counts is the index of the prompt among those given.
+            logits_processor_by_prompt: a list with an entry for each prompt, or a function from a
+                prompt's index to its entry: a processor, a list of them or None. Each is called as
+                if its prompt were alone, after those for every prompt.
+            generation_config: transformers' GenerationConfig. What it sets comes before what the
+                model's own sets; arguments of the call come before both.
+            tools, chat_template_kwargs, continue_final_message, add_generation_prompt: for chat
+                messages, what transformers' ``apply_chat_template`` makes of them: functions or
+                schemas that the model may call; variables of the template by name; go on with the
+                last message; begin the model's own (unless the last one is continued).
+            skip_special_tokens: whether texts leave out special tokens such as eos.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
                 that runs out of memory is halved, with a warning. It does not change the tokens.
             progress: whether to show a progress bar over prompts on stderr.
@@ -167,6 +252,9 @@ class Engine:
             self.tokenizer,
             vocab_size=self.target.vocab_size,
             context=self.target.context_limit,
+            template=Template(
+                tools, chat_template_kwargs, continue_final_message, add_generation_prompt
+            ),
         )
         results = generate_in_waves(
             self,
@@ -182,6 +270,9 @@ class Engine:
             stop=stop,
             seed=seed,
             logits_processor=logits_processor,
+            logits_processor_by_prompt=logits_processor_by_prompt,
+            generation_config=generation_config,
+            skip_special_tokens=skip_special_tokens,
             **fields,
         )
         return results if prompts.batched else results[0]
@@ -224,20 +315,41 @@ class Engine:
             UnsupportedModelError: from such a length on, decoding would differ from the model.
         """
         if self._check is not None and self.parts.verifier.uses_cache:
-            self._check.reach(self._target, tokens)
+            self._check.reach(self._checked, tokens)
 
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""
         self.selection = selection
-        target = HFTarget(self._model, acceleration=self.acceleration)
-        self._target = target
+        with in_words(self._model):
+            target = HFTarget(self._model, acceleration=self.acceleration)
+            check_lm_head(target)
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
-        self.target: HFTarget = target if wrapped is None else wrapped
+        self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
+        self.target.tokenizer = self.tokenizer
         self.parts = selection.make(self.registry, self.target)
-        target.taps = self._taps(self.parts.drafter)
-        check_lm_head(target)
+        self.target.taps = target.taps = self._taps(self.parts.drafter)
+        # What decodes is what is checked.
+        self._checked = self.target if isinstance(self.target, HFTarget) else target
         if self.parts.verifier.uses_cache and self._check is None:
-            self._check = TreeCheck.at_load(target)
+            self._check = TreeCheck.at_load(self._checked)
+
+    def _as_asked(self, wrapped: HFTarget) -> HFTarget:
+        """A target that a plugin made, with the engine's acceleration where it has none.
+
+        Raises:
+            PluginError: it cannot have it.
+        """
+        asked, own = self.acceleration, getattr(wrapped, "acceleration", None)
+        if own is asked or not asked.changes:
+            return wrapped
+        if not isinstance(wrapped, HFTarget) or (own and own.changes):
+            raise PluginError(
+                f"the target {type(wrapped).__name__} that a plugin returned from "
+                f"specdec_wrap_target does not run with {asked}: subclass HFTarget and make it "
+                "with acceleration=target.acceleration, or leave out the acceleration"
+            )
+        wrapped.accelerate(asked)
+        return wrapped
 
     def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
         taps = drafter.needs.taps if drafter else ()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+
+# Of difflib's likeness: a letter wrong, missing or swapped is above it, another word below.
+_NEAR = 0.75
 
 
 class SpecdecError(Exception):
@@ -22,7 +27,7 @@ class UnknownNameError(SpecdecError, LookupError):
 
     def __init__(self, kind: str, given: object, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.given, self.known = kind, given, sorted(known)
-        nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=_NEAR)
         message = f"unknown {kind} {given!r}"
         if nearest:
             message += f": did you mean {nearest[0]!r}?"
@@ -48,3 +53,24 @@ class UnsupportedModelError(SpecdecError):
 
 class PluginError(SpecdecError):
     """A plugin that broke the contract of its role, or two plugins that claim one name."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, for a sentence of our own."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def warn(message: str) -> None:
+    """Tell a user of something that an error would be too much for, at their own line of code."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "specdec":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from transformers import GenerationConfig
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import OptionError, UnknownNameError, warn
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
@@ -70,16 +71,18 @@ SAMPLING = (
 
 # Settings without effect on the text: rows are never padded, and there is always a cache.
 _HARMLESS = ("pad_token_id", "bos_token_id", "use_cache")
-# Settings of a model's config that are no part of the law: where transformers' cache lives,
-# provenance, its own assisted generation. In a call they are refused.
+# Settings of a config that are no part of the law: where transformers' cache lives, provenance, its
+# own assisted generation, what its generate returns, beam search's where no beams are. In a call
+# they are refused, in a config they are left alone, as is every name that transformers itself does
+# not know: its generate does not read it.
 _IRRELEVANT = (
     "decoder_start_token_id", "cache_", "max_cache_len", "compile_config", "disable_compile",
-    "transformers_version", "_from_model_config", "_commit_hash", "prefill_chunk_size",
-    "low_memory", "early_stopping", "length_penalty", "is_assistant", "assistant_",
-    "num_assistant_tokens", "target_lookbehind", "max_matching_ngram_size", "prompt_lookup",
-    "use_mtp",
+    "transformers_version", "prefill_chunk_size", "low_memory", "early_stopping", "length_penalty",
+    "num_beam_groups", "diversity_penalty", "is_assistant", "assistant_", "num_assistant_tokens",
+    "target_lookbehind", "max_matching_ngram_size", "prompt_lookup", "use_mtp", "speculation_type",
+    "continuous_batching_config", "output_", "return_dict_in_generate",
 )  # fmt: skip
-# Values besides the default that change nothing.
+# Values besides the default that change nothing, the usual one first.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
@@ -90,41 +93,132 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "diversity_penalty": (0, 0.0),
     "penalty_alpha": (0, 0.0),
 }
+# Arguments of transformers' generate, and what stands for them here.
+_ELSEWHERE = {
+    "streamer": "iterate over Engine.stream(...)",
+    "stopping_criteria": "give stop or eos_token_id, or leave a stream when you like",
+    "assistant_model": "give Engine(..., strategy='draft_model', drafter=...)",
+    "prefix_allowed_tokens_fn": "give logits_processor=PrefixConstrainedLogitsProcessor(...)",
+    "input_ids": "it is the prompt, the first argument",
+    "inputs": "it is the prompt, the first argument",
+    "attention_mask": "give the prompt as {'input_ids': ..., 'attention_mask': ...}",
+    "tokenizer": "give it to Engine(..., tokenizer=...)",
+    "messages": "they are the prompt, the first argument",
+    "stop_token_ids": "give eos_token_id, which may be a list",
+    "documents": "give chat_template_kwargs={'documents': ...}",
+    "chat_template": "give chat_template_kwargs={'chat_template': ...}",
+}
 
 
-def apply(config: GenerationConfig, fields: Mapping[str, Any]) -> None:
-    """Set a call's arguments on a generation config and check the result.
+def settings_of(given: Any) -> dict[str, Any]:
+    """What the argument ``generation_config`` sets.
+
+    Args:
+        given: a GenerationConfig, a mapping with its names, or None.
+
+    Raises:
+        OptionError: something else.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, (GenerationConfig, Mapping)):
+        raise OptionError(
+            f"generation_config must be a transformers GenerationConfig, not {type(given).__name__}"
+        )
+    values = given if isinstance(given, Mapping) else vars(given)
+    return {
+        str(name): value
+        for name, value in values.items()
+        if value is not None and not str(name).startswith("_")
+    }
+
+
+def apply(
+    config: GenerationConfig, fields: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> None:
+    """Set a call's arguments on the model's generation config and check the result.
+
+    Args:
+        fields: arguments of the call, which come first.
+        given: what its argument ``generation_config`` sets, which comes second.
 
     Raises:
         UnknownNameError: an argument that is no GenerationConfig field.
         OptionError: a value that is not allowed, or a field that is not supported.
     """
-    for name, value in fields.items():
-        if name not in vars(config) or name.startswith("_"):
-            raise UnknownNameError("argument of generate", name, Fields.model_fields)
-        if value is not None:
-            setattr(config, name, value)
-    if fields.get("max_length") is not None and fields.get("max_new_tokens") is None:
-        config.max_new_tokens = None
-    _refuse_unsupported(config, fields)
+    given = given or {}
+    known = vars(GenerationConfig())
+    for name in fields:
+        if name not in known or name.startswith("_"):
+            _refuse_unknown(name)
+    own = dict(vars(config))
+    for name, value in own.items():
+        if isinstance(value, (list, tuple, dict)) and not value:
+            setattr(config, name, None)
+    for settings in (given, fields):
+        for name, value in settings.items():
+            if value is not None:
+                setattr(config, name, value)
+        if settings.get("max_length") is not None and settings.get("max_new_tokens") is None:
+            config.max_new_tokens = None
+    idle = []
+    for name, value in vars(config).items():
+        if name in Fields.model_fields or name in _HARMLESS or _is_neutral(name, value):
+            continue
+        if name in fields or (name in known and not name.startswith((*_IRRELEVANT, "_"))):
+            raise OptionError(_unsupported(name, value, fields, given))
+        if name in given and own.get(name) != value and name != "transformers_version":
+            idle.append(name)
+    if idle:
+        warn(
+            f"{', '.join(idle)} of generation_config has no effect here: the text does not depend "
+            "on it"
+        )
     try:
         Fields(**vars(config))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         allowed = Fields.model_fields[name].description
-        raise OptionError(f"{name}={getattr(config, name)!r}: it must be {allowed}") from error
+        message = f"{name}={getattr(config, name)!r}{_origin(name, fields, given)}: it must be "
+        raise OptionError(f"{message}{allowed}{_remedy(name, fields, given)}") from error
 
 
-def _refuse_unsupported(config: GenerationConfig, fields: Mapping[str, Any]) -> None:
-    defaults = vars(GenerationConfig())
-    for name, value in vars(config).items():
-        if name in Fields.model_fields or name in _HARMLESS or value is None:
-            continue
-        if name not in fields and name.startswith(_IRRELEVANT):
-            continue
-        neutral = (defaults.get(name), False, *_NEUTRAL.get(name, ()))
-        if not any(type(value) is type(same) and value == same for same in neutral):
-            raise OptionError(
-                f"{name}={value!r} is not supported: specdec honours "
-                f"{', '.join(Fields.model_fields)}"
-            )
+def _is_neutral(name: str, value: Any) -> bool:
+    neutral = (None, False, *_NEUTRAL.get(name, ()))
+    return any(type(value) is type(same) and value == same for same in neutral)
+
+
+def _refuse_unknown(name: str) -> None:
+    from specdec.engine import Engine
+
+    arguments = [n for n in inspect.signature(Engine.generate).parameters if n != "self"]
+    arguments.remove("fields")
+    if name in arguments:
+        raise OptionError(f"{name} is an argument of Engine.generate alone")
+    known = {*arguments, *Fields.model_fields, *_HARMLESS}
+    raise UnknownNameError("argument of generate", name, known, _ELSEWHERE.get(name, ""))
+
+
+def _unsupported(name: str, value: Any, fields: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    if name in fields:
+        honoured = ", ".join(Fields.model_fields)
+        return f"{name}={value!r} is not supported: specdec honours {honoured}"
+    return (
+        f"{name}={value!r}{_origin(name, fields, given)} is not supported and could change the "
+        f"text{_remedy(name, fields, given)}"
+    )
+
+
+def _origin(name: str, fields: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    if fields.get(name) is not None:
+        return ""
+    return " of generation_config" if name in given else " of the model's own generation_config"
+
+
+def _remedy(name: str, fields: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    if fields.get(name) is not None:
+        return ""
+    if name in given:
+        return ". Leave it out of generation_config"
+    off = "" if name in Fields.model_fields else f"={_NEUTRAL.get(name, (False,))[0]!r}"
+    return f". Give {name}{off} in the call, or set engine.generation_config.{name} = None"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.checkpoints import load_model, load_tokenizer, resolve_checkpoint
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import CheckpointError, OptionError, UnknownNameError
+from specdec.given import check_suitable, own_copy, unwrapped
 from specdec.models import EMBEDDED
 from specdec.plugins import ModelAlias
 from specdec.registry import Registry
@@ -21,60 +23,76 @@ _DTYPES = {
 }
 
 
-def find_alias(registry: Registry, model: str | Path | PreTrainedModel | None) -> ModelAlias | None:
+def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
     """The alias that ``model`` names; the embedded default for None.
 
     Raises:
-        UnknownNameError: a bare name that is neither an alias nor a folder.
-        OptionError: something else than a name, a path or a transformers model.
+        UnknownNameError: a bare name that is neither an alias, nor a folder, nor on the hub.
     """
-    if isinstance(model, PreTrainedModel):
-        return None
     if model is not None and not isinstance(model, (str, Path)):
-        raise OptionError(
-            f"model must be a name, a folder, a hub id or a transformers model, not "
-            f"{type(model).__name__}"
-        )
+        return None
     name = EMBEDDED.name if model is None else str(model)
     if name not in registry.models and "/" not in name and not Path(name).exists():
-        raise UnknownNameError("model", name, registry.models, "A folder or hub id does as well")
+        try:
+            resolve_checkpoint(name, what="model")
+        except CheckpointError as error:
+            hint = f"A folder or hub id does as well, but {error}"
+            raise UnknownNameError("model", name, registry.models, hint) from error
     return registry.models.get(name)
 
 
 def load_target(
     alias: ModelAlias | None,
-    model: str | Path | PreTrainedModel | None,
+    model: str | Path | nn.Module | None,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
+    *,
+    trust_remote_code: bool = False,
 ) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
     """A name to report, the loaded model, and the tokenizer that lies beside it.
 
+    A model that was given is not changed: what comes back is a copy on its weights
+    (:func:`~specdec.given.own_copy`).
+
     Raises:
-        CheckpointError: missing, corrupt or unsafe.
+        CheckpointError: missing, corrupt, incomplete or unsafe.
         UnknownNameError: a dtype that does not exist.
-        OptionError: a device that is not available.
+        OptionError: something else than a name, a path or a transformers model, or a device that
+            is not available.
+        UnsupportedModelError: no causal language model.
     """
     wanted = _dtype(dtype)
-    if isinstance(model, PreTrainedModel):
-        given: PreTrainedModel = model
-        if isinstance(wanted, torch.dtype):
-            given = given.to(wanted)
-        if device is not None:
-            given = given.to(_device(device))
-        return given.config.name_or_path or type(given).__name__, given, None
+    if model is not None and not isinstance(model, (str, Path)):
+        given = unwrapped(model)
+        check_suitable(given)
+        own = own_copy(
+            given,
+            wanted if isinstance(wanted, torch.dtype) else None,
+            None if device is None else _device(device),
+        )
+        return given.config.name_or_path or type(given).__name__, own, None
     if wanted is None:
         wanted = _dtype(alias.dtype) if alias else "auto"
-    folder = resolve_checkpoint(alias.model if alias else str(model), what="model")
-    loaded = load_model(folder, dtype=wanted or "auto", device=_device(device))
-    return alias.name if alias else str(model), loaded, load_tokenizer(folder)
+    folder = resolve_checkpoint(
+        alias.model if alias else str(model), what="model", trust_remote_code=trust_remote_code
+    )
+    loaded = load_model(
+        folder,
+        dtype=wanted or "auto",
+        device=_device(device),
+        trust_remote_code=trust_remote_code,
+    )
+    check_suitable(loaded)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return alias.name if alias else str(model), loaded, tokenizer
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
-    if dtype is None or isinstance(dtype, torch.dtype) or dtype == "auto":
+    if dtype is None or dtype == "auto" or dtype in _DTYPES.values():
         return dtype
-    if dtype not in _DTYPES:
+    if str(dtype) not in _DTYPES:
         raise UnknownNameError("dtype", dtype, _DTYPES)
-    return _DTYPES[dtype]
+    return _DTYPES[str(dtype)]
 
 
 def _device(device: torch.device | str | None) -> torch.device:

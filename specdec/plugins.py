@@ -32,12 +32,15 @@ class Component:
             others' with ``(options)``.
         options: a frozen pydantic model with ``extra="forbid"``, each field described.
         description: one line.
+        needs_checkpoint: of a drafter that cannot be made without its option ``checkpoint``: what
+            is missing and how to give it, as the end of a sentence ("a head: give ...").
     """
 
     name: str
     factory: Callable[..., Any]
     options: type[BaseModel] = NoOptions
     description: str = ""
+    needs_checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Strategy:
         options: options of the parts that differ from the parts' own defaults, by role
             (``"drafter"``, ``"policy"``, ``"verifier"``, ``"acceptor"``).
         description: one line.
+        without_drafter: options by role with which the policy drafts from the text alone, where no
+            checkpoint is known for a drafter that needs one; None: the strategy cannot.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Strategy:
     acceptor: str = "match"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     description: str = ""
+    without_drafter: Mapping[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

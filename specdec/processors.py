@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,19 +119,19 @@ class PerRow(Stage):
     """One call per active row with its exact prefix.
 
     Attributes:
-        processors: one that serves every row, or one per row.
+        processors: one that serves every row, or one per row; None for a row without.
     """
 
-    processors: tuple[hf.LogitsProcessor, ...]
+    processors: tuple[hf.LogitsProcessor | None, ...]
 
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         assert prefix is not None
         rows = []
         for row, (length, active) in enumerate(prefix.on_host):
             own = scores[row : row + 1]
-            if active:
-                processor = self.processors[row % len(self.processors)]
-                own = _checked(processor, prefix.tokens[row : row + 1, :length], own)
+            processor = self.processors[row % len(self.processors)]
+            if active and processor is not None:
+                own = checked(processor, prefix.tokens[row : row + 1, :length], own)
             rows.append(own)
         return torch.cat(rows)
 
@@ -141,24 +141,20 @@ class PerRow(Stage):
         return PerRow(tuple(self.processors[row] for row in rows))
 
 
-def _checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
+def named(processor: Any) -> str:
+    """What a processor is called in messages: a function's name, or that of its class."""
+    return str(getattr(processor, "__name__", type(processor).__name__))
+
+
+def checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Tensor:
     """What a foreign processor returns, if tokens can be drawn from it."""
     processed = processor(tokens, scores)
-    name = type(processor).__name__
+    name = named(processor)
     if not isinstance(processed, Tensor) or processed.shape != scores.shape:
         raise OptionError(f"the logits processor {name} must return scores {list(scores.shape)}")
     if processed.isnan().any() or (processed == float("-inf")).all():
         raise OptionError(f"the logits processor {name} leaves no token: NaN, or all -inf")
     return processed
-
-
-def _fact(stage: Stage) -> Hashable:
-    """A stage's processor by its settings where these are plain values, else by itself."""
-    if isinstance(stage, (PrefixFree, SetBased)):
-        settings = vars(stage.processor)
-        if all(isinstance(value, (int, float, str, NoneType)) for value in settings.values()):
-            return type(stage.processor), tuple(sorted(settings.items()))
-    return stage
 
 
 @dataclass
@@ -277,16 +273,6 @@ class Processors:
             else "others"
             for stage in self.warps
         )
-
-    @property
-    def key(self) -> Hashable:
-        """Equal only for processors that do the same to the same tensors."""
-        return self.greedy, tuple(map(_fact, self.penalties)), tuple(map(_fact, self.warps))
-
-    @property
-    def by_row(self) -> bool:
-        """Whether one of them is called row by row, with prefixes that the host knows."""
-        return any(isinstance(stage, PerRow) for stage in (*self.penalties, *self.warps))
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only ``rows`` of the batch."""

@@ -192,5 +192,11 @@ class Registry:
             field = fields.get(str(first["loc"][0])) if first["loc"] else None
             meaning = f": {field.description}" if field else ""
             raise OptionError(
-                f"{where}={first['input']!r}: {first['msg']} ({component.name}{meaning})"
+                f"{where}={_shown(first['input'])}: {first['msg']} ({component.name}{meaning})"
             ) from error
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence: a whole network is told by its type."""
+    text = repr(value)
+    return text if len(text) <= 200 and "\n" not in text else f"<{type(value).__name__}>"

@@ -13,8 +13,8 @@ class GenerationResult:
     """One row's output.
 
     Attributes:
-        text: of the new tokens, special tokens left out, cut before a stop string; None without a
-            tokenizer.
+        text: of the new tokens, cut before a stop string, without special tokens unless they were
+            asked for; None without a tokenizer.
         token_ids: the new tokens, eos and stop strings included.
         finish_reason: ``"eos"``, ``"stop"``, ``"length"``; None if it was left unfinished.
         stats: tau and the rest, of this row.

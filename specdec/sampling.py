@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,9 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import logits_process as hf
 
-from specdec.errors import OptionError
-from specdec.fields import SAMPLING, apply
+from specdec.custom import ByPrompt, Place, listed, processors_in, stages
+from specdec.errors import OptionError, warn
+from specdec.fields import SAMPLING, apply, settings_of
 from specdec.processors import PerRow, Processors, Stage
 
 
@@ -27,7 +28,9 @@ class Sampling:
         max_new_tokens: bound on new tokens, None for the context limit alone.
         eos: token ids that end a row.
         stop: strings that end a row.
-        custom: the caller's own logits processors.
+        custom: the caller's own logits processors, those for all prompts.
+        by_prompt: and those for each.
+        bounded: whether the call itself bounds the number of tokens.
     """
 
     config: GenerationConfig
@@ -36,6 +39,8 @@ class Sampling:
     eos: tuple[int, ...]
     stop: tuple[str, ...]
     custom: tuple[hf.LogitsProcessor, ...]
+    by_prompt: Any = None
+    bounded: bool = False
 
     def limit(self, prompt_length: int, context: int) -> int:
         """The most tokens a row may have, prompt included.
@@ -49,66 +54,97 @@ class Sampling:
         if longest <= prompt_length:
             raise OptionError(
                 f"max_length={longest} leaves no room: the prompt alone has {prompt_length} tokens"
+                + ("" if self.bounded else ". It is the model's own: give max_new_tokens")
             )
         return min(longest, context)
 
-    def processors(self, prompt_lengths: Sequence[int], device: torch.device) -> Processors:
+    def limits(self, prompt_lengths: Sequence[int], context: int) -> list[int]:
+        """The limit of each row. Warns where the context cuts what was asked for.
+
+        Raises:
+            OptionError: as for :meth:`limit`.
+        """
+        longest = max(prompt_lengths)
+        name = "max_length" if self.max_new_tokens is None else "max_new_tokens"
+        asked = getattr(self.config, name)
+        room = context if self.max_new_tokens is None else context - longest
+        if self.bounded and asked > room:
+            warn(
+                f"{name}={asked} is more than the model's context of {context} tokens has room "
+                f"for: a prompt of {longest} tokens leaves {context - longest}"
+            )
+        return [self.limit(length, context) for length in prompt_lengths]
+
+    def processors(
+        self, prompt_lengths: Sequence[int], device: torch.device, place: Place | None = None
+    ) -> Processors:
         """The logits processors of a batch, in transformers' order.
 
         Args:
             prompt_lengths: tokens of each row's prompt.
+            place: the prompts of the rows, where the call was given others too.
+
+        Raises:
+            OptionError: a processor that the prompts cannot share, or too few of them.
         """
+        rows = len(prompt_lengths)
+        place = place or Place(range(rows), rows)
+        by_prompt = ByPrompt.of(self.by_prompt, place.total)
+        custom = stages(self.custom, place)
+        custom += by_prompt.stages(place.prompts) if by_prompt else []
         try:
-            stages = [
-                *_penalties(self.config, self.eos, prompt_lengths, device),
-                *(Stage.of(processor) for processor in self.custom),
-            ]
+            penalties = _penalties(self.config, self.eos, prompt_lengths, device)
             warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
         except (ValueError, TypeError) as error:
             raise OptionError(f"transformers refuses a setting: {error}") from error
-        return Processors(stages, warps, greedy=self.greedy)
+        return Processors([*penalties, *custom], warps, greedy=self.greedy)
 
 
 def resolve(
     base: GenerationConfig,
     fields: Mapping[str, Any],
     *,
+    given: GenerationConfig | Mapping[str, Any] | None = None,
     stop: str | Sequence[str] | None = None,
     logits_processor: Sequence[hf.LogitsProcessor] | hf.LogitsProcessor | None = None,
+    logits_processor_by_prompt: Any = None,
     default_new_tokens: int,
 ) -> Sampling:
     """Apply a call's arguments to the model's generation config and check the result.
 
+    What the call sets comes before what ``given`` sets, and that before ``base``.
     ``temperature=0`` means greedy, a positive temperature turns sampling on unless ``do_sample``
     says otherwise. What neither the call nor the model's config sets is off: in particular no
     top-k of 50.
+
+    Args:
+        base: the model's own config.
+        fields: the call's arguments that are fields of a GenerationConfig.
+        given: the call's argument ``generation_config``.
 
     Raises:
         UnknownNameError: an argument that is no GenerationConfig field.
         OptionError: a value that is out of range, or a field that specdec does not support.
     """
-    config = GenerationConfig(**{k: v for k, v in base.to_dict().items() if v is not None})
-    apply(config, fields)
+    config = copy.deepcopy(base)
+    settings = settings_of(given)
+    apply(config, fields, settings)
+    asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
     temperature = config.temperature
-    asked_to_sample = fields.get("do_sample")
-    if asked_to_sample is None and fields.get("temperature") is not None:
-        asked_to_sample = temperature > 0
-    do_sample = bool(config.do_sample if asked_to_sample is None else asked_to_sample)
+    do_sample = bool(config.do_sample)
+    if fields.get("do_sample") is None and fields.get("temperature") is not None:
+        do_sample = temperature > 0
     greedy = not do_sample or temperature == 0
-    idle = [name for name in SAMPLING if fields.get(name) is not None]
-    if greedy and idle:
-        warnings.warn(
-            f"{', '.join(idle)} has no effect on greedy decoding: give temperature > 0 to sample",
-            stacklevel=2,
-        )
+    if greedy:
+        _warn_of_idle(asked, do_sample=do_sample)
     eos = config.eos_token_id
     configured = config.stop_strings or []
-    stops = [*_listed(stop), *_listed(configured)]
+    stops = [*listed(stop), *listed(configured)]
     if any(not isinstance(s, str) or not s for s in stops):
         raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
-    custom = tuple(_listed(logits_processor))
-    if wrong := [processor for processor in custom if not callable(processor)]:
-        raise OptionError(f"logits_processor must be transformers processors, not {wrong[0]!r}")
+    if broken := [s for s in stops if _surrogate(s)]:
+        raise OptionError(f"stop has half of a surrogate pair, which no text has: {broken[0]!a}")
+    custom = processors_in(logits_processor)
     if config.max_new_tokens is None and config.max_length is None:
         config.max_new_tokens = default_new_tokens
     return Sampling(
@@ -118,16 +154,27 @@ def resolve(
         eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
         stop=tuple(stops),
         custom=custom,
+        by_prompt=logits_processor_by_prompt,
+        bounded=not {"max_new_tokens", "max_length"}.isdisjoint(asked),
     )
 
 
-def _listed(given: Any) -> list[Any]:
-    """A list of what may be one thing, a list of them, or None."""
-    if given is None:
-        return []
-    if isinstance(given, (list, tuple)):
-        return list(given)
-    return [given]
+def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
+    """Name the sampling settings that were asked for and change nothing."""
+    idle = [name for name in SAMPLING if name in asked]
+    if asked.get("temperature", 0) > 0:
+        idle.insert(0, "temperature")
+    remedy = "give temperature > 0 to sample"
+    if do_sample and "do_sample" in asked:
+        idle.insert(0, "do_sample")
+    elif not do_sample and ("temperature" in idle or "do_sample" in asked):
+        remedy = "give do_sample=True to sample"
+    if idle:
+        warn(f"{', '.join(idle)} has no effect on greedy decoding: {remedy}")
+
+
+def _surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _penalties(

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from specdec.chat import Template
+from specdec.custom import Place
 from specdec.decoding import decode
-from specdec.errors import PromptError
+from specdec.errors import OptionError, PromptError
 from specdec.metrics import Clock, Metrics
 from specdec.prompts import encode
 from specdec.randomness import Randomness, row_seeds
@@ -19,7 +21,7 @@ from specdec.roles import Drafter
 from specdec.sampling import Sampling, resolve
 from specdec.state import State, Step
 from specdec.stopping import StopRules
-from specdec.text import Detokenizer, cut
+from specdec.text import Detokenizer, text_of
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -72,40 +74,57 @@ class Session:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
         return self._start(prompt, single=False, **settings)
 
+    def start_wave(self, rows: list[list[int]], place: Place, **settings: Any) -> Generation:
+        """The same for some of the prompts of a call."""
+        return self._start(rows, single=False, place=place, **settings)
+
     def _start(
         self,
         prompt: Any,
         *,
         single: bool,
+        place: Place | None = None,
         seed: int | Sequence[int] | None = None,
         stop: str | Sequence[str] | None = None,
         logits_processor: Any = None,
+        logits_processor_by_prompt: Any = None,
+        generation_config: Any = None,
+        skip_special_tokens: bool = True,
         **fields: Any,
     ) -> Generation:
         engine = self._engine
         target = engine.target
+        template = Template.taken_from(fields)
         sampling = resolve(
             engine.generation_config,
             fields,
+            given=generation_config,
             stop=stop,
             logits_processor=logits_processor,
+            logits_processor_by_prompt=logits_processor_by_prompt,
             default_new_tokens=DEFAULT_NEW_TOKENS,
         )
         if sampling.stop and engine.tokenizer is None:
-            raise PromptError("stop strings need a tokenizer: give Engine(..., tokenizer=...)")
+            raise PromptError(
+                f"stop strings need a tokenizer, and {list(sampling.stop)} are such: give "
+                "Engine(..., tokenizer=...)"
+            )
+        if not isinstance(skip_special_tokens, bool):
+            raise OptionError(f"skip_special_tokens={skip_special_tokens!r}: give True or False")
         prompts = encode(
             prompt,
             engine.tokenizer,
             vocab_size=target.vocab_size,
             context=target.context_limit,
+            template=template,
         )
         if single and prompts.batched:
             raise PromptError("stream takes one prompt: give generate the batch")
         rows = prompts.rows
         seeds = torch.tensor(row_seeds(seed, len(rows)), device=target.device)
-        limits = [sampling.limit(len(row), target.context_limit) for row in rows]
+        limits = sampling.limits([len(row) for row in rows], target.context_limit)
         engine.reach(max(map(len, rows)))
-        processors = sampling.processors([len(row) for row in rows], target.device)
+        processors = sampling.processors([len(row) for row in rows], target.device, place)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
         if cache is None and engine.parts.verifier.uses_cache:
@@ -118,14 +137,23 @@ class Session:
                 sampling.eos,
                 sampling.stop,
                 limits,
-                [Detokenizer(engine.tokenizer) for _ in rows] if sampling.stop else (),
+                [Detokenizer(engine.tokenizer, skip_special_tokens=False) for _ in rows]
+                if sampling.stop
+                else (),
             ),
             cache=cache,
             vocab_size=target.vocab_size,
             device=target.device,
             cached=cached,
         )
-        return Generation(self, state, drafter, sampling, prompts.batched)
+        return Generation(
+            self,
+            state,
+            drafter,
+            sampling,
+            prompts.batched,
+            skip_special_tokens=skip_special_tokens,
+        )
 
     def _reuse(
         self, kept: _Kept | None, rows: list[list[int]]
@@ -166,6 +194,7 @@ class Generation:
 
     Attributes:
         batched: whether the caller gave several prompts.
+        skip_special_tokens: whether texts leave out special tokens.
         state: the rows.
     """
 
@@ -176,8 +205,11 @@ class Generation:
         drafter: Drafter | None,
         sampling: Sampling,
         batched: bool,
+        *,
+        skip_special_tokens: bool = True,
     ) -> None:
         engine = session._engine
+        self.skip_special_tokens = skip_special_tokens
         self.state, self.sampling, self.batched = state, sampling, batched
         self.clock = Clock()
         self.metrics = Metrics(state.rows, self.clock, lossless=engine.parts.acceptor.lossless)
@@ -239,7 +271,8 @@ class Generation:
         tokens = self.new_tokens(row)
         text = None
         if (tokenizer := self._engine.tokenizer) is not None:
-            text = cut(tokenizer.decode(tokens, skip_special_tokens=True), self.sampling.stop)
+            skip = self.skip_special_tokens
+            text = text_of(tokenizer, tokens, self.sampling.stop, skip_special_tokens=skip)
         return GenerationResult(
             text=text,
             token_ids=tokens,
@@ -258,7 +291,9 @@ class TextStream:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self._detokenizer = Detokenizer(generation._engine.tokenizer)
+        self._detokenizer = Detokenizer(
+            generation._engine.tokenizer, skip_special_tokens=generation.skip_special_tokens
+        )
         self._pieces = self._run()
 
     def __iter__(self) -> Iterator[str]:
@@ -283,11 +318,10 @@ class TextStream:
         try:
             for step in self._generation:
                 for token in step.new_tokens[0]:
-                    self._detokenizer.push(token)
-                ready = cut(self._detokenizer.streamable(stop), stop)
-                if len(ready) > given:
-                    yield ready[given:]
-                    given = len(ready)
+                    self._detokenizer.push(token, stop)
+                if piece := self._detokenizer.take(stop):
+                    given += len(piece)
+                    yield piece
         finally:
             self._generation.close()
         text = self.result.text or ""

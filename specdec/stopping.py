@@ -20,9 +20,11 @@ class StopRules:
 
     Attributes:
         eos: token ids that end a row; the token itself is kept.
-        stop: strings that end a row at the token that completes one of them.
+        stop: strings that end a row at the token that completes one of them; special tokens are
+            part of the text that they are looked for in.
         limits: for each row the most tokens it may have, prompt included.
-        detokenizers: for each row the text of its new tokens; empty when there is no ``stop``.
+        detokenizers: for each row the text of its new tokens, special ones included; empty when
+            there is no ``stop``.
     """
 
     eos: tuple[int, ...]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
 from specdec.cache import KVCache
@@ -65,9 +65,15 @@ class HFTarget:
         taps: layers whose hidden states forwards return (0 is the embedding).
         acceleration: how the model's body and lm_head run; as they are if left out.
 
+    Attributes:
+        tokenizer: of the model, where the engine knows it: drafters with a vocabulary of their own
+            compare it with theirs.
+
     Raises:
         OptionError: an acceleration that the model's dtype or device does not allow.
     """
+
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def __init__(
         self,
@@ -110,17 +116,22 @@ class HFTarget:
     @property
     def vocab_size(self) -> int:
         """Tokens V that the lm_head scores."""
-        return int(self._lm_head_weight.shape[0])
+        return self._lm_head_shape[0]
 
     @property
     def hidden_size(self) -> int:
         """Channels H of a hidden state."""
-        return int(self._lm_head_weight.shape[1])
+        return self._lm_head_shape[1]
 
-    @property
-    def _lm_head_weight(self) -> Tensor:
+    @cached_property
+    def _lm_head_shape(self) -> tuple[int, int]:
+        """V and H. A quantised or wrapped layer says so itself: its weight may be packed, or a
+        method."""
+        rows, columns = (getattr(self._head, f"{end}_features", None) for end in ("out", "in"))
+        if isinstance(rows, int) and isinstance(columns, int):
+            return rows, columns
         weight: Tensor = self._head.get_parameter("weight")
-        return weight
+        return int(weight.shape[0]), int(weight.shape[1])
 
     @property
     def layers(self) -> int:
@@ -134,11 +145,6 @@ class HFTarget:
         known = (getattr(self.config, name, None) for name in _CONTEXT)
         return next((limit for limit in known if isinstance(limit, int)), _FALLBACK_CONTEXT)
 
-    @property
-    def accelerates(self) -> bool:
-        """Whether its networks run otherwise than transformers runs them."""
-        return self._body is not self._plain_body
-
     def unaccelerated(self, dtype: torch.dtype) -> HFTarget:
         """The same model as transformers runs it, with hidden states and cache in ``dtype``."""
         other = copy.copy(self)
@@ -146,6 +152,16 @@ class HFTarget:
         other._body, other._scorer = self._plain_body, self._head
         other.__dict__["dtype"] = dtype
         return other
+
+    def accelerate(self, acceleration: Acceleration) -> None:
+        """Run by ``acceleration`` from now on, which so far had none.
+
+        Raises:
+            OptionError: an acceleration that the model's dtype or device does not allow.
+        """
+        self.acceleration = acceleration
+        self._body, self._layout = self.accelerated(self._body), None
+        self._scorer = self.accelerated(self._scorer) if self._head else self._head
 
     def accelerated(self, network: nn.Module) -> nn.Module:
         """``network`` as this engine runs networks: itself, unless packing or compiling was asked.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from specdec.errors import OptionError
+from specdec.custom import ByPrompt, Place
+from specdec.errors import OptionError, out_of_memory
 from specdec.randomness import row_seeds
 from specdec.results import GenerationResult
 from specdec.session import Session
@@ -26,12 +27,13 @@ def generate_in_waves(
     batch_size: int | None = None,
     progress: bool = False,
     seed: int | Sequence[int] | None = None,
+    logits_processor_by_prompt: Any = None,
     **settings: Any,
 ) -> list[GenerationResult]:
     """Decode many prompts, ``batch_size`` at a time; a wave that runs out of memory is halved.
 
-    Prompts of like length go together, the longest first. Seeds belong to prompts, so the tokens
-    do not depend on the waves.
+    Prompts of like length go together, the longest first. Seeds and logits processors belong to
+    prompts, so the tokens do not depend on the waves.
 
     Args:
         rows: token ids of each prompt.
@@ -39,11 +41,14 @@ def generate_in_waves(
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        OptionError: a batch size below 1.
+        OptionError: a batch size below 1, or a wave that cannot begin again in halves because its
+            logits processors have been called.
     """
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
     seeds = row_seeds(seed, len(rows))
+    by_prompt = ByPrompt.of(logits_processor_by_prompt, len(rows))
+    settings["logits_processor_by_prompt"] = by_prompt
     size = batch_size or len(rows)
     order = list(range(len(rows)))
     if size < len(rows):
@@ -54,12 +59,18 @@ def generate_in_waves(
         while waves:
             wave = waves.popleft()
             try:
-                done = _decode(
-                    engine, [rows[r] for r in wave], [seeds[r] for r in wave], advance, settings
-                )
+                place = Place(wave, len(rows))
+                own = {**settings, "seed": [seeds[r] for r in wave]}
+                done = _decode(engine, [rows[r] for r in wave], place, advance, own)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if len(wave) == 1 or not _out_of_memory(error):
+                if len(wave) == 1 or not out_of_memory(error):
                     raise
+                if by_prompt and by_prompt.once:
+                    raise OptionError(
+                        f"a batch of {len(wave)} prompts does not fit into memory, and the "
+                        "processors in the list logits_processor_by_prompt cannot begin again: "
+                        f"give batch_size={len(wave) // 2}, or a function that makes them"
+                    ) from error
                 done = None
             if done is None:  # outside of the handler, which would keep the tensors alive
                 half = len(wave) // 2
@@ -75,16 +86,12 @@ def generate_in_waves(
 
 
 def _decode(
-    engine: Engine, rows: list[list[int]], seeds: list[int], advance: Any, settings: dict[str, Any]
+    engine: Engine, rows: list[list[int]], place: Place, advance: Any, settings: dict[str, Any]
 ) -> list[GenerationResult]:
-    generation = Session(engine, keeps=False).start(rows, seed=seeds, **settings)
+    generation = Session(engine, keeps=False).start_wave(rows, place, **settings)
     for step in generation:
         advance(sum(reason is not None for reason in step.finished))
     return generation.results()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def test_packing_leaves_the_users_model_as_it_was() -> None:
         assert id(parameter) == known and torch.equal(parameter, value)
     own = {id(parameter) for parameter in model.parameters()}
     assert {id(p) for p in engine.target._body.parameters()} <= own
-    assert engine.target._body.config is model.model.config
+    assert engine.target._body.config is engine.target.model.model.config
 
 
 @needs_bfloat16

@@ -206,6 +206,80 @@ def test_code_in_a_pickle_is_never_run(plain: Engine, editable: Editable, tmp_pa
     refused(plain, editable.folder, "something else than named tensors")
 
 
+def shards(folder: Path, suffix: str) -> None:
+    """Split the weights of a head into two files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    places = {}
+    for number, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), start=1):
+        file = f"{stem}-0000{number}-of-00002.{suffix}"
+        part = {name: tensors[name] for name in names}
+        (save_file if suffix == "safetensors" else torch.save)(part, folder / file)
+        places |= dict.fromkeys(names, file)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_head_in_shards_equals_its_whole_twin(
+    plain: Engine, eagle: Engine, editable: Editable, tmp_path: Path, suffix: str
+) -> None:
+    shards(editable.folder, suffix)
+    twin = tiny.engine(plain, "eagle2", editable.folder).parts.drafter.head.state_dict()
+    whole = eagle.parts.drafter.head.state_dict()
+    assert twin.keys() == whole.keys()
+    assert all(torch.equal(twin[name], whole[name]) for name in whole)
+    index = next(editable.folder.glob("*.index.json"))
+    fields = json.loads(index.read_text())
+    first = next(iter(fields["weight_map"]))
+    for place, says in (
+        ("../elsewhere", "shards lie beside their index"),
+        (f"other.{suffix}", "is not there: is a shard missing?"),
+        (3, "no weight_map"),
+    ):
+        changed = {**fields["weight_map"], first: place}
+        index.write_text(json.dumps({"weight_map": changed}))
+        refused(plain, editable.folder, says)
+    index.write_text(
+        json.dumps({"weight_map": {**fields["weight_map"], "x": fields["weight_map"][first]}})
+    )
+    refused(plain, editable.folder, "names tensors that no shard has: x")
+
+
+EAGLE3 = {"architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32}
+# (config of a checkpoint, names of its tensors, what it is)
+KINDS: list[tuple[dict[str, Any], list[str], str]] = [
+    (EAGLE3, [], "an EAGLE-3 head"),
+    ({}, ["midlayer.self_attn.q_proj.weight", "fc.weight", "d2t", "t2d"], "an EAGLE-3 head"),
+    ({}, ["layers.0.hidden_norm.weight", "norm.weight", "lm_head.weight"], "an EAGLE-3 head"),
+    ({"speculators_model_type": "eagle3"}, ["fc.weight"], "an EAGLE-3 head"),
+    ({"speculators_model_type": "peagle"}, [], "a P-EAGLE head"),
+    ({"speculators_model_type": "eagle"}, [], "an EAGLE-1 head in the format of speculators"),
+    ({"medusa_num_heads": 4, "medusa_num_layers": 1}, [], "a set of Medusa heads"),
+    ({}, ["0.0.linear.weight", "0.0.linear.bias", "0.1.weight"], "a set of Medusa heads"),
+    ({}, ["medusa_head.0.0.linear.weight"], "a set of Medusa heads"),
+    ({"hydra_num_heads": 4, "hydra_num_layers": 1}, [], "a set of Hydra heads"),
+    ({}, ["hydra_mlp.0.linear.weight", "hydra_lm_head.0.weight"], "a set of Hydra heads"),
+    ({}, ["base_model.model.layers.0.q_proj.lora_A.weight"], "an adapter (LoRA)"),
+    ({}, ["model.embed_tokens.weight", "lm_head.weight"], "a whole language model, no head"),
+]
+
+
+@pytest.mark.parametrize(("fields", "keys", "kind"), KINDS, ids=lambda v: str(v)[:40])
+def test_a_checkpoint_of_another_kind_is_named_for_what_it_is(
+    plain: Engine, tmp_path: Path, fields: dict[str, Any], keys: list[str], kind: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32, **fields}))
+    if keys:
+        save_file({key: torch.zeros(1) for key in keys}, tmp_path / "model.safetensors")
+    refused(plain, tmp_path, f"is {kind}")
+
+
+def test_a_draft_model_given_for_a_head_is_told_what_takes_it(plain: Engine, draft: Path) -> None:
+    refused(plain, draft, "a whole language model, no head: strategy='draft_model' drafts with it")
+
+
 def test_a_draft_model_of_another_vocabulary_is_refused(plain: Engine, tmp_path: Path) -> None:
     other = tiny.make_model(tiny.llama_config(vocab_size=61))
     folder = tiny.save_model(other, tmp_path / "draft")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from pages import PAGES, ROOT, blocks, files
+import torch
+from pages import PAGES, ROOT, Snippet, blocks, files, snippets
 
+from specdec import Engine, hookspecs, session
+from specdec.acceleration.packing import _refusal
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
 
@@ -19,23 +21,77 @@ TUTORIAL = "docs/writing-a-plugin.md"
 EXAMPLE = ROOT / "examples" / "specdec-ngram"
 
 
-def run(script: Path) -> str:
-    """What a script prints; it must succeed."""
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# What a snippet may need, and whether it is here; everything else runs anywhere.
+NEEDS = {
+    "a download": False,
+    "a CUDA GPU": torch.cuda.is_available(),
+    "a CPU that packs bfloat16": _refusal(torch.device("cpu"), torch.bfloat16) is None,
+    "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this
+}
+SNIPPETS = snippets()
 
 
-@pytest.mark.parametrize(
-    "marker",
-    ["engine.stream(messages", "def specdec_strategies"],
-    ids=["the example", "a strategy"],
-)
-def test_python_in_the_readme_runs(marker: str, tmp_path: Path) -> None:
-    (code,) = [block for block in blocks("README.md") if marker in block]
-    script = tmp_path / "example.py"
-    script.write_text(code, encoding="utf-8")
-    assert run(script).strip()
+def pasted(code: str, where: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What a snippet defines when it is run by itself, as a script of its own."""
+    module = ModuleType("pasted")
+    monkeypatch.setitem(sys.modules, "pasted", module)
+    exec(compile(code, where, "exec", dont_inherit=True), vars(module))  # noqa: S102
+    return module
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
+def test_a_snippet_runs_as_it_is_pasted(
+    snippet: Snippet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if snippet.needs is None or NEEDS[snippet.needs]:
+        pasted(snippet.code, str(snippet), monkeypatch)
+    else:
+        compile(snippet.code, str(snippet), "exec", dont_inherit=True)
+
+
+def test_every_block_of_python_is_found() -> None:
+    marked = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in PAGES
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 2)
+        if re.match(r"\s*(```|~~~)\s*py", line, flags=re.IGNORECASE)
+    ]
+    assert sorted(marked) == sorted(map(str, SNIPPETS)) and len(marked) > 15
+    assert len([snippet for snippet in SNIPPETS if snippet.needs == "a download"]) < 3
+
+
+def test_the_snippets_of_the_hooks_page_are_a_plugin(
+    model: Any, plain: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = "docs/hooks.md"
+    hooks = [pasted(each.code, page, monkeypatch) for each in SNIPPETS if each.page == page]
+    assert {name for hook in hooks for name in vars(hook) if name.startswith("specdec_")} == {
+        name for name in vars(hookspecs) if name.startswith("specdec_")
+    }
+    for number, hook in enumerate(hooks):
+        hook.__name__ = f"hook{number}"
+    caplog.set_level("INFO")
+    engine = Engine(model, strategy="nearby_flat", verifier="counting", plugins=hooks)
+    settings: dict[str, Any] = {"max_new_tokens": 9, "temperature": 1.0, "seed": 3}
+    wanted = plain.generate([5, 9, 1], **settings)
+    for chosen in ({}, {"policy": "wide"}, {"acceptor": "first"}):
+        own = engine.with_strategy("nearby_flat", verifier="counting", **chosen)
+        assert own.generate([5, 9, 1], **settings).token_ids == wanted.token_ids
+        assert own.parts.verifier.nodes > 9 and type(own.target).__name__ == "Traced"
+    assert "accepted [" in caplog.text
+
+
+def test_the_loop_in_the_architecture_is_the_loop(
+    eagle: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (loop,) = [each for each in SNIPPETS if "def decode(" in each.code]
+    settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 2}
+    wanted = eagle.generate([[5, 9, 1], [4]], **settings)
+    shown = pasted(loop.code, str(loop), monkeypatch).decode
+    monkeypatch.setattr(session, "decode", torch.inference_mode()(shown))
+    found = eagle.generate([[5, 9, 1], [4]], **settings)
+    assert [each.token_ids for each in found] == [each.token_ids for each in wanted]
 
 
 def test_a_strategy_in_the_readme_takes_less_than_forty_lines() -> None:
@@ -56,12 +112,7 @@ def test_the_reference_in_the_tutorial_is_the_policy_of_the_hooks_page() -> None
     (policy,) = [block for block in blocks("docs/hooks.md") if "class Wide" in block]
     (contract,) = [block for block in blocks(TUTORIAL) if "class TestWide" in block]
     plugin = ModuleType("wide")
-    imports = (
-        "from specdec import Component, hookimpl\n"
-        "from specdec.growth import grow_level\n"
-        "from specdec.roles import TreePolicy\n"
-    )
-    exec(imports + policy + contract, vars(plugin))  # noqa: S102
+    exec(policy + contract, vars(plugin))  # noqa: S102
     wide: Any = plugin
     names = {role: getattr(wide.TestWide, role) for role in ("strategy", "drafter", "policy")}
     (prop,) = [prop for prop in PROPERTIES if prop.name == "tree_is_the_reference"]

@@ -105,11 +105,16 @@ def test_a_custom_processor_sees_exactly_plain_decodings_calls(
             assert calls == [(*prompt, *wanted[:i]) for i in range(len(wanted))]
             for engine in (eagle, dynamic):
                 assert run(engine, prompt, eos) == (wanted, calls)
-    wanted, calls = run(plain, PROMPTS, [EOS])
+
+    def each(engine: Engine) -> tuple[Any, list[list[tuple[int, ...]]]]:
+        own = [Recorder() for _ in PROMPTS]
+        tokens = tiny.tokens(
+            engine, PROMPTS, eos_token_id=EOS, logits_processor_by_prompt=own, **settings
+        )
+        return tokens, [recorder.calls for recorder in own]
+
     for engine in (eagle, dynamic):
-        tokens, own = run(engine, PROMPTS, [EOS])
-        assert tokens == wanted
-        assert sorted(own) == sorted(calls)
+        assert each(engine) == each(plain)
 
 
 def test_stats_tell_the_time_spent_row_by_row(dynamic: Engine) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 import transformers as hf
 from tiny import PROMPTS
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from specdec import Engine
+from specdec import Engine, GenerationResult
 from specdec.stopping import StopRules
 
 LONGEST = 30
@@ -170,3 +172,122 @@ def test_steps_never_commit_a_token_past_the_end(dynamic: Engine) -> None:
 )
 def test_the_first_rule_to_fire_clips_a_step(length: int, tokens: Any, kept: Any) -> None:
     assert StopRules((8, 9), (), [6], ()).clip(0, length, tokens) == kept
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Engine:
+    return Engine(strategy="plain")
+
+
+def forced(engine: Engine, tokens: list[int], **settings: Any) -> dict[str, Any]:
+    """Settings that make ``tokens`` the answer to the prompt ``[1]``."""
+
+    def processor(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = torch.tensor([tokens[min(ids.shape[1] - 1, len(tokens) - 1)]])
+        return torch.full_like(scores, float("-inf")).index_fill(1, chosen, 0.0)
+
+    return {"temperature": 0, "eos_token_id": [], "logits_processor": processor, **settings}
+
+
+def ids_of(engine: Engine, text: str) -> list[int]:
+    found: list[int] = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stop", "shown", "whole"),
+    [
+        ("<|end|>", "Hello you", "Hello you"),
+        ("you<|end|>", "Hello ", "Hello "),
+        ("you<|end|> a", "Hello ", "Hello "),
+        ("d|> and", "Hello you", "Hello you<|en"),
+        ("you and", "Hello you and", "Hello you<|end|> and"),
+    ],
+)
+def test_a_stop_string_may_be_a_special_token_or_span_one(
+    embedded: Engine, stop: str, shown: str, whole: str
+) -> None:
+    end = ids_of(embedded, "<|end|>")
+    assert end == [embedded.tokenizer.eos_token_id]
+    answer = [*ids_of(embedded, "Hello you"), *end, *ids_of(embedded, " and")]
+    text = embedded.tokenizer.decode(answer)
+    settings = forced(embedded, answer, max_new_tokens=len(answer))
+    kept = next(
+        (n for n in range(1, len(answer) + 1) if stop in embedded.tokenizer.decode(answer[:n])),
+        None,
+    )
+    assert (kept is None) == (stop not in text)
+    for skip, wanted in ((True, shown), (False, whole)):
+        for given in (stop, ["never this", stop]):
+            stream = embedded.stream([1], stop=given, skip_special_tokens=skip, **settings)
+            assert "".join(stream) == wanted
+            for result in (
+                stream.result,
+                embedded.generate([1], stop=given, skip_special_tokens=skip, **settings),
+                embedded.generate([1], stop_strings=given, skip_special_tokens=skip, **settings),
+            ):
+                assert isinstance(result, GenerationResult)
+                assert result.text == wanted
+                assert result.token_ids == answer[:kept]
+                assert result.finish_reason == ("length" if kept is None else "stop")
+
+
+def test_stop_strings_that_are_special_tokens_end_where_transformers_ends(embedded: Engine) -> None:
+    end = ids_of(embedded, "<|end|>")
+    answer = [*ids_of(embedded, "Hello"), *end, *ids_of(embedded, " you"), *end]
+    for stop in ("<|end|>", "llo<|end|>", "<|end|> you", "o<|end|> y", "end|> you<|end|>"):
+        settings = forced(embedded, answer, max_new_tokens=len(answer))
+        theirs = embedded.target.model.generate(
+            torch.tensor([[1]]),
+            attention_mask=torch.ones(1, 1),
+            do_sample=False,
+            max_new_tokens=len(answer),
+            eos_token_id=None,
+            pad_token_id=0,
+            logits_processor=hf.LogitsProcessorList([settings["logits_processor"]]),
+            stop_strings=[stop],
+            tokenizer=embedded.tokenizer,
+        )
+        ours = embedded.generate([1], stop=stop, **settings)
+        assert isinstance(ours, GenerationResult)
+        assert ours.token_ids == theirs[0, 1:].tolist()
+        assert ours.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("text", ["\u20ac", "\U0001f600", "a\u20ac", "\u20ac\u20ac", "\ufffd"])
+def test_the_last_byte_of_a_stop_string_stops_also_at_the_limit(
+    embedded: Engine, text: str
+) -> None:
+    level = bytes_to_unicode()
+    parts = [level[byte] for byte in text.encode()]
+    answer = [*ids_of(embedded, "Hello"), *embedded.tokenizer.convert_tokens_to_ids(parts)]
+    assert embedded.tokenizer.decode(answer) == "Hello" + text
+    for more in (0, 1, 5):
+        settings = forced(embedded, [*answer, *answer], max_new_tokens=len(answer) + more)
+        result = embedded.generate([1], stop=text, **settings)
+        assert isinstance(result, GenerationResult)
+        assert result.finish_reason == "stop"
+        assert result.token_ids == answer
+        assert result.text == "Hello"
+
+
+def test_special_tokens_are_shown_where_asked(embedded: Engine) -> None:
+    end = embedded.tokenizer.eos_token_id
+    answer = [*ids_of(embedded, "Hello"), end]
+    settings = forced(embedded, answer, max_new_tokens=8, eos_token_id=end)
+    for skip, text in ((True, "Hello"), (False, "Hello<|end|>")):
+        chosen = {**settings, "skip_special_tokens": skip}
+        stream = embedded.session().stream([1], **chosen)
+        assert "".join(stream) == stream.result.text == text
+        results = embedded.generate([[1], [1]], batch_size=1, **chosen)
+        assert isinstance(results, list)
+        assert [result.text for result in results] == [text, text]
+        assert [result.finish_reason for result in results] == ["eos", "eos"]
+
+
+def test_an_eos_that_is_a_stop_string_is_an_eos_and_not_shown(embedded: Engine) -> None:
+    end = embedded.tokenizer.eos_token_id
+    settings = forced(embedded, [*ids_of(embedded, "Hello"), end], eos_token_id=end)
+    stream = embedded.stream([1], stop="<|end|>", skip_special_tokens=False, **settings)
+    assert "".join(stream) == stream.result.text == "Hello"
+    assert stream.result.finish_reason == "eos"

@@ -46,7 +46,7 @@ def inflated(small: Weights, preset: str, dtype: str, folder: Path) -> Weights:
         small, **{name: str(folder / name) for name in ("target", "head", "draft")}, inflated=preset
     )
     target, draft = (
-        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
         for path in (small.target, small.draft)
     )
     shape = PRESETS[preset].holding(Shape.of(target.config.to_dict()))
@@ -59,7 +59,7 @@ def inflated(small: Weights, preset: str, dtype: str, folder: Path) -> Weights:
     )
     for model, size, path in ((target, shape, large.target), (draft, draft_shape, large.draft)):
         inflate(model, size, dtype=wanted).save_pretrained(path)
-        AutoTokenizer.from_pretrained(small.target).save_pretrained(path)
+        AutoTokenizer.from_pretrained(small.target, trust_remote_code=False).save_pretrained(path)
     inflate_head(small.head, target.config, PRESETS[preset], Path(large.head), dtype=wanted)
     return large
 

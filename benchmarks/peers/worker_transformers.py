@@ -51,7 +51,9 @@ class Generate:
         self.forwards += 1
 
     def _load(self, folder: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype).eval()
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=self.dtype, trust_remote_code=False
+        ).eval()
 
     def _mode(
         self, assistant: str | None = None, num_assistant_tokens: int | None = None, **given: Any

@@ -25,6 +25,8 @@ def specdec_strategies() -> list[Strategy]:
             "auto",
             drafter="eagle",
             policy="auto",
-            description="an EAGLE head and a tree that learns what is accepted and what it costs",
+            description="an EAGLE head and a tree that learns what is accepted and what it costs; "
+            "without a head: drafts from the text itself",
+            without_drafter={"policy": {"grow": False}},
         )
     ]

@@ -32,6 +32,7 @@ class Economy(Pace):
     Args:
         most: the largest plan.
         books: costs and record of a batch size, at a length in doublings.
+        grows: whether there is a drafter; if not, the text itself is asked alone.
 
     Attributes:
         rows: unfinished ones.
@@ -47,8 +48,11 @@ class Economy(Pace):
     _rest: int = 0
     _suggested: float
 
-    def __init__(self, most: Plan, books: Books, state: State, clock: Clock) -> None:
+    def __init__(
+        self, most: Plan, books: Books, state: State, clock: Clock, grows: bool = True
+    ) -> None:
         self.most, self.state, self.clock, self._books = most, state, clock, books
+        self._grows = grows
         lengths = zip(state.host_lengths, state.cached, strict=True)
         self.unread, self._waiting = max(length - cached for length, cached in lengths), 0
         self._open(state.rows)
@@ -167,7 +171,7 @@ class Economy(Pace):
 
     def _next(self) -> Plan:
         costs, record = self.costs, self.record
-        if not self.plain_known or self.state.room == 0:
+        if not self._grows or not self.plain_known or self.state.room == 0:
             return PLAIN
         reading = costs.read(self.unread)
         if not record.drafting and not record.tries(reading, costs.draft(1)):

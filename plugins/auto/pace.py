@@ -26,6 +26,8 @@ class Plan:
 
 
 PLAIN = Plan(0, 0)
+# Drafts from the text are verified from this probability on, where costs are not counted.
+_LIKELY = 0.1
 
 
 class Pace:
@@ -60,3 +62,16 @@ class Pace:
 
     def commit(self, step: Step, levels: int) -> None:
         """A step is over, of which so many levels were grown: plan the next one."""
+
+
+class TextAlone(Pace):
+    """Without a drafter and without costs: of what the text itself suggests, all that is likely."""
+
+    def __init__(self) -> None:
+        super().__init__(PLAIN)
+
+    def asks_text(self) -> bool:
+        return True
+
+    def from_text(self, chances: Sequence[Sequence[float]]) -> int:
+        return max(sum(chance >= _LIKELY for chance in own) for own in chances)

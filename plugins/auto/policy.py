@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from specdec.growth import Growth, Proposal, couple, rows_of_children
@@ -19,7 +19,7 @@ from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.lessons import Level, learn
 from specdec_plugins.auto.memory import Memory
-from specdec_plugins.auto.pace import Pace, Plan
+from specdec_plugins.auto.pace import Pace, Plan, TextAlone
 from specdec_plugins.auto.record import Record
 from specdec_plugins.auto.shortcut import Shortcut
 
@@ -50,9 +50,18 @@ class AutoOptions(BaseModel):
     lookup: bool = Field(
         True, description="draft from the text itself where that brings more; needs costs"
     )
+    grow: bool = Field(
+        True, description="grow trees with the drafter; false: draft from the text itself alone"
+    )
     memory: str | None = Field(
         None, description="file that keeps what was learned of acceptance, read and written"
     )
+
+    @model_validator(mode="after")
+    def _drafts(self) -> AutoOptions:
+        if not (self.grow or self.lookup):
+            raise ValueError("without grow and lookup nothing is left to draft with: see 'plain'")
+        return self
 
 
 class AutoPolicy(TreePolicy):
@@ -65,7 +74,7 @@ class AutoPolicy(TreePolicy):
       (:mod:`~specdec_plugins.auto.shortcut`); drafting that does not pay stops, and is tried again
       (:mod:`~specdec_plugins.auto.record`).
     * *Text*: where the text repeats itself, what followed the last tokens before is verified in
-      place of a grown tree, if that brings more.
+      place of a grown tree, if that brings more. Without a drafter (``grow=False``) that is all.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4 for the two phases; OPT-Tree (arXiv 2406.17276)
     and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
@@ -96,7 +105,7 @@ class AutoPolicy(TreePolicy):
         self._forget()
         self._pace = self._find_pace(target, state, clock)
         self._lookup: Lookup | None = None
-        if self.options.lookup and isinstance(self._pace, Economy):
+        if self.options.lookup and isinstance(self._pace, (Economy, TextAlone)):
             self._lookup = Lookup(state, _MATCH, self.options.depth)
 
     def tree(self, state: State) -> DraftTree | None:
@@ -149,9 +158,10 @@ class AutoPolicy(TreePolicy):
         """By costs, unless they are off, or no single forward verifies a tree."""
         options = self.options
         most = Plan(options.depth, options.budget)
+        uncounted = Pace(most) if options.grow else TextAlone()
         if not options.costs or state.cache is None:
-            return Pace(most)
-        return Shortcut(most, self._books, options.width, state, clock)
+            return uncounted
+        return Shortcut(most, self._books, options.width, state, clock, options.grow)
 
     def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
         return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)

@@ -36,10 +36,18 @@ class Shortcut(Economy):
         width: nodes expanded on each level.
     """
 
-    def __init__(self, most: Plan, books: Books, width: int, state: State, clock: Clock) -> None:
+    def __init__(
+        self,
+        most: Plan,
+        books: Books,
+        width: int,
+        state: State,
+        clock: Clock,
+        grows: bool = True,
+    ) -> None:
         self._width, self._shallow, self._plain = width, 0, 0
         self._grown_at: list[float] = []
-        super().__init__(most, books, state, clock)
+        super().__init__(most, books, state, clock, grows)
 
     def drafts(self) -> Plan:
         return self.most

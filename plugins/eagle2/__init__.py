@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdec.plugins import Component, Strategy, hookimpl
-from specdec_plugins.eagle2.drafter import EagleDrafter, EagleOptions
+from specdec_plugins.eagle2.drafter import NEEDED, EagleDrafter, EagleOptions
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
 
 
@@ -11,7 +11,11 @@ from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
 def specdec_drafters() -> list[Component]:
     return [
         Component(
-            "eagle", EagleDrafter, EagleOptions, "EAGLE-1/2 head on the target's hidden states"
+            "eagle",
+            EagleDrafter,
+            EagleOptions,
+            "EAGLE-1/2 head on the target's hidden states",
+            needs_checkpoint=NEEDED,
         )
     ]
 

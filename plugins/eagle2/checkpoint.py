@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from specdec.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.errors import CheckpointError
 from specdec.target import HFTarget
 from specdec_plugins.eagle2.head import EagleHead
+from specdec_plugins.eagle2.kinds import other_kind
 
 # What the published configs leave out means this, never the target's value.
 _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}
@@ -26,17 +28,20 @@ def load_head(checkpoint: str | Path, target: HFTarget) -> EagleHead:
 
     Args:
         checkpoint: a folder with ``config.json`` and ``model.safetensors`` or
-            ``pytorch_model.bin`` (read with ``weights_only``), or a hub id.
+            ``pytorch_model.bin`` (read with ``weights_only``) or their shards, or a hub id.
 
     Raises:
-        CheckpointError: files missing, corrupt or unsafe; a hidden size or vocabulary that is not
-            the target's; missing or unexpected keys, or keys of the wrong shape, each named.
+        CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind, which is
+            named; a hidden size or vocabulary that is not the target's; missing or unexpected keys,
+            or keys of the wrong shape, each named.
     """
     folder = resolve_checkpoint(checkpoint, what="EAGLE head")
     fields = read_json(folder / "config.json")
-    _check_sizes(folder, fields)
-    _check_fit(folder, fields, target)
+    _refuse_other_kinds(folder, fields, ())
     weights = read_weights(folder)
+    _refuse_other_kinds(folder, fields, weights)
+    _check_sizes(folder, fields)
+    check_fit(f"in {folder}", fields, target)
     bias = fields.get("bias", True)
     config = _config(folder, fields)
     head = EagleHead(config, fc_bias=bias, own_embedding=_EMBEDDING in weights)
@@ -103,12 +108,25 @@ def _config(folder: Path, fields: dict[str, Any]) -> LlamaConfig:
         raise CheckpointError(f"{folder / 'config.json'} is no head's config: {error}") from error
 
 
-def _check_fit(folder: Path, fields: dict[str, Any], target: HFTarget) -> None:
+def _refuse_other_kinds(folder: Path, fields: dict[str, Any], keys: Collection[str]) -> None:
+    if kind := other_kind(fields, keys):
+        raise CheckpointError(f"the checkpoint in {folder} is {kind}")
+
+
+def check_fit(which: str, fields: dict[str, Any], target: HFTarget) -> None:
+    """Refuse a head for another target.
+
+    Args:
+        which: head this is, for the error: ``"in <folder>"``.
+
+    Raises:
+        CheckpointError: another hidden size or vocabulary than the target's.
+    """
     for name, own in (("hidden_size", target.hidden_size), ("vocab_size", target.vocab_size)):
         given = fields.get(name)
         if given != own:
             raise CheckpointError(
-                f"the head in {folder} has {name} {given}, the target model has {own}: a head "
+                f"the head {which} has {name} {given}, the target model has {own}: a head "
                 "works only with the model that it was trained for"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -15,16 +16,24 @@ from specdec.errors import OptionError
 from specdec.roles import Needs
 from specdec.target import HFTarget
 from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
-from specdec_plugins.eagle2.checkpoint import load_head
+from specdec_plugins.eagle2.checkpoint import check_fit, load_head
+from specdec_plugins.eagle2.head import EagleHead
+
+NEEDED = (
+    "a head: give drafter=<folder or hub id> of one trained for the model, e.g. "
+    "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
+)
 
 
 class EagleOptions(BaseModel):
     """Options of the drafter ``eagle``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    checkpoint: str | None = Field(
-        None, description="folder or hub id of an EAGLE-1/2 head trained for the target model"
+    checkpoint: str | EagleHead | None = Field(
+        None,
+        description="folder or hub id of an EAGLE-1/2 head trained for the target model, or a "
+        "loaded head",
     )
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = Field(
         "auto", description="of the head and its copy of the lm_head; auto: the target's"
@@ -43,13 +52,10 @@ class EagleDrafter(NetworkDrafter):
 
     def __init__(self, options: EagleOptions, target: HFTarget) -> None:
         if options.checkpoint is None:
-            raise OptionError(
-                "the drafter 'eagle' needs a head: give drafter=<folder or hub id>, e.g. "
-                "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
-            )
+            raise OptionError(f"the drafter 'eagle' needs {NEEDED}")
         self.target = target
         self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-        self.head = load_head(options.checkpoint, target).to(self.dtype)
+        self.head = _head(options.checkpoint, target).to(self.dtype)
         self.network = target.accelerated(self.head)
         self.vocabulary = draft_vocabulary(options.vocabulary, target)
         self.lm_head = lm_head_of(target, self.vocabulary, self.dtype)
@@ -80,3 +86,12 @@ class EagleDrafter(NetworkDrafter):
     def logits(self, outputs: Tensor) -> Tensor:
         own = outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
         return self.target.logits(own, self.lm_head)
+
+
+def _head(checkpoint: str | EagleHead, target: HFTarget) -> EagleHead:
+    """The head, which is not the one that was given but a copy."""
+    if not isinstance(checkpoint, EagleHead):
+        return load_head(checkpoint, target)
+    check_fit("that was given", checkpoint.config.to_dict(), target)
+    own = copy.deepcopy(checkpoint)
+    return own.to(device=target.device, dtype=target.dtype).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from specdec.plugins import Component, NoOptions, Strategy, hookimpl
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 from specdec_plugins.sampling.draft_model import (
+    NEEDED,
     DraftModelOptions,
     Sampled,
     SampledOptions,
@@ -29,7 +30,11 @@ def specdec_acceptors() -> list[Component]:
 def specdec_drafters() -> list[Component]:
     return [
         Component(
-            "draft_model", make_draft_model, DraftModelOptions, "a small causal language model"
+            "draft_model",
+            make_draft_model,
+            DraftModelOptions,
+            "a small causal language model",
+            needs_checkpoint=NEEDED,
         )
     ]
 

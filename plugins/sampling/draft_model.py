@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.cache import KVCache
-from specdec.checkpoints import load_model
+from specdec.checkpoints import load_model, load_tokenizer, resolve_checkpoint
 from specdec.drafters import NetworkDrafter
-from specdec.errors import CheckpointError, OptionError
+from specdec.errors import OptionError
+from specdec.given import check_suitable, own_copy
 from specdec.growth import Growth, Proposal, sample, sample_without_replacement
 from specdec.roles import TreePolicy
 from specdec.target import HFTarget
 from specdec.treecheck import TreeCheck
 from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
+from specdec_plugins.sampling.common_tokens import common_tokens
+
+NEEDED = (
+    "a model: give drafter=<folder or hub id> of a small causal language model with the target's "
+    "vocabulary, or the loaded model"
+)
 
 
 class DraftModelOptions(BaseModel):
     """Options of the drafter ``draft_model``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    checkpoint: str | None = Field(
-        None, description="folder or hub id of a causal language model with the target's vocabulary"
+    checkpoint: str | PreTrainedModel | None = Field(
+        None,
+        description="folder or hub id of a causal language model with the target's vocabulary, or "
+        "a loaded one",
     )
     vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
+    trust_remote_code: bool = Field(
+        False, description="whether Python code that comes with the checkpoint may run"
+    )
 
 
 class DraftModel(NetworkDrafter):
-    """A causal language model of the target's vocabulary.
+    """A causal language model that shares the target's tokens.
+
+    Vocabularies of different size are right where one is a beginning of the other (padding, or
+    tokens that only one has): see :func:`~specdec_plugins.sampling.common_tokens.common_tokens`.
 
     Args:
         target: the model that verifies.
         model: the model that drafts.
-        vocabulary: the tokens that it drafts among; all of them if left out.
+        vocabulary: the tokens that it drafts among; all that both have if left out.
 
     Raises:
         CheckpointError: a vocabulary that is not the target's.
@@ -44,15 +61,18 @@ class DraftModel(NetworkDrafter):
     def __init__(
         self, target: HFTarget, model: HFTarget, vocabulary: DraftVocabulary = None
     ) -> None:
-        if model.vocab_size != target.vocab_size:
-            raise CheckpointError(
-                f"the draft model has a vocabulary of {model.vocab_size} tokens, the target model "
-                f"one of {target.vocab_size}: draft tokens must mean the same to both"
-            )
+        common = common_tokens(target, model)
         self.model = model
         self.windowed = model.mask_form.windowed
-        self.vocabulary = draft_vocabulary(vocabulary, model)
+        smaller = target if target.vocab_size == common else model
+        self.vocabulary = draft_vocabulary(vocabulary, smaller)
+        if self.vocabulary is None and model.vocab_size > common:
+            self.vocabulary = torch.arange(common, device=model.device)
         self.lm_head = lm_head_of(model, self.vocabulary, model.dtype)
+        if self.vocabulary is None and target.vocab_size > common:
+            self.vocabulary = torch.arange(common, device=model.device)
+        # Of tokens that the target alone has the model reads its last one: drafts need not be good.
+        self._last = model.vocab_size - 1 if target.vocab_size > model.vocab_size else None
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         return self.model.new_cache(rows, capacity)
@@ -65,6 +85,8 @@ class DraftModel(NetworkDrafter):
         visible: Tensor,
         scratch_positions: Tensor | None,
     ) -> Tensor:
+        if self._last is not None:
+            tokens = tokens.clamp(max=self._last)
         return self.model.forward_on(tokens, positions, visible, self.cache, scratch_positions).last
 
     def logits(self, outputs: Tensor) -> Tensor:
@@ -74,17 +96,35 @@ class DraftModel(NetworkDrafter):
 def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel:
     """The factory that the registry calls."""
     if options.checkpoint is None:
-        raise OptionError(
-            "the drafter 'draft_model' needs a model: give drafter=<folder or hub id> of a small "
-            "causal language model with the target's vocabulary"
-        )
-    checkpoint = options.checkpoint
-    model: PreTrainedModel = load_model(checkpoint, dtype=target.dtype, device=target.device)
-    drafter = DraftModel(
-        target, HFTarget(model, acceleration=target.acceleration), options.vocabulary
-    )
+        raise OptionError(f"the drafter 'draft_model' needs {NEEDED}")
+    model, tokenizer = _load(options.checkpoint, target, options.trust_remote_code)
+    check_suitable(model)
+    wrapped = HFTarget(model, acceleration=target.acceleration)
+    wrapped.tokenizer = tokenizer
+    drafter = DraftModel(target, wrapped, options.vocabulary)
     TreeCheck.at_load(drafter.model)
     return drafter
+
+
+def _load(
+    checkpoint: str | PreTrainedModel, target: HFTarget, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The draft model as the target runs, and its tokenizer if that can be found."""
+    if isinstance(checkpoint, PreTrainedModel):
+        check_suitable(checkpoint)
+        folder = Path(checkpoint.config.name_or_path or "nowhere")
+        model = own_copy(checkpoint, target.dtype, target.device)
+    else:
+        folder = resolve_checkpoint(
+            checkpoint, what="draft model", trust_remote_code=trust_remote_code
+        )
+        model = load_model(
+            folder,
+            dtype=target.dtype,
+            device=target.device,
+            trust_remote_code=trust_remote_code,
+        )
+    return model, load_tokenizer(folder, trust_remote_code=trust_remote_code)
 
 
 class SampledOptions(BaseModel):

@@ -50,6 +50,15 @@ class Acceleration:
             weakref.WeakKeyDictionary()
         )
 
+    def __str__(self) -> str:
+        asked = [name for name in ("pack", "compile") if getattr(self, name)]
+        return ", ".join(f"{name}=True" for name in asked) or "no acceleration"
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to run otherwise than as it is."""
+        return self.pack or self.compile
+
     @property
     def bucket(self) -> Callable[[int], int]:
         """How sizes of caches are rounded up: coarsely where few shapes are wanted."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 import specdec
 from specdec.cli.bench import bench
 from specdec.cli.check import check
+from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
 from specdec.cli.vocabulary import vocabulary
 
 app = typer.Typer(
     name="specdec",
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -30,7 +34,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _help(command: Callable[..., Any]) -> str:
+    """A docstring with a line for each paragraph, which the terminal then wraps."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def root(
     version: Annotated[
         bool,
@@ -46,10 +55,6 @@ def root(
     """
 
 
-app.command()(generate)
-app.command()(bench)
-app.command()(check)
-app.command()(strategies)
-app.command()(options)
-app.command()(plugins)
-app.command()(vocabulary)
+app.callback(help=_help(root))(root)
+for _command in (generate, bench, check, strategies, options, plugins, vocabulary):
+    app.command(help=_help(_command))(_command)

@@ -43,6 +43,7 @@ def bench(
     device: flags.Device = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
+    trust_remote_code: flags.TrustRemoteCode = False,
     threads: flags.Threads = None,
     json: own.Json = None,
     csv: own.Csv = None,
@@ -86,6 +87,7 @@ def bench(
         "device": device,
         "pack": pack,
         "compile": compile,
+        "trust_remote_code": trust_remote_code,
     }
     decoding = {
         "max_new_tokens": max_new_tokens,

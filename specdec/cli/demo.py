@@ -29,7 +29,7 @@ class Request:
         swaps: names of other parts by role.
         options: values by ``role.option`` or ``strategy.role.option``.
         settings: arguments of ``Engine.generate``.
-        loading: model, dtype, device, pack and compile of the ``Engine``.
+        loading: arguments of the ``Engine`` besides its parts: model, dtype, pack and the like.
         threads: of the CPU.
         repeat: measured runs of each strategy.
         plain: whether to compare with plain decoding.

@@ -7,10 +7,12 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TextIO
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from specdec.errors import SpecdecError
 
@@ -22,15 +24,17 @@ _FOREIGN = ("torch", "transformers", "huggingface_hub", "tokenizers", "safetenso
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what ``command`` raises into one message on stderr and an exit code.
+    """Turn what ``command`` raises into one message and an exit code.
 
-    A :class:`SpecdecError` exits with 2, an interrupt with 130, anything else with 1. With the
-    command's argument ``debug`` the traceback is printed too.
+    A :class:`SpecdecError` exits with 2, an interrupt with 130, anything else with 1. The message
+    goes to stderr; where the command's argument ``json`` asks for JSON on stdout, it is a JSON
+    object there. With its argument ``debug`` the traceback is printed to stderr too.
     """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         debug = bool(kwargs.get("debug"))
+        tell = tell_json if kwargs.get("json") in (True, Path("-")) else _tell
         try:
             with warnings.catch_warnings():
                 if not debug:
@@ -40,16 +44,23 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
+            if tell is tell_json:
+                tell_json("KeyboardInterrupt", "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _discard_stdout()
             raise typer.Exit(1) from None
         except SpecdecError as error:
-            _tell(str(error), debug)
+            if debug:
+                traceback.print_exc()
+            tell(type(error).__name__, str(error))
             raise typer.Exit(USAGE) from None
         except Exception as error:
+            if debug:
+                traceback.print_exc()
             hint = "" if debug else " (--debug shows where)"
-            _tell(f"unexpected {type(error).__name__}: {error}{hint}", debug)
+            name = type(error).__name__
+            tell(name, f"unexpected {name}: {error}{hint}")
             raise typer.Exit(1) from None
 
     return run
@@ -85,9 +96,46 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
 
 
-def _tell(message: str, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
+class CommandGroup(TyperGroup):
+    """Reports usage errors, like an unknown flag, as JSON too where the command line asks for it.
+
+    Those are found before a command runs.
+    """
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the command line; arguments as for click's."""
+        given = args[0] if args else settings.get("args")
+        alone = settings.get("standalone_mode", True)
+        if not alone or not _asks_for_json(sys.argv[1:] if given is None else list(given)):
+            return super().main(*args, **settings)
+        try:
+            code = super().main(*args, **{**settings, "standalone_mode": False})
+        except typer.Abort:
+            sys.exit(1)
+        except Exception as error:
+            # typer has no public name for the class, which is click's or a copy of it.
+            if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+                raise
+            tell_json(type(error).__name__, error.format_message())
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    if arguments[:1] == ["bench"]:
+        pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+        return "--json=-" in arguments or ("--json", "-") in pairs
+    return "--json" in arguments
+
+
+def tell_json(kind: str, message: str) -> None:
+    """An error as a JSON object on stdout, where the answer would be."""
+    from specdec.cli import terminal
+
+    terminal.print_json({"error": {"type": kind, "message": message}})
+
+
+def _tell(kind: str, message: str) -> None:
     typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
 
 

@@ -70,6 +70,9 @@ RepetitionPenalty = Annotated[
     float | None, _decoding("--repetition-penalty", "Above 1 discourages repetition.")
 ]
 Stop = Annotated[list[str] | None, _decoding("--stop", "Stop before this string; repeatable.")]
+SpecialTokens = Annotated[
+    bool, _decoding("--special-tokens", "Show special tokens, such as eos, in the text.")
+]
 Seed = Annotated[int | None, _decoding("--seed", "Same seed, same text. Drawn if not given.")]
 Fields = Annotated[
     list[str] | None,
@@ -98,6 +101,15 @@ Compile = Annotated[
         "--compile",
         "Compile the networks with torch.compile for the shapes that come up often. Each shape "
         "takes seconds to minutes, so it pays in long runs only; not together with --pack.",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the model's checkpoint. Never asked, never run "
+        "without this.",
+        rich_help_panel=_PARTS,
     ),
 ]
 Threads = Annotated[int | None, _decoding("--threads", "CPU threads.", min=1)]
@@ -131,7 +143,9 @@ Explain = Annotated[
         rich_help_panel=_REPORT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object and nothing else, errors too.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from specdec.cli.failures import quiet_libraries, reported
-from specdec.cli.options import Debug, Model
+from specdec.cli.options import Debug, Model, TrustRemoteCode
 
 
 @reported
@@ -20,6 +20,7 @@ def vocabulary(
     size: Annotated[int, typer.Option("--size", "-n", min=1, help="How many tokens.")],
     out: Annotated[Path, typer.Option("--out", "-O", help="The file to write.")],
     model: Model = None,
+    trust_remote_code: TrustRemoteCode = False,
     debug: Debug = False,
 ) -> None:
     """Write a model's most frequent tokens to a file that drafters take as [cyan]vocabulary[/cyan].
@@ -44,8 +45,10 @@ def vocabulary(
 
     quiet_libraries()
     alias = find_alias(Registry.load(), model)
-    folder = resolve_checkpoint(alias.model if alias else str(model), what="model")
-    tokenizer = load_tokenizer(folder)
+    folder = resolve_checkpoint(
+        alias.model if alias else str(model), what="model", trust_remote_code=trust_remote_code
+    )
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     if tokenizer is None:
         raise OptionError(f"{folder} has no tokenizer, so no text can be counted")
     try:

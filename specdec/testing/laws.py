@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
+from specdec.copying import copied
+from specdec.custom import listed
 from specdec.engine import Engine
 from specdec.law import Law
 from specdec.roles import Verifier
@@ -142,7 +144,12 @@ def generation(
     own, *others = case.rows
     above, below = others[-1:], others[:-1]
     rows = above + [own] * branches + below
-    started = watched.session().start(rows, seed=0, **case.settings)
+    settings = dict(case.settings)
+    custom = listed(settings.pop("logits_processor", None))
+    # Branches are one prompt: with processors of its own each is cheap, however many there are.
+    started = watched.session().start(
+        rows, seed=0, logits_processor_by_prompt=lambda row: copied(custom), **settings
+    )
     randomness.before, randomness.active = len(above), started.state.active
     randomness.coupled = engine.parts.acceptor.seed_exact
     return started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,13 +34,52 @@ MISTAKES = [
 def test_mistake_is_one_message_and_exit_code_2(
     generate: Command, arguments: list[str], message: str
 ) -> None:
-    result = generate(*arguments, "--json")
+    result = generate(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_with_json_is_a_json_object_on_stdout(
+    generate: Command, arguments: list[str], message: str
+) -> None:
+    result = generate(*arguments, "--json")
+    assert result.exit_code == 2
+    assert message in json.loads(result.stdout)["error"]["message"]
+    assert result.stderr == ""
+
+
+USAGE = [
+    ["generate", "hi", "--no-such-flag", "--json"],
+    ["generate", "--json"],
+    ["generate", "hi", "--repeat", "none", "--json"],
+    ["check", "--json"],
+    ["strategies", "nonsense", "--json"],
+    ["options", "nonsense", "--json"],
+    ["bench", "--json", "-", "--strategies", "nonsense"],
+    ["bench", "--json", "-", "--no-such-flag"],
+    ["no-such-command", "--json"],
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
+def test_every_command_reports_mistakes_as_json_where_asked(
+    run: Command, arguments: list[str]
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert set(json.loads(result.stdout)["error"]) == {"type", "message"}
+    assert result.stderr == ""
+
+
+def test_a_file_of_json_leaves_errors_on_stderr(run: Command, tmp_path: Path) -> None:
+    result = run("bench", "--json", tmp_path / "out.json", "--strategies", "nonsense")
+    assert result.exit_code == 2
+    assert result.stdout == "" and result.stderr.startswith("error: ")
 
 
 def test_unknown_model_names_the_nearest(run: Command) -> None:
@@ -71,6 +112,18 @@ def test_bug_is_one_line_too(generate: Command, monkeypatch: pytest.MonkeyPatch)
     assert result.stderr == "error: unexpected RuntimeError: out of memory (--debug shows where)\n"
 
 
+def test_an_interrupt_with_json_is_told(generate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specdec.cli import runs
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "warm_up", interrupted)
+    result = generate("--json")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["error"]["type"] == "KeyboardInterrupt"
+
+
 def test_usage_error_exits_with_2(run: Command) -> None:
     assert run("generate").exit_code == 2
     assert run("generate", "hi", "--no-such-flag").exit_code == 2
@@ -84,6 +137,21 @@ def test_help_has_a_sentence_and_examples(run: Command, command: list[str]) -> N
     if command:
         assert "Examples" in result.stdout
         assert f"specdec {command[0]}" in result.stdout
+
+
+COMMANDS = ["generate", "bench", "check", "strategies", "options", "plugins", "vocabulary"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_help_is_wrapped_once(run: Command, command: list[str], width: int) -> None:
+    """A line ends where the next word would not fit, and nowhere else within a paragraph."""
+    shown = run(*command, "--help", env={"COLUMNS": str(width), "NO_COLOR": "1"}).stdout
+    prose = shown[: shown.index("\u256d")]
+    lines = [line.strip() for line in prose.splitlines()]
+    for line, following in itertools.pairwise(lines):
+        if line and following:
+            assert len(line) + 1 + len(following.split()[0]) > width - 2, line
 
 
 def test_version_is_the_packages(run: Command) -> None:

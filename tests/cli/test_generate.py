@@ -242,3 +242,14 @@ def test_first_difference_is_reported_with_its_logit_gap(eagle: Engine, plain: E
     assert (found.identical, found.first_difference) == (False, 3)
     assert found.logit_gap is not None and found.logit_gap > 0
     assert "first difference at new token 3, in float64" in found.reason
+
+
+def test_special_tokens_are_in_the_text_where_asked(
+    generated: Callable[..., Any], tokenizer: Any
+) -> None:
+    shown = generated("--special-tokens", "--set", "eos_token_id=[]", "--no-plain")
+    left_out = generated("--set", "eos_token_id=[]", "--no-plain")
+    tokens = shown["token_ids"]
+    assert tokens == left_out["token_ids"]
+    assert shown["text"] == tokenizer.decode(tokens, skip_special_tokens=False)
+    assert left_out["text"] == tokenizer.decode(tokens, skip_special_tokens=True)
