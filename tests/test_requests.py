@@ -107,6 +107,10 @@ def test_text_parts_are_read_whether_or_not_the_template_knows_them(plain: Engin
     assert prompt_of(adding, single) == "<user>AB"
 
 
+def label(value: Any) -> str:
+    return "memoryview" if isinstance(value, memoryview) else ascii(value)[:40]
+
+
 BAD_MESSAGES: list[tuple[Any, list[str]]] = [
     ([USER, {"content": "C"}], ["message 1 has no role"]),
     ([USER, "C"], ["message 1 is str", "role and content"]),
@@ -132,7 +136,7 @@ BAD_MESSAGES: list[tuple[Any, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("messages", "says"), BAD_MESSAGES, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("messages", "says"), BAD_MESSAGES, ids=label)
 def test_what_is_not_understood_of_messages_is_named(
     plain: Engine, messages: Any, says: list[str]
 ) -> None:
@@ -157,7 +161,7 @@ BAD_PROMPTS: list[tuple[Any, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("prompt", "says"), BAD_PROMPTS, ids=lambda v: ascii(v)[:40])
+@pytest.mark.parametrize(("prompt", "says"), BAD_PROMPTS, ids=label)
 def test_what_is_not_understood_of_prompts_is_named(
     plain: Engine, prompt: Any, says: list[str]
 ) -> None:
@@ -187,7 +191,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "says"), BAD_ARGUMENTS, ids=lambda v: ascii(v)[:40])
+@pytest.mark.parametrize(("arguments", "says"), BAD_ARGUMENTS, ids=label)
 def test_arguments_that_cannot_be_meant_are_refused(
     plain: Engine, arguments: dict[str, Any], says: str
 ) -> None:
@@ -410,7 +414,7 @@ IDLE: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "says"), IDLE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("arguments", "says"), IDLE, ids=label)
 def test_settings_that_greedy_decoding_leaves_idle_are_warned_of(
     plain: Engine, arguments: dict[str, Any], says: str
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
@@ -14,6 +16,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from specdec import Engine, GenerationResult
 from specdec.stopping import StopRules
+from specdec.text import Detokenizer
 
 LONGEST = 30
 
@@ -252,6 +255,17 @@ def test_stop_strings_that_are_special_tokens_end_where_transformers_ends(embedd
         assert isinstance(ours, GenerationResult)
         assert ours.token_ids == theirs[0, 1:].tolist()
         assert ours.finish_reason == "stop"
+
+
+def test_stop_strings_sought_in_the_shown_text_alone_would_be_seen(embedded: Engine) -> None:
+    """A planted bug: special tokens are left out of what is searched."""
+    push = Detokenizer.push
+
+    def shown(self: Detokenizer, token: int, stop: Sequence[str] = ()) -> bool:
+        return False if self._pieces.piece(token).special else push(self, token, stop)
+
+    with mock.patch.object(Detokenizer, "push", shown), pytest.raises(AssertionError):
+        test_stop_strings_that_are_special_tokens_end_where_transformers_ends(embedded)
 
 
 @pytest.mark.parametrize("text", ["\u20ac", "\U0001f600", "a\u20ac", "\u20ac\u20ac", "\ufffd"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
+import architectures
 import pytest
 import tiny
 import torch
@@ -12,6 +14,7 @@ from flaws import FLAWS, WINDOW_FLAWS
 
 from specdec import Engine
 from specdec.errors import UnsupportedModelError
+from specdec.masks import MaskForm
 from specdec.target import HFTarget
 from specdec.treecheck import TreeCheck
 
@@ -136,3 +139,29 @@ def test_a_long_window_by_its_name_is_tried_once_and_then_decoded() -> None:
     got = tiny.tokens(engine, ids, max_new_tokens=60, temperature=0, eos_token_id=[])
     assert got == tiny.greedy_reference(model, ids, 60)
     assert engine._check.untried == [] == engine.with_strategy("plain")._check.untried
+
+
+def test_one_token_without_a_mask_is_refused_where_the_model_makes_one_of_its_own() -> None:
+    """Falcon then makes that of a first token: what decoding takes has to be what is checked."""
+    true = HFTarget.forward
+
+    def forward(self: HFTarget, tokens: Any, positions: Any, among: Any, cache: Any) -> Any:
+        if tokens.shape != (1, 1):
+            return true(self, tokens, positions, among, cache)
+        cache.reserve(1)
+        cache.view = cache.longest + 1
+        return self._run(tokens, positions, None, cache)
+
+    model = architectures.make_model("falcon")
+    assert not refused(HFTarget(model))
+    with mock.patch.object(HFTarget, "forward", forward):
+        assert refused(HFTarget(model))
+
+
+def test_a_window_read_from_the_outer_config_is_refused() -> None:
+    model = architectures.make_model("gemma3")
+    assert not refused(HFTarget(model))
+    target = HFTarget(model)
+    target.mask_form = MaskForm.of(model.config)
+    assert not target.mask_form.windowed
+    assert refused(target)

@@ -6,95 +6,196 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specdec.cli import options as flags
 from specdec.cli.failures import quiet_libraries, reported
-from specdec.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from specdec.testing.suite import Verdict
+    from rich.console import Console
+
+    from specdec.testing.subject import Subject
+    from specdec.testing.suite import Property, Verdict
 
 _COLUMNS = ("property", "verdict", "examples", "largest difference", "seconds")
+_WIDTHS = (29, 8, 18, 24, 7)
 
 
 @reported
 def check(
     name: Annotated[str, typer.Argument(help="The strategy.", show_default=False)],
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer examples: seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer examples: under a minute.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Go on after a property that fails.")] = False,
     drafter: Annotated[
         str | None,
         typer.Option(help="Draft with this drafter; 'table' drafts from tables."),
     ] = None,
+    policy: Annotated[str | None, typer.Option(help="Grow trees with this tree policy.")] = None,
+    verifier: Annotated[str | None, typer.Option(help="Verify with this verifier.")] = None,
     acceptor: Annotated[str | None, typer.Option(help="Accept with this acceptor.")] = None,
-    json: Json = False,
-    debug: Debug = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="ROLE.OPTION=VALUE",
+            help="Set an option of a part, e.g. policy.depth=4; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="Register the plugin in this Python file, which is run; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    json: flags.Json = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Check that a strategy is lossless, on models whose laws are known exactly.
 
     Every outcome of every random draw is enumerated and the law of the text compared with the
     target's own; trees, cache, stop rules and randomness are checked too. A strategy that declares
-    itself lossy gets its distance measured instead. Exits with 1 if a property fails.
+    itself lossy gets its distance measured instead. Verdicts are printed as they come; after the
+    first property that fails the rest is left out. Exits with 1 if a property fails.
 
     [bold]Examples[/bold]
 
     specdec check eagle2 --quick
 
-    specdec check draft_model --drafter table
+    specdec check draft_model --drafter table -o policy.width=3
+
+    specdec check mine --plugin my_strategy.py
     """
     from specdec.cli import terminal
-    from specdec.testing.subject import Subject
     from specdec.testing.suite import FULL, PROPERTIES, QUICK
     from specdec.testing.suite import check as check_property
 
     quiet_libraries()
-    subject = Subject(name, drafter=drafter, acceptor=acceptor)
-    wanted = [prop for prop in PROPERTIES if prop.concerns(subject)]
+    swaps = {"drafter": drafter, "policy": policy, "verifier": verifier, "acceptor": acceptor}
+    subject = _subject(name, swaps, flags.assignments("-o", option), plugin or [])
+    excuses = {prop.name: prop.excuse(subject) for prop in PROPERTIES}
+    wanted = [prop for prop in PROPERTIES if excuses[prop.name] is None]
+    console = None if json else terminal.stdout()
+    if console:
+        console.print(subject.describe() + "\n", markup=False)
+        _print(console, _COLUMNS, "bold")
+    verdicts: list[Verdict] = []
     examples = QUICK if quick else FULL
-    verdicts = []
-    with _progress(sum(prop.cases_of(examples) for prop in wanted)) as advance:
-        for prop in wanted:
-            verdicts.append(
-                check_property(
-                    subject, prop, examples=examples, progress=partial(advance, prop.name)
-                )
-            )
-    failed = [verdict for verdict in verdicts if verdict.failure]
-    if json:
-        facts = {"strategy": name, "lossless": subject.lossless, "passed": not failed}
-        terminal.print_json(
-            {**facts, "properties": [{**asdict(v), "figure": v.figure} for v in verdicts]}
-        )
+    for prop in wanted:
+        if not all_ and any(verdict.failure for verdict in verdicts):
+            break
+        with _progress(prop, examples) as advance:
+            verdicts.append(check_property(subject, prop, examples=examples, progress=advance))
+        if console:
+            _print(console, _row(verdicts[-1]))
+            if verdicts[-1].failure:
+                console.print(f"\n{verdicts[-1].failure}\n", markup=False)
+    left_out = [prop.name for prop in wanted[len(verdicts) :]]
+    skipped = {prop: why for prop, why in excuses.items() if why is not None}
+    if console:
+        _notes(console, subject, verdicts, skipped, left_out)
     else:
-        note = _summary(name, verdicts)
-        rows = [_row(verdict) for verdict in verdicts]
-        console = terminal.stdout()
-        console.print(terminal.table(_COLUMNS, rows, notes=[note]))
-        for verdict in failed:
-            console.print(f"{verdict.name}: {verdict.failure}\n", markup=False)
-    if failed:
+        terminal.print_json(_payload(subject, verdicts, skipped, left_out))
+    if any(verdict.failure for verdict in verdicts):
         raise typer.Exit(1)
 
 
-def _row(verdict: Verdict) -> tuple[str | None, ...]:
+def _subject(
+    name: str, swaps: dict[str, str | None], options: dict[str, Any], plugins: list[str]
+) -> Subject:
+    """The strategy with the parts, options and plugins that were asked for."""
+    from specdec.cli.choices import choose
+    from specdec.cli.plugin_file import load_plugin
+    from specdec.registry import Registry
+    from specdec.testing.drafting import TablePlugin
+    from specdec.testing.subject import Subject
+
+    loaded = [load_plugin(path) for path in dict.fromkeys(plugins)]
+    registry = Registry.load([TablePlugin(), *loaded])
+    (choice,) = choose(registry, [name], swaps, options)
+    return Subject(name, plugins=loaded, options=choice.options, **swaps)  # type: ignore[arg-type]
+
+
+def _payload(
+    subject: Subject, verdicts: list[Verdict], skipped: dict[str, str], left_out: list[str]
+) -> dict[str, Any]:
+    failed = any(verdict.failure for verdict in verdicts)
+    return {
+        "strategy": subject.strategy,
+        "lossless": subject.lossless,
+        "passed": not failed,
+        "checked": subject.describe(),
+        "properties": [{**asdict(v), "figure": v.figure} for v in verdicts],
+        "skipped": [{"name": prop, "why": why} for prop, why in skipped.items()],
+        "left_out": left_out,
+        "reach": {**asdict(subject.reach), "levels_drafted": subject.levels},
+    }
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
     examples = str(verdict.examples)
+    if verdict.narrowed:
+        examples += f" ({verdict.narrowed} narrowed)"
     if verdict.too_large:
         examples += f" (+{verdict.too_large} too large)"
     return (
         verdict.name.replace("_", " "),
         verdict.word,
         examples,
-        verdict.figure,
+        verdict.figure or "-",
         f"{verdict.seconds:.1f}",
     )
 
 
-def _summary(name: str, verdicts: list[Verdict]) -> str:
+def _print(console: Console, cells: tuple[str, ...], style: str = "") -> None:
+    """One row, at once."""
+    from rich.text import Text
+
+    line = Text(style=style)
+    for index, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True)):
+        colour = "red" if cell == "FAILS" else "cyan" if index == 0 and not style else ""
+        line.append(cell.ljust(width) + " ", style=colour)
+    line.rstrip()
+    console.print(line, soft_wrap=True)
+    console.file.flush()
+
+
+def _notes(
+    console: Console,
+    subject: Subject,
+    verdicts: list[Verdict],
+    skipped: dict[str, str],
+    left_out: list[str],
+) -> None:
+    """What was not checked and why, how far laws were enumerated, and the verdict."""
+    for prop, why in skipped.items():
+        console.print(f"{prop.replace('_', ' ')}: skipped, {why}", markup=False, style="dim")
+    if any(verdict.narrowed for verdict in verdicts):
+        console.print(
+            "narrowed: too many outcomes, so that fewer of the case's laws were open",
+            markup=False,
+            style="dim",
+        )
+    if left_out:
+        names = ", ".join(prop.replace("_", " ") for prop in left_out)
+        console.print(f"left out after the failure (--all goes on): {names}", markup=False)
+    if subject.reach.rows:
+        console.print(f"\n{subject.reach.describe(subject.levels)}", markup=False, style="dim")
+    console.print(f"\n{_summary(subject.strategy, verdicts, left_out)}", markup=False)
+
+
+def _summary(name: str, verdicts: list[Verdict], left_out: list[str]) -> str:
     seconds = sum(verdict.seconds for verdict in verdicts)
     failed = sum(verdict.failure is not None for verdict in verdicts)
     distance = [v.figure for v in verdicts if v.measured and v.failure is None]
-    found = f"{failed} of {len(verdicts)} properties fail" if failed else "every property holds"
+    count = f"{len(verdicts)} properties" + (" checked" if left_out else "")
+    found = f"{failed} of {count} fail" if failed else "every property holds"
     if distance:
         rest = found if failed else "the other properties hold"
         found = f"lossy: measured up to {distance[0]}, the law is not judged; {rest}"
@@ -102,13 +203,15 @@ def _summary(name: str, verdicts: list[Verdict]) -> str:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on stderr, if that is a terminal; yields what advances it."""
+def _progress(prop: Property, examples: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, if that is a terminal, gone when the property is done; yields what
+    advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("", total=total, visible=console.is_terminal)
-        yield lambda name: bar.update(task, advance=1, description=name.replace("_", " "))
+    shown = {"transient": True, "redirect_stdout": False, "refresh_per_second": 4}
+    with Progress(*columns, console=console, disable=not console.is_terminal, **shown) as bar:  # type: ignore[arg-type]
+        task = bar.add_task(prop.name.replace("_", " "), total=prop.cases_of(examples))
+        yield partial(bar.update, task, advance=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class Case:
         noise: for each token position the noise of every token in tenths, where the property
             draws from a noise table.
         model: name of the random transformers model that is the target; None for the tables.
+        small: whether the tree policy has the suite's small options in place of its own.
     """
 
     target: Table
@@ -51,11 +52,27 @@ class Case:
     window: int | None = None
     noise: tuple[tuple[int, ...], ...] = ()
     model: str | None = None
+    small: bool = False
 
     @property
     def rows(self) -> list[list[int]]:
         """The prompts as ``generate`` takes them."""
         return [list(prompt) for prompt in self.prompts]
+
+    def quieter(self) -> Case | None:
+        """The same with fewer open laws, the later ones, at last no more of the draft's; None if
+        there are no fewer."""
+        if self.model or (not self.draft.open and self.draft.open is not None):
+            return None
+        first = len(self.prompts[0]) - 1
+        last = first + max(self.settings["max_new_tokens"] - 2, 0)
+        quiet, own = self.target.quiet, self.target.open
+        own = (first, (first + last) // 2, last) if own is None else own[1:] or own
+        own = tuple(sorted(set(own)))
+        drafts = () if own == self.target.open else own
+        other = self.draft.quiet if self.draft.open is not None else quiet
+        target, draft = self.target.opened(own, quiet), self.draft.opened(drafts, other)
+        return replace(self, target=target, draft=draft)
 
     def __repr__(self) -> str:
         lines = [f"target   {self.target}", f"draft    {self.draft}"]
@@ -64,6 +81,8 @@ class Case:
         lines += [f"prompts  {' | '.join(str(list(p)) for p in self.prompts)}"]
         lines += [f"settings {', '.join(f'{k}={v}' for k, v in self.settings.items())}"]
         lines += [f"seed     {self.seed}"]
+        if self.small:
+            lines += ["trees    small ones: see specdec.testing.providers.SMALL"]
         if self.window:
             lines += [f"window   {self.window}"]
         if self.noise:

@@ -84,8 +84,8 @@ class StrategyContract:
         record_property: Callable[[str, object], None],
     ) -> None:
         """The property holds; the figures go into the test report."""
-        if not prop.concerns(subject):
-            pytest.skip(f"says nothing about {subject.strategy!r}")
+        if (why := prop.excuse(subject)) is not None:
+            pytest.skip(f"says nothing about {subject.strategy!r}: {why}")
         examples = pytestconfig.getoption("specdec_examples", None) or self.examples
         verdict = check(subject, prop, examples=examples)
         record_property("examples", verdict.examples)

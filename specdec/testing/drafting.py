@@ -17,10 +17,11 @@ from specdec.testing.tables import NEVER, Table
 
 
 class TableDrafter(Drafter):
-    """Drafts from a table of its own, by the last two tokens of every path.
+    """Drafts from a table of its own, by the last two tokens of every path and their position.
 
     Attributes:
-        laws: ``[V + 1, V, V]`` log-probabilities, as :meth:`Table.log_probs` gives them; even
+        table: what it drafts from, if that is a table.
+        laws: ``[S + 1, S, S]`` log-probabilities, as :meth:`Table.log_probs` gives them; even
             until they are set.
     """
 
@@ -28,19 +29,36 @@ class TableDrafter(Drafter):
         size = target.vocab_size
         even = torch.full((1, 1, 1), -math.log(size), dtype=torch.float64, device=target.device)
         self.laws: Tensor = even.expand(size + 1, size, size)
+        self.table: Table | None = None
+        self._certain: Tensor | None = None
+
+    def set_table(self, table: Table) -> None:
+        """Draft from ``table``."""
+        device = self.laws.device
+        self.table, self.laws = table, table.log_probs().to(device)
+        self._certain = None if table.open is None else table.certain().to(device)
 
     def begin(self, state: State, features: Features) -> None:
         self._state = state
 
     def propose(self, frontier: Frontier) -> Proposal:
+        root = self._state.root_position()[:, None]
         if frontier.depth == 0:
-            position = self._state.root_position()[:, None]
-            before = self._state.tokens.gather(1, (position - 1).clamp(min=0))
-            before = torch.where(position > 0, before, self.laws.shape[1])
+            before = self._slots(self._state.tokens.gather(1, (root - 1).clamp(min=0)))
+            before = torch.where(root > 0, before, self.laws.shape[1])
         else:
-            before = frontier.history[-2].gather(1, frontier.parents)
-        logits = self.laws[before, frontier.tokens]
+            before = self._slots(frontier.history[-2].gather(1, frontier.parents))
+        logits = self.laws[before, self._slots(frontier.tokens)]
+        if self._certain is not None:
+            last = len(self._certain) - 1
+            certain = self._certain[(root + frontier.depth).clamp(max=last)]
+            logits = torch.where(certain.isnan(), logits, certain)
+        if self.table is not None:
+            logits = self.table.spread(logits)
         return Proposal(logits.masked_fill(logits <= NEVER, float("-inf")))
+
+    def _slots(self, tokens: Tensor) -> Tensor:
+        return tokens if self.table is None else self.table.slots(tokens)
 
     def commit(self, step: Step) -> None:
         """The state has all that the next step needs."""
@@ -60,7 +78,7 @@ class TablePlugin:
 def set_draft_table(drafter: object, table: Table) -> bool:
     """Let a drafter draft from ``table``; False for a drafter that has no table."""
     if isinstance(drafter, TableDrafter):
-        drafter.laws = table.log_probs().to(drafter.laws.device)
+        drafter.set_table(table)
         return True
     inner = getattr(getattr(drafter, "model", None), "model", None)
     if isinstance(inner, TableForCausalLM):

@@ -1,12 +1,13 @@
 """Enumerated randomness: every outcome of every draw, with its probability.
 
-Branches are rows of a batch. A row replays its script; the first draw past the scripts is open, and
-the next wave has one row for each outcome that the open draw can have.
+Branches are rows of a batch. A row replays its script and takes the likeliest outcome of every draw
+past it; the next wave has a row for each other outcome of those draws besides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -19,25 +20,56 @@ from specdec.testing.guards import UnkeyedRandomnessError
 
 T = TypeVar("T")
 LIMIT = 1 << 14
+# Draws are exact to rounding; a law that has changed has changed by more.
+_SAME = 1e-9
 
 
 class EnumerationError(AssertionError):
     """More outcomes than can be enumerated: the case is too large, nothing is known of the law."""
 
 
+@dataclass
+class Script:
+    """What a branch draws.
+
+    Attributes:
+        outcomes: by the draw's key, in the order drawn, the outcome and its probability.
+    """
+
+    outcomes: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> float:
+        """The probability of the branch."""
+        product = 1.0
+        for _, probability in self.outcomes.values():
+            product *= probability
+        return product
+
+    def forked(self, opened: list[_Draw]) -> list[Script]:
+        """One script for each outcome of the draws ``opened``, the outcome taken first."""
+        found, longer = [], dict(self.outcomes)
+        for key, taken, chances in opened:
+            others = [(outcome, p) for outcome, p in chances.items() if outcome != taken]
+            found += [Script({**longer, key: other}) for other in others]
+            longer[key] = (taken, chances[taken])
+        return [Script(longer), *found]
+
+
+# Key, outcome taken, and the probability of each outcome that is possible.
+_Draw = tuple[int, int, dict[int, float]]
+
+
 class EnumeratedRandomness(Randomness):
-    """Row b replays the outcomes ``scripts[b]``; the first draw past them is the open one.
+    """Branch r replays ``scripts[r]``, which says what each draw gives, by its key.
 
     The other rows are neighbours: they take the first outcome that they can have, always.
 
     Args:
-        scripts: ``[R, n]`` int64, the outcomes of the first n draws of each branch.
+        scripts: one for each branch.
 
     Attributes:
-        open: ``[R, outcomes]`` float64, the probabilities of the open draw; None if the scripts
-            reach to the end.
-        replayed: ``[R, outcomes]`` float64, the probabilities of the last draw of the scripts;
-            None if it was not reached.
+        opened: for each branch the draws that its script does not know, in order.
         coupled: whether drafts may look at the noise of draws that come: the acceptor is to draw as
             plain decoding would, whatever was drafted.
         before: how many neighbours stand before the branches in the batch.
@@ -45,16 +77,14 @@ class EnumeratedRandomness(Randomness):
             not matter and is no draw: the first outcome is taken.
     """
 
-    def __init__(self, scripts: Tensor) -> None:
+    def __init__(self, scripts: list[Script]) -> None:
         self.scripts = scripts
-        self.open: Tensor | None = None
-        self.replayed: Tensor | None = None
+        self.opened: list[list[_Draw]] = [[] for _ in scripts]
         self.coupled = False
         self.before = 0
         self.active: Tensor | None = None
-        self._draws = 0
-        self._keys: list[tuple[Tensor, Tensor, Key]] = []
-        self._seen: list[Tensor] = []
+        self._drawn: dict[int, set[int]] = {}
+        self._looked: dict[int, set[int]] = {}
 
     @property
     def branches(self) -> slice:
@@ -70,43 +100,80 @@ class EnumeratedRandomness(Randomness):
 
     def exponential(self, key: Key, tokens: Tensor) -> None:
         """There is no noise; that a draft wanted to look at it is kept in mind."""
-        self._seen.append(_code(key))
+        for row, code in enumerate(_code(key).tolist()):
+            codes = code if isinstance(code, list) else [code]
+            self._looked.setdefault(row, set()).update(codes)
+
+    def replayed(self) -> None:
+        """Require that every draw of every script was made.
+
+        Raises:
+            UnkeyedRandomnessError: one was not.
+        """
+        for row, script in enumerate(self.scripts, start=self.before):
+            drawn = self._drawn.get(row, set())
+            for place, code in enumerate(script.outcomes, start=1):
+                if code not in drawn:
+                    raise UnkeyedRandomnessError(
+                        f"draw {place} is not made again when the same outcomes are replayed: "
+                        "unkeyed randomness (a generator of a part's own), or state kept between "
+                        "runs"
+                    )
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
-        decided, own = self.scripts.shape[1], self.branches
-        concerned = (probs > 0).sum(dim=1) > 1  # a draw with one outcome takes no randomness
+        possible = probs > 0
+        concerned = possible.sum(dim=1) > 1  # a draw with one outcome takes no randomness
         if self.active is not None:
             concerned = concerned & self.active
-        self._check_key(key, concerned)
-        default = (probs > 0).double().argmax(dim=1)
-        index, self._draws = self._draws, self._draws + 1
-        if index in (decided - 1, decided):
-            point = torch.nn.functional.one_hot(default, probs.shape[1]).double()
-            total = probs.sum(dim=1, keepdim=True)
-            law = torch.where(concerned[:, None], probs / total, point)[own]
-            self.replayed, self.open = (law, None) if index < decided else (self.replayed, law)
-        if index >= decided:
-            return default
-        return torch.cat([default[: own.start], self.scripts[:, index], default[own.stop :]])
+        taken = possible.double().argmax(dim=1)
+        rows = concerned.nonzero().flatten()
+        if not len(rows):
+            return taken
+        codes, own = _code(key)[rows].tolist(), self.branches
+        chances: dict[int, dict[int, float]] = {row: {} for row in rows.tolist()}
+        law = probs[rows] / probs[rows].sum(dim=1, keepdim=True)
+        where = law.nonzero()
+        places = zip(rows[where[:, 0]].tolist(), where[:, 1].tolist(), strict=True)
+        for (row, outcome), p in zip(places, law[where.unbind(1)].tolist(), strict=True):
+            chances[row][outcome] = p
+        found = taken.tolist()
+        for row, code in zip(chances, codes, strict=True):
+            self._check_key(row, code, key)
+            if own.start <= row < own.stop:
+                found[row] = self._outcome(row - own.start, code, chances[row])
+        return torch.tensor(found)
 
-    def _check_key(self, key: Key, concerned: Tensor) -> None:
-        node = torch.as_tensor(key.node).expand_as(key.position)
-        code = _code(key)
-        if not self.coupled and any(((seen == code) & concerned).any() for seen in self._seen):
+    def _outcome(self, branch: int, code: int, chances: dict[int, float]) -> int:
+        outcomes = self.scripts[branch].outcomes
+        if code not in outcomes:
+            taken = max(chances, key=lambda outcome: chances[outcome])
+            self.opened[branch].append((code, taken, chances))
+            return taken
+        outcome, due = outcomes[code]
+        if abs(chances.get(outcome, 0.0) - due) > _SAME:
+            raise UnkeyedRandomnessError(
+                f"draw {[*outcomes].index(code) + 1} has another law when the same outcomes are "
+                "replayed: unkeyed randomness (a generator of a part's own), or state kept between "
+                "runs"
+            )
+        return outcome
+
+    def _check_key(self, row: int, code: int, key: Key) -> None:
+        if not self.coupled and code in self._looked.get(row, ()):
             raise PluginError(
                 f"drafts have looked at the noise of a draw that decides about them: stream "
                 f"{key.stream.name}, draw {key.draw}. Only an acceptor that is seed_exact may draw "
                 "there"
             )
-        for before, mattered, _ in self._keys:
-            if (twice := (before == code) & concerned & mattered).any():
-                row = int(twice.nonzero()[0])
-                raise PluginError(
-                    f"one draw key is used twice in a trajectory: stream {key.stream.name}, "
-                    f"position {int(key.position[row])}, node {int(node[row])}, draw {key.draw}. "
-                    "Equal keys give equal numbers: the two draws are not independent"
-                )
-        self._keys.append((code, concerned, key))
+        drawn = self._drawn.setdefault(row, set())
+        if code in drawn:
+            node = torch.as_tensor(key.node).expand_as(key.position)
+            raise PluginError(
+                f"one draw key is used twice in a trajectory: stream {key.stream.name}, "
+                f"position {int(key.position[row])}, node {int(node[row])}, draw {key.draw}. "
+                "Equal keys give equal numbers: the two draws are not independent"
+            )
+        drawn.add(code)
 
 
 def _code(key: Key) -> Tensor:
@@ -117,6 +184,9 @@ def _code(key: Key) -> Tensor:
 
 def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) -> tuple[T, Tensor]:
     """Call ``run(randomness, branches)`` until every draw of every branch is decided.
+
+    Every call has all branches that are known so far: a batch may go deeper than a row in it does,
+    but then no call goes less deep than the one before.
 
     Args:
         run: runs the branches as rows of one batch, the first unless it sets ``before``;
@@ -130,31 +200,45 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
         EnumerationError: more than ``limit`` branches.
         UnkeyedRandomnessError: on the same outcomes a draw had another law than before.
     """
-    opened: Tensor | None = None
-    scripts, weights = torch.zeros(1, 0, dtype=torch.int64), torch.ones(1, dtype=torch.float64)
+    scripts = [Script()]
     while True:
         randomness = EnumeratedRandomness(scripts)
         result = run(randomness, len(scripts))
-        if opened is not None and not _same(randomness.replayed, opened):
-            raise UnkeyedRandomnessError(
-                f"draw {scripts.shape[1]} has another law when the same outcomes are replayed: "
-                "unkeyed randomness (a generator of a part's own), or state kept between runs"
-            )
-        if randomness.open is None:
-            return result, weights
-        rows, tokens = randomness.open.nonzero(as_tuple=True)
-        if len(rows) > limit:
-            raise EnumerationError(
-                f"more than {limit} outcomes after {scripts.shape[1]} draws: give the strategy "
-                "smaller options (fewer levels, fewer sampled drafts, fewer children)"
-            )
-        weights = weights[rows] * randomness.open[rows, tokens]
-        scripts = torch.cat([scripts[rows], tokens[:, None]], dim=1)
-        opened = randomness.open[rows]
+        randomness.replayed()
+        if not any(randomness.opened):
+            return result, _weights(scripts)
+        pairs = zip(scripts, randomness.opened, strict=True)
+        scripts = [script for old, opened in pairs for script in old.forked(opened)]
+        _within(len(scripts), limit)
 
 
-def _same(law: Tensor | None, before: Tensor) -> bool:
-    """Whether a replayed draw has the law it had, to rounding."""
-    if law is None or law.shape != before.shape:
-        return False
-    return torch.allclose(law, before, rtol=0.0, atol=1e-9)
+def outcomes_apart(
+    run: Callable[[EnumeratedRandomness], T], limit: int = LIMIT
+) -> tuple[list[T], Tensor]:
+    """As :func:`outcomes`, with one branch in a call, for parts whose rows influence each other.
+
+    Returns:
+        What each branch returned, and its probability ``[R]`` float64.
+    """
+    found, done, waiting = [], [], [Script()]
+    while waiting:
+        randomness = EnumeratedRandomness([waiting.pop()])
+        found.append(run(randomness))
+        randomness.replayed()
+        whole, *others = randomness.scripts[0].forked(randomness.opened[0])
+        done.append(whole)
+        waiting += others
+        _within(len(done) + len(waiting), limit)
+    return found, _weights(done)
+
+
+def _weights(scripts: list[Script]) -> Tensor:
+    return torch.tensor([script.weight for script in scripts], dtype=torch.float64)
+
+
+def _within(branches: int, limit: int) -> None:
+    if branches > limit:
+        raise EnumerationError(
+            f"more than {limit} outcomes: give the strategy smaller options (fewer levels, fewer "
+            "sampled drafts, fewer children)"
+        )

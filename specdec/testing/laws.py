@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,16 +23,18 @@ from specdec.session import Generation
 from specdec.state import State
 from specdec.target import HFTarget
 from specdec.testing.cases import Case
-from specdec.testing.enumeration import LIMIT, EnumeratedRandomness, outcomes
+from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
 from specdec.testing.letters import letters
 from specdec.testing.subject import drawing
 from specdec.testing.ticking import ticking
 from specdec.tree import DraftTree
 from specdec.verification import Verification
 
-T = TypeVar("T")
 Text = tuple[int, ...]
+# Probabilities by text.
 TextLaw = dict[Text, float]
+# The most branches: of a step, and less as their texts are longer and their vocabularies larger.
+_TOKENS, _NUMBERS, _FEWEST = 1 << 11, 1 << 22, 16
 
 
 class Autoregressive:
@@ -55,54 +58,75 @@ class Autoregressive:
         self._processors = engine.target.model._get_logits_processor(
             config, input_ids_seq_length=len(self._prompt), logits_processor=custom
         )
-        self._known: dict[Text, list[float]] = {}
+        self._known: dict[Text, dict[int, float]] = {}
 
-    def next_token(self, texts: list[Text]) -> None:
+    def against(self, *laws: Enumerated) -> list[TextLaw]:
+        """How probable each law makes it that a text begins so, if the target goes on from what was
+        committed; last, how probable the target itself makes it.
+
+        The beginnings are those that some committed text has, or shares but for its last token.
+        Past them the target alone decides, so that whole texts have equal laws if these are equal.
+        """
+        going: dict[Text, set[int]] = {(): set()}
+        for law in laws:
+            for text in law.law:
+                for length, token in enumerate(text):
+                    going.setdefault(text[:length], set()).add(token)
+                if text in law.ended:
+                    going.setdefault(text, set())
+        by_length: dict[int, list[Text]] = defaultdict(list)
+        for text in going:
+            by_length[len(text)].append(text)
+        for texts in by_length.values():
+            self._know([text for text in texts if not self._ends(text)])
+        order = sorted(going, key=len)
+        own = Enumerated({(): 1.0}, frozenset(), 0, 0)
+        return [self._beginnings(law, order, going) for law in (*laws, own)]
+
+    def _beginnings(
+        self, law: Enumerated, order: list[Text], going: dict[Text, set[int]]
+    ) -> TextLaw:
+        committed: TextLaw = defaultdict(float)
+        for text, weight in law.law.items():
+            for length in range(len(text) + 1):
+                committed[text[:length]] += weight
+        added: TextLaw = defaultdict(float)  # by the target, to what was committed before
+        found: TextLaw = {}
+        for text in order:
+            if ends := self._ends(text):
+                found[text] = committed[text] + added[text]
+            here = 0.0 if text in law.ended else law.law.get(text, 0.0)
+            onward = 0.0 if ends else added[text] + here
+            chances = {} if ends else self._known[text]
+            for token in going[text] | chances.keys():
+                longer = (*text, token)
+                added[longer] += onward * chances.get(token, 0.0)
+                if longer not in going:
+                    found[longer] = committed[longer] + added[longer]
+        return found
+
+    def _know(self, texts: list[Text]) -> None:
         """Work out the laws after ``texts``, all of one length."""
-        tokens = torch.tensor([[*self._prompt, *text] for text in texts])
+        if not (unknown := [text for text in texts if text not in self._known]):
+            return
+        tokens = torch.tensor([[*self._prompt, *text] for text in unknown])
         scores = self._processors(tokens, self._case.target.after(tokens))
         if self._greedy:
             probs = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
         else:
             probs = scores.softmax(-1)
-        self._known.update(zip(texts, probs.tolist(), strict=True))
-
-    def complete(self, law: TextLaw, ended: frozenset[Text] = frozenset()) -> TextLaw:
-        """Let the target go on from every text until it ends.
-
-        Args:
-            law: texts with their probabilities.
-            ended: texts that have ended already whatever the rules say.
-        """
-        done: TextLaw = defaultdict(float)
-        queue: dict[int, TextLaw] = defaultdict(lambda: defaultdict(float))
-        for text, weight in law.items():
-            queue[len(text)][text] += weight
-        for length in range(max(queue, default=0) + self._horizon + 1):
-            going = {}
-            for text, weight in queue.pop(length, {}).items():
-                if text in ended or self._ends(text):
-                    done[text] += weight
-                else:
-                    going[text] = weight
-            if unknown := [text for text in going if text not in self._known]:
-                self.next_token(unknown)
-            for text, weight in going.items():
-                for token, p in enumerate(self._known[text]):
-                    if p > 0:
-                        longer = (*text, token)
-                        queue[length + 1][longer] += weight * p
-        return dict(done)
+        found: list[dict[int, float]] = [{} for _ in unknown]
+        where = probs.nonzero()
+        pairs = zip(where.tolist(), probs[where.unbind(1)].tolist(), strict=True)
+        for (row, token), p in pairs:
+            found[row][token] = p
+        self._known.update(zip(unknown, found, strict=True))
 
     def _ends(self, text: Text) -> bool:
         """Whether a text is at its end; one that goes on behind a stop string is past it."""
         if len(text) >= self._horizon or (text and text[-1] in self._eos):
             return True
         return any(string in letters(text) for string in self._stop)
-
-    def law(self) -> TextLaw:
-        """The law of the whole continuation."""
-        return self.complete({(): 1.0})
 
 
 def only_asked(law: Law, asking: Tensor) -> Law:
@@ -142,7 +166,7 @@ def generation(
     watched = drawing(engine, randomness)
     watched.parts = replace(engine.parts, verifier=_Watching(engine.parts.verifier))
     own, *others = case.rows
-    above, below = others[-1:], others[:-1]
+    above, below = others[len(others) // 2 :], others[: len(others) // 2]
     rows = above + [own] * branches + below
     settings = dict(case.settings)
     custom = listed(settings.pop("logits_processor", None))
@@ -155,78 +179,97 @@ def generation(
     return started
 
 
-def step_law(engine: Engine, case: Case, adaptive: bool = False) -> tuple[TextLaw, frozenset[Text]]:
-    """The exact law of the tokens of one step, and those texts that it ends.
+@dataclass(frozen=True)
+class Enumerated:
+    """The exact law of what was committed, over every outcome of every draw.
+
+    Attributes:
+        law: texts with their probabilities.
+        ended: those of them that have ended.
+        levels: the deepest level at which a draft token was accepted or turned down.
+        steps: the most steps that a text took.
+    """
+
+    law: TextLaw
+    ended: frozenset[Text]
+    levels: int
+    steps: int
+
+
+class _Branch(NamedTuple):
+    text: Text
+    ended: bool
+    levels: int
+    steps: int
+
+
+def step_law(engine: Engine, case: Case, adaptive: bool = False) -> Enumerated:
+    """The exact law of the tokens of one step.
 
     Args:
         adaptive: whether drafts depend on how earlier drafts fared, other rows' too.
     """
-
-    def run(
-        engine: Engine, randomness: EnumeratedRandomness, branches: int
-    ) -> list[tuple[Text, bool]]:
-        step = next(iter(generation(engine, case, randomness, branches)))
-        ends, own = [reason is not None for reason in step.finished], randomness.branches
-        return list(zip(map(tuple, step.new_tokens[own]), ends[own], strict=True))
-
-    found, weights = outcomes(_apart(engine, run) if adaptive else partial(run, engine))
-    law: TextLaw = defaultdict(float)
-    for (text, _), weight in zip(found, weights.tolist(), strict=True):
-        law[text] += weight
-    return dict(law), frozenset(text for text, ended in found if ended)
+    return _enumerated(engine, case, adaptive, steps=1)
 
 
-def sequence_law(engine: Engine, case: Case, limit: int = LIMIT, adaptive: bool = False) -> TextLaw:
+def sequence_law(engine: Engine, case: Case, adaptive: bool = False) -> Enumerated:
     """The exact law of whole sequences, over every draw of every step.
 
     Args:
         adaptive: as in :func:`step_law`.
     """
+    return _enumerated(engine, case, adaptive, steps=None)
 
-    def run(engine: Engine, randomness: EnumeratedRandomness, branches: int) -> list[Text]:
+
+def _enumerated(engine: Engine, case: Case, adaptive: bool, steps: int | None) -> Enumerated:
+    new = case.settings["max_new_tokens"]
+    tokens = (new if steps is None else new // 2) + 1 + len(case.prompts[0]) // 8
+    most = min(_TOKENS // tokens, _NUMBERS // case.target.vocab_size)
+    limit = max(_FEWEST, most)
+
+    def run(engine: Engine, randomness: EnumeratedRandomness, branches: int) -> list[_Branch]:
         started = generation(engine, case, randomness, branches)
-        for _ in started:
+        own, levels = randomness.branches, [0] * branches
+        took = [0] * branches
+        for step in islice(started, steps):
             randomness.active = started.state.active
-        own = randomness.branches
-        return [tuple(started.new_tokens(row)) for row in range(own.start, own.stop)]
+            for branch, row in enumerate(range(own.start, own.stop)):
+                levels[branch] = max(levels[branch], step.tried[row])
+                took[branch] += bool(step.new_tokens[row])
+        started.close()
+        texts = [tuple(started.new_tokens(row)) for row in range(own.start, own.stop)]
+        ends = [reason is not None for reason in started.state.finish_reasons[own]]
+        return list(map(_Branch, texts, ends, levels, took))
 
-    texts, weights = outcomes(_apart(engine, run) if adaptive else partial(run, engine), limit)
+    if adaptive:
+        found, weights = outcomes_apart(partial(_alone, engine, run), limit)
+    else:
+        found, weights = outcomes(partial(run, engine), limit)
     law: TextLaw = defaultdict(float)
-    for text, weight in zip(texts, weights.tolist(), strict=True):
-        law[text] += weight
-    return dict(law)
+    for branch, weight in zip(found, weights.tolist(), strict=True):
+        law[branch.text] += weight
+    return Enumerated(
+        dict(law),
+        frozenset(branch.text for branch in found if branch.ended),
+        max(branch.levels for branch in found),
+        max(branch.steps for branch in found),
+    )
 
 
-def _apart(
-    engine: Engine, run: Callable[[Engine, EnumeratedRandomness, int], list[T]]
-) -> Callable[[EnumeratedRandomness, int], list[T]]:
-    """``run`` for one branch at a time, each from what the policy has learned so far.
+def _alone(
+    engine: Engine,
+    run: Callable[[Engine, EnumeratedRandomness, int], list[_Branch]],
+    randomness: EnumeratedRandomness,
+) -> _Branch:
+    """One branch, from what the policy has learned so far.
 
     In one batch the branches would teach each other, and no replay would draft as the run before.
     """
-
-    def each(randomness: EnumeratedRandomness, branches: int) -> list[T]:
-        alone = [EnumeratedRandomness(script[None]) for script in randomness.scripts]
-        found, other = [], copy.copy(engine)
-        for one in alone:
-            other.parts = replace(engine.parts, policy=copy.deepcopy(engine.parts.policy))
-            with ticking():
-                found += run(other, one, 1)
-        randomness.open = _together([one.open for one in alone])
-        randomness.replayed = _together([one.replayed for one in alone])
-        return found
-
-    return each
-
-
-def _together(laws: list[Tensor | None]) -> Tensor | None:
-    """The laws of one draw of several branches; a branch that has none takes the first outcome."""
-    some = next((law for law in laws if law is not None), None)
-    if some is None:
-        return None
-    point = torch.zeros_like(some)
-    point[:, 0] = 1.0
-    return torch.cat([point if law is None else law for law in laws])
+    other = copy.copy(engine)
+    other.parts = replace(engine.parts, policy=copy.deepcopy(engine.parts.policy))
+    with ticking():
+        (branch,) = run(other, randomness, 1)
+    return branch
 
 
 def difference(law: TextLaw, reference: TextLaw) -> tuple[float, Text]:

@@ -1,25 +1,33 @@
-"""A toy tokenizer that writes every token as one letter, so that stop strings can be examined."""
+"""A toy tokenizer that writes every token as one character: stop strings can be examined."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Iterable
+from functools import cache
 
 from transformers import PreTrainedTokenizerFast
 
 ALPHABET = string.ascii_letters + string.digits
+# What follows the alphabet: characters for private use, more than any vocabulary here has tokens.
+_PRIVATE = 0xF0000
 
 
 def letters(tokens: Iterable[int]) -> str:
     """The text of ``tokens``: 0 is ``a``, 1 is ``b``."""
-    return "".join(ALPHABET[token] for token in tokens)
+    return "".join(map(_letter, tokens))
 
 
+def _letter(token: int) -> str:
+    return ALPHABET[token] if token < len(ALPHABET) else chr(_PRIVATE + token)
+
+
+@cache
 def letter_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of ``size`` tokens, 62 at most, each one letter; it has no special tokens."""
+    """A tokenizer of ``size`` tokens, each one character; it has no special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    vocabulary = {letter: token for token, letter in enumerate(ALPHABET[:size])}
+    vocabulary = {_letter(token): token for token in range(size)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=ALPHABET[0]))
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     inner.decoder = decoders.Fuse()

@@ -14,13 +14,21 @@ class NoiseTable(Randomness):
 
     Args:
         noise: in tenths, for each position the noise of every token; positions past the end start
-            again.
+            again. In a larger vocabulary neighbouring tokens share theirs.
         rows: ``[B]`` int64, for each row its index in the batch at first; None for all of it.
+        vocabulary: how many tokens there are; as many as have noise unless given.
     """
 
-    def __init__(self, noise: tuple[tuple[int, ...], ...], rows: Tensor | None = None) -> None:
-        self._given, self._rows = noise, rows
-        self._noise = torch.tensor(noise, dtype=torch.float64) / 10
+    def __init__(
+        self,
+        noise: tuple[tuple[int, ...], ...],
+        rows: Tensor | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        self._given, self._rows, self._vocabulary = noise, rows, vocabulary
+        written = torch.tensor(noise, dtype=torch.float64) / 10
+        size = vocabulary or written.shape[1]
+        self._noise = written[:, torch.arange(size) * written.shape[1] // size]
 
     def categorical(self, law: Law, key: Key) -> Tensor:
         return (self._at(key) / law.probs.double()).argmin(dim=-1)
@@ -33,7 +41,8 @@ class NoiseTable(Randomness):
         return noise.gather(1, tokens.expand(len(noise), -1))
 
     def select(self, rows: Tensor) -> NoiseTable:
-        return NoiseTable(self._given, rows if self._rows is None else self._rows[rows])
+        kept = rows if self._rows is None else self._rows[rows]
+        return NoiseTable(self._given, kept, self._vocabulary)
 
     def _at(self, key: Key) -> Tensor:
         rows = torch.arange(len(key.position)) if self._rows is None else self._rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.testing.models import next_feature, noisy_copy
-from specdec.testing.table_model import TableForCausalLM, register
+from specdec.testing.table_model import OTHERS, TableForCausalLM, register
 
 # Saves a checkpoint that fits the target model into the folder, and returns what names it.
 Provider = Callable[[PreTrainedModel, Path], str]
@@ -48,6 +48,14 @@ def eagle_head(model: PreTrainedModel, folder: Path) -> str:
     else:
         weights["fc.weight"] = next_feature(model)
     weights["fc.bias"] = torch.zeros(h, dtype=torch.float64)
+    if tables:
+        # Tokens that the table never writes come late in any draft, whatever else was read.
+        for name in ("fc", "layers.0.self_attn.o_proj", "layers.0.mlp.down_proj"):
+            weights[f"{name}.weight"][OTHERS] = 0.0
+        for name in "qkv":
+            weights[f"layers.0.self_attn.{name}_proj.weight"][:, OTHERS] = 0.0
+        weights["fc.weight"][:, [OTHERS, h + OTHERS]] = 0.0
+        weights["fc.bias"][OTHERS] = -20.0
     weights["layers.0.post_attention_layernorm.weight"] = torch.ones(h, dtype=torch.float64)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     fields: dict[str, Any] = {

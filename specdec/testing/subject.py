@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from specdec.testing.drafting import TableDrafter, TablePlugin, set_draft_table
 from specdec.testing.letters import letter_tokenizer
 from specdec.testing.models import CONFIGS, bigrams, make_model
 from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
+from specdec.testing.reach import Reach
 from specdec.testing.references import REFERENCES, Reference
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import Table
+from specdec.testing.ticking import ticking
+from specdec.tree import Draws
 
 
 class Subject:
@@ -32,8 +37,7 @@ class Subject:
 
     Args:
         strategy: its name.
-        options: options of its parts by role; for policies that ship with specdec small trees
-            unless given.
+        options: options of its parts by role.
         plugins: plugin modules or objects to register besides the installed ones.
         drafter: name of another drafter (``"table"`` drafts from tables), the checkpoint of one
             that fits the table models, or a function ``(target model, folder)`` that saves one
@@ -45,7 +49,15 @@ class Subject:
             of a drafter that has just begun on the same text; known for the policies that ship
             with specdec.
 
+    The strategy is examined as it is configured. On some of the cases a policy that ships with
+    specdec has small options besides, unless it was given options: over a few tokens its usual tree
+    holds every continuation.
+
     Attributes:
+        small: those options of the policy; None if there are none.
+        levels: the deepest tree that it drafts.
+        sampled: whether draft tokens are drawn.
+        reach: how far laws have been enumerated.
         lossless, seed_exact: what the acceptor says of itself.
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
@@ -76,8 +88,8 @@ class Subject:
         own = registry.strategy(strategy)
         self._options = {role: dict(given) for role, given in (options or {}).items()}
         small = SMALL.get(policy or own.policy or "")
-        if small is not None and "policy" not in self._options:
-            self._options["policy"] = dict(small)
+        self.small = None if "policy" in self._options else small
+        self.reach = Reach()
         self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
         self._drafter = drafter if isinstance(drafter, str) else None
         self._provider: Provider | None = None
@@ -91,7 +103,9 @@ class Subject:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._engines: dict[object, Engine] = {}
         self._plain: dict[object, Engine] = {}
-        parts, selection = self.any_engine().parts, self.any_engine().selection
+        engine = self.any_engine()
+        parts, selection = engine.parts, engine.selection
+        self.selection = selection
         self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
         self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
         whole = getattr(parts.drafter, "vocabulary", None) is None
@@ -101,6 +115,39 @@ class Subject:
         self.known_values = confidence(named, parsed) is not None
         shipped = None if self.adaptive else REFERENCES.get(named)
         self.reference = reference or shipped
+        self.levels, self.sampled = self._drafted(parsed)
+
+    def _drafted(self, options: Any) -> tuple[int, bool]:
+        """The levels of the trees that are drafted where there is much room and the text repeats
+        itself, and whether they are sampled."""
+        likely = Table(2, 1, ((1.0, 3.0), (3.0, 1.0)))
+        case = Case(likely, likely, ((0, 1) * 12,), {"temperature": 1.0, "max_new_tokens": 80})
+        levels, sampled = 0, False
+        with ticking() if self.adaptive else nullcontext():
+            running = self.of(case).session().start(case.rows, seed=0, **case.settings)
+            for step in islice(running, _PROBED):
+                levels = max(levels, step.tree.depth)
+                sampled = sampled or step.tree.draws is not Draws.POINT
+            running.close()
+        most = getattr(options, "depth", 0) if self.adaptive else 0
+        return max(levels, most if isinstance(most, int) else 0), sampled
+
+    def describe(self) -> str:
+        """What is examined, in one line."""
+        said = []
+        for role, name in self.selection.names.items():
+            if name is None or (role == "policy" and not self.grows):
+                continue
+            given = self.selection.parsed[role].model_dump(exclude={"checkpoint"})
+            values = ", ".join(f"{option}={_short(value)}" for option, value in given.items())
+            said.append(f"{role} {name}" + (f" ({values})" if values else ""))
+        line = f"{self.strategy}: {'; '.join(said)}"
+        if self._provider is not None:
+            line += "; the drafter with a checkpoint of the suite's own"
+        if self.grows and self.small is not None:
+            values = ", ".join(f"{option}={_short(value)}" for option, value in self.small.items())
+            line += f"; on half of the cases the policy with {values} instead"
+        return line
 
     def any_engine(self) -> Engine:
         """The strategy on some table model."""
@@ -132,6 +179,8 @@ class Subject:
         else:
             model = TableForCausalLM.of(case.target, case.window)
         options = {role: dict(given) for role, given in self._options.items()}
+        if case.small and self.small is not None:
+            options["policy"] = dict(self.small)
         if self._provider is not None:
             folder = Path(tempfile.mkdtemp(dir=self._folder))
             options.setdefault("drafter", {})["checkpoint"] = self._provider(model, folder)
@@ -150,11 +199,20 @@ class Subject:
 
 
 _ANY = Table(3, 0, ((1.0,) * 3,))
+# Steps of the generation that shows how deep trees are.
+_PROBED = 4
+_LONGEST = 40
 
 
 def _key(case: Case) -> object:
     """Cases of one key share their engine."""
-    return case.model or (case.target.size, case.window)
+    return case.model or (case.target.size, case.target.vocab_size, case.window), case.small
+
+
+def _short(value: object) -> str:
+    """A value of an option, cut where it is long."""
+    written = str(value)
+    return written if len(written) <= _LONGEST else f"{written[: _LONGEST - 3]}..."
 
 
 def drawing(engine: Engine, randomness: Randomness | None) -> Engine:

@@ -15,10 +15,11 @@ from transformers.cache_utils import DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from specdec.testing.tables import NEVER, Table
+from specdec.testing.tables import CONTEXT, NEVER, Table
 
 CHANNELS = 8
-_CONTEXT = 64
+# The channel of every token that has no probability whatever the context is.
+OTHERS = CHANNELS - 1
 
 
 class TableConfig(PretrainedConfig):  # type: ignore[misc]
@@ -27,11 +28,16 @@ class TableConfig(PretrainedConfig):  # type: ignore[misc]
     model_type = "specdec_table"
 
     def __init__(
-        self, vocab_size: int = 3, sliding_window: int | None = None, **kwargs: Any
+        self,
+        vocab_size: int = 3,
+        sliding_window: int | None = None,
+        size: int | None = None,
+        **kwargs: Any,
     ) -> None:
         self.vocab_size, self.sliding_window = vocab_size, sliding_window
+        self.size = size or vocab_size
         self.hidden_size, self.num_hidden_layers = CHANNELS, 1
-        self.num_attention_heads, self.max_position_embeddings = 1, _CONTEXT
+        self.num_attention_heads, self.max_position_embeddings = 1, CONTEXT
         for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
             kwargs.setdefault(name, None)
         super().__init__(**kwargs)
@@ -47,13 +53,14 @@ class _TablePreTrained(PreTrainedModel):  # type: ignore[misc]
 
 
 class TableModel(_TablePreTrained):
-    """The body: hidden states ``[B, n, H]`` whose first V channels are log-probabilities."""
+    """The body: hidden states ``[B, n, H]`` whose first channels are log-probabilities."""
 
     def __init__(self, config: TableConfig) -> None:
         super().__init__(config)
-        size = config.vocab_size
-        self.embed_tokens = nn.Embedding(size, CHANNELS)
+        size = config.size
+        self.embed_tokens = nn.Embedding(config.vocab_size, CHANNELS)
         self.laws = nn.Parameter(torch.zeros(size + 1, size, size), requires_grad=False)
+        self.certain = nn.Parameter(torch.zeros(CONTEXT, size), requires_grad=False)
         self.post_init()
 
     def forward(
@@ -72,7 +79,7 @@ class TableModel(_TablePreTrained):
             position_ids = torch.arange(n, device=input_ids.device).expand(batch, -1)
         embedded = self.embed_tokens(input_ids)
         keys = position_ids[:, None, :, None].to(embedded.dtype)
-        values = embedded[:, None, :, : self.config.vocab_size]
+        values = embedded[:, None]
         if cache is None:
             cache = DynamicCache()
         keys, values = cache.update(keys, values, 0)
@@ -80,6 +87,8 @@ class TableModel(_TablePreTrained):
         seen = self._seen(attention_mask, behind)
         laws = self._look_up(position_ids, behind, seen, values[:, 0])
         hidden = nn.functional.pad(laws, (0, CHANNELS - laws.shape[-1]))
+        if self.config.vocab_size > self.config.size:
+            hidden[..., OTHERS] = NEVER
         states = (embedded, hidden) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=hidden, hidden_states=states)
 
@@ -94,13 +103,13 @@ class TableModel(_TablePreTrained):
         return seen if window is None else seen & (behind < window)
 
     def _look_up(self, positions: Tensor, behind: Tensor, seen: Tensor, tokens: Tensor) -> Tensor:
-        """Laws ``[B, n, V]``: a point mass at ``position % V`` where the context is damaged.
+        """Laws ``[B, n, S]``: a point mass at ``position % S`` where the context is damaged.
 
         It is intact if exactly the positions up to the token's own (within the window) are seen,
         each once, and the last two hold one token each.
         """
-        size = self.config.vocab_size
-        window = self.config.sliding_window or _CONTEXT
+        size = self.config.size
+        window = self.config.sliding_window or CONTEXT
         count = (positions + 1).clamp(max=window).to(behind.dtype)
         visible = behind.masked_fill(~seen, 0.0)
         intact = seen.sum(-1) == count
@@ -109,8 +118,10 @@ class TableModel(_TablePreTrained):
         last, before = ((seen & (behind == k)).to(tokens.dtype) @ tokens for k in (0, 1))
         first = positions == 0
         intact &= (last.sum(-1) == 1) & ((before.sum(-1) == 1) | first)
-        own = last.argmax(-1)
-        laws = self.laws[torch.where(first, size, before.argmax(-1)), own]
+        own, above = (one.argmax(-1) % OTHERS for one in (last, before))
+        laws = self.laws[torch.where(first, size, above), own]
+        certain = self.certain[positions.clamp(max=CONTEXT - 1)]
+        laws = torch.where(certain.isnan(), laws, certain)
         damaged = torch.full_like(laws, NEVER).scatter(-1, (positions % size)[:, :, None], 0.0)
         return torch.where(intact[:, :, None], laws, damaged)
 
@@ -130,18 +141,21 @@ class TableForCausalLM(_TablePreTrained, GenerationMixin):  # type: ignore[misc]
     @classmethod
     def of(cls, table: Table, window: int | None = None) -> TableForCausalLM:
         """A model of ``table``, with a sliding window (2 at least) if one is given."""
-        config = TableConfig(table.size, window, attn_implementation="sdpa")
+        config = TableConfig(table.vocab_size, window, size=table.size, attn_implementation="sdpa")
         model: TableForCausalLM = cls(config).double().eval()
+        channels = torch.full((table.vocab_size,), OTHERS)
+        channels[list(table.tokens)] = torch.arange(table.size)
         with torch.no_grad():
-            model.model.embed_tokens.weight.copy_(torch.eye(table.size, CHANNELS))
-            model.lm_head.weight.copy_(torch.eye(table.size, CHANNELS))
+            for weight in (model.model.embed_tokens.weight, model.lm_head.weight):
+                weight.copy_(torch.eye(CHANNELS)[channels])
         model.set_table(table)
         return model
 
     def set_table(self, table: Table) -> None:
-        """Become a model of another table of the same size."""
+        """Become a model of another table of the same size and vocabulary."""
         with torch.no_grad():
             self.model.laws.copy_(table.log_probs())
+            self.model.certain.copy_(table.certain())
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens

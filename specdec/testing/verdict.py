@@ -13,11 +13,14 @@ class Verdict:
         name: of the property.
         failure: what is wrong and the smallest case that shows it; None if it holds.
         examples: cases that were checked.
-        too_large: cases that had more outcomes than are enumerated; they are not counted.
+        too_large: cases that had more outcomes than are enumerated even with the fewest open laws;
+            they are not counted.
         largest: the largest difference seen.
         seconds: how long it took.
         unit: of the difference; empty where things are the same or are not.
         measured: whether the difference is only measured, and no figure is a failure.
+        narrowed: cases that had more outcomes than are enumerated, and were checked with fewer open
+            laws; they are counted.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Verdict:
     seconds: float
     unit: str = ""
     measured: bool = False
+    narrowed: int = 0
 
     @property
     def word(self) -> str:
@@ -36,8 +40,10 @@ class Verdict:
 
     @property
     def figure(self) -> str | None:
-        """The largest difference with its unit, for people; None where there is none to measure."""
-        if not self.unit:
+        """The largest difference with its unit, for people; None where there is none to measure,
+        and where the property fails, which the difference of the cases that hold says nothing of.
+        """
+        if not self.unit or self.failure is not None:
             return None
         precise = f"{self.largest:.1e}" if 0 < self.largest < 1e-3 else f"{self.largest:.2g}"
         return f"{precise} {self.unit}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lenient import Where, unasked
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -26,10 +27,13 @@ class Rejection(Acceptor):
     """The rejection rule with one flaw; with none it is exact, and so it is with ``late``.
 
     ``late`` is no flaw: the bonus token is drawn once, after the walk, for every row.
+
+    Args:
+        where: which draft tokens are accepted without being asked for.
     """
 
-    def __init__(self, flaw: str = "") -> None:
-        self.flaw = flaw
+    def __init__(self, flaw: str = "", where: Where | None = None) -> None:
+        self.flaw, self.where = flaw, where
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -73,7 +77,10 @@ class Rejection(Acceptor):
             key = Key(stream, root, walk.node, last)
             if flaw == "target stream":
                 key = Key(Stream.TARGET, walk.position)
-            if flaw == "late":
+            if self.where is not None:
+                token = randomness.categorical(Law.of(p.log()), key)
+                walk.descend(*unasked(self.where, walk, tree, taken, token))
+            elif flaw == "late":
                 left_over = p if left_over is None else torch.where(deciding[:, None], p, left_over)
                 walk.descend(taken, carried)
             else:
@@ -110,8 +117,8 @@ class Match(Acceptor):
 
     seed_exact = True
 
-    def __init__(self, flaw: str) -> None:
-        self.flaw = flaw
+    def __init__(self, flaw: str, where: Where | None = None) -> None:
+        self.flaw, self.where = flaw, where
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -129,6 +136,8 @@ class Match(Acceptor):
             child = tree.child_with(walk.node, token)
             if self.flaw == "confidence":
                 child, token = _confident(tree, walk.node, child, token)
+            if self.where is not None:
+                child, token = unasked(self.where, walk, tree, child, token)
             walk.descend(child, token)
         return walk.finish()
 
@@ -139,7 +148,7 @@ class Broken:
     def __init__(
         self,
         part: type[Acceptor | TreePolicy | Drafter | Verifier],
-        *flaw: str,
+        *flaw: Any,
         options: type[BaseModel] = NoOptions,
     ) -> None:
         self.part, self.flaw, self.options = part, flaw, options

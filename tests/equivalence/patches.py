@@ -57,11 +57,15 @@ def wrong_rows_mask() -> AbstractContextManager[Any]:
     return mock.patch.object(PrefixFree, "__call__", call)
 
 
+def unchecked() -> AbstractContextManager[Any]:
+    """The check at load, which would refuse the model, is left out."""
+    return mock.patch.object(TreeCheck, "at_load", lambda target: TreeCheck([]))
+
+
 @contextmanager
 def one_full_mask() -> Iterator[None]:
     form = MaskForm({"": None}, additive=False)
-    blind = mock.patch.object(TreeCheck, "at_load", lambda target: TreeCheck([]))
-    with blind, mock.patch.object(HFTarget, "mask_form", form):
+    with unchecked(), mock.patch.object(HFTarget, "mask_form", form):
         yield
 
 
@@ -72,7 +76,13 @@ def keep(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Patch:
     def kept(self: KVCache, scratch: Tensor, counts: Tensor, longest: int) -> None:
         true(self, *change(scratch, counts), longest)
 
-    return lambda: mock.patch.object(KVCache, "keep", kept)
+    return lambda: _kept(kept)
+
+
+@contextmanager
+def _kept(keep: Callable[..., None]) -> Iterator[None]:
+    with unchecked(), mock.patch.object(KVCache, "keep", keep):
+        yield
 
 
 def mixed_rows() -> AbstractContextManager[Any]:
@@ -83,7 +93,7 @@ def mixed_rows() -> AbstractContextManager[Any]:
         for group in self._groups.values():
             group.keys.copy_(group.keys.roll(1, dims=1))
 
-    return mock.patch.object(KVCache, "keep", kept)
+    return _kept(kept)
 
 
 def first_layer_only() -> AbstractContextManager[Any]:
@@ -96,7 +106,7 @@ def first_layer_only() -> AbstractContextManager[Any]:
         for store, rest in zip(stores, before, strict=True):
             store[1:] = rest
 
-    return mock.patch.object(KVCache, "keep", kept)
+    return _kept(kept)
 
 
 def stale_head() -> AbstractContextManager[Any]:

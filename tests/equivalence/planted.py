@@ -18,6 +18,16 @@ from broken_drafts import (
     WrongParent,
     WrongVerifier,
 )
+from lenient import (
+    Late,
+    Partly,
+    Where,
+    from_level,
+    from_new_token,
+    from_position,
+    from_row,
+    from_token,
+)
 from patches import Patch
 
 from specdec_plugins.eagle2.policy import Eagle2Policy
@@ -98,6 +108,35 @@ def _options(kind: Any) -> dict[str, Any]:
     return _tree(plugins=[Broken(Eagle2Policy, options=kind)], policy="broken")
 
 
+def _drawn(where: Where) -> dict[str, Any]:
+    """Speculative sampling as it is configured: chains of four drawn tokens."""
+    parts = {"drafter": "table", "acceptor": "broken"}
+    return {"strategy": "draft_model", "plugins": [Broken(Rejection, "", where)], **parts}
+
+
+def _ranked(where: Where) -> dict[str, Any]:
+    """The rejection rule on EAGLE-2's trees."""
+    return _tree(plugins=[Broken(Rejection, "", where)], acceptor="broken")
+
+
+def _guessed(where: Where, strategy: str = "eagle2", **more: Any) -> dict[str, Any]:
+    """Matching of an EAGLE head's drafts."""
+    return {
+        "strategy": strategy,
+        "plugins": [Broken(Match, "", where)],
+        "acceptor": "broken",
+        **more,
+    }
+
+
+def _late(flaw: str, step: int) -> dict[str, Any]:
+    return {**_policy(""), "plugins": [Broken(Late, flaw, step)]}
+
+
+def _partly(flaw: str, position: int, rows: int = 1) -> dict[str, Any]:
+    return _tree(plugins=[Broken(Partly, flaw, position, rows)], verifier="broken")
+
+
 LAW, WHOLE, ROWS = "exact_law", "whole_sequences", "neighbours_do_not_matter"
 NOISE, SEED = "same_as_plain_for_any_noise", "same_as_plain_for_any_seed"
 REAL, STOP = "same_as_plain_on_real_models", "stop_rules_hold"
@@ -109,6 +148,28 @@ GENERATOR = "generator_has_its_laws"
 
 _NEXT_SLOT = patches.keep(lambda scratch, counts: (scratch + (scratch > 0).long(), counts))
 _ONE_LESS = patches.keep(lambda scratch, counts: (scratch, counts - (counts > 1).long()))
+
+# Flaws that depend on where a draft token is: each with drawn drafts, ranked ones, and a head's.
+_SOMEWHERE = (
+    ("from the third level on", LAW, _drawn(from_level(3))),
+    ("from the third level on, ranked", LAW, _ranked(from_level(3))),
+    ("from the fourth level on, of a chain", LAW, _guessed(from_level(4), "chain")),
+    ("from the sixth level on, matched", LAW, _guessed(from_level(6), drafter="table")),
+    ("from the eighth level on, of looked up text", LAW, _guessed(from_level(8), "lookup")),
+    ("from the fifth level on, by auto", WHOLE, _guessed(from_level(5), "auto", drafter="table")),
+    ("with an id of 40 and more", LAW, _drawn(from_token(40))),
+    ("with an id of 256 and more, ranked", LAW, _ranked(from_token(256))),
+    ("with an id of 32,768 and more, matched", LAW, _guessed(from_token(32_768))),
+    ("after position 20", LAW, _drawn(from_position(20))),
+    ("after position 100, ranked", LAW, _ranked(from_position(100))),
+    ("after position 255, matched", LAW, _guessed(from_position(255))),
+    ("in every row but the first", LAW, _drawn(from_row(1))),
+    ("in every row but the first three, ranked", LAW, _ranked(from_row(3))),
+    ("in every row but the first four, matched", LAW, _guessed(from_row(4))),
+    ("after ten new tokens", WHOLE, _drawn(from_new_token(10))),
+    ("after six new tokens, ranked", WHOLE, _ranked(from_new_token(6))),
+    ("after eight new tokens, matched", WHOLE, _guessed(from_new_token(8))),
+)
 
 PLANTED = (
     Planted("residual not renormalised", LAW, _acceptor("not renormalised")),
@@ -214,6 +275,20 @@ PLANTED = (
         _tree(),
         patches.texts_of_first_rows,
     ),
+    *(
+        Planted(f"draft tokens accepted unasked {bug}", seen_by, subject)
+        for bug, seen_by, subject in _SOMEWHERE
+    ),
+    Planted("argmax drafts with softmax q from the fifth step on", WHOLE, _late("argmax", 4)),
+    Planted("siblings sorted, labelled IID, from the third step on", WHOLE, _late("sorted", 2)),
+    Planted(
+        "positions off by one below the root from position 40 on", TREE, _partly("positions", 40)
+    ),
+    Planted(
+        "ancestor mask misses the grandparent in batches of four",
+        TREE,
+        _partly("grandparent", 0, 4),
+    ),
 )
 
 # The same parts without their flaw, and the properties that must then hold.
@@ -226,6 +301,9 @@ SOUND = {
     "rejection, the target's stream, uncoupled drafts": (_acceptor("target stream"), (LAW,)),
     "rejection, a stream of its own, coupled drafts": (_peeking(""), (LAW, WHOLE)),
     "policy": (_policy(""), (LAW, WHOLE, REPEAT)),
+    "policy that counts steps": (_late("", 2), (LAW, WHOLE)),
+    "rejection of drawn chains, nothing unasked": (_drawn(from_level(99)), (LAW, WHOLE)),
+    "rejection of ranked trees, nothing unasked": (_ranked(from_level(99)), (LAW, WHOLE)),
     "verifier": (_verifier(""), (TREE, CACHE)),
     "head": ({"strategy": "chain"}, (FRESH,)),
 }

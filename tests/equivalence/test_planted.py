@@ -8,7 +8,7 @@ import pytest
 from planted import PLANTED, SOUND, Planted
 
 from specdec.testing import Subject
-from specdec.testing.suite import FULL, PROPERTIES, check
+from specdec.testing.suite import FULL, PROPERTIES, QUICK, check
 
 BY_NAME = {prop.name: prop for prop in PROPERTIES}
 # What the suite itself raises has another name, or none.
@@ -20,7 +20,10 @@ def test_the_suite_catches(planted: Planted) -> None:
     with planted.patch():
         subject = Subject(**planted.subject)
         assert BY_NAME[planted.seen_by].concerns(subject)
-        verdict = check(subject, BY_NAME[planted.seen_by], examples=FULL, shrink=False)
+        for examples in (QUICK, FULL):
+            verdict = check(subject, BY_NAME[planted.seen_by], examples=examples, shrink=False)
+            if verdict.failure is not None:
+                break
     assert verdict.failure is not None, f"{planted.seen_by} does not see: {planted.bug}"
     assert "counter-example" in verdict.failure
     assert not CRASH.match(verdict.failure), "it only crashed"

@@ -25,7 +25,12 @@ from specdec.randomness import Key, KeyedRandomness, Stream
 from specdec.target import HFTarget
 from specdec.testing import Subject, suite
 from specdec.testing.cases import Case
-from specdec.testing.enumeration import EnumeratedRandomness, EnumerationError, outcomes
+from specdec.testing.enumeration import (
+    EnumeratedRandomness,
+    EnumerationError,
+    outcomes,
+    outcomes_apart,
+)
 from specdec.testing.guards import UnkeyedRandomnessError, only_keyed_randomness
 from specdec.testing.letters import letter_tokenizer, letters
 from specdec.testing.models import VOCAB
@@ -71,8 +76,10 @@ def test_too_many_outcomes_are_refused() -> None:
         for draw in range(10):
             randomness.bernoulli(torch.full((rows,), 0.5), key(rows, draw))
 
-    with pytest.raises(EnumerationError, match="more than 64 outcomes after 6 draws"):
+    with pytest.raises(EnumerationError, match="more than 64 outcomes"):
         outcomes(run, limit=64)
+    with pytest.raises(EnumerationError, match="more than 64 outcomes"):
+        outcomes_apart(lambda randomness: run(randomness, 1), limit=64)
 
 
 def test_a_draw_whose_law_changes_on_replay_is_no_keyed_randomness() -> None:
@@ -201,7 +208,7 @@ def test_a_provider_is_given_every_target_that_its_drafter_must_fit() -> None:
     real = next(p for p in suite.PROPERTIES if p.name == "same_as_plain_on_real_models")
     assert real.concerns(subject)
     assert suite.check(subject, real, examples=4).failure is None
-    assert sizes == {3, VOCAB}
+    assert sizes == {2, 3, VOCAB}, "one of them shows how deep trees are"
 
 
 def test_cases_end_in_every_way() -> None:
@@ -211,7 +218,7 @@ def test_cases_end_in_every_way() -> None:
         reasons.update(result.finish_reason for result in results(subject.of(case), case, 0))
         return 0.0
 
-    suite.check(Subject("plain"), suite.Property(collect, cases()), examples=40)
+    suite.check(Subject("plain"), suite.Property(collect, cases()), examples=80)
     assert reasons == {"eos", "stop", "length"}
 
 
@@ -297,13 +304,12 @@ def test_a_subject_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize(("every", "enough"), [(2, True), (3, False)])
 def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> None:
-    calls = 0
+    order: dict[str, int] = {}
 
     def large(subject: Subject, case: Case) -> float:
-        """Too large but for each ``every``-th case."""
-        nonlocal calls
-        calls += 1
-        if calls % every:
+        """Too large, however few laws are open, but for each ``every``-th case."""
+        which = order.setdefault(f"{case.prompts} {case.settings} {case.seed}", len(order) + 1)
+        if which % every:
             raise EnumerationError
         return 0.0
 
@@ -311,7 +317,7 @@ def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> Non
     verdict = suite.check(Subject("plain"), prop, examples=12)
     assert verdict.examples + verdict.too_large == 12
     assert (verdict.failure is None) == enough
-    assert enough or "8 of 12 cases had too many outcomes" in str(verdict.failure)
+    assert enough or "of 12 cases had too many outcomes" in str(verdict.failure)
 
 
 def test_a_lossy_strategy_is_measured_and_not_said_to_hold(
@@ -340,11 +346,11 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     failed = runner.invoke(app, ["check", "plain", "--quick"])
     assert failed.exit_code == 1
     assert "FAILS" in failed.output and "the law is off [1]" in failed.output
-    assert "1.7 sd" in failed.output
+    assert "1.7 sd" not in failed.output, "cases that hold say nothing of the one that does not"
     told = json.loads(runner.invoke(app, ["check", "plain", "--json"]).stdout)
     assert not told["passed"]
     first = told["properties"][0]
-    assert (first["largest"], first["unit"], first["figure"]) == (1.72, "sd", "1.7 sd")
+    assert (first["largest"], first["unit"], first["figure"]) == (1.72, "sd", None)
 
 
 def test_a_property_that_fails_now_and_then_is_a_failure_and_no_crash() -> None:

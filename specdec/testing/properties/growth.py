@@ -108,11 +108,11 @@ def _trees(subject: Subject, case: Case) -> Iterator[_Drafted]:
 
 def _same_values(row: int, found: dict[Path, float], due: dict[Path, float], how: Drafted) -> float:
     largest = 0.0
-    allowed = 1e-9 if how.double_values else 1e-4
+    allowed, share = (1e-9, 1e-12) if how.double_values else (1e-4, 1e-6)
     for path, value in found.items():
         gap = abs(value - due[path])
         require(
-            gap <= allowed,
+            gap <= allowed + share * abs(due[path]),
             f"row {row}: {list(path)} has the value {value:.9g}, log q along it is {due[path]:.9g}",
         )
         largest = max(largest, gap)

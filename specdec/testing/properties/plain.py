@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from specdec.testing.cases import Case
 from specdec.testing.noise import NoiseTable
 from specdec.testing.properties.common import same_texts, texts
@@ -12,8 +10,9 @@ from specdec.testing.subject import Subject
 
 def same_as_plain_for_any_noise(subject: Subject, case: Case) -> float:
     """Under ``match``, whatever the noise is, the text is plain decoding's with that noise."""
-    ours = texts(subject.of(case, NoiseTable(case.noise)), case, 0)
-    plain = texts(subject.plain(case, NoiseTable(case.noise)), case, 0)
+    noise = NoiseTable(case.noise, vocabulary=case.target.vocab_size)
+    ours = texts(subject.of(case, noise), case, 0)
+    plain = texts(subject.plain(case, noise), case, 0)
     return same_texts(ours, plain, "other tokens than plain decoding with the same noise")
 
 
@@ -27,8 +26,6 @@ def same_as_plain_for_any_seed(subject: Subject, case: Case) -> float:
 def same_as_plain_on_real_models(subject: Subject, case: Case) -> float:
     """On small transformers models the tokens are plain decoding's, seed for seed.
 
-    For acceptors that only keep the law the temperature is 0, where the law is a point mass.
+    For acceptors that only keep the law the cases are at temperature 0, where it is a point mass.
     """
-    if not subject.seed_exact:
-        case = replace(case, settings={**case.settings, "temperature": 0.0})
     return same_as_plain_for_any_seed(subject, case)
