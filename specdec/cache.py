@@ -42,9 +42,6 @@ class KVCache(Cache):  # type: ignore[misc]
         rows: batch size B.
         capacity: slots a row.
         bucket: rounds sizes up, so that attention sees few different shapes; monotone.
-
-    Attributes:
-        least_view: slots a row that every forward attends over at least (:meth:`settle`).
     """
 
     derived = ("_scratch",)
@@ -63,7 +60,6 @@ class KVCache(Cache):  # type: ignore[misc]
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.longest = 0
         self.view = 0
-        self.least_view = 0
         self.write_slots = self.lengths
         self._scratch: tuple[Tensor, Tensor] | None = None
         self._starts = torch.arange(rows, device=device)[:, None] * self.capacity
@@ -97,17 +93,6 @@ class KVCache(Cache):  # type: ignore[misc]
         self.write_slots = flat[:, after : after + n].flatten()
         self.view = self._rounded(self.longest + after + n)
 
-    def settle(self, slots: int) -> tuple[int, int]:
-        """Give all forwards over the next ``slots`` slots one view: nothing that they do depends on
-        the lengths known to the host any more, until these have grown into another bucket.
-
-        Returns:
-            Every size that these forwards depend on: capacity and view.
-        """
-        self.grow(self.longest + slots)
-        self.least_view = min(self.bucket(self.longest + slots), self.capacity)
-        return self.capacity, self.least_view
-
     @property
     def stores(self) -> tuple[Tensor, ...]:
         """The memory that keys and values lie in."""
@@ -115,7 +100,7 @@ class KVCache(Cache):  # type: ignore[misc]
         return tuple(store for group in groups for store in (group.keys, group.values))
 
     def _rounded(self, slots: int) -> int:
-        return min(max(self.bucket(slots), self.least_view), self.capacity)
+        return min(self.bucket(slots), self.capacity)
 
     def reserve_prefix(self, n: int) -> None:
         """The next forward writes the first n slots and attends to nothing else."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from specdec.acceptance import Acceptance
 from specdec.errors import PluginError
 from specdec.growth import Growth
 from specdec.metrics import Clock
@@ -15,7 +14,6 @@ from specdec.roles import Acceptor, Drafter, Features, TreePolicy, Verifier
 from specdec.state import State, Step
 from specdec.target import HFTarget, Hidden
 from specdec.tree import DraftTree, label
-from specdec.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -33,28 +31,6 @@ class Parts:
     verifier: Verifier
     acceptor: Acceptor
     compacts: bool = False
-
-    def grow(self, state: State, levels: int, clock: Clock) -> DraftTree:
-        """The expansion phase of up to ``levels`` levels, then the reranking phase."""
-        drafter, policy = self.drafter, self.policy
-        assert drafter is not None and policy is not None
-        growth = Growth(state)
-        while growth.depth < levels and not growth.stopped:
-            proposal = drafter.propose(growth.frontier)
-            policy.expand(growth, proposal)
-            clock.draft_forwards += 1
-        return policy.rerank(growth)
-
-    def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
-        """The target's law at every node."""
-        return self.verifier.verify(target, state, tree)
-
-    def accept(self, state: State, tree: DraftTree, verification: Verification) -> Acceptance:
-        """The accepted path and the bonus token."""
-        return self.acceptor.accept(tree, verification, state.randomness)
-
-    def release(self) -> None:
-        """Give back memory that is kept for speed alone."""
 
 
 @torch.inference_mode()
@@ -79,12 +55,11 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
         with clock("draft"):
             tree = draft(parts, state, clock)
         with clock("verify"):
-            verification = parts.verify(target, state, tree)
+            verification = parts.verifier.verify(target, state, tree)
         with clock("accept"):
-            acceptance = parts.accept(state, tree, verification)
+            acceptance = parts.acceptor.accept(tree, verification, state.randomness)
         with clock("commit"):
-            advice = policy.advice() if policy else None
-            step = state.commit(tree, verification, acceptance, advice)
+            step = state.commit(tree, verification, acceptance)
         if policy:
             with clock("draft"):
                 policy.commit(step)
@@ -114,7 +89,7 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
     tree = source.tree(state)
     if tree is None and policy and drafter:
         levels = min(policy.levels, state.room)
-        tree = parts.grow(state, levels, clock) if levels else None
+        tree = grow(drafter, policy, state, levels, clock) if levels else None
     if tree is None:
         return DraftTree.root(state.root())
     if tree.draws not in parts.acceptor.supports:
@@ -125,6 +100,18 @@ def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
         return tree
     # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
     return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
+
+
+def grow(
+    drafter: Drafter, policy: TreePolicy, state: State, levels: int, clock: Clock
+) -> DraftTree:
+    """The expansion phase of up to ``levels`` levels, then the reranking phase."""
+    growth = Growth(state)
+    while growth.depth < levels and not growth.stopped:
+        proposal = drafter.propose(growth.frontier)
+        policy.expand(growth, proposal)
+        clock.draft_forwards += 1
+    return policy.rerank(growth)
 
 
 def prefill(target: HFTarget, state: State) -> Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from specdec.cache import KVCache
 from specdec.growth import Frontier, Proposal
-from specdec.roles import Drafter, Features, Footprint
+from specdec.roles import Drafter, Features
 from specdec.state import State, Step
 
 # Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
@@ -216,40 +216,6 @@ class NetworkDrafter(Drafter):
 
     def known(self) -> Tensor:
         return self.cache.lengths
-
-    @property
-    def recordable(self) -> bool:
-        return type(self).propose is NetworkDrafter.propose
-
-    def settle(self, levels: int, slots: int) -> Hashable | None:
-        width, unread = levels + 1, sum(pending.longest for pending in self._pending)
-        if not 0 < unread <= width:
-            return None
-        self._pending = [_Pending.of_all(self._pending).widened(width)]
-        ahead = self._state.longest - self.shift - self.cache.longest + slots
-        sizes = self.cache.settle(max(width, ahead))
-        return sizes, width
-
-    def footprint(self) -> Footprint:
-        cache, pending = self.cache, self._pending[0]
-        return Footprint(
-            reads=[
-                (cache, "lengths"),
-                (cache, "_starts"),
-                (self, "_silent"),
-                *((pending, name) for name in ("tokens", "features", "counts")),
-            ],
-            writes=[(cache, "lengths")],
-            stores=cache.stores,
-        )
-
-    def replayed(self) -> None:
-        self._pending, self._left = [], 0
-        self.cache.truncate(self.cache.lengths, self._state.longest - self.shift)
-
-    @property
-    def slots(self) -> int:
-        return self._drafted
 
     def _read_pending(self) -> Tensor:
         """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""

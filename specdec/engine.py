@@ -21,7 +21,6 @@ from specdec.pickling import picklable, rebuilt
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
-from specdec.recorded import Graphs, RecordedParts
 from specdec.registry import Registry
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
@@ -63,8 +62,6 @@ class Engine:
             bfloat16, float16 and float32; see docs/acceleration.md.
         compile: compile target and drafter with ``torch.compile`` for the shapes that come up
             often, which takes up to minutes of decoding. Not together with ``pack``.
-        graphs: on a CUDA GPU, run drafting, verification and acceptance as CUDA graphs, recorded
-            while decoding.
 
     Raises:
         UnknownNameError: a strategy, part, option or model name that does not exist.
@@ -90,10 +87,9 @@ class Engine:
         plugins: Iterable[object] = (),
         pack: bool = False,
         compile: bool = False,
-        graphs: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        self.acceleration = Acceleration(pack=pack, compile=compile, graphs=graphs)
+        self.acceleration = Acceleration(pack=pack, compile=compile)
         self.registry = Registry.load(plugins := list(plugins))
         self._alias = find_alias(self.registry, model)
         chosen: dict[str, Any] = {
@@ -123,7 +119,6 @@ class Engine:
             "plugins": plugins,
             "pack": pack,
             "compile": compile,
-            "graphs": graphs,
             "trust_remote_code": trust_remote_code,
         }
         if selection.notice:
@@ -328,14 +323,10 @@ class Engine:
         with in_words(self._model):
             target = HFTarget(self._model, acceleration=self.acceleration)
             check_lm_head(target)
-        recorder = self.acceleration.recorder(target.device) if self.acceleration.graphs else None
         wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
         self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
         self.target.tokenizer = self.tokenizer
         self.parts = selection.make(self.registry, self.target)
-        if recorder:
-            graphs = Graphs(recorder, hot=self.acceleration.first_recorded)
-            self.parts = RecordedParts.of(self.parts, graphs)
         self.target.taps = target.taps = self._taps(self.parts.drafter)
         # What decodes is what is checked.
         self._checked = self.target if isinstance(self.target, HFTarget) else target

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import NoneType
 from typing import Any
 
 import torch
@@ -158,17 +157,6 @@ def checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Te
     return processed
 
 
-def _fact(stage: Stage) -> Hashable:
-    """A stage's processor by its settings where these are plain values, else by itself."""
-    if isinstance(stage, PerRow):
-        return PerRow  # whichever they are: drafting does not read them
-    if isinstance(stage, (PrefixFree, SetBased)):
-        settings = vars(stage.processor)
-        if all(isinstance(value, (int, float, str, NoneType)) for value in settings.values()):
-            return type(stage.processor), tuple(sorted(settings.items()))
-    return stage
-
-
 @dataclass
 class Processors:
     """Everything between the target's logits and the law that tokens are drawn from.
@@ -285,17 +273,6 @@ class Processors:
             else "others"
             for stage in self.warps
         )
-
-    @property
-    def key(self) -> Hashable:
-        """Equal only for processors that do the same to the same tensors, those aside that are
-        called row by row: what they do is on the host, and never recorded."""
-        return self.greedy, tuple(map(_fact, self.penalties)), tuple(map(_fact, self.warps))
-
-    @property
-    def by_row(self) -> bool:
-        """Whether one of them is called row by row, with prefixes that the host knows."""
-        return any(isinstance(stage, PerRow) for stage in (*self.penalties, *self.warps))
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only ``rows`` of the batch."""

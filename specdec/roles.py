@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -49,22 +49,6 @@ class Features:
     starts: Sequence[int]
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """The tensors through which a recorded draft and the rest of a generation meet.
-
-    Attributes:
-        reads: owner and attribute of each tensor that drafting reads and that changes from step to
-            step; an attribute may be None.
-        writes: the same for those that it sets and that outlive the step.
-        stores: memory too large to copy, which it reads and writes where it lies.
-    """
-
-    reads: Sequence[tuple[object, str]] = ()
-    writes: Sequence[tuple[object, str]] = ()
-    stores: Sequence[Tensor] = field(default=())
-
-
 class Drafter:
     """The draft law q at a set of nodes (:meth:`propose`), or whole draft trees (:meth:`tree`).
 
@@ -106,39 +90,6 @@ class Drafter:
         """A whole draft tree at once, for drafters that need no policy (n-gram, lookup)."""
         raise PluginError(f"{type(self).__name__} drafts node by node: it needs a policy")
 
-    # What follows is for drafting that can be recorded as a CUDA graph: see docs/acceleration.md.
-
-    @property
-    def recordable(self) -> bool:
-        """Whether a draft is tensor operations alone, on the tensors of :meth:`footprint`."""
-        return False
-
-    def settle(self, levels: int, slots: int) -> Hashable | None:
-        """Bring what the coming draft reads into a shape that few steps have.
-
-        Args:
-            levels: the most levels of the draft.
-            slots: :attr:`slots` after a draft of this shape.
-
-        Returns:
-            Every number known to the host that the draft depends on, sizes of tensors apart; None
-            if this draft is not worth recording.
-        """
-        return None
-
-    def footprint(self) -> Footprint:
-        """The tensors of the coming draft; called after :meth:`settle`."""
-        return Footprint()
-
-    def replayed(self) -> None:
-        """A recorded draft has been replayed and ``writes`` are set: do on the host what
-        :meth:`propose` would have done there."""
-
-    @property
-    def slots(self) -> int:
-        """Cache slots that the last draft has taken besides those of committed tokens."""
-        return 0
-
 
 class TreePolicy(ABC):
     """Which nodes exist, which are expanded next and which are worth verifying.
@@ -177,33 +128,8 @@ class TreePolicy(ABC):
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
         return growth.tree()
 
-    def advice(self) -> Tensor | None:
-        """Numbers of this step that the host is to know: ``[B, m]`` int64, once it was accepted.
-
-        They come with the step's one read of the device and are in :attr:`Step.advice
-        <specdec.state.Step.advice>` when :meth:`commit` is called, which may plan the next step by
-        them. A policy that read the device itself would stop an accelerator twice a step.
-        """
-        return None
-
     def commit(self, step: Step) -> None:  # noqa: B027
         """A step has been committed, drafted or plain: a policy may learn from it."""
-
-    @property
-    def growth_key(self) -> Hashable | None:
-        """Every number known to the host, besides the number of levels, that the growth of the
-        coming step depends on; None: its growth cannot be recorded as a CUDA graph.
-
-        A recorded growth is replayed without Python. Attributes that :meth:`expand` and
-        :meth:`rerank` set are then as they were when it was recorded, their tensors refilled: until
-        the next growth, so :meth:`commit` is the place to use them, and to set them back to what
-        they were before, since what a growth left as it was is not set again.
-        """
-        return None
-
-    def reads(self) -> Sequence[object]:
-        """Objects whose tensors a growth reads, where these change from step to step."""
-        return ()
 
 
 class Verifier(ABC):
@@ -211,12 +137,9 @@ class Verifier(ABC):
 
     Attributes:
         uses_cache: whether it reads and writes the state's cache.
-        recordable: whether it is tensor operations alone, so that it can be recorded as a CUDA
-            graph, and returns nothing but the logits and hidden states that they give.
     """
 
     uses_cache: ClassVar[bool] = True
-    recordable: ClassVar[bool] = False
 
     @abstractmethod
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
@@ -231,14 +154,11 @@ class Acceptor(ABC):
         supports: the kinds of draws it is exact for.
         seed_exact: whether it draws as plain decoding would, so that the same seed gives the same
             tokens.
-        recordable: whether it is tensor operations alone, so that it can be recorded as a CUDA
-            graph.
     """
 
     lossless: ClassVar[bool] = True
     supports: ClassVar[frozenset[Draws]] = frozenset(Draws)
     seed_exact: ClassVar[bool] = False
-    recordable: ClassVar[bool] = False
 
     @abstractmethod
     def accept(

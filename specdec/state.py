@@ -34,8 +34,6 @@ class Step:
         kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
             ``counts`` of each row count.
         members: for each row the prompt that it belongs to: rows that end may leave the batch.
-        advice: for each row what the policy asked to know (:meth:`TreePolicy.advice
-            <specdec.roles.TreePolicy.advice>`); empty if nothing.
     """
 
     tree: DraftTree
@@ -48,7 +46,6 @@ class Step:
     finished: list[FinishReason | None]
     kept: Tensor
     members: Sequence[int]
-    advice: list[list[int]]
 
     @property
     def longest(self) -> int:
@@ -183,26 +180,19 @@ class State:
         tree: DraftTree,
         verification: Verification,
         acceptance: Acceptance,
-        advice: Tensor | None = None,
     ) -> Step:
         """Append the accepted path and the bonus token, clipped by the stop rules.
 
         Holds the step's one read of the device.
-
-        Args:
-            advice: ``[B, m]`` int64, read along with the rest.
         """
         length, bonus = acceptance.length[:, None], acceptance.bonus[:, None]
         nodes = pad(acceptance.path.clamp(min=0), (1, 0))  # the old root first
         tokens = pad(tree.tokens.gather(1, nodes)[:, 1:], (0, 1))
         candidates = tokens.scatter_(1, length, bonus)
         facts = [length, acceptance.drafted[:, None], acceptance.path, candidates]
-        if advice is not None:
-            facts.append(advice)
         read = torch.cat(facts, dim=1).tolist()
 
         width = acceptance.path.shape[1]
-        last = 2 + width + candidates.shape[1]
         clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
         counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
@@ -235,7 +225,6 @@ class State:
             finished,
             kept,
             self.members,
-            [row[last:] for row in read],
         )
 
     def select(self, rows: Sequence[int]) -> Tensor:

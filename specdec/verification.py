@@ -30,9 +30,6 @@ class Verification:
         hidden: the hidden states behind them, ``[B, N, H]``.
         active: ``[B]`` bool, rows that are not finished.
         stopping: the rules that end rows.
-
-    Args:
-        recorded: whether what is done with it is recorded.
     """
 
     def __init__(
@@ -41,10 +38,7 @@ class Verification:
         tree: DraftTree,
         hidden: Hidden,
         logits: Tensor,
-        *,
-        recorded: bool = False,
     ) -> None:
-        self._recorded = recorded
         self.tree, self.hidden, self.logits = tree, hidden, logits
         self.active = state.active
         self.stopping: StopRules = state.stopping
@@ -55,9 +49,8 @@ class Verification:
 
     @property
     def looks(self) -> bool:
-        """Whether acceptors may read tensors: on a CPU, where that waits for nothing, unless what
-        they do is recorded."""
-        return self.logits.device.type == "cpu" and not self._recorded
+        """Whether acceptors may read tensors: on a CPU, where that waits for nothing."""
+        return self.logits.device.type == "cpu"
 
     def law(self, node: Tensor, asking: Tensor) -> Law:
         """The target's law p of the token after ``node``, processors and warps applied.

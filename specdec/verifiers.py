@@ -17,8 +17,6 @@ class TreeVerifier(Verifier):
     Source: SpecInfer (arXiv 2305.09781), tree attention.
     """
 
-    recordable = True
-
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         assert state.cache is not None
         positions = state.root_position()[:, None] + tree.depths

@@ -73,7 +73,6 @@ def generate_in_waves(
                     ) from error
                 done = None
             if done is None:  # outside of the handler, which would keep the tensors alive
-                engine.parts.release()
                 half = len(wave) // 2
                 warnings.warn(
                     f"a batch of {len(wave)} prompts does not fit into memory: going on with "

@@ -12,7 +12,6 @@ from unittest import mock
 import pytest
 import tiny
 import torch
-import transformers as hf
 from tiny import PROMPTS
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from specdec.errors import OptionError
 from specdec.session import Session
 from specdec.testing.ticking import ticking
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
-from specdec_plugins.auto.timing import time_forwards
 
 NEVER = float("-inf")
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12}
@@ -33,7 +31,7 @@ SIZES = [
 
 
 # How depth and budget of a step are found: as given, by its own values, before it begins.
-PACES = ["given", "shortcut", "planned"]
+PACES = ["given", "shortcut"]
 
 
 def auto(
@@ -43,7 +41,6 @@ def auto(
     own = plain.with_strategy(
         "auto", drafter=drafter, options={**options, "drafter": {"checkpoint": str(folder)}}
     )
-    own.parts.policy.looks = pace == "shortcut"  # type: ignore[union-attr]
     return own
 
 
@@ -146,43 +143,6 @@ def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
 
 
 # --- timing
-
-
-def test_timing_forwards_changes_no_generation(plain: Engine, draft: Path) -> None:
-    own = auto(plain, draft)
-    chosen: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.0, "seed": 4}
-    wanted = tiny.tokens(plain, PROMPTS, **chosen)
-    running = own.session().start(PROMPTS, **chosen)
-    for _ in running:
-        before = running.state.tokens.clone(), list(running.state.host_lengths)
-        assert running.state.cache is not None
-        kept = running.state.cache.lengths.clone()
-        times = time_forwards(own.target, 2, 30, [1, 4, 13])
-        assert torch.equal(before[0], running.state.tokens)
-        assert torch.equal(kept, running.state.cache.lengths)
-    assert list(times) == [1, 4, 13]
-    assert all(seconds > 0 for seconds in times.values())
-    assert [running.new_tokens(row) for row in range(3)] == wanted
-
-
-@pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("room", [20, 64])
-def test_a_short_context_is_timed_as_far_as_it_reaches(
-    tmp_path: Path, room: int, pace: str
-) -> None:
-    config = hf.GPT2Config(
-        n_embd=32, n_layer=1, n_head=4, vocab_size=60, n_positions=room, initializer_range=0.3,
-        eos_token_id=None, bos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    target = tiny.make_model(config)
-    plain = Engine(target, strategy="plain")
-    folder = tiny.save_model(tiny.noisy_copy(target), tmp_path)
-    own = auto(plain, folder, pace=pace, budget=60)
-    chosen: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 4}
-    assert tiny.tokens(own, PROMPTS[0], **chosen) == tiny.tokens(plain, PROMPTS[0], **chosen)
-
-
-# --- trees and texts
 
 
 @pytest.mark.parametrize("pace", PACES)

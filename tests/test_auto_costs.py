@@ -9,14 +9,17 @@ from itertools import pairwise
 import pytest
 
 from specdec_plugins.auto.costs import Costs, doublings
-from specdec_plugins.auto.curve import Curve
-from specdec_plugins.auto.forecast import Forecast
+from specdec_plugins.auto.curve import SETTLED, Curve
 from specdec_plugins.auto.memory import Memory
 from specdec_plugins.auto.record import Record
 
 
 def curve(times: dict[int, float]) -> Curve:
-    return Curve(lambda size: size, times)
+    made = Curve(lambda size: size)
+    for size, seconds in times.items():
+        for _ in range(SETTLED):
+            made.take(size, seconds)
+    return made
 
 
 def test_seconds_are_linear_between_sizes_and_follow_the_guess_past_them() -> None:
@@ -56,21 +59,6 @@ def test_the_prompt_that_a_drafter_reads_is_a_cost_of_its_own() -> None:
     assert known.draft(3) == pytest.approx(0.9)
     assert known.read(50) == pytest.approx(5.0)
     assert known.read(3) == 0.0, "part of the first level"
-
-
-def test_whole_steps_tell_what_drafting_costs_where_forwards_were_timed() -> None:
-    known = Costs(2, {1: 1.0, 9: 2.0})
-    for _ in range(5):
-        assert not known.plain_known
-        known.ran(0, 1, 0.5, unread=1)  # half of what it was timed, as graphs make it
-    assert known.plain_known and known.plain == 0.5 and known.verify(9) == 1.0
-    for _ in range(2):
-        known.ran(3, 9, 70.0, unread=1)  # it warms up
-    for levels, seconds in ((2, 1.5), (4, 2.0)):
-        known.ran(levels, 9, seconds, unread=2)
-    known.ran(4, 9, 4.0, unread=20)
-    assert [known.draft(levels) for levels in (2, 3, 4)] == [0.5, 0.75, 1.0]
-    assert known.read(10) == 0.0 and known.read(40) == pytest.approx(4.0)
 
 
 def steps_until(record: Record, drafting: bool, tokens: float, most: int = 200) -> int:
@@ -287,20 +275,6 @@ def test_promises_are_believed_as_far_as_they_were_kept() -> None:
     assert record.values.factor == 1.25, "and little further"
 
 
-def test_a_forecast_follows_what_trees_promise_level_by_level() -> None:
-    forecast = Forecast(4, [1, 3, 7])
-    for _ in range(60):
-        forecast.take([[0.5, 0.8, 0.9], [0.5, 1.2, 1.5]])
-    assert forecast.promised(1) == pytest.approx([0.5, 0.8, 0.9], abs=1e-3)
-    assert forecast.promised(2) == pytest.approx([0.5, 1.2, 1.5], abs=1e-3)
-    deep = forecast.promised(4)
-    assert all(a >= b for a, b in zip(deep, forecast.promised(2), strict=True))
-    assert deep == sorted(deep)
-    forecast.take([[0.05, 0.08, 0.09]])
-    assert all(a < b for a, b in zip(forecast.promised(4), deep, strict=True))
-    assert forecast.after([[1.0, 1.0, 1.0]]).promised(1) == [1.0, 1.0, 1.0]
-
-
 def test_costs_are_known_by_batch_size_and_length_and_records_by_about_a_size() -> None:
     memory = Memory()
     assert [doublings(longest) for longest in (5, 256, 500, 1000, 2100)] == [0, 0, 1, 2, 3]
@@ -326,12 +300,3 @@ def test_a_new_length_begins_with_the_costs_of_the_nearest_that_is_known() -> No
     assert guess.forwards.seconds(9) == pytest.approx(3.6)
     assert guess.draft(3) == pytest.approx(0.9)
     assert memory.costs_of(2, 2).draft(3) == 0.0
-
-
-def test_forwards_that_were_timed_stand_for_every_length_and_smaller_batches() -> None:
-    memory = Memory()
-    memory.timed.add(4)
-    memory.costs[4, 0] = Costs(4, {1: 1.0, 9: 2.0})
-    assert memory.costs_of(4, 3) is memory.costs_of(4, 0)
-    assert memory.costs_of(3, 2).forwards.seconds(9) == 2.0
-    assert memory.costs_of(3) is not memory.costs_of(4)

@@ -1,4 +1,4 @@
-"""Depth and budget of ``auto`` on machines of known speed: by values, and planned beforehand."""
+"""Depth and budget of ``auto`` on machines of known speed, chosen by values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from specdec.session import Session
 from specdec.state import Step
 from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.pace import Plan
-from specdec_plugins.auto.planned import BUDGETS, DEPTHS
 from specdec_plugins.auto.policy import AutoPolicy
 from specdec_plugins.auto.record import Record
 from specdec_plugins.auto.shortcut import Shortcut
@@ -73,29 +72,11 @@ def run(
     return [Seen(*known, step) for known, step in zip(before, steps, strict=True)]
 
 
-def test_a_planned_step_has_the_shapes_of_its_plan_whatever_the_values(
-    plain: Engine, draft: Path
-) -> None:
-    own = auto(plain, draft, pace="planned", **WIDE)
-    with machine(**CHEAP):
-        steps = run(own, texts=3, rows=2, temperature=1.0)
-    plans = {seen.plan for seen in steps}
-    assert len({plan.depth for plan in plans}) > 2
-    assert {plan.depth for plan in plans} <= {0, *DEPTHS}
-    assert {plan.budget for plan in plans} <= {0, *BUDGETS}
-    roomy = [seen for seen in steps if seen.room >= WIDE["depth"]]
-    assert len(roomy) > 20
-    for plan, _, step in roomy:
-        grown = plan.depth if plan.budget else 0
-        assert (step.tree.depth, step.tree.size - 1) == (grown, plan.budget)
-
-
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_useless_drafter_is_left_alone_and_tried_seldom(
-    plain: Engine, useless: Path, pace: str, rows: int
+    plain: Engine, useless: Path, rows: int
 ) -> None:
-    own = auto(plain, useless, pace=pace, **WIDE)
+    own = auto(plain, useless, pace="shortcut", **WIDE)
     with machine(forward=1.0, token=0.05, level=0.3):
         run(own, texts=2, rows=rows)
         steps = run(own, texts=3, rows=rows)
@@ -103,9 +84,8 @@ def test_a_useless_drafter_is_left_alone_and_tried_seldom(
     assert len(drafted) <= 0.04 * len(steps)
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 def test_steps_in_which_nothing_pays_ask_and_learn_nothing_but_a_few(
-    plain: Engine, useless: Path, pace: str
+    plain: Engine, useless: Path
 ) -> None:
     asked = [0, 0]
     guesses, take = Lookup.guesses, Economy._judge
@@ -118,7 +98,7 @@ def test_steps_in_which_nothing_pays_ask_and_learn_nothing_but_a_few(
         asked[1] += 1
         take(self, *step)
 
-    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, pace="shortcut", **{**WIDE, "lookup": True})
     with machine(forward=1.0, token=0.5, level=5.0):
         run(own, texts=3, temperature=1.0)
         with (
@@ -129,10 +109,9 @@ def test_steps_in_which_nothing_pays_ask_and_learn_nothing_but_a_few(
     assert len(steps) / 20 < asked[0] <= asked[1] < len(steps) / 7, asked
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 @pytest.mark.parametrize("length", [6, 40])
 def test_no_more_is_saved_for_tries_than_plain_steps_took(
-    plain: Engine, useless: Path, pace: str, length: int
+    plain: Engine, useless: Path, length: int
 ) -> None:
     credited = 0.0
     waited = Record.waited
@@ -142,7 +121,7 @@ def test_no_more_is_saved_for_tries_than_plain_steps_took(
         credited += seconds
         waited(self, seconds)
 
-    own = auto(plain, useless, pace=pace, **WIDE)
+    own = auto(plain, useless, pace="shortcut", **WIDE)
     with machine(forward=1.0, token=0.05, level=0.3):
         run(own, texts=4, max_new_tokens=40)
         with mock.patch.object(Record, "waited", counted):
@@ -151,11 +130,8 @@ def test_no_more_is_saved_for_tries_than_plain_steps_took(
     assert 0.7 * plainly < credited / 0.0105 <= plainly
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
-def test_what_is_left_of_a_batch_begins_as_texts_do(
-    plain: Engine, useless: Path, pace: str
-) -> None:
-    own = auto(plain, useless, pace=pace, **WIDE)
+def test_what_is_left_of_a_batch_begins_as_texts_do(plain: Engine, useless: Path) -> None:
+    own = auto(plain, useless, pace="shortcut", **WIDE)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 0, "seed": 5}
     prompts = [PROMPT, [3, 3, 8], [12, 40], [7]]
     text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
@@ -175,9 +151,8 @@ def test_what_is_left_of_a_batch_begins_as_texts_do(
     assert min(begun.count(record) for record in records) >= 3  # a rest may pass one by
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
-def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path, pace: str) -> None:
-    own = auto(plain, same, pace=pace, **WIDE)
+def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path) -> None:
+    own = auto(plain, same, pace="shortcut", **WIDE)
     with machine(**CHEAP):
         run(own, texts=2)
         steps = run(own, texts=1)
@@ -186,11 +161,10 @@ def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path,
     assert statistics.mean(len(seen.step.new_tokens[0]) for seen in usual) > 7
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
-def test_trees_are_smaller_where_they_cost_more(plain: Engine, draft: Path, pace: str) -> None:
+def test_trees_are_smaller_where_they_cost_more(plain: Engine, draft: Path) -> None:
     sizes, depths = [], []
     for token, level in ((0.001, 0.01), (0.3, 0.2)):
-        own = auto(plain, draft, pace=pace, **WIDE)
+        own = auto(plain, draft, pace="shortcut", **WIDE)
         with machine(forward=1.0, token=token, level=level):
             run(own, texts=2)
             steps = [seen.step for seen in run(own, texts=2) if seen.plan.depth]
@@ -199,11 +173,8 @@ def test_trees_are_smaller_where_they_cost_more(plain: Engine, draft: Path, pace
     assert sizes[0] > 2 * sizes[1] and depths[0] > depths[1]
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
-def test_a_drafter_that_becomes_good_is_found_out(
-    plain: Engine, same: Path, useless: Path, pace: str
-) -> None:
-    own, good = (auto(plain, folder, pace=pace, **WIDE) for folder in (useless, same))
+def test_a_drafter_that_becomes_good_is_found_out(plain: Engine, same: Path, useless: Path) -> None:
+    own, good = (auto(plain, folder, pace="shortcut", **WIDE) for folder in (useless, same))
     with machine(**{**CHEAP, "level": 0.3}):
         run(own, texts=3)
         assert sum(seen.plan.depth > 0 for seen in run(own)) < 5, "of 100"
@@ -213,11 +184,10 @@ def test_a_drafter_that_becomes_good_is_found_out(
     assert statistics.mean(tau) > 4
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 def test_a_long_prompt_is_not_read_by_the_drafter_for_a_short_answer(
-    plain: Engine, draft: Path, pace: str
+    plain: Engine, draft: Path
 ) -> None:
-    own = auto(plain, draft, pace=pace, **WIDE)
+    own = auto(plain, draft, pace="shortcut", **WIDE)
     with machine(**CHEAP):
         run(own, texts=2)
         known = own.parts.policy.memory.costs_of(1)  # type: ignore[union-attr]
@@ -228,12 +198,11 @@ def test_a_long_prompt_is_not_read_by_the_drafter_for_a_short_answer(
             assert any(seen.plan.depth for seen in steps) is drafts
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_of_deep_trees_are_plain_decodings(
-    plain: Engine, draft: Path, pace: str, temperature: float
+    plain: Engine, draft: Path, temperature: float
 ) -> None:
-    own = auto(plain, draft, pace=pace, **WIDE)
+    own = auto(plain, draft, pace="shortcut", **WIDE)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": temperature}
     chosen["eos_token_id"] = []
     with machine(**CHEAP):
@@ -245,12 +214,11 @@ def test_texts_of_deep_trees_are_plain_decodings(
     assert max(depths) >= 4
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_that_repeat_themselves_are_drafted_from_themselves_and_stay_plain_decodings(
-    plain: Engine, useless: Path, pace: str, temperature: float
+    plain: Engine, useless: Path, temperature: float
 ) -> None:
-    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, pace="shortcut", **{**WIDE, "lookup": True})
     asked: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "seed": 2}
     asked |= {"top_k": 2} if temperature else {}
     prompts = [PROMPT * 3, PROMPT * 2, [4, 5] * 6]
@@ -264,11 +232,10 @@ def test_texts_that_repeat_themselves_are_drafted_from_themselves_and_stay_plain
     assert sum(sum(step.accepted) for step in chains) > 10
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 def test_a_text_that_breaks_its_promises_is_soon_drafted_from_seldom(
-    plain: Engine, useless: Path, pace: str
+    plain: Engine, useless: Path
 ) -> None:
-    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, pace="shortcut", **{**WIDE, "lookup": True})
     prompt = [4, 5, 6] * 20  # goes on as before, and what is drawn does not
     with machine(forward=1.0, token=0.05, level=5.0):
         texts = [run(own, prompt=prompt, rows=4, temperature=1.0, seed=seed) for seed in range(6)]
@@ -277,11 +244,10 @@ def test_a_text_that_breaks_its_promises_is_soon_drafted_from_seldom(
     assert guessed[0] > 0 and sum(guessed[3:]) < 0.05 * later, guessed
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
 def test_a_text_that_keeps_its_promises_is_drafted_from_whatever_others_did(
-    plain: Engine, useless: Path, pace: str
+    plain: Engine, useless: Path
 ) -> None:
-    own = auto(plain, useless, pace=pace, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, pace="shortcut", **{**WIDE, "lookup": True})
     with machine(forward=1.0, token=0.01, level=5.0):
         before = run(own, texts=2, prompt=PROMPT * 3)
         (record,) = own.parts.policy.memory.records.values()  # type: ignore[union-attr]
@@ -293,15 +259,12 @@ def test_a_text_that_keeps_its_promises_is_drafted_from_whatever_others_did(
     assert guessed[1] > guessed[0] / 2 > 5
 
 
-@pytest.mark.parametrize("pace", ["shortcut", "planned"])
-def test_a_try_in_which_the_machine_stalls_is_not_the_last(
-    plain: Engine, useless: Path, pace: str
-) -> None:
+def test_a_try_in_which_the_machine_stalls_is_not_the_last(plain: Engine, useless: Path) -> None:
     def tried(level: float, texts: int = 1) -> bool:
         with machine(forward=1.0, token=0.05, level=level):
             return any(seen.plan.depth for seen in run(own, texts=texts))
 
-    own = auto(plain, useless, pace=pace, **WIDE)
+    own = auto(plain, useless, pace="shortcut", **WIDE)
     assert tried(0.3, texts=12)
     assert any(tried(500.0) for _ in range(20))
     assert tried(0.3, texts=12)

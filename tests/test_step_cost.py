@@ -17,13 +17,11 @@ from torch import Tensor
 
 from specdec import Engine
 from specdec.acceptance import Acceptance
-from specdec.decoding import Parts
 from specdec.law import Law
 from specdec.verification import Verification
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
-# By costs, values are read where a read waits for nothing; "planned" is what replaces that. So do
-# walks, which look whether all rows have settled.
+# By costs, values are read once a level. Walks look whether all rows have settled.
 AUTO = {"policy": {"costs": False, "depth": 8}}
 OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
@@ -37,7 +35,6 @@ BOUNDS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "draft_model": ((390, 105), (1010, 105)),
     "eagle2+rejection": ((205, 155), (595, 155)),
     "auto": ((435, 190), (855, 190)),
-    "planned": ((465, 190), (885, 190)),
 }
 
 
@@ -45,10 +42,6 @@ def engine(plain: Engine, name: str, head: Path, draft: Path) -> Engine:
     strategy, _, acceptor = name.partition("+")
     if strategy == "plain":
         return plain
-    if strategy == "planned":
-        own = plain.with_strategy("auto", drafter=head)
-        own.parts.policy.looks = False  # type: ignore[union-attr]
-        return own
     return plain.with_strategy(
         strategy,
         drafter=draft if strategy == "draft_model" else head,
@@ -89,11 +82,12 @@ def test_no_law_is_asked_for_where_every_row_has_settled(
     plain: Engine, head: Path, draft: Path, name: str
 ) -> None:
     asked: list[int] = []
-    accept, law = Parts.accept, Verification.law
+    own = engine(plain, name, head, draft)
+    accept, law = own.parts.acceptor.accept, Verification.law
 
-    def accepts(self: Parts, *given: Any) -> Acceptance:
+    def accepts(*given: Any) -> Acceptance:
         asked.append(0)
-        return accept(self, *given)
+        return accept(*given)
 
     def laws(self: Verification, node: Tensor, asking: Tensor) -> Law:
         asked[-1] += 1
@@ -102,10 +96,10 @@ def test_no_law_is_asked_for_where_every_row_has_settled(
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (
         mock.patch("specdec.verification._AT_ONCE_ON_CPU", 0),
-        mock.patch.object(Parts, "accept", accepts),
+        mock.patch.object(own.parts.acceptor, "accept", accepts),
         mock.patch.object(Verification, "law", laws),
     ):
-        running = engine(plain, name, head, draft).session().start(tiny.PROMPTS, **settings)
+        running = own.session().start(tiny.PROMPTS, **settings)
         steps = [step.acceptance.length.tolist() for step in running]
     # Rows that had ended before were walked no further than the others.
     assert asked == [max(lengths) + 1 for lengths in steps]

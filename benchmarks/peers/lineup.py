@@ -97,7 +97,7 @@ def _specdec(
         "acceptor": "match",
         "options": {"policy": {"depth": arguments.draft_tokens}},
     }
-    accelerated = ("pack", "compile", "graphs")
+    accelerated = ("pack", "compile")
     job = {"engine": {name: getattr(arguments, name) for name in accelerated}}
     return [Host("worker_specdec.py", sys.executable, job, modes)]
 

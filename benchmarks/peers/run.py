@@ -142,7 +142,6 @@ def command_line() -> argparse.ArgumentParser:
     add("--vllm-eager", action="store_true", help="vLLM without compilation")
     add("--pack", action="store_true", help="specdec on packed weights (CPU)")
     add("--compile", action="store_true", help="specdec's networks compiled")
-    add("--graphs", action="store_true", help="specdec's phases as CUDA graphs")
     add("--only", action="append", default=[], help="a label of the report; repeatable")
     add("--json", type=Path, help="where all results are written")
     return parser

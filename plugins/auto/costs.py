@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from specdec_plugins.auto.curve import Curve, Typical
 
@@ -13,12 +13,6 @@ from specdec_plugins.auto.curve import Curve, Typical
 _FREE = 16
 # Unread tokens up to this many are read at the price of the first level.
 _FEW = 16
-
-# Steps of plain decoding before drafting is compared with it, where steps are measured as a whole:
-# graphs are recorded in the first ones.
-_SETTLING = 5
-# The first steps with drafts load code and allocate.
-_WARMING = 2
 
 
 def doublings(longest: int) -> int:
@@ -32,30 +26,23 @@ class Costs:
 
     Args:
         rows: batch size.
-        times: seconds of target forwards by tokens a row, where they were timed beforehand.
 
     Attributes:
-        timed: whether they were.
         forwards: of the target, by tokens a row.
         first: the first draft level, for which the drafter reads a few committed tokens.
         level: any further one.
         reading: what each further unread token adds to the first.
         rest: accepting and committing a tree, learning from it.
         plain_rest: the same for a root alone.
-        load: where forwards were timed, whole steps without a head's drafts over their forwards as
-            they were timed: the rest of a step, and what graphs and compilers have made of it.
-        whole: drafting, by levels, where levels cannot be told apart.
         unchecked: steps with drafts since plain decoding was measured.
-        warming: steps with drafts that are still to warm up, where they are measured as a whole.
     """
 
-    def __init__(self, rows: int, times: Mapping[int, float] | None = None) -> None:
-        self.rows, self.timed = rows, bool(times)
-        self.forwards = Curve(lambda size: 1 + rows * size / _FREE, times)
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.forwards = Curve(lambda size: 1 + rows * size / _FREE)
         self.first, self.level, self.reading = Typical(), Typical(), Typical()
-        self.rest, self.plain_rest, self.load = Typical(), Typical(), Typical(1.0)
-        self.whole = Curve(lambda levels: 2 + levels)
-        self.unchecked, self.warming = 0, _WARMING
+        self.rest, self.plain_rest = Typical(), Typical()
+        self.unchecked = 0
 
     def another(self) -> Costs:
         """Of the same batch size at another length: unknown, but these, which are known, are the
@@ -69,7 +56,7 @@ class Costs:
     @property
     def plain_known(self) -> bool:
         """Whether plain decoding has been measured often enough."""
-        return self.load.count >= _SETTLING if self.timed else self.forwards.settled(1)
+        return self.forwards.settled(1)
 
     @property
     def plain(self) -> float:
@@ -78,14 +65,10 @@ class Costs:
 
     def verify(self, size: int) -> float:
         """From the drafts to the next step, for a tree of ``size`` nodes."""
-        if self.timed:
-            return self.forwards.seconds(size) * self.load.value
         return self.forwards.seconds(size) + (self.plain_rest if size == 1 else self.rest).value
 
     def draft(self, levels: int) -> float:
         """Growing a tree of so many levels, with few tokens to read."""
-        if self.timed:
-            return self.whole.seconds(levels)
         return self.first.value + self.level.value * (levels - 1)
 
     def read(self, unread: int) -> float:
@@ -100,18 +83,3 @@ class Costs:
             self.reading.take(max(0.0, levels[0] - self.first.value) / unread)
         if further := levels[1:]:
             self.level.take(statistics.median_low(further))
-
-    def ran(self, levels: int, size: int, seconds: float, unread: int) -> None:
-        """Take in a step as a whole, where its parts overlap: what a step without a head's drafts
-        does not explain is drafting, or reading."""
-        self.unchecked = 0 if size == 1 and not levels else self.unchecked + 1
-        if not levels:
-            self.load.take(max(seconds, 1e-9) / self.forwards.seconds(size))
-            return
-        drafting = max(0.0, seconds - self.verify(size))
-        if self.warming:
-            self.warming -= 1
-        elif unread <= _FEW:
-            self.whole.take(levels, drafting)
-        elif known := self.draft(levels):
-            self.reading.take(max(0.0, drafting - known) / unread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 
 # Measurements that a typical one is taken from.
@@ -46,19 +46,13 @@ class Curve:
 
     Args:
         guess: what a size costs, in any unit.
-        times: seconds of sizes that were timed beforehand.
     """
 
-    def __init__(
-        self, guess: Callable[[int], float], times: Mapping[int, float] | None = None
-    ) -> None:
+    def __init__(self, guess: Callable[[int], float]) -> None:
         self._guess, self._taken = guess, 0
         self._sizes: dict[int, Typical] = {}
         self._last: dict[int, int] = {}
         self._known: list[tuple[int, float]] = []
-        for size, seconds in (times or {}).items():
-            for _ in range(SETTLED):
-                self.take(size, seconds)
 
     def settled(self, size: int) -> bool:
         """Whether a size has been measured often enough."""

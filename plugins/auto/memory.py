@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from specdec.errors import OptionError
 from specdec_plugins.auto.calibration import Calibration, Prior
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.forecast import Forecast
 from specdec_plugins.auto.record import Record
 
 # The latest sampling settings are remembered, so many of them.
@@ -21,7 +19,7 @@ _FIELDS = ("theta", "precision", "steps")
 
 
 class Memory:
-    """Calibrations and forecasts by sampling setting; costs by batch size and length of the texts
+    """Calibrations by sampling setting; costs by batch size and length of the texts
     (:func:`~specdec_plugins.auto.costs.doublings`); records by setting and batch size to the
     nearest power of two, as rows leave a batch in mid-text, and what drafts bring hardly changes
     with each.
@@ -38,9 +36,7 @@ class Memory:
     def __init__(self, file: Path | None = None) -> None:
         self.calibrations: dict[str, Calibration] = {}
         self.costs: dict[tuple[int, int], Costs] = {}
-        self.timed: set[int] = set()
         self.records: dict[tuple[str, int], Record] = {}
-        self.forecasts: dict[str, Forecast] = {}
         self._file = file
         self._saved: dict[str, dict[str, object]] = {}
         if file is not None and not file.parent.is_dir():
@@ -66,28 +62,23 @@ class Memory:
 
     def _forget(self, setting: str) -> None:
         del self.calibrations[setting]
-        self.forecasts.pop(setting, None)
         for key in [key for key in self.records if key[0] == setting]:
             del self.records[key]
 
     def costs_of(self, rows: int, length: int = 0) -> Costs:
         """Those of a batch size and a length in doublings: known, or unknown so far.
 
-        Unknown ones begin with those of the nearest length as a guess. Where forwards were timed
-        before the first step they stand for all lengths, and those of the next larger batch that
-        was for one that was not: rows leave a batch in mid-text.
+        Unknown ones begin with those of the nearest length as a guess.
         """
-        key = rows, 0 if self.timed else length
+        key = rows, length
         if key not in self.costs:
-            larger = [size for size in self.timed if size > rows]
-            timed = self.costs[min(larger), 0] if larger else None
             known = [
                 (abs(other - length), other)
                 for (size, other), costs in self.costs.items()
                 if size == rows and costs.plain_known
             ]
             near = self.costs[rows, min(known)[1]].another() if known else Costs(rows)
-            self.costs[key] = copy.deepcopy(timed) if timed else near
+            self.costs[key] = near
         return self.costs[key]
 
     def record(self, setting: str, rows: int) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,7 +18,7 @@ class Plan:
 
     Attributes:
         depth: levels to grow; 0 for plain decoding, or for drafts from the text itself.
-        budget: draft tokens to verify in each row; 0 for a step that only looks at its drafts.
+        budget: draft tokens to verify in each row.
     """
 
     depth: int
@@ -40,11 +40,6 @@ class Pace:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    @property
-    def shapes(self) -> Hashable | None:
-        """What growth depends on besides values; None if it depends on the values themselves."""
-        return self.plan
-
     def asks_text(self) -> bool:
         """Whether it is worth asking in this step what the text itself suggests."""
         return False
@@ -64,10 +59,6 @@ class Pace:
     def tree(self, growth: Growth) -> DraftTree:
         """What to verify of all that was grown."""
         return top_by_value(growth, self.plan.budget)
-
-    def advice(self, growth: Growth) -> Tensor | None:
-        """What :meth:`commit` is to know of the values of all that was grown: ``[B, m]`` int64."""
-        return None
 
     def commit(self, step: Step, levels: int) -> None:
         """A step is over, of which so many levels were grown: plan the next one."""

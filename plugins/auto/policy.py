@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,14 +17,11 @@ from specdec.tree import DraftTree
 from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.economy import Economy
-from specdec_plugins.auto.forecast import Forecast
 from specdec_plugins.auto.lessons import Level, learn
 from specdec_plugins.auto.memory import Memory
 from specdec_plugins.auto.pace import Pace, Plan, TextAlone
-from specdec_plugins.auto.planned import Planned, budgets
 from specdec_plugins.auto.record import Record
 from specdec_plugins.auto.shortcut import Shortcut
-from specdec_plugins.auto.timing import time_forwards
 
 # The most last tokens that are looked for earlier in the text.
 _MATCH = 5
@@ -75,20 +71,14 @@ class AutoPolicy(TreePolicy):
       (:mod:`~specdec_plugins.auto.calibration`).
     * *Coupling*: at temperature above 0 scores carry the noise of the target's draw.
     * *Cost*: depth and budget are those that bring most tokens a second
-      (:mod:`~specdec_plugins.auto.shortcut`, :mod:`~specdec_plugins.auto.planned`); drafting that
-      does not pay stops, and is tried again (:mod:`~specdec_plugins.auto.record`).
+      (:mod:`~specdec_plugins.auto.shortcut`); drafting that does not pay stops, and is tried again
+      (:mod:`~specdec_plugins.auto.record`).
     * *Text*: where the text repeats itself, what followed the last tokens before is verified in
       place of a grown tree, if that brings more. Without a drafter (``grow=False``) that is all.
-
-    Attributes:
-        looks: whether a step may look at its own values (:class:`Shortcut`) or is planned before it
-            begins (:class:`Planned`); None: the former on a CPU, where reading waits for nothing.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4 for the two phases; OPT-Tree (arXiv 2406.17276)
     and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
     """
-
-    looks: bool | None = None
 
     def __init__(self, options: AutoOptions) -> None:
         self.options, self.coupled = options, options.coupled
@@ -143,18 +133,8 @@ class AutoPolicy(TreePolicy):
             growth.stop()
 
     def rerank(self, growth: Growth) -> DraftTree:
-        self._levels, self._advice = growth.depth, self._pace.advice(growth)
+        self._levels = growth.depth
         return self._pace.tree(growth)
-
-    @property
-    def growth_key(self) -> Hashable | None:
-        return self._pace.shapes
-
-    def reads(self) -> Sequence[object]:
-        return (self._calibration,)
-
-    def advice(self) -> Tensor | None:
-        return self._advice
 
     def commit(self, step: Step) -> None:
         if self._grown:
@@ -172,30 +152,16 @@ class AutoPolicy(TreePolicy):
     def _forget(self) -> None:
         """What was grown is of no use any more."""
         self._grown: list[Level] = []
-        self._levels, self._advice = 0, None
+        self._levels = 0
 
     def _find_pace(self, target: HFTarget, state: State, clock: Clock) -> Pace:
-        """By costs, unless they are off, or no single forward verifies a tree, or there is no room
-        to time one."""
-        options, memory, rows = self.options, self.memory, state.rows
+        """By costs, unless they are off, or no single forward verifies a tree."""
+        options = self.options
         most = Plan(options.depth, options.budget)
         uncounted = Pace(most) if options.grow else TextAlone()
         if not options.costs or state.cache is None:
             return uncounted
-        reads = state.tokens.device.type == "cpu" if self.looks is None else self.looks
-        if reads:
-            return Shortcut(most, self._books, options.width, state, clock, options.grow)
-        if rows not in memory.timed:
-            sizes = [1, *(m + 1 for m in budgets(options.budget))]
-            if not (times := time_forwards(target, rows, state.longest, sizes)):
-                return uncounted
-            memory.timed.add(rows)
-            memory.costs[rows, 0] = Costs(rows, times)
-        forecast = memory.forecasts.setdefault(
-            self._setting, Forecast(options.depth, budgets(options.budget))
-        )
-        shape = options.children, options.width
-        return Planned(most, self._books, forecast, *shape, state, clock, options.grow)
+        return Shortcut(most, self._books, options.width, state, clock, options.grow)
 
     def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
         return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)

@@ -49,10 +49,6 @@ class Shortcut(Economy):
         self._grown_at: list[float] = []
         super().__init__(most, books, state, clock, grows)
 
-    @property
-    def shapes(self) -> None:
-        return None
-
     def drafts(self) -> Plan:
         return self.most
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from specdec.growth import Growth, Proposal, grow_level, top_by_value
@@ -29,10 +27,6 @@ class Eagle2Policy(TreePolicy):
 
     def __init__(self, options: Eagle2Options) -> None:
         self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget
-
-    @property
-    def growth_key(self) -> Hashable:
-        return self.top_k, self.budget
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         grow_level(growth, proposal, self.top_k)

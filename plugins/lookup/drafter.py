@@ -36,7 +36,7 @@ class LookupDrafter(Drafter):
 
     def __init__(self, options: LookupOptions, target: HFTarget) -> None:
         self.options = options
-        # Where every size is compiled or recorded, all chains have one.
+        # Where every size is compiled, all chains have one.
         self._least = options.depth if target.acceleration.fixed_shapes else 0
 
     def begin(self, state: State, features: Features) -> None:

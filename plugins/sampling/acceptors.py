@@ -25,7 +25,6 @@ class Match(Acceptor):
     """
 
     seed_exact = True
-    recordable = True
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -53,8 +52,6 @@ class Rejection(Acceptor):
     Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
     (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
     """
-
-    recordable = True
 
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
@@ -122,7 +119,6 @@ class Typical(Acceptor):
     """
 
     lossless = False
-    recordable = True
 
     def __init__(self, options: TypicalOptions) -> None:
         self.epsilon, self.delta = options.epsilon, options.delta

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 
 import torch
@@ -151,10 +150,6 @@ class Sampled(TreePolicy):
     def __init__(self, options: SampledOptions) -> None:
         self.levels, self.width = options.depth, options.width
         self._draw = sample if options.replacement else sample_without_replacement
-
-    @property
-    def growth_key(self) -> Hashable:
-        return self.width, self._draw.__name__
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         self._draw(growth, proposal, self.width if growth.depth == 0 else 1)

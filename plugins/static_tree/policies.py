@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -88,10 +88,6 @@ class StaticTree(TreePolicy):
         self.levels = max(map(len, paths))
         plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
         self._plans = {torch.device("cpu"): plan}
-
-    @property
-    def growth_key(self) -> Hashable:
-        return self.coupled
 
     def expand(self, growth: Growth, proposal: Proposal) -> None:
         if self.coupled:

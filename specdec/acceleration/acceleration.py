@@ -5,13 +5,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from specdec.acceleration.compiling import INDUCTOR, Backend, CompiledNetwork, check_compilable
-from specdec.acceleration.cuda import CudaRecorder
 from specdec.acceleration.packing import pack
-from specdec.acceleration.recording import Recorder
 from specdec.cache import bucketed, coarsely_bucketed
 from specdec.errors import OptionError
 
@@ -24,10 +21,8 @@ class Acceleration:
     Args:
         pack: run linear layers on a second copy of their weights, laid out for the CPU.
         compile: compile the shapes that come up often with ``torch.compile``.
-        graphs: record the phases of a step as CUDA graphs.
         backend: of ``torch.compile``.
         hot: how often a shape has to come up before it is compiled.
-        recorder: what records graphs; CUDA graphs if left out.
         bucket: how sizes of caches are rounded up.
 
     Raises:
@@ -39,10 +34,8 @@ class Acceleration:
         *,
         pack: bool = False,
         compile: bool = False,
-        graphs: bool = False,
         backend: Backend = INDUCTOR,
         hot: int = 8,
-        recorder: Recorder | None = None,
         bucket: Callable[[int], int] | None = None,
     ) -> None:
         if pack and compile:
@@ -50,21 +43,21 @@ class Acceleration:
                 "pack and compile were both asked for: compiling packs weights itself, so leave "
                 "out pack (or compile, which takes minutes to start)"
             )
-        self.pack, self.compile, self.graphs = pack, compile, graphs
-        self._backend, self._hot, self._recorder = backend, hot, recorder
+        self.pack, self.compile = pack, compile
+        self._backend, self._hot = backend, hot
         self._bucket = bucket
         self._made: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
             weakref.WeakKeyDictionary()
         )
 
     def __str__(self) -> str:
-        asked = [name for name in ("pack", "compile", "graphs") if getattr(self, name)]
+        asked = [name for name in ("pack", "compile") if getattr(self, name)]
         return ", ".join(f"{name}=True" for name in asked) or "no acceleration"
 
     @property
     def changes(self) -> bool:
         """Whether anything is to run otherwise than as it is."""
-        return self.pack or self.compile or self.graphs
+        return self.pack or self.compile
 
     @property
     def bucket(self) -> Callable[[int], int]:
@@ -76,27 +69,7 @@ class Acceleration:
     @property
     def fixed_shapes(self) -> bool:
         """Whether forwards are to differ in few shapes, at some cost."""
-        return self.compile or self.graphs
-
-    @property
-    def first_recorded(self) -> int:
-        """How often a phase runs as it is before it is recorded: until networks are compiled."""
-        return self._hot if self.compile else 1
-
-    def recorder(self, device: torch.device) -> Recorder:
-        """What records graphs on ``device``.
-
-        Raises:
-            OptionError: a device that has no CUDA graphs.
-        """
-        if self._recorder is not None:
-            return self._recorder
-        if device.type != "cuda":
-            raise OptionError(
-                f"graphs=True: CUDA graphs need a CUDA GPU, and the model is on {device}; leave "
-                "out graphs"
-            )
-        return CudaRecorder(device)
+        return self.compile
 
     def network(self, module: nn.Module) -> nn.Module:
         """``module`` as it is to run: itself, or what stands for it. ``module`` is not changed.
@@ -117,4 +90,4 @@ class Acceleration:
         if self.pack:
             return pack(module)
         check_compilable(module)
-        return CompiledNetwork(module, backend=self._backend, hot=self._hot, graphs=not self.graphs)
+        return CompiledNetwork(module, backend=self._backend, hot=self._hot)

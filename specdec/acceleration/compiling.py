@@ -51,7 +51,6 @@ class CompiledNetwork(nn.Module):
         network: called with tensors, flags and, by name, a ``cache``.
         backend: of ``torch.compile``.
         hot: how often a shape has to come up before it is compiled.
-        graphs: whether compiled code on a GPU runs as CUDA graphs of its own.
     """
 
     def __init__(
@@ -60,11 +59,10 @@ class CompiledNetwork(nn.Module):
         *,
         backend: Backend = INDUCTOR,
         hot: int = 8,
-        graphs: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
-        self._backend, self._hot, self._graphs = backend, hot, graphs
+        self._backend, self._hot = backend, hot
         self._asked: Counter[Any] = Counter()
         self._compiled: dict[Any, _Shape] = {}
         self.failure: str | None = None
@@ -94,7 +92,7 @@ class CompiledNetwork(nn.Module):
 
     def _compile(self, key: Any, inputs: Any, named: Any, cache: KVCache | None) -> Any:
         """Compile for this shape; its result is the network's own."""
-        shape = _Shape(self.network, cache, self._backend, self._graphs)
+        shape = _Shape(self.network, cache, self._backend)
         ours = self._attempt(lambda: shape.run(inputs, named, cache))
         # The same slots are written again, with the same keys and values.
         reference = self._eager(inputs, named, cache)
@@ -134,9 +132,7 @@ class _Shape:
     compile again.
     """
 
-    def __init__(
-        self, network: nn.Module, cache: KVCache | None, backend: Backend, graphs: bool
-    ) -> None:
+    def __init__(self, network: nn.Module, cache: KVCache | None, backend: Backend) -> None:
         self._view = CacheView(cache) if cache is not None else None
         given = {} if self._view is None else {"cache": self._view}
 
@@ -144,7 +140,7 @@ class _Shape:
             return network(*inputs, **named, **given)
 
         on_gpu = any(tensor.is_cuda for tensor in network.parameters())
-        self._graphs = on_gpu and graphs
+        self._graphs = on_gpu
         how: dict[str, Any] = {"backend": backend}
         if backend == INDUCTOR:
             how |= {"mode": "reduce-overhead"} if self._graphs else {}

@@ -111,7 +111,6 @@ def run(
         interrupted=runs.interrupted,
         pack=plain.acceleration.pack,
         compile=plain.acceleration.compile,
-        graphs=plain.acceleration.graphs,
         inflated=getattr(plain.target.config, LABEL, None),
     )
 

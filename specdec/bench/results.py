@@ -126,7 +126,7 @@ class Report:
         date: when it ended.
         repetitions: that were completed; results are of these, or of a part of the first.
         interrupted: whether Ctrl-C ended it.
-        pack, compile, graphs: how the engines' networks ran; transformers runs the model as it is.
+        pack, compile: how the engines' networks ran; transformers runs the model as it is.
         inflated: what model was inflated to this size, if one was.
         command: that makes it again; None from Python.
     """
@@ -147,7 +147,6 @@ class Report:
     interrupted: bool
     pack: bool = False
     compile: bool = False
-    graphs: bool = False
     inflated: str | None = None
     command: str | None = None
 

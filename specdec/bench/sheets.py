@@ -167,6 +167,5 @@ def _networks(report: Report) -> str:
     what = {
         "weights packed": report.pack,
         "networks compiled": report.compile,
-        "phases as CUDA graphs": report.graphs,
     }
     return "".join(f", {name} (not transformers')" for name, done in what.items() if done)

@@ -43,7 +43,6 @@ def bench(
     device: flags.Device = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
-    graphs: flags.Graphs = False,
     trust_remote_code: flags.TrustRemoteCode = False,
     threads: flags.Threads = None,
     json: own.Json = None,
@@ -88,7 +87,6 @@ def bench(
         "device": device,
         "pack": pack,
         "compile": compile,
-        "graphs": graphs,
         "trust_remote_code": trust_remote_code,
     }
     decoding = {

@@ -99,7 +99,7 @@ def make_engines(
     """An engine for every label, all on one loaded model.
 
     Args:
-        loading: model, dtype, device, pack, compile, graphs and whatever else ``Engine`` takes for
+        loading: model, dtype, device, pack, compile and whatever else ``Engine`` takes for
             all of them.
         preset: name of a shape to inflate the model and its EAGLE heads to.
 
@@ -138,7 +138,7 @@ def _inflated(
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     shape = PRESETS[preset]
-    accelerated = ("pack", "compile", "graphs")
+    accelerated = ("pack", "compile")
     own = {name: value for name, value in loading.items() if name not in accelerated}
     small = Engine(**own, strategy=PLAIN)
     alias = find_alias(registry, loading["model"])

@@ -102,7 +102,6 @@ class Demo:
             "device": str(target.device),
             "pack": self.lanes[0].engine.acceleration.pack,
             "compile": self.lanes[0].engine.acceleration.compile,
-            "graphs": self.lanes[0].engine.acceleration.graphs,
             "threads": self.request.threads,
             "repeat": self.request.repeat,
             "options": {lane.name: lane.engine.selection.options for lane in self.lanes},

@@ -103,14 +103,6 @@ Compile = Annotated[
         "takes seconds to minutes, so it pays in long runs only; not together with --pack.",
     ),
 ]
-Graphs = Annotated[
-    bool,
-    _decoding(
-        "--graphs",
-        "CUDA GPU: run drafting, verification and acceptance as CUDA graphs, which are recorded "
-        "while decoding.",
-    ),
-]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(

@@ -155,7 +155,7 @@ class Growth:
         return label(tree, self._draws, SampledFrom(q=q, row=row))
 
 
-@cache  # recorded graphs read them where they lie
+@cache
 def rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
     """The parents ``[n * k]`` int64 of k children for each of n rows, row-major."""
     return torch.arange(n, device=device).repeat_interleave(k)

@@ -169,9 +169,6 @@ class _Policy(TreePolicy):
     def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
         self._inner.begin(target, state, clock)
 
-    def advice(self) -> Tensor | None:
-        return self._inner.advice()
-
     def commit(self, step: Step) -> None:
         self._inner.commit(step)
 

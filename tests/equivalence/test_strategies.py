@@ -6,31 +6,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from specdec.plugins import Component, hookimpl
 from specdec.testing import StrategyContract, Subject
-from specdec.testing.confidences import CONFIDENCES
 from specdec.testing.providers import SMALL
 from specdec.testing.suite import FULL, PROPERTIES, check
-from specdec_plugins.auto.policy import AutoOptions, AutoPolicy
 
 EXAMPLES = 16
 _AUTO = SMALL["auto"]
-
-
-class PlannedPolicy(AutoPolicy):
-    looks = False
-
-
-# Only the policy knows what its values are, as it is with "auto".
-CONFIDENCES["planned"] = CONFIDENCES["auto"]
-
-
-class Planned:
-    """A plugin: the policy ``auto`` as it is where values cannot be read."""
-
-    @hookimpl
-    def specdec_tree_policies(self) -> list[Component]:
-        return [Component("planned", PlannedPolicy, AutoOptions, "auto, planned")]
 
 
 class _Contract(StrategyContract):
@@ -180,17 +161,6 @@ class TestAutoTable(_Contract):
 
     strategy = "auto"
     drafter = "table"
-
-
-class TestAutoPlanned(_Contract):
-    """Depth and budget are fixed before a step, as on an accelerator."""
-
-    strategy = "auto"
-    drafter = "table"
-    plugins: ClassVar[list[object]] = [Planned()]
-    policy = "planned"
-    adaptive = True
-    options: ClassVar[dict[str, Any]] = {"policy": _AUTO}
 
 
 @pytest.mark.slow
