@@ -33,7 +33,7 @@ def step_laws(
             "max_new": 3,
         }
         here = near(rows, **few, fewest=fewest, greedy=greedy)
-        depth = {"max_new": max(5, min(subject.levels + 1, 8))}
+        depth: dict[str, Any] = {"max_new": max(5, min(subject.levels + 1, 8))}
         far = [many(sampled), wide(sampled), widest(), late(sampled, **depth)]
         if fewest > 1:
             return [(here, 3), (many(sampled, greedy), 1)]
