@@ -22,7 +22,6 @@ _TEXT = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "pad_token_id": 0,
-    "sliding_window": 8,
 }
 _VISION = {
     "model_type": "siglip_vision_model",
