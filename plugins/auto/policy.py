@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from specdec.growth import Growth, Proposal, couple, rows_of_children
 from specdec.lookup import Lookup
 from specdec.metrics import Clock
+from specdec.pickling import IsPath
 from specdec.roles import TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
@@ -57,7 +59,7 @@ class AutoOptions(BaseModel):
     grow: bool = Field(
         True, description="grow trees with the drafter; false: draft from the text itself alone"
     )
-    memory: str | None = Field(
+    memory: Annotated[str | None, IsPath()] = Field(
         None, description="file that keeps what was learned of acceptance, read and written"
     )
 
