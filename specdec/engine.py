@@ -192,8 +192,8 @@ class Engine:
         first, template = self._first_tokenizer
         if self.tokenizer is not first:
             changed["tokenizer"] = self.tokenizer
-        elif getattr(first, "chat_template", None) != template:
-            changed["chat_template"] = self.tokenizer.chat_template
+        elif (current := getattr(first, "chat_template", None)) != template:
+            changed["chat_template"] = current
         return rebuilt, (type(self), picklable(self._arguments), changed)
 
     def generate(
