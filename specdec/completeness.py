@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,24 @@ _HARMLESS = re.compile(
     r"(\.inv_freq|\.masked_bias|\.(attn|attention|self_attn)\.bias|position_ids|causal_mask"
     r"|\.[qkv]_scale)$"
 )
+# Parts beside the layers or the lm_head that the text of a model does not go through: other
+# senses, heads that predict further tokens, values or classes.
+_APART = re.compile(
+    r"vision|visual|image|img|video|audio|speech|talker|token2wav|code2wav|vqmodel|mm_|multi_?modal"
+    r"|projector|language_projection|connector|aligner|resampler|qformer|query_tokens|patch_merger"
+    r"|mtp|nextn|medusa|extra_heads|^v_head|value_head|^score|classifier|reward|pooler|qa_outputs"
+    r"|^cls$|^(mlp1|vpm|apm|tts|version)$"
+)
+_PEFT = "base_model.model."
 
 
 def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
     """Refuse a model some of whose weights are random, or that is not the one of the checkpoint.
 
     A tensor of the checkpoint that the model has no place for tells of another model if it belongs
-    to a layer or a part that the model has (a bias, a norm, an adapter, a layer more). Parts that
-    are not there at all (vision towers, value heads, heads that predict further tokens) are not
-    read, and harmless.
+    to a layer or a part that the model has (a bias, a norm, an adapter, a layer more), or stands
+    beside its layers or its lm_head. Parts that text does not go through (vision towers, value
+    heads, heads that predict further tokens) are not read, and harmless.
 
     Args:
         info: what ``from_pretrained(..., output_loading_info=True,
@@ -52,8 +61,9 @@ def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]
             "Give the complete checkpoint of a causal language model"
         )
     modules = dict(model.named_modules())
+    trunk = _trunk(model, modules)
     unexpected = sorted(info.get("unexpected_keys") or ())
-    if foreign := [key for key in unexpected if _belongs(key, modules)]:
+    if foreign := [key for key in unexpected if _belongs(key, modules, trunk)]:
         raise CheckpointError(
             f"{folder} has weights that a {kind} with this config.json does not use, though they "
             f"belong to its parts: {named(foreign)}. It would decode another model's text: check "
@@ -63,17 +73,31 @@ def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]
         raise CheckpointError(f"{folder} cannot be loaded: {errors[0]}")
 
 
-def _belongs(key: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether a tensor that was not used belongs to a part that the model has."""
+def _trunk(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the modules that the embedding of tokens lies in; the model's own is empty."""
+    try:
+        embedding = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embedding = None  # such a model is refused later, with its name
+    place = next((name for name, module in modules.items() if module is embedding), "").split(".")
+    return {".".join(place[:size]) for size in range(len(place))}
+
+
+def _belongs(key: str, modules: Mapping[str, nn.Module], trunk: Collection[str]) -> bool:
+    """Whether a tensor that was not used belongs to a part that the model has, or beside it."""
     if _HARMLESS.search(key):
         return False
-    path = key.split(".")
-    owner = next(
-        name for size in range(len(path) - 1, -1, -1) if (name := ".".join(path[:size])) in modules
+    path = key.removeprefix(_PEFT).split(".")
+    owner, child = next(
+        (name, path[size])
+        for size in range(len(path) - 1, -1, -1)
+        if (name := ".".join(path[:size])) in modules
     )
     module = modules[owner]
     if isinstance(module, nn.ModuleList):
         return True  # a layer more than the config says
+    if owner in trunk:
+        return not _APART.search(child)
     is_leaf = next(module.children(), None) is None
     inside_layer = any(part.isdigit() for part in owner.split("."))
-    return bool(owner) and (is_leaf or inside_layer)
+    return is_leaf or inside_layer

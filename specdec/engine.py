@@ -17,7 +17,7 @@ from specdec.chat import Template
 from specdec.errors import OptionError, PluginError
 from specdec.given import in_words
 from specdec.loading import find_alias, load_target
-from specdec.pickling import picklable, rebuilt
+from specdec.pickling import picklable, rebuilt, settled
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
@@ -105,12 +105,13 @@ class Engine:
             self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
         self.tokenizer = tokenizer or own
+        self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
         self._check: TreeCheck | None = None
         self._equip(selection)
         if not (model is None or isinstance(model, (str, Path))):
             model, dtype, device = loaded, None, None
-        self._arguments: dict[str, Any] = {
+        arguments = {
             **chosen,
             "model": model,
             "tokenizer": tokenizer,
@@ -121,6 +122,7 @@ class Engine:
             "compile": compile,
             "trust_remote_code": trust_remote_code,
         }
+        self._arguments = settled(arguments, self.registry, selection.names)
         if selection.notice:
             warnings.warn(selection.notice, UserWarning, stacklevel=2)
 
@@ -146,7 +148,8 @@ class Engine:
         selection = self._select(**chosen)
         other = copy.copy(self)
         other._equip(selection)
-        other._arguments = {**self._arguments, **chosen}
+        own = settled(chosen, self.registry, selection.names)
+        other._arguments = {**self._arguments, **own}
         if selection.notice:
             warnings.warn(selection.notice, UserWarning, stacklevel=2)
         return other
@@ -177,10 +180,16 @@ class Engine:
         """An engine is pickled as the arguments that it was made with, and made again from them.
 
         A loaded model that was given is pickled with its weights; from a name, folder or hub id it
-        is loaded again. What parts have learned stays behind.
+        is loaded again. The generation config goes along, and the tokenizer or chat template if
+        they were replaced. What parts have learned stays behind.
         """
-        names = {*self.registry.models, *self.registry.components["drafter"]}
-        return rebuilt, (type(self), picklable(self._arguments, names))
+        changed: dict[str, Any] = {"generation_config": self.target.model.generation_config}
+        first, template = self._first_tokenizer
+        if self.tokenizer is not first:
+            changed["tokenizer"] = self.tokenizer
+        elif (current := getattr(first, "chat_template", None)) != template:
+            changed["chat_template"] = current
+        return rebuilt, (type(self), picklable(self._arguments), changed)
 
     def generate(
         self,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specdec.registry import Registry, Role
 
 
 @dataclass(frozen=True)
@@ -19,34 +22,79 @@ class _Module:
     name: str
 
 
-def picklable(arguments: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Arguments of an engine that mean the same in another process.
+class IsPath:
+    """Marks an option whose string is a file or folder, ``Annotated[str | None, IsPath()]``: an
+    engine is pickled with its absolute path."""
 
-    Folders become absolute, plugin modules their names.
+
+def settled(
+    arguments: Mapping[str, Any], registry: Registry, names: Mapping[Role, str | None]
+) -> dict[str, Any]:
+    """Arguments of an engine whose paths mean the same in another working directory.
 
     Args:
-        names: of models and drafters, which are no folders.
+        arguments: some of those of the class.
+        names: of the parts whose options they have.
+    """
+    changed = dict(arguments)
+    for name, known in (("model", registry.models), ("drafter", registry.components["drafter"])):
+        if name in arguments and str(arguments[name]) not in known:
+            changed[name] = _folder(arguments[name])
+    if arguments.get("options"):
+        changed["options"] = {
+            role: _settled_options(registry, role, names[role], options)
+            for role, options in arguments["options"].items()
+        }
+    return changed
+
+
+def picklable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an engine that mean the same in another process: plugin modules as their names.
 
     Raises:
         PicklingError: a plugin module that another process could not import.
     """
-    changed: dict[str, Any] = {"plugins": [_portable(each) for each in arguments["plugins"]]}
-    for name in ("model", "drafter"):
-        given = arguments[name]
-        if not isinstance(given, (str, Path)) or str(given) in names:
-            continue
-        if (folder := Path(given).expanduser()).is_dir():
-            changed[name] = str(folder.resolve())
-    return {**arguments, **changed}
+    return {**arguments, "plugins": [_portable(each) for each in arguments["plugins"]]}
 
 
-def rebuilt(kind: type[Any], arguments: dict[str, Any]) -> Any:
-    """The engine that was pickled."""
+def rebuilt(kind: type[Any], arguments: dict[str, Any], changed: Mapping[str, Any]) -> Any:
+    """The engine that was pickled.
+
+    Args:
+        changed: what the engine had then that its arguments do not tell: its ``generation_config``,
+            and ``tokenizer`` or ``chat_template`` where it was changed.
+    """
     plugins = [
         importlib.import_module(each.name) if isinstance(each, _Module) else each
         for each in arguments["plugins"]
     ]
-    return kind(**{**arguments, "plugins": plugins})
+    engine = kind(**{**arguments, "plugins": plugins})
+    engine.target.model.generation_config = changed["generation_config"]
+    if "tokenizer" in changed:
+        engine.tokenizer = changed["tokenizer"]
+    if "chat_template" in changed:
+        engine.tokenizer.chat_template = changed["chat_template"]
+    return engine
+
+
+def _folder(given: Any) -> Any:
+    if isinstance(given, (str, Path)) and (folder := Path(given).expanduser()).is_dir():
+        return str(folder.resolve())
+    return given
+
+
+def _settled_options(
+    registry: Registry, role: Role, name: str | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    fields = registry.component(role, name).options.model_fields if name else {}
+    changed = dict(options)
+    for option, value in options.items():
+        marks = fields[option].metadata if option in fields else []
+        if option == "checkpoint":
+            changed[option] = _folder(value)  # or a hub id
+        elif isinstance(value, str) and any(isinstance(mark, IsPath) for mark in marks):
+            changed[option] = str(Path(value).expanduser().resolve())
+    return changed
 
 
 def _portable(plugin: object) -> object:

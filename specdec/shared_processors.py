@@ -16,6 +16,8 @@ from specdec.processors import named
 
 # From here on a processor that is called with a row for every prompt is worth a warning.
 MANY = 64
+# So many calls are tried beside other texts: some processors look at new tokens alone.
+_TRIED = 3
 EACH = (
     "Give one for each prompt, for instance logits_processor_by_prompt=lambda prompt: "
     "make_processor(), where prompt is the index of the prompt"
@@ -60,14 +62,14 @@ class Shared:
             OptionError: one cannot be copied.
         """
         try:
-            together, alone = copied(self.originals), copied(self.originals)
+            together, alone, beside = (copied(self.originals) for _ in range(3))
         except Exception as error:
             if out_of_memory(error):
                 raise
             why = f"it may keep state between calls, and cannot be copied for each ({error})"
             raise self.refusal(" or ".join(map(named, self.originals)), why) from error
-        pairs = enumerate(zip(together, alone, strict=True))
-        return [OwnCopy(self, index, prompt, *pair) for index, pair in pairs]
+        each = enumerate(zip(together, alone, beside, strict=True))
+        return [OwnCopy(self, index, prompt, *own) for index, own in each]
 
     def looks(self, index: int, changed: bool) -> bool:
         """Whether a processor has ever changed a row behind the first; ``changed``: this time."""
@@ -89,19 +91,22 @@ class OwnCopy:
     in every row; the row of the prompt counts. Beside it a second copy is called with the prefix
     alone: what does not depend on the row is then bit for bit what the prompt would get alone, and
     a processor that mixes rows, or that keeps state where no copy reaches, is told from one that
-    does not.
+    does not. At the first calls a third copy is called with other texts and scores in the other
+    rows: its row must not change.
 
     Args:
         index: of the processor among the shared ones.
         prompt: index of the prompt.
-        together, alone: the copies.
+        together, alone, beside: the copies.
     """
 
-    def __init__(self, shared: Shared, index: int, prompt: int, together: Any, alone: Any) -> None:
+    def __init__(
+        self, shared: Shared, index: int, prompt: int, together: Any, alone: Any, beside: Any
+    ) -> None:
         self._shared, self._index, self._prompt = shared, index, prompt
-        self._together, self._alone = together, alone
+        self._together, self._alone, self._beside = together, alone, beside
         self.__name__ = named(shared.originals[index])
-        self._called = False
+        self._called, self._tried = False, 0
 
     def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """Processed scores ``[1, V]`` of the one prefix ``tokens [1, n]``.
@@ -117,13 +122,15 @@ class OwnCopy:
             self._raise(error, f"called with {total} rows, as transformers would")
         if not isinstance(rows, Tensor) or rows.shape != (total, scores.shape[1]):
             raise self._refusal(f"it must return scores {[total, scores.shape[1]]}")
-        self._called = True
         own, first = rows[self._prompt, None], rows[:1]
         if alone is not None and not torch.allclose(alone, first, 1e-4, 1e-4, equal_nan=True):
             raise self._refusal(
                 "it gives a text other scores beside others than alone, so it mixes rows, or "
                 "keeps state where a copy shares it"
             )
+        if self._beside is not None and not self._same_beside_others(tokens, scores, own):
+            raise self._refusal("it gives a text other scores beside other texts, so it mixes rows")
+        self._called = True
         looks = self._shared.looks(self._index, changed=bool((rows[1:] != scores).any()))
         if torch.equal(own, first):
             return first if alone is None else alone
@@ -133,6 +140,27 @@ class OwnCopy:
                 "first alone"
             )
         return own
+
+    def _same_beside_others(self, tokens: Tensor, scores: Tensor, own: Tensor) -> bool:
+        """Whether the row of the prompt stays as it is if the others have other texts and scores;
+        so too if the processor cannot take these, as a grammar may not."""
+        beside, self._tried = self._beside, self._tried + 1
+        if self._tried == _TRIED:
+            self._beside = None
+        total, vocab = self._shared.total, scores.shape[1]
+        others = [row - self._prompt for row in range(total)]
+        texts = torch.cat([(tokens + shift) % vocab for shift in others])
+        values = torch.cat([scores.roll(shift, dims=1) + shift for shift in others])
+        try:
+            rows = beside(texts, values)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self._beside = None
+            return True
+        if not isinstance(rows, Tensor) or rows.shape != values.shape:
+            return True
+        return torch.allclose(rows[self._prompt, None], own, 1e-4, 1e-4, equal_nan=True)
 
     def _run_alone(self, tokens: Tensor, scores: Tensor) -> Tensor | None:
         """What the prompt would get alone; None if the processor is made for all prompts."""

@@ -54,6 +54,17 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
+def _factored(logits: Tensor, factors: tuple[float | None, ...]) -> Tensor:
+    scale, scaling, cap = factors
+    if scale:
+        logits = logits * scale
+    if scaling:
+        logits = logits / scaling
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
 class HFTarget:
     """A causal language model as the loop sees it; draft models are wrapped the same way.
 
@@ -209,20 +220,37 @@ class HFTarget:
             lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
         """
         logits: Tensor = (lm_head or self._scorer)(hidden)
-        scale, scaling, cap = self._logit_factors
-        if scale:
-            logits = logits * scale
-        if scaling:
-            logits = logits / scaling
-        if cap:
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        return _factored(logits, self._logit_factors)
 
     @cached_property
     def _logit_factors(self) -> tuple[float | None, ...]:
-        """Read once: a config is slow to ask for what it may not have."""
+        """Read once: a config is slow to ask for what it may not have.
+
+        A class around a text model may not apply what the text config says, so it is asked: in one
+        call of the whole model the lm_head's output is replaced by known logits.
+        """
         names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-        return tuple(getattr(self.config, name, None) for name in names)
+        said = tuple(getattr(self.config, name, None) for name in names)
+        if not any(said):
+            return said
+        known: list[Tensor] = []
+
+        def replace(head: nn.Module, given: object, logits: Tensor) -> Tensor:
+            steps = torch.linspace(-64, 64, logits.shape[-1], device=logits.device)
+            known.append(steps.to(logits.dtype).expand_as(logits))
+            return known[-1]
+
+        hook = self._head.register_forward_hook(replace)
+        try:
+            token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            with torch.inference_mode():
+                theirs = self.model(input_ids=token, use_cache=False, return_dict=True).logits
+        finally:
+            hook.remove()
+        if not known:
+            return said  # the model scores tokens in another way: the check at load tells
+        off = [(_factored(known[-1], each) - theirs).abs().max() for each in (said, (None,) * 3)]
+        return said if off[0] <= off[1] else (None,) * 3
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""

@@ -19,12 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
+from specdec.pickling import IsPath
 from specdec.target import HFTarget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DraftVocabulary = Annotated[int, Field(ge=1, strict=True)] | str | None
+DraftVocabulary = Annotated[Annotated[int, Field(ge=1, strict=True)] | str | None, IsPath()]
 
 DESCRIPTION = (
     "draft among these tokens alone: a number n for the ids below n, or a JSON file with a list of "

@@ -65,6 +65,25 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         weights(model__layers__1__self_attn__q_proj__lora_A__weight=torch.zeros(2, 32)),
         "merge adapters",
     ),
+    "an adapter under the names of PEFT": (
+        weights(
+            base_model__model__model__layers__0__self_attn__q_proj__lora_A__weight=torch.zeros(2, 8)
+        ),
+        "lora_A.*merge adapters",
+    ),
+    "a norm behind the embedding": (
+        weights(model__embed_norm__weight=torch.zeros(32)),
+        "model.embed_norm.weight",
+    ),
+    "positions beside the layers": (
+        weights(model__embed_positions__weight=torch.zeros(9, 32)),
+        "model.embed_positions.weight",
+    ),
+    "a norm beside the lm_head": (
+        weights(lm_head_norm__weight=torch.zeros(32)),
+        "lm_head_norm.weight",
+    ),
+    "a tensor of the whole model": (weights(logit_bias=torch.zeros(60)), "logit_bias"),
 }
 ACCEPTED: dict[str, Callable[[Path], None]] = {
     "tied weights that are saved once": lambda folder: (
@@ -78,6 +97,9 @@ ACCEPTED: dict[str, Callable[[Path], None]] = {
     "parts of a larger model": weights(
         model__vision_tower__proj__weight=torch.zeros(2),
         v_head__summary__weight=torch.zeros(2),
+        model__mm_projector__0__weight=torch.zeros(2),
+        model__image_newline=torch.zeros(2),
+        score__weight=torch.zeros(2),
         mtp__0__weight=torch.zeros(2),
     ),
 }

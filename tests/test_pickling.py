@@ -53,6 +53,47 @@ def test_an_engine_on_a_loaded_model_is_pickled_with_it(
         assert made.strategy == each.strategy
 
 
+def test_paths_are_those_of_the_directory_in_which_the_engine_was_made(
+    model: Any, draft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save_model(model, tmp_path / "eagle")  # a drafter's name, yet a folder
+    (tmp_path / "draft").symlink_to(draft)
+    (tmp_path / "ids.json").write_text("[5, 9, 11, 22]")
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "policy": {**tiny.AUTO["policy"], "memory": "learned.json"},
+        "drafter": {"checkpoint": "draft", "vocabulary": "ids.json"},
+    }
+    plain = Engine("eagle", strategy="plain")
+    drafting = plain.with_strategy("auto", drafter="draft_model", options=options)
+    whole = Engine("eagle", strategy="auto", drafter="draft_model", options=options)
+    monkeypatch.chdir("/")
+    for each in (drafting, whole):
+        made = copied(each).selection.options
+        assert made["drafter"]["checkpoint"] == str(draft.resolve())
+        assert made["drafter"]["vocabulary"] == str(tmp_path / "ids.json")
+        assert made["policy"]["memory"] == str(tmp_path / "learned.json")
+    assert copied(plain).generate(PROMPTS[0], **SETTINGS).stats.new_tokens == 6
+
+
+def test_what_was_changed_on_an_engine_goes_along(tmp_path: Path) -> None:
+    model, tokenizer = tiny.make_model(), tiny.make_tokenizer()
+    tiny.save_model(model, tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = Engine(model, strategy="plain", tokenizer=tokenizer)
+    for engine in (Engine(tmp_path, strategy="plain"), loaded):
+        engine.generation_config.max_new_tokens = 5
+        made = copied(engine).with_strategy("lookup")
+        assert made.generate(PROMPTS[0], eos_token_id=[]).stats.new_tokens == 5
+        assert engine.tokenizer is not None
+        engine.tokenizer.chat_template = "AB"
+        again = copied(copied(engine))
+        assert again.tokenizer.chat_template == "AB"
+        assert again.generation_config.max_new_tokens == 5
+        engine.tokenizer = None
+        assert copied(copied(engine)).tokenizer is None
+
+
 class Plugin:
     """A plugin object that another process can import."""
 

@@ -118,18 +118,18 @@ LOOKING: dict[str, Callable[[], Any]] = {
 # Processors with a state.
 
 
-def damped(count: int, scores: Tensor) -> Tensor:
-    scores = scores.clone()
-    scores[:, count % 5 :: 5] -= 8.0
-    return scores
+def damped(count: Any, scores: Tensor) -> Tensor:
+    """By a number, or a tensor with one for each row."""
+    columns = torch.arange(scores.shape[1])
+    return scores - 8.0 * (columns % 5 == torch.as_tensor(count).view(-1, 1) % 5)
 
 
 class Counts(LogitsProcessor):
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls: Any = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.calls += 1 + int(input_ids[0, -1] % 2)
+        self.calls = self.calls + 1 + input_ids[:, -1] % 2
         return damped(self.calls, scores)
 
 
@@ -146,10 +146,10 @@ def closure() -> Any:
 
 def two_closures() -> Any:
     """One reads what the other has written."""
-    seen: list[int] = []
+    seen: list[Tensor] = []
 
     def note(input_ids: Tensor, scores: Tensor) -> Tensor:
-        seen.append(int(input_ids[0, -1]))
+        seen.append(input_ids[:, -1])
         return scores
 
     return [note, lambda input_ids, scores: damped(sum(seen), scores)]
@@ -400,7 +400,42 @@ class Wrong(LogitsProcessor):
         return scores[:1]
 
 
+def avoids_rows_before(input_ids: Tensor, scores: Tensor) -> Tensor:
+    """The first row is as if alone."""
+    for row in range(len(scores)):
+        scores[row, input_ids[:row, -1]] = -1e9
+    return scores
+
+
+def centred(input_ids: Tensor, scores: Tensor) -> Tensor:
+    """The same for equal rows however many they are."""
+    return damped(1, scores) - scores.mean(dim=0)
+
+
+class CountsFirst(Counts):
+    """It counts by the first row, which is the whole of a call with one prompt."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.calls += 1 + int(input_ids[0, -1] % 2)
+        return damped(self.calls, scores)
+
+
+class FirstsNew(LogitsProcessor):
+    """At the first call there is nothing new yet."""
+
+    prompt: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.prompt is None:
+            self.prompt = input_ids.shape[1]
+        return scores.index_fill(1, input_ids[0, self.prompt :], float("-inf"))
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
+    "reads new tokens of the first row": (FirstsNew(), "FirstsNew cannot serve 5.*mixes rows"),
+    "reads the first row": (CountsFirst(), "CountsFirst cannot serve 5 prompts.*mixes rows"),
+    "looks at rows before": (avoids_rows_before, "avoids_rows_before cannot.*mixes rows.*_by_prom"),
+    "means over rows": (centred, "centred cannot serve 5 prompts.*mixes rows"),
     "cannot be copied": (Locked(), "Locked cannot serve 5 prompts.*cannot be copied.*_by_prompt"),
     "adds up over rows": (AddsUp(), "AddsUp cannot serve 5 prompts.*mixes rows"),
     "state in a global": (in_a_global, "in_a_global cannot serve 5 prompts.*keeps state where"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from specdec.growth import Growth, Proposal, couple, rows_of_children
 from specdec.lookup import Lookup
 from specdec.metrics import Clock
+from specdec.pickling import IsPath
 from specdec.roles import TreePolicy
 from specdec.state import State, Step
 from specdec.target import HFTarget
@@ -53,7 +55,7 @@ class AutoOptions(BaseModel):
     grow: bool = Field(
         True, description="grow trees with the drafter; false: draft from the text itself alone"
     )
-    memory: str | None = Field(
+    memory: Annotated[str | None, IsPath()] = Field(
         None, description="file that keeps what was learned of acceptance, read and written"
     )
 
