@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import tokenizers as tk
+import torch
 import transformers as hf
 from tiny import PROMPTS, SHAPE
 
@@ -158,6 +159,29 @@ BAD_PROMPTS: list[tuple[Any, list[str]]] = [
     ({"text": "AB"}, ["a mapping with ['text']"]),
     ("A\ud83d", ["half of a surrogate pair", "character 1", "surrogatepass"]),
     (["AB", "\udc00"], ["in prompt 1", "surrogate"]),
+    ({"input_ids": [[1, 2]], "attention_mask": [1, 1]}, ["must have the same shape"]),
+    ({"input_ids": [1, 2], "attention_mask": [[1, 1]]}, ["must have the same shape"]),
+    ({"input_ids": [1, 2], "attention_mask": [0.5, 1]}, ["attention_mask must be zeros and ones"]),
+    ({"input_ids": [1, 2], "attention_mask": 1}, ["attention_mask must be zeros and ones"]),
+    ({"input_ids": [[1, 2], 3]}, ["input_ids must be ints [T] or [B, T]"]),
+    ({"input_ids": [1, [2, 3]]}, ["input_ids must be ints"]),
+    ({"input_ids": [[[1]]]}, ["input_ids must be ints"]),
+    ({"input_ids": 5}, ["input_ids must be ints", "not 5"]),
+    ({"input_ids": None}, ["input_ids must be ints", "None"]),
+    ({"input_ids": "AB"}, ["input_ids must be ints", "'AB'"]),
+    ({"input_ids": torch.ones(2)}, ["input_ids must be ints"]),
+    (np.ones(2), ["integer array", "float64"]),
+    (np.array(5), ["integer array"]),
+    (np.array(["AB"]), ["integer array"]),
+    (
+        {"input_ids": [1, 2], "pixel_values": torch.zeros(1, 3, 2, 2)},
+        ["pixel_values", "text alone"],
+    ),
+    ({"input_ids": [1, 2], "input_features": np.zeros(3)}, ["input_features", "text alone"]),
+    ({"input_ids": [1, 2], "inputs_embeds": torch.zeros(1, 2, 4)}, ["inputs_embeds"]),
+    ({"input_ids": [1, 2], "position_ids": [3, 4]}, ["position_ids", "text alone"]),
+    ({"input_ids": [1, 2], "token_type_ids": torch.tensor([[0, 1]])}, ["token_type_ids other"]),
+    ({"input_ids": [1, 2], "token_type_ids": [0, 1]}, ["token_type_ids other"]),
 ]
 
 
@@ -174,6 +198,23 @@ def test_whole_numbers_of_any_type_are_token_ids(plain: Engine) -> None:
     wanted = tiny.tokens(plain, [5, 9, 1], max_new_tokens=2, temperature=0)
     ids = [np.int64(5), np.int32(9), 1]
     assert tiny.tokens(plain, ids, max_new_tokens=2, temperature=0) == wanted
+
+
+def test_arrays_are_prompts_and_what_text_does_not_depend_on_is_left_out(plain: Engine) -> None:
+    settings = {"max_new_tokens": 2, "temperature": 0}
+    rows = tiny.tokens(plain, [[5, 9, 1], [4, 4, 4]], **settings)
+    assert tiny.tokens(plain, np.array([5, 9, 1]), **settings) == rows[0]
+    assert tiny.tokens(plain, np.array([[5, 9, 1], [4, 4, 4]], dtype=np.uint16), **settings) == rows
+    assert tiny.tokens(plain, [np.array([5, 9, 1]), [4, 4, 4]], **settings) == rows
+    encoded = {
+        "input_ids": [torch.tensor([5, 9, 1]), np.array([4, 4, 4])],
+        "attention_mask": torch.ones(2, 3, dtype=torch.bool),
+        "token_type_ids": torch.zeros(2, 3, dtype=torch.int64),
+        "special_tokens_mask": [[0, 0, 1], [0, 0, 0]],
+        "length": [3, 3],
+        "pixel_values": None,
+    }
+    assert tiny.tokens(plain, encoded, **settings) == rows
 
 
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
