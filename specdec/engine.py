@@ -16,13 +16,13 @@ from specdec.acceleration import Acceleration
 from specdec.chat import Template
 from specdec.errors import OptionError, PluginError
 from specdec.given import in_words
-from specdec.loading import find_alias, load_target
+from specdec.loading import check_tokenizer, find_alias, load_target
 from specdec.pickling import picklable, rebuilt
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
 from specdec.recorded import Graphs, RecordedParts
-from specdec.registry import Registry
+from specdec.registry import Registry, listed_plugins
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
 from specdec.selection import OptionsByRole, Selection, select
@@ -94,7 +94,8 @@ class Engine:
         trust_remote_code: bool = False,
     ) -> None:
         self.acceleration = Acceleration(pack=pack, compile=compile, graphs=graphs)
-        self.registry = Registry.load(plugins := list(plugins))
+        check_tokenizer(tokenizer)
+        self.registry = Registry.load(plugins := listed_plugins(plugins))
         self._alias = find_alias(self.registry, model)
         chosen: dict[str, Any] = {
             "strategy": strategy,

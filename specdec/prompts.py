@@ -17,8 +17,8 @@ from specdec.chat import Template, are_messages, check_text
 from specdec.errors import OptionError, PromptError, warn
 
 _ALLOWED = (
-    "a string, chat messages, token ids, a list of any of these, a tensor or array [T] or [B, T], or "
-    "what a tokenizer returns"
+    "a string, chat messages, token ids, a list of any of these, a tensor or array [T] or [B, T], "
+    "or what a tokenizer returns"
 )
 _BYTES = (bytes, bytearray, memoryview)
 _PLAIN = Template()

@@ -229,6 +229,15 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"skip_special_tokens": None}, "skip_special_tokens=None"),
     ({"generation_config": 3}, "generation_config must be"),
     ({"stop": "A\ud800"}, "half of a surrogate pair"),
+    ({"progress": "no"}, "progress='no'"),
+    ({"bad_words_ids": [[1], [2, 10**6]]}, "bad_words_ids has token id 1000000"),
+    ({"sequence_bias": {(3, 10**6): 1.0}}, "sequence_bias has token id 1000000"),
+    ({"sequence_bias": [[[10**6], 1.0]]}, "sequence_bias has token id 1000000"),
+    ({"max_new_tokens": np.bool_(True)}, "max_new_tokens=True"),
+    ({"batch_size": np.bool_(True)}, "batch_size must be"),
+    ({"seed": torch.tensor(1.5)}, "seed must be an int"),
+    ({"top_k": np.int64(-1)}, "top_k=-1"),
+    ({"eos_token_id": -1}, "eos_token_id=-1"),
 ]
 
 
@@ -237,7 +246,43 @@ def test_arguments_that_cannot_be_meant_are_refused(
     plain: Engine, arguments: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(OptionError, match=says):
-        plain.generate("AB", max_new_tokens=1, **arguments)
+        plain.generate("AB", **{"max_new_tokens": 1, **arguments})
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(plain: Engine) -> None:
+    def tokens(whole: Any, real: Any) -> Any:
+        settings = {"temperature": real(0.75), "top_p": real(0.5), "eos_token_id": [whole(7)]}
+        lengths = {"max_new_tokens": whole(5), "batch_size": whole(2), "top_k": whole(9)}
+        return tiny.tokens(plain, PROMPTS, seed=whole(3), **settings, **lengths)
+
+    wanted = tokens(int, float)
+    assert tokens(np.int64, np.float32) == tokens(torch.tensor, torch.tensor) == wanted
+    several = tiny.tokens(plain, PROMPTS, max_new_tokens=4, temperature=1, seed=[1, 2, 3])
+    for seeds in (np.array([1, 2, 3]), torch.tensor([1, 2, 3]), [np.int64(1), 2, 3]):
+        assert tiny.tokens(plain, PROMPTS, max_new_tokens=4, temperature=1, seed=seeds) == several
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"tokenizer": "gpt2"}, "tokenizer must be .* not str 'gpt2': load it with AutoTokenizer"),
+        ({"tokenizer": 3}, "not int 3"),
+        ({"plugins": None}, "plugins must be a list of plugin modules or objects, not None"),
+        ({"plugins": "x"}, "not 'x'"),
+        ({"plugins": ["x"]}, "plugins has 'x': import the plugin"),
+    ],
+    ids=str,
+)
+def test_what_an_engine_is_made_of_is_checked(
+    model: Any, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(OptionError, match=says):
+        Engine(model, strategy="plain", **arguments)
+
+
+def test_an_unknown_name_in_a_mapping_of_settings_is_told(plain: Engine) -> None:
+    with pytest.raises(UnknownNameError, match=r"of generation_config 'temperture'.*'temperature'"):
+        plain.generate("AB", max_new_tokens=1, generation_config={"temperture": 0.7})
 
 
 def bos_tokenizer(prefix: Sequence[str]) -> hf.PreTrainedTokenizerFast:
@@ -390,12 +435,19 @@ def test_own_settings_that_could_change_the_text_are_named_with_the_way_to_unset
 
 
 @pytest.mark.parametrize(
-    "fields", [{"top_p": 2.0}, {"temperature": -1.0}, {"top_k": 2.5}, {"eos_token_id": -1}], ids=str
+    "fields", [{"top_p": 2.0}, {"temperature": -1.0}, {"top_k": 2.5}, {"eos_token_id": -2}], ids=str
 )
 def test_own_values_that_are_not_allowed_are_named_as_the_models(fields: dict[str, Any]) -> None:
     (name,) = fields
     with pytest.raises(OptionError, match=f"{name}=.* of the model's own generation_config: it m"):
         own(fields).generate(PROMPTS[0], max_new_tokens=2)
+
+
+def test_minus_one_in_a_models_own_config_means_none() -> None:
+    for published, eos in (({"eos_token_id": -1}, ()), ({"eos_token_id": [-1, 9]}, (9,))):
+        engine = own({"top_k": -1, "do_sample": True, **published})
+        sampling = engine.session().start(PROMPTS[0], max_new_tokens=2).sampling
+        assert (sampling.config.top_k, sampling.eos) == (None, eos)
 
 
 def test_what_the_model_itself_bounds_is_named_as_the_models() -> None:
