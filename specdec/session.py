@@ -126,6 +126,7 @@ class Session:
         engine.reach(max(map(len, rows)))
         processors = sampling.processors([len(row) for row in rows], target.device, place)
         sampling.check_tokens(target.vocab_size)
+        processors.check_support(target.vocab_size, target.device)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
         if cache is None and engine.parts.verifier.uses_cache:
