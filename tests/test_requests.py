@@ -6,8 +6,10 @@ import ast
 import copy
 import inspect
 import warnings
+from collections import UserList
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,49 @@ def test_text_parts_are_read_whether_or_not_the_template_knows_them(plain: Engin
     assert prompt_of(adding, single) == "<user>AB"
 
 
+EITHER = (
+    "{% for m in messages %}<user>{% if m.content is string %}{% set c = m.content %}{% else %}"
+    "{% set c = '' %}{% endif %}{{ c }}{% endfor %}"
+)
+WRITTEN = {
+    "a text of strings alone": EITHER,
+    "repr": "{% for m in messages %}<user>{{ m.content }}{% endfor %}",
+    "JSON": "{% for m in messages %}<user>{% if m.content is string %}{{ m.content }}"
+    "{% else %}{{ m.content | tojson(indent=2) }}{% endif %}{% endfor %}",
+    "parts": "{% for m in messages %}<user>{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}{% endfor %}",
+    "parts of users alone": "{% for m in messages %}<user>{% if m.content is string %}"
+    "{{ m.content }}{% elif m.role == 'user' %}{{ m.content[0].text }}{% endif %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", WRITTEN)
+@pytest.mark.parametrize("continued", [False, True])
+def test_no_template_loses_or_writes_out_text_parts(
+    plain: Engine, template: str, continued: bool
+) -> None:
+    engine = engine_with(plain, WRITTEN[template])
+    for kind in (list, tuple, UserList):
+        for text in ("AB", "\u00e9\u4e2d"):
+            part = MappingProxyType({"type": "text", "text": text})
+            messages = [
+                {"role": "user", "content": kind([part])},
+                {"role": "assistant", "content": kind([{"type": "text", "text": "CD"}])},
+            ]
+            strings = [{"role": "user", "content": text}, BOT]
+            wanted = prompt_of(engine, strings, continue_final_message=continued)
+            assert prompt_of(engine, messages, continue_final_message=continued) == wanted
+
+
+def test_parts_stay_where_a_template_reads_them_alone_and_skips_another_message(
+    plain: Engine,
+) -> None:
+    engine = engine_with(plain, PARTS.replace("messages", "messages[1:]"))
+    parts = [{"type": "text", "text": "AB"}, {"type": "text", "text": "CD"}]
+    skipped = {"role": "system", "content": parts}
+    assert prompt_of(engine, [skipped, {"role": "user", "content": parts}]) == "<user>[AB][CD]"
+
+
 def label(value: Any) -> str:
     return "memoryview" if isinstance(value, memoryview) else ascii(value)[:40]
 
@@ -121,6 +166,10 @@ BAD_MESSAGES: list[tuple[Any, list[str]]] = [
     ([{"role": 3, "content": "AB"}], ["role of message 0", "3"]),
     ([{"role": "user", "content": 3}], ["content of message 0", "not int"]),
     ([{"role": "user", "content": b"AB"}], ["content of message 0", "bytes"]),
+    (
+        [USER, {"role": "user", "content": {"type": "text", "text": "AB"}}],
+        ["content of message 1 is a mapping with ['type', 'text']", "a list of parts"],
+    ),
     (
         [USER, {"role": "user", "content": [{"type": "image", "url": "x"}]}],
         ["part 0 of message 1 is of type 'image'", "text alone"],
