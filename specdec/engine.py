@@ -215,8 +215,8 @@ class Engine:
         """Decode one prompt or a batch.
 
         Args:
-            prompt: a string, chat messages, token ids, a list of these, a tensor ``[T]`` or
-                ``[B, T]``, or a tokenizer's output. Strings are continued as they stand; chat
+            prompt: a string, chat messages, token ids, a list of these, a tensor or array ``[T]``
+                or ``[B, T]``, or a tokenizer's output (text alone). Strings are continued as they stand; chat
                 messages go through the model's chat template.
             max_new_tokens: 256 unless the model's generation config says otherwise.
             temperature: 0 is greedy; a positive value samples.
