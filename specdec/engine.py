@@ -216,8 +216,8 @@ class Engine:
 
         Args:
             prompt: a string, chat messages, token ids, a list of these, a tensor or array ``[T]``
-                or ``[B, T]``, or a tokenizer's output (text alone). Strings are continued as they stand; chat
-                messages go through the model's chat template.
+                or ``[B, T]``, or a tokenizer's output (text alone). Strings are continued as they
+                stand; chat messages go through the model's chat template.
             max_new_tokens: 256 unless the model's generation config says otherwise.
             temperature: 0 is greedy; a positive value samples.
             top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'
