@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +98,7 @@ class Template:
             **more,
         }
         try:
-            fitting = _fitting(list(messages), tokenizer, arguments)
+            fitting = _fitting([_listed(m) for m in messages], tokenizer, arguments)
             encoded = tokenizer.apply_chat_template(
                 fitting, tokenize=True, return_dict=True, **arguments
             )
@@ -139,8 +139,13 @@ def _check(place: int, message: Any) -> None:
     if content is None and not any(message.get(name) for name in _INSTEAD):
         if "content" not in message:
             raise PromptError(f"{which} has no content, and no tool_calls either")
-    elif isinstance(content, (bytes, bytearray)) or not isinstance(
-        content, (str, Mapping, Sequence, type(None))
+    elif isinstance(content, Mapping):
+        raise PromptError(
+            f"the content of {which} is a mapping with {list(content)}: give a string, or a list "
+            "of parts like {'type': 'text', 'text': ...}"
+        )
+    elif isinstance(content, (bytes, bytearray, memoryview)) or not isinstance(
+        content, (str, Sequence, type(None))
     ):
         raise PromptError(
             f"the content of {which} must be a string or a list of text parts, not "
@@ -183,7 +188,7 @@ def check_text(which: str, value: Any) -> None:
         for name, inner in value.items():
             check_text(which, name)
             check_text(which, inner)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         for inner in value:
             check_text(which, inner)
 
@@ -191,24 +196,60 @@ def check_text(which: str, value: Any) -> None:
 def _fitting(
     messages: list[Any], tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]
 ) -> list[Any]:
-    """The messages with parts joined to strings, if the template takes strings alone."""
-    parts = [
-        part
-        for message in messages
-        if isinstance(message.get("content"), (list, tuple))
-        for part in message["content"]
-    ]
-    if not parts:
+    """The messages with parts joined to strings, unless the template reads parts as well.
+
+    Which it does is seen from texts that stand in for the true ones.
+    """
+    if not any(_has_parts(message) for message in messages):
         return messages
-    joined = [
-        {**message, "content": "\n".join(part["text"] for part in message["content"])}
-        if isinstance(message.get("content"), (list, tuple))
+    open_ended = {**arguments, "continue_final_message": False}
+
+    def marks_read(marked: list[Any], marks: list[str]) -> int:
+        """How many of the texts the template writes; -1 if it fails or writes parts as such."""
+        try:
+            text = str(tokenizer.apply_chat_template(marked, tokenize=False, **open_ended))
+        except Exception:
+            return -1
+        return -1 if _PART.search(text) else sum(mark in text for mark in marks)
+
+    marks: list[str] = []
+
+    def marked(part: Mapping[str, Any]) -> dict[str, Any]:
+        marks.append(f"specdecpart{len(marks)}end")
+        return {**part, "text": marks[-1]}
+
+    in_parts = [
+        {**message, "content": [marked(part) for part in message["content"]]}
+        if _has_parts(message)
         else message
         for message in messages
     ]
-    try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **arguments))
-    except Exception:
-        return joined
-    written = any(str(part) in text or json.dumps(part) in text for part in parts)
-    return joined if written else messages
+    read = marks_read(in_parts, marks)
+    if read == len(marks) or read > marks_read(_joined(in_parts), marks):
+        return messages
+    return _joined(messages)
+
+
+# A part that stands in a text as Python or JSON writes it.
+_PART = re.compile(r"""text\\*['"]\s*:\s*\\*['"]specdecpart""")
+
+
+def _has_parts(message: Mapping[str, Any]) -> bool:
+    return isinstance(message.get("content"), list)
+
+
+def _joined(messages: list[Any]) -> list[Any]:
+    return [
+        {**message, "content": "\n".join(part["text"] for part in message["content"])}
+        if _has_parts(message)
+        else message
+        for message in messages
+    ]
+
+
+def _listed(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message whose parts, if it has any, are a list of dicts: what templates look for."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return message
+    return {**message, "content": [dict(part) for part in content]}

@@ -16,12 +16,12 @@ from specdec.acceleration import Acceleration
 from specdec.chat import Template
 from specdec.errors import OptionError, PluginError
 from specdec.given import in_words
-from specdec.loading import find_alias, load_target
+from specdec.loading import check_tokenizer, find_alias, load_target
 from specdec.pickling import picklable, rebuilt, settled
 from specdec.plugins import Strategy
 from specdec.prompts import encode
 from specdec.randomness import KeyedRandomness, Randomness
-from specdec.registry import Registry
+from specdec.registry import Registry, listed_plugins
 from specdec.results import GenerationResult
 from specdec.roles import Drafter
 from specdec.selection import OptionsByRole, Selection, select
@@ -90,7 +90,8 @@ class Engine:
         trust_remote_code: bool = False,
     ) -> None:
         self.acceleration = Acceleration(pack=pack, compile=compile)
-        self.registry = Registry.load(plugins := list(plugins))
+        check_tokenizer(tokenizer)
+        self.registry = Registry.load(plugins := listed_plugins(plugins))
         self._alias = find_alias(self.registry, model)
         chosen: dict[str, Any] = {
             "strategy": strategy,
@@ -218,9 +219,9 @@ class Engine:
         """Decode one prompt or a batch.
 
         Args:
-            prompt: a string, chat messages, token ids, a list of these, a tensor ``[T]`` or
-                ``[B, T]``, or a tokenizer's output. Strings are continued as they stand; chat
-                messages go through the model's chat template.
+            prompt: a string, chat messages, token ids, a list of these, a tensor or array ``[T]``
+                or ``[B, T]``, or a tokenizer's output (text alone). Strings are continued as they
+                stand; chat messages go through the model's chat template.
             max_new_tokens: 256 unless the model's generation config says otherwise.
             temperature: 0 is greedy; a positive value samples.
             top_k, top_p, min_p, repetition_penalty, **fields: fields of transformers'

@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import Tensor
 from transformers import GenerationConfig
 
 from specdec.errors import OptionError, UnknownNameError, warn
@@ -82,6 +84,8 @@ _IRRELEVANT = (
     "target_lookbehind", "max_matching_ngram_size", "prompt_lookup", "use_mtp", "speculation_type",
     "continuous_batching_config", "output_", "return_dict_in_generate",
 )  # fmt: skip
+# Fields that published configs turn off with -1.
+_MINUS_ONE = ("top_k", "eos_token_id")
 # Values besides the default that change nothing, the usual one first.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
@@ -110,6 +114,13 @@ _ELSEWHERE = {
 }
 
 
+def plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's own, in lists too."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray, Tensor)) else value
+
+
 def settings_of(given: Any) -> dict[str, Any]:
     """What the argument ``generation_config`` sets.
 
@@ -117,6 +128,7 @@ def settings_of(given: Any) -> dict[str, Any]:
         given: a GenerationConfig, a mapping with its names, or None.
 
     Raises:
+        UnknownNameError: a name in a mapping that is no GenerationConfig field.
         OptionError: something else.
     """
     if given is None:
@@ -126,8 +138,13 @@ def settings_of(given: Any) -> dict[str, Any]:
             f"generation_config must be a transformers GenerationConfig, not {type(given).__name__}"
         )
     values = given if isinstance(given, Mapping) else vars(given)
+    if isinstance(given, Mapping):
+        known = vars(GenerationConfig())
+        for name in given:
+            if name not in known and not str(name).startswith("_"):
+                _refuse_unknown(str(name), "setting of generation_config")
     return {
-        str(name): value
+        str(name): plain(value)
         for name, value in values.items()
         if value is not None and not str(name).startswith("_")
     }
@@ -151,14 +168,12 @@ def apply(
     for name in fields:
         if name not in known or name.startswith("_"):
             _refuse_unknown(name)
+    _unset(config)
     own = dict(vars(config))
-    for name, value in own.items():
-        if isinstance(value, (list, tuple, dict)) and not value:
-            setattr(config, name, None)
     for settings in (given, fields):
         for name, value in settings.items():
             if value is not None:
-                setattr(config, name, value)
+                setattr(config, name, plain(value))
         if settings.get("max_length") is not None and settings.get("max_new_tokens") is None:
             config.max_new_tokens = None
     idle = []
@@ -183,12 +198,24 @@ def apply(
         raise OptionError(f"{message}{allowed}{_remedy(name, fields, given)}") from error
 
 
+def _unset(config: GenerationConfig) -> None:
+    """Turn to None what a model's own config says for "none": an empty list, or -1 as a top-k and
+    as the id of a token that does not exist."""
+    for name, value in dict(vars(config)).items():
+        if name in _MINUS_ONE:
+            value = [v for v in value if v != -1] if isinstance(value, (list, tuple)) else value
+            value = None if type(value) is int and value == -1 else value
+            setattr(config, name, value)
+        if isinstance(value, (list, tuple, dict)) and not value:
+            setattr(config, name, None)
+
+
 def _is_neutral(name: str, value: Any) -> bool:
     neutral = (None, False, *_NEUTRAL.get(name, ()))
     return any(type(value) is type(same) and value == same for same in neutral)
 
 
-def _refuse_unknown(name: str) -> None:
+def _refuse_unknown(name: str, kind: str = "argument of generate") -> None:
     from specdec.engine import Engine
 
     arguments = [n for n in inspect.signature(Engine.generate).parameters if n != "self"]
@@ -196,7 +223,7 @@ def _refuse_unknown(name: str) -> None:
     if name in arguments:
         raise OptionError(f"{name} is an argument of Engine.generate alone")
     known = {*arguments, *Fields.model_fields, *_HARMLESS}
-    raise UnknownNameError("argument of generate", name, known, _ELSEWHERE.get(name, ""))
+    raise UnknownNameError(kind, name, known, _ELSEWHERE.get(name, ""))
 
 
 def _unsupported(name: str, value: Any, fields: Mapping[str, Any], given: Mapping[str, Any]) -> str:

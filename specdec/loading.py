@@ -41,6 +41,25 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
     return registry.models.get(name)
 
 
+def check_tokenizer(tokenizer: object) -> None:
+    """Refuse what is no tokenizer.
+
+    Raises:
+        OptionError: a name, a processor or another object.
+    """
+    if tokenizer is None or isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    if callable(tokenizer) and all(hasattr(tokenizer, n) for n in ("decode", "all_special_ids")):
+        return
+    hint = "load it with AutoTokenizer.from_pretrained(...)"
+    if isinstance(getattr(tokenizer, "tokenizer", None), PreTrainedTokenizerBase):
+        hint = "give its .tokenizer"
+    raise OptionError(
+        f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__} "
+        f"{tokenizer!r:.80}: {hint}"
+    )
+
+
 def load_target(
     alias: ModelAlias | None,
     model: str | Path | nn.Module | None,

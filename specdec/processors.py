@@ -157,6 +157,25 @@ def checked(processor: hf.LogitsProcessor, tokens: Tensor, scores: Tensor) -> Te
     return processed
 
 
+def _names(stages: Sequence[Stage]) -> str:
+    """What the processors of stages are called."""
+    found: list[Any] = []
+    for stage in stages:
+        if isinstance(stage, PerRow):
+            found += [processor for processor in stage.processors if processor is not None]
+        elif isinstance(stage, (PrefixFree, SetBased)):
+            found.append(stage.processor)
+    return ", ".join(dict.fromkeys(map(named, found)))
+
+
+def _check_left(scores: Tensor, stages: Sequence[Stage]) -> None:
+    """Refuse scores ``[B, V]`` with a row that has no token left."""
+    if (scores == float("-inf")).all(dim=-1).any():
+        raise OptionError(
+            f"{_names(stages)}: together these leave no token, all scores are -inf. Suppress fewer"
+        )
+
+
 @dataclass
 class Processors:
     """Everything between the target's logits and the law that tokens are drawn from.
@@ -193,6 +212,20 @@ class Processors:
         if self.penalties or self.warps:
             scores = self._run([*self.penalties, *self.warps], scores, prefix)
         return scores
+
+    def check_support(self, vocab_size: int, device: torch.device) -> None:
+        """Refuse processors that leave no token whatever the logits and the prefix are.
+
+        Raises:
+            OptionError: tokens that are all suppressed.
+        """
+        free = [s for s in self.penalties if isinstance(s, PrefixFree)]
+        if not any(stage.by_token for stage in free):
+            return
+        scores = torch.zeros(1, vocab_size, device=device)
+        for stage in free:
+            scores = stage(None, scores)
+        _check_left(scores, free)
 
     @property
     def reads_prefix(self) -> bool:
@@ -289,4 +322,12 @@ class Processors:
             scores = stage(known, scores)
             if isinstance(stage, PerRow):
                 self.row_seconds += time.perf_counter() - started
+                assert known is not None
+                if not self.greedy and (scores[known.active] == float("inf")).any():
+                    raise OptionError(
+                        f"the logits processor {_names([stage])} gives a score of +inf, from "
+                        "which nothing can be sampled: to force a token, give -inf to all others"
+                    )
+        if known is not None and any(isinstance(stage, PerRow) for stage in stages):
+            _check_left(scores[known.active], stages)
         return scores

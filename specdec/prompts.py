@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -16,11 +17,18 @@ from specdec.chat import Template, are_messages, check_text
 from specdec.errors import OptionError, PromptError, warn
 
 _ALLOWED = (
-    "a string, chat messages, token ids, a list of any of these, a tensor [T] or [B, T], or what a "
-    "tokenizer returns"
+    "a string, chat messages, token ids, a list of any of these, a tensor or array [T] or [B, T], "
+    "or what a tokenizer returns"
 )
 _BYTES = (bytes, bytearray, memoryview)
 _PLAIN = Template()
+# What tokenizers return beside token ids that a model's scores do not depend on.
+_HARMLESS = (
+    "special_tokens_mask", "offset_mapping", "length", "num_truncated_tokens",
+    "overflowing_tokens", "overflow_to_sample_mapping", "assistant_masks", "labels",
+)  # fmt: skip
+# What changes nothing where it is all zeros.
+_SEGMENTS = ("token_type_ids", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,8 @@ class _Reader:
             return _unpadded(prompt)
         if isinstance(prompt, Mapping) and "role" in prompt:
             raise PromptError("one chat message is no prompt: give a list of messages")
-        if isinstance(prompt, Tensor):
-            return Prompts(_ids(prompt), batched=prompt.dim() == 2)
+        if isinstance(prompt, (Tensor, np.ndarray)):
+            return Prompts(_ids(prompt), batched=prompt.ndim == 2)
         if isinstance(prompt, str):
             return Prompts([_text(prompt, self._tokenizer)], batched=False)
         if not isinstance(prompt, Sequence) or isinstance(prompt, _BYTES):
@@ -106,13 +114,15 @@ class _Reader:
         if all(_is_id(item) for item in prompt):
             return Prompts([[operator.index(item) for item in prompt]], batched=False)
         for place, item in enumerate(prompt):
-            if isinstance(item, _BYTES) or not isinstance(item, (str, Sequence, Tensor)):
+            if isinstance(item, _BYTES) or not isinstance(
+                item, (str, Sequence, Tensor, np.ndarray)
+            ):
                 what = "a token id among prompts" if _is_id(item) else _kind(item)
                 raise PromptError(f"item {place} of the prompt cannot be {what}: give {_ALLOWED}")
         return Prompts([self._single(place, item) for place, item in enumerate(prompt)], True)
 
     def _single(self, place: int, item: Any) -> list[int]:
-        if not isinstance(item, (str, Tensor)) and not len(item):
+        if not isinstance(item, (str, Tensor, np.ndarray)) and not len(item):
             return []
         try:
             inner = self.rows(item)
@@ -136,13 +146,19 @@ def _kind(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
-def _ids(tensor: Tensor) -> list[list[int]]:
-    if tensor.dim() not in (1, 2) or tensor.is_floating_point() or tensor.dtype == torch.bool:
+def _ids(given: Tensor | np.ndarray[Any, Any]) -> list[list[int]]:
+    if isinstance(given, Tensor):
+        whole = not given.is_floating_point() and not given.is_complex()
+        whole = whole and given.dtype != torch.bool
+    else:
+        whole = given.dtype.kind in "iu"
+    if given.ndim not in (1, 2) or not whole:
+        kind = "tensor" if isinstance(given, Tensor) else "array"
         raise PromptError(
-            f"token ids must be an integer tensor [T] or [B, T], not {tensor.dtype} "
-            f"{list(tensor.shape)}"
+            f"token ids must be an integer {kind} [T] or [B, T], not {given.dtype} "
+            f"{list(given.shape)}"
         )
-    rows: list[list[int]] = tensor.tolist() if tensor.dim() == 2 else [tensor.tolist()]
+    rows: list[list[int]] = given.tolist() if given.ndim == 2 else [given.tolist()]
     return rows
 
 
@@ -152,23 +168,67 @@ def _lists(value: Any) -> Any:
 
 
 def _unpadded(encoded: Mapping[str, Any]) -> Prompts:
-    """A tokenizer's output without its padding."""
-    ids: Any = _lists(encoded["input_ids"])
-    mask: Any = _lists(encoded.get("attention_mask"))
-    batched = bool(ids) and isinstance(ids[0], (list, tuple))
-    rows, kept = (ids, mask) if batched else ([ids], None if mask is None else [mask])
-    for row in rows:
-        if not all(type(token) is int for token in row):
-            raise PromptError(f"input_ids must be ints, not {row[:8]!r}")
-    if kept is None:
-        return Prompts([list(row) for row in rows], batched)
-    if [len(row) for row in kept] != [len(row) for row in rows]:
+    """A tokenizer's output without its padding.
+
+    Raises:
+        PromptError: ids or a mask of another form, or something that text alone does not have.
+    """
+    _check_text_alone(encoded)
+    ids, batched = _numbers("input_ids", encoded["input_ids"])
+    rows = [[operator.index(token) for token in row] for row in ids]
+    if encoded.get("attention_mask") is None:
+        return Prompts(rows, batched)
+    kept, of_several = _numbers("attention_mask", encoded["attention_mask"])
+    if of_several != batched or [len(row) for row in kept] != [len(row) for row in rows]:
         raise PromptError("attention_mask and input_ids must have the same shape")
     unpadded = [
         [token for token, real in zip(row, own, strict=True) if real]
         for row, own in zip(rows, kept, strict=True)
     ]
     return Prompts(unpadded, batched)
+
+
+def _numbers(name: str, value: Any) -> tuple[list[Any], bool]:
+    """What a tokenizer returns under a name, as rows, and whether it was several."""
+    outer = _lists(value)
+    if isinstance(outer, (list, tuple)):
+        inner = [_lists(item) for item in outer]
+        several = bool(inner) and all(isinstance(row, (list, tuple)) for row in inner)
+        rows = inner if several else [inner]
+        fits = _is_bit if name == "attention_mask" else _is_id
+        if all(fits(number) for row in rows for number in row):
+            return rows, several
+    allowed = "zeros and ones" if name == "attention_mask" else "ints"
+    raise PromptError(f"{name} must be {allowed} [T] or [B, T], not {outer!r:.80}")
+
+
+def _is_bit(item: Any) -> bool:
+    return isinstance(item, Real) and item in (0, 1)
+
+
+def _any(value: Any) -> bool:
+    """Whether anything in nested lists is not 0."""
+    value = _lists(value)
+    return any(map(_any, value)) if isinstance(value, (list, tuple)) else value != 0
+
+
+def _check_text_alone(encoded: Mapping[str, Any]) -> None:
+    """Refuse what a tokenizer or processor returns that would be left out."""
+    for name, value in encoded.items():
+        if name in ("input_ids", "attention_mask", *_HARMLESS) or value is None:
+            continue
+        if name in _SEGMENTS:
+            if not _any(value):
+                continue
+            raise PromptError(
+                f"the prompt has {name} other than 0: specdec reads text alone, as one segment. "
+                f"Leave out {name}"
+            )
+        raise PromptError(
+            f"the prompt has {name}, which would have no effect: specdec reads text alone, as "
+            f"input_ids and attention_mask. Leave out {name}, if the model's answer is not to "
+            "depend on it"
+        )
 
 
 def _text(text: str, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:

@@ -12,11 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from specdec.errors import OptionError
+from specdec.fields import plain
 from specdec.law import Law
 
 
@@ -150,12 +152,16 @@ class KeyedRandomness(Randomness):
         return _mix_(counter + _signed(fixed))
 
 
-def row_seeds(seed: int | Sequence[int] | None, rows: int) -> list[int]:
+def row_seeds(seed: Any, rows: int) -> list[int]:
     """One seed per row: an int is hashed with the row's index, a list is taken as it is.
+
+    Args:
+        seed: an int, a sequence of them or None, or the same from numpy or torch.
 
     Raises:
         OptionError: a list whose length is not the number of rows, or a value that is not an int.
     """
+    seed = plain(seed)
     if seed is None:
         seed = secrets.randbits(63)
     if isinstance(seed, int) and not isinstance(seed, bool):

@@ -85,6 +85,21 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
     return manager, loaded + broken
 
 
+def listed_plugins(plugins: Any) -> list[object]:
+    """The plugins that a caller gave.
+
+    Raises:
+        OptionError: something else than a list of modules or objects, such as a name.
+    """
+    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
+        raise OptionError(f"plugins must be a list of plugin modules or objects, not {plugins!r}")
+    found = list(plugins)
+    for plugin in found:
+        if plugin is None or isinstance(plugin, (str, bytes)):
+            raise OptionError(f"plugins has {plugin!r}: import the plugin and give the module")
+    return found
+
+
 def _origin(distribution: str) -> str:
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"

@@ -13,7 +13,7 @@ from transformers.generation import logits_process as hf
 
 from specdec.custom import ByPrompt, Place, listed, processors_in, stages
 from specdec.errors import OptionError, warn
-from specdec.fields import SAMPLING, apply, settings_of
+from specdec.fields import SAMPLING, apply, plain, settings_of
 from specdec.processors import PerRow, Processors, Stage
 
 
@@ -75,6 +75,23 @@ class Sampling:
             )
         return [self.limit(length, context) for length in prompt_lengths]
 
+    def check_tokens(self, vocab_size: int) -> None:
+        """Refuse settings about tokens that do not exist.
+
+        Raises:
+            OptionError: a token id that the vocabulary does not have.
+        """
+        biased = self.config.sequence_bias or ()
+        for name, sequences in (
+            ("bad_words_ids", self.config.bad_words_ids or ()),
+            ("sequence_bias", biased if isinstance(biased, dict) else [pair[0] for pair in biased]),
+        ):
+            wrong = [token for sequence in sequences for token in sequence if token >= vocab_size]
+            if wrong:
+                raise OptionError(
+                    f"{name} has token id {wrong[0]}: the vocabulary ends at {vocab_size - 1}"
+                )
+
     def processors(
         self, prompt_lengths: Sequence[int], device: torch.device, place: Place | None = None
     ) -> Processors:
@@ -128,6 +145,7 @@ def resolve(
     """
     config = copy.deepcopy(base)
     settings = settings_of(given)
+    fields = {name: plain(value) for name, value in fields.items()}
     apply(config, fields, settings)
     asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
     temperature = config.temperature

@@ -125,6 +125,8 @@ class Session:
         limits = sampling.limits([len(row) for row in rows], target.context_limit)
         engine.reach(max(map(len, rows)))
         processors = sampling.processors([len(row) for row in rows], target.device, place)
+        sampling.check_tokens(target.vocab_size)
+        processors.check_support(target.vocab_size, target.device)
         kept, self._kept = self._kept, None
         drafter, cache, cached = self._reuse(kept, rows)
         if cache is None and engine.parts.verifier.uses_cache:

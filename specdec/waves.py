@@ -12,6 +12,7 @@ import torch
 
 from specdec.custom import ByPrompt, Place
 from specdec.errors import OptionError, out_of_memory
+from specdec.fields import plain
 from specdec.randomness import row_seeds
 from specdec.results import GenerationResult
 from specdec.session import Session
@@ -41,11 +42,14 @@ def generate_in_waves(
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        OptionError: a batch size below 1, or a wave that cannot begin again in halves because its
-            logits processors have been called.
+        OptionError: a batch size below 1, a progress that is no bool, or a wave that cannot begin
+            again in halves because its logits processors have been called.
     """
+    batch_size = plain(batch_size)
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
+    if not isinstance(progress, bool):
+        raise OptionError(f"progress={progress!r}: give True or False")
     seeds = row_seeds(seed, len(rows))
     by_prompt = ByPrompt.of(logits_processor_by_prompt, len(rows))
     settings["logits_processor_by_prompt"] = by_prompt

@@ -6,14 +6,17 @@ import ast
 import copy
 import inspect
 import warnings
+from collections import UserList
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import tokenizers as tk
+import torch
 import transformers as hf
 from tiny import PROMPTS, SHAPE
 
@@ -107,6 +110,49 @@ def test_text_parts_are_read_whether_or_not_the_template_knows_them(plain: Engin
     assert prompt_of(adding, single) == "<user>AB"
 
 
+EITHER = (
+    "{% for m in messages %}<user>{% if m.content is string %}{% set c = m.content %}{% else %}"
+    "{% set c = '' %}{% endif %}{{ c }}{% endfor %}"
+)
+WRITTEN = {
+    "a text of strings alone": EITHER,
+    "repr": "{% for m in messages %}<user>{{ m.content }}{% endfor %}",
+    "JSON": "{% for m in messages %}<user>{% if m.content is string %}{{ m.content }}"
+    "{% else %}{{ m.content | tojson(indent=2) }}{% endif %}{% endfor %}",
+    "parts": "{% for m in messages %}<user>{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}{% endfor %}",
+    "parts of users alone": "{% for m in messages %}<user>{% if m.content is string %}"
+    "{{ m.content }}{% elif m.role == 'user' %}{{ m.content[0].text }}{% endif %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", WRITTEN)
+@pytest.mark.parametrize("continued", [False, True])
+def test_no_template_loses_or_writes_out_text_parts(
+    plain: Engine, template: str, continued: bool
+) -> None:
+    engine = engine_with(plain, WRITTEN[template])
+    for kind in (list, tuple, UserList):
+        for text in ("AB", "\u00e9\u4e2d"):
+            part = MappingProxyType({"type": "text", "text": text})
+            messages = [
+                {"role": "user", "content": kind([part])},
+                {"role": "assistant", "content": kind([{"type": "text", "text": "CD"}])},
+            ]
+            strings = [{"role": "user", "content": text}, BOT]
+            wanted = prompt_of(engine, strings, continue_final_message=continued)
+            assert prompt_of(engine, messages, continue_final_message=continued) == wanted
+
+
+def test_parts_stay_where_a_template_reads_them_alone_and_skips_another_message(
+    plain: Engine,
+) -> None:
+    engine = engine_with(plain, PARTS.replace("messages", "messages[1:]"))
+    parts = [{"type": "text", "text": "AB"}, {"type": "text", "text": "CD"}]
+    skipped = {"role": "system", "content": parts}
+    assert prompt_of(engine, [skipped, {"role": "user", "content": parts}]) == "<user>[AB][CD]"
+
+
 def label(value: Any) -> str:
     return "memoryview" if isinstance(value, memoryview) else ascii(value)[:40]
 
@@ -120,6 +166,10 @@ BAD_MESSAGES: list[tuple[Any, list[str]]] = [
     ([{"role": 3, "content": "AB"}], ["role of message 0", "3"]),
     ([{"role": "user", "content": 3}], ["content of message 0", "not int"]),
     ([{"role": "user", "content": b"AB"}], ["content of message 0", "bytes"]),
+    (
+        [USER, {"role": "user", "content": {"type": "text", "text": "AB"}}],
+        ["content of message 1 is a mapping with ['type', 'text']", "a list of parts"],
+    ),
     (
         [USER, {"role": "user", "content": [{"type": "image", "url": "x"}]}],
         ["part 0 of message 1 is of type 'image'", "text alone"],
@@ -158,6 +208,29 @@ BAD_PROMPTS: list[tuple[Any, list[str]]] = [
     ({"text": "AB"}, ["a mapping with ['text']"]),
     ("A\ud83d", ["half of a surrogate pair", "character 1", "surrogatepass"]),
     (["AB", "\udc00"], ["in prompt 1", "surrogate"]),
+    ({"input_ids": [[1, 2]], "attention_mask": [1, 1]}, ["must have the same shape"]),
+    ({"input_ids": [1, 2], "attention_mask": [[1, 1]]}, ["must have the same shape"]),
+    ({"input_ids": [1, 2], "attention_mask": [0.5, 1]}, ["attention_mask must be zeros and ones"]),
+    ({"input_ids": [1, 2], "attention_mask": 1}, ["attention_mask must be zeros and ones"]),
+    ({"input_ids": [[1, 2], 3]}, ["input_ids must be ints [T] or [B, T]"]),
+    ({"input_ids": [1, [2, 3]]}, ["input_ids must be ints"]),
+    ({"input_ids": [[[1]]]}, ["input_ids must be ints"]),
+    ({"input_ids": 5}, ["input_ids must be ints", "not 5"]),
+    ({"input_ids": None}, ["input_ids must be ints", "None"]),
+    ({"input_ids": "AB"}, ["input_ids must be ints", "'AB'"]),
+    ({"input_ids": torch.ones(2)}, ["input_ids must be ints"]),
+    (np.ones(2), ["integer array", "float64"]),
+    (np.array(5), ["integer array"]),
+    (np.array(["AB"]), ["integer array"]),
+    (
+        {"input_ids": [1, 2], "pixel_values": torch.zeros(1, 3, 2, 2)},
+        ["pixel_values", "text alone"],
+    ),
+    ({"input_ids": [1, 2], "input_features": np.zeros(3)}, ["input_features", "text alone"]),
+    ({"input_ids": [1, 2], "inputs_embeds": torch.zeros(1, 2, 4)}, ["inputs_embeds"]),
+    ({"input_ids": [1, 2], "position_ids": [3, 4]}, ["position_ids", "text alone"]),
+    ({"input_ids": [1, 2], "token_type_ids": torch.tensor([[0, 1]])}, ["token_type_ids other"]),
+    ({"input_ids": [1, 2], "token_type_ids": [0, 1]}, ["token_type_ids other"]),
 ]
 
 
@@ -176,6 +249,23 @@ def test_whole_numbers_of_any_type_are_token_ids(plain: Engine) -> None:
     assert tiny.tokens(plain, ids, max_new_tokens=2, temperature=0) == wanted
 
 
+def test_arrays_are_prompts_and_what_text_does_not_depend_on_is_left_out(plain: Engine) -> None:
+    settings = {"max_new_tokens": 2, "temperature": 0}
+    rows = tiny.tokens(plain, [[5, 9, 1], [4, 4, 4]], **settings)
+    assert tiny.tokens(plain, np.array([5, 9, 1]), **settings) == rows[0]
+    assert tiny.tokens(plain, np.array([[5, 9, 1], [4, 4, 4]], dtype=np.uint16), **settings) == rows
+    assert tiny.tokens(plain, [np.array([5, 9, 1]), [4, 4, 4]], **settings) == rows
+    encoded = {
+        "input_ids": [torch.tensor([5, 9, 1]), np.array([4, 4, 4])],
+        "attention_mask": torch.ones(2, 3, dtype=torch.bool),
+        "token_type_ids": torch.zeros(2, 3, dtype=torch.int64),
+        "special_tokens_mask": [[0, 0, 1], [0, 0, 0]],
+        "length": [3, 3],
+        "pixel_values": None,
+    }
+    assert tiny.tokens(plain, encoded, **settings) == rows
+
+
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [CALL]}, "tools: for chat messages alone"),
     ({"add_generation_prompt": False}, "add_generation_prompt: for chat messages"),
@@ -188,6 +278,15 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"skip_special_tokens": None}, "skip_special_tokens=None"),
     ({"generation_config": 3}, "generation_config must be"),
     ({"stop": "A\ud800"}, "half of a surrogate pair"),
+    ({"progress": "no"}, "progress='no'"),
+    ({"bad_words_ids": [[1], [2, 10**6]]}, "bad_words_ids has token id 1000000"),
+    ({"sequence_bias": {(3, 10**6): 1.0}}, "sequence_bias has token id 1000000"),
+    ({"sequence_bias": [[[10**6], 1.0]]}, "sequence_bias has token id 1000000"),
+    ({"max_new_tokens": np.bool_(True)}, "max_new_tokens=True"),
+    ({"batch_size": np.bool_(True)}, "batch_size must be"),
+    ({"seed": torch.tensor(1.5)}, "seed must be an int"),
+    ({"top_k": np.int64(-1)}, "top_k=-1"),
+    ({"eos_token_id": -1}, "eos_token_id=-1"),
 ]
 
 
@@ -196,7 +295,43 @@ def test_arguments_that_cannot_be_meant_are_refused(
     plain: Engine, arguments: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(OptionError, match=says):
-        plain.generate("AB", max_new_tokens=1, **arguments)
+        plain.generate("AB", **{"max_new_tokens": 1, **arguments})
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(plain: Engine) -> None:
+    def tokens(whole: Any, real: Any) -> Any:
+        settings = {"temperature": real(0.75), "top_p": real(0.5), "eos_token_id": [whole(7)]}
+        lengths = {"max_new_tokens": whole(5), "batch_size": whole(2), "top_k": whole(9)}
+        return tiny.tokens(plain, PROMPTS, seed=whole(3), **settings, **lengths)
+
+    wanted = tokens(int, float)
+    assert tokens(np.int64, np.float32) == tokens(torch.tensor, torch.tensor) == wanted
+    several = tiny.tokens(plain, PROMPTS, max_new_tokens=4, temperature=1, seed=[1, 2, 3])
+    for seeds in (np.array([1, 2, 3]), torch.tensor([1, 2, 3]), [np.int64(1), 2, 3]):
+        assert tiny.tokens(plain, PROMPTS, max_new_tokens=4, temperature=1, seed=seeds) == several
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"tokenizer": "gpt2"}, "tokenizer must be .* not str 'gpt2': load it with AutoTokenizer"),
+        ({"tokenizer": 3}, "not int 3"),
+        ({"plugins": None}, "plugins must be a list of plugin modules or objects, not None"),
+        ({"plugins": "x"}, "not 'x'"),
+        ({"plugins": ["x"]}, "plugins has 'x': import the plugin"),
+    ],
+    ids=str,
+)
+def test_what_an_engine_is_made_of_is_checked(
+    model: Any, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(OptionError, match=says):
+        Engine(model, strategy="plain", **arguments)
+
+
+def test_an_unknown_name_in_a_mapping_of_settings_is_told(plain: Engine) -> None:
+    with pytest.raises(UnknownNameError, match=r"of generation_config 'temperture'.*'temperature'"):
+        plain.generate("AB", max_new_tokens=1, generation_config={"temperture": 0.7})
 
 
 def bos_tokenizer(prefix: Sequence[str]) -> hf.PreTrainedTokenizerFast:
@@ -349,12 +484,19 @@ def test_own_settings_that_could_change_the_text_are_named_with_the_way_to_unset
 
 
 @pytest.mark.parametrize(
-    "fields", [{"top_p": 2.0}, {"temperature": -1.0}, {"top_k": 2.5}, {"eos_token_id": -1}], ids=str
+    "fields", [{"top_p": 2.0}, {"temperature": -1.0}, {"top_k": 2.5}, {"eos_token_id": -2}], ids=str
 )
 def test_own_values_that_are_not_allowed_are_named_as_the_models(fields: dict[str, Any]) -> None:
     (name,) = fields
     with pytest.raises(OptionError, match=f"{name}=.* of the model's own generation_config: it m"):
         own(fields).generate(PROMPTS[0], max_new_tokens=2)
+
+
+def test_minus_one_in_a_models_own_config_means_none() -> None:
+    for published, eos in (({"eos_token_id": -1}, ()), ({"eos_token_id": [-1, 9]}, (9,))):
+        engine = own({"top_k": -1, "do_sample": True, **published})
+        sampling = engine.session().start(PROMPTS[0], max_new_tokens=2).sampling
+        assert (sampling.config.top_k, sampling.eos) == (None, eos)
 
 
 def test_what_the_model_itself_bounds_is_named_as_the_models() -> None:

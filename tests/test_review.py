@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers as hf
-from tiny import PROMPTS
+from tiny import PROMPTS, VOCAB
 
 from specdec import Component, Engine, SpecdecError, Strategy, hookimpl
 from specdec.errors import OptionError, PluginError, UnsupportedModelError
@@ -38,6 +38,35 @@ def test_a_processor_that_leaves_no_token_is_told(plain: Engine) -> None:
 
         with pytest.raises(OptionError, match="leaves no token"):
             plain.generate([1, 2], max_new_tokens=2, logits_processor=empty)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_settings_that_together_leave_no_token_are_refused(
+    eagle: Engine, temperature: float
+) -> None:
+    every, half = list(range(VOCAB)), VOCAB // 2
+    for settings in (
+        {"suppress_tokens": every},
+        {"logits_processor": hf.SuppressTokensLogitsProcessor(every)},
+        {
+            "suppress_tokens": every[:half],
+            "logits_processor": hf.SuppressTokensLogitsProcessor(every[half:]),
+        },
+        {"suppress_tokens": every[:half], "bad_words_ids": [[token] for token in every[half:]]},
+        {"begin_suppress_tokens": every},
+    ):
+        with pytest.raises(OptionError, match=r"leaves? no token"):
+            eagle.generate(PROMPTS, max_new_tokens=2, temperature=temperature, **settings)
+
+
+def test_a_score_of_plus_infinity_is_refused_where_tokens_are_sampled(eagle: Engine) -> None:
+    def forced(ids: Any, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(1, torch.tensor([9]), float("inf"))
+
+    settings = {"max_new_tokens": 2, "logits_processor": forced, "eos_token_id": []}
+    with pytest.raises(OptionError, match=r"forced gives a score of \+inf"):
+        eagle.generate(PROMPTS, temperature=1, **settings)
+    assert tiny.tokens(eagle, PROMPTS, temperature=0, **settings) == [[9, 9]] * 3
 
 
 def test_an_unknown_factor_behind_the_lm_head_is_refused_by_every_verifier() -> None:
