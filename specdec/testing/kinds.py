@@ -33,12 +33,12 @@ def step_laws(
             "max_new": 3,
         }
         here = near(rows, **few, fewest=fewest, greedy=greedy)
-        depth: dict[str, Any] = {"max_new": max(5, min(subject.levels + 1, 8))}
-        far = [many(sampled), wide(sampled), widest(), late(sampled, **depth)]
+        texts = late(sampled, max_new=max(5, min(subject.levels + 1, 8)))
+        far = [(many(sampled), 1.5), (wide(sampled), 1.5), (texts, 1.5), (widest(sampled), 0.75)]
         if fewest > 1:
             return [(here, 3), (many(sampled, greedy), 1)]
         drafted = deep(subject.levels, sampled)
-        return [*((kind, 1.5) for kind in far), (drafted, 3.5), (here, 4)]
+        return [*far, (drafted, 3.5), (here, 4)]
 
     return kinds
 

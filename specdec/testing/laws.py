@@ -25,7 +25,7 @@ from specdec.target import HFTarget
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
 from specdec.testing.letters import letters
-from specdec.testing.subject import drawing
+from specdec.testing.subject import Subject, drawing
 from specdec.testing.ticking import ticking
 from specdec.tree import DraftTree
 from specdec.verification import Verification
@@ -34,7 +34,7 @@ Text = tuple[int, ...]
 # Probabilities by text.
 TextLaw = dict[Text, float]
 # The most branches: of a step, and less as their texts are longer and their vocabularies larger.
-_TOKENS, _NUMBERS, _FEWEST = 1 << 11, 1 << 22, 16
+_NUMBERS, _FEWEST = 1 << 21, 16
 
 
 class Autoregressive:
@@ -203,28 +203,28 @@ class _Branch(NamedTuple):
     steps: int
 
 
-def step_law(engine: Engine, case: Case, adaptive: bool = False) -> Enumerated:
+def step_law(subject: Subject, case: Case) -> Enumerated:
     """The exact law of the tokens of one step.
 
-    Args:
-        adaptive: whether drafts depend on how earlier drafts fared, other rows' too.
+    Raises:
+        EnumerationError: it has more outcomes than are enumerated.
     """
-    return _enumerated(engine, case, adaptive, steps=1)
+    return _enumerated(subject, case, steps=1)
 
 
-def sequence_law(engine: Engine, case: Case, adaptive: bool = False) -> Enumerated:
+def sequence_law(subject: Subject, case: Case) -> Enumerated:
     """The exact law of whole sequences, over every draw of every step.
 
-    Args:
-        adaptive: as in :func:`step_law`.
+    Raises:
+        EnumerationError: it has more outcomes than are enumerated.
     """
-    return _enumerated(engine, case, adaptive, steps=None)
+    return _enumerated(subject, case, steps=None)
 
 
-def _enumerated(engine: Engine, case: Case, adaptive: bool, steps: int | None) -> Enumerated:
-    new = case.settings["max_new_tokens"]
+def _enumerated(subject: Subject, case: Case, steps: int | None) -> Enumerated:
+    engine, new = subject.of(case), case.settings["max_new_tokens"]
     tokens = (new if steps is None else new // 2) + 1 + len(case.prompts[0]) // 8
-    most = min(_TOKENS // tokens, _NUMBERS // case.target.vocab_size)
+    most = min(subject.tokens // tokens, _NUMBERS // case.target.vocab_size)
     limit = max(_FEWEST, most)
 
     def run(engine: Engine, randomness: EnumeratedRandomness, branches: int) -> list[_Branch]:
@@ -241,7 +241,7 @@ def _enumerated(engine: Engine, case: Case, adaptive: bool, steps: int | None) -
         ends = [reason is not None for reason in started.state.finish_reasons[own]]
         return list(map(_Branch, texts, ends, levels, took))
 
-    if adaptive:
+    if subject.adaptive:
         found, weights = outcomes_apart(partial(_alone, engine, run), limit)
     else:
         found, weights = outcomes(partial(run, engine), limit)

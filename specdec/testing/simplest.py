@@ -103,6 +103,10 @@ def _settings(case: Case) -> Iterator[Case]:
 
 def _texts(case: Case) -> Iterator[Case]:
     """Shorter prompts, of fewer different tokens. Open laws stay where they are in the text."""
+    if min(map(len, case.prompts)) > 1:  # their lengths may matter by their differences
+        prompts = tuple(prompt[1:] for prompt in case.prompts)
+        target, draft = _moved(case.target, 1), _moved(case.draft, 1)
+        yield replace(case, prompts=prompts, target=target, draft=draft)
     for row, prompt in enumerate(case.prompts):
         ways = [prompt[len(prompt) // 2 :], prompt[1:], prompt[:1] * len(prompt)]
         for shorter in dict.fromkeys(way for way in ways if way and way != prompt):

@@ -256,16 +256,16 @@ def wide(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchSt
     )
 
 
-def widest(greedy: bool | None = False) -> st.SearchStrategy[Case]:
+def widest(sampled: bool) -> st.SearchStrategy[Case]:
     """A vocabulary of more tokens than sixteen bits hold."""
     return cases(
-        sizes=(2, 3),
-        max_new=4,
+        sizes=(2,) if sampled else (2, 3),
+        max_new=3,
         min_new=2,
         rows=2,
-        greedy=greedy,
+        greedy=False,
         vocabularies=(WIDEST,),
-        opened=2,
+        opened=1 if sampled else 2,
         stopping=False,
         small=False,
     )

@@ -58,6 +58,7 @@ class Subject:
         levels: the deepest tree that it drafts.
         sampled: whether draft tokens are drawn.
         reach: how far laws have been enumerated.
+        tokens: the most tokens that the branches of one enumeration have together, about.
         lossless, seed_exact: what the acceptor says of itself.
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
@@ -89,7 +90,7 @@ class Subject:
         self._options = {role: dict(given) for role, given in (options or {}).items()}
         small = SMALL.get(policy or own.policy or "")
         self.small = None if "policy" in self._options else small
-        self.reach = Reach()
+        self.reach, self.tokens = Reach(), MANY
         self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
         self._drafter = drafter if isinstance(drafter, str) else None
         self._provider: Provider | None = None
@@ -199,6 +200,8 @@ class Subject:
 
 
 _ANY = Table(3, 0, ((1.0,) * 3,))
+# Enumerations of few and of many branches.
+FEW, MANY = 1 << 10, 1 << 12
 # Steps of the generation that shows how deep trees are.
 _PROBED = 4
 _LONGEST = 40

@@ -21,7 +21,7 @@ from specdec.testing.kinds import everywhere, small_models, step_laws, whole_tex
 from specdec.testing.property import Property as Property
 from specdec.testing.simplest import Failure, simplest
 from specdec.testing.strategies import cases
-from specdec.testing.subject import Subject
+from specdec.testing.subject import FEW, MANY, Subject
 from specdec.testing.ticking import ticking
 from specdec.testing.verdict import Verdict as Verdict
 
@@ -84,8 +84,8 @@ def check(
 
     Drafts of an adaptive subject may depend on the clock: it then ticks by the number of looks.
 
-    A case with too many outcomes is checked with fewer open laws. The property fails as well if
-    more than half of the cases are too large even so: too little was seen.
+    A case with too many outcomes, which are fewer where examples are, is checked with fewer open
+    laws. The property fails as well if more than half of the cases are too large even so.
 
     Args:
         shrink: whether to look for a smaller case when one fails, for ``PATIENCE`` seconds.
@@ -94,6 +94,7 @@ def check(
     if subject.adaptive:
         prop = replace(prop, check=ticking()(prop.check))
     run = _Run(subject, prop, progress)
+    subject.tokens = FEW if examples <= QUICK else MANY
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are tiny: more threads only wait for each other
     try:

@@ -30,7 +30,7 @@ def exact_law(subject: Subject, case: Case) -> float:
 
 def whole_sequences(subject: Subject, case: Case) -> float:
     """Every draw of every step enumerated: the law of whole sequences is the target's."""
-    found = sequence_law(subject.of(case), case, adaptive=subject.adaptive)
+    found = sequence_law(subject, case)
     subject.reach.note(case, found.levels, found.steps)
     law, reference = _against(subject, case, found)
     return _same_law(law, reference)
@@ -59,7 +59,7 @@ def measured_total_variation(subject: Subject, case: Case) -> float:
 
 def _step(subject: Subject, case: Case) -> Enumerated:
     """The law of a step."""
-    law = step_law(subject.of(case), case, adaptive=subject.adaptive)
+    law = step_law(subject, case)
     subject.reach.note(case, law.levels, law.steps)
     return law
 
