@@ -39,9 +39,10 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
 
-docs: $(VENV)/.installed-test ## write docs/options.md and docs/planted-bugs.md anew
+docs: $(VENV)/.installed-test ## write the generated pages and lists anew
 	@$(BIN)/python scripts/make_options_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
+	@$(BIN)/python scripts/make_models_list.py
 
 clean: ## remove caches and build outputs; the environment stays
 	@rm -rf build dist *.egg-info examples/*/*.egg-info examples/*/build .pytest_cache .mypy_cache .ruff_cache .hypothesis \

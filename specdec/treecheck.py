@@ -78,11 +78,11 @@ class TreeCheck:
     Attributes:
         untried: lengths at which attention may change (:func:`attention_lengths
             <specdec.lengths.attention_lengths>`), too long to be tried at load; increasing.
-        error: the largest error in full precision so far, of the logits' spread.
+        margin: the largest error in full precision so far, as a part of what is allowed.
     """
 
     untried: list[int]
-    error: float = 0.0
+    margin: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -140,8 +140,9 @@ class TreeCheck:
             truth = probe.own(exact)
             error = float(probe.errors(exact, truth).max())
             rounding = probe.rounding(exact, truth)
-        _refuse(target, error, min(max(_LEAST, _FACTOR * rounding), _MOST), where)
-        self.error = max(self.error, error)
+        allowed = min(max(_LEAST, _FACTOR * rounding), _MOST)
+        _refuse(target, error, allowed, where)
+        self.margin = max(self.margin, error / allowed)
 
     def _compare_as_it_runs(self, target: HFTarget, probe: Probe) -> None:
         """Medians, since in half precision a token may be routed to another expert."""
@@ -179,7 +180,7 @@ def _refuse(target: HFTarget, error: float, allowed: float, where: str) -> None:
     if not error <= allowed:
         raise UnsupportedModelError(
             f"tree verification of this {target.config.model_type} model differs from path-by-path "
-            f"forwards by {error:.1e} of the logits' spread{where} (allowed: {allowed:.0e}): its "
+            f"forwards by {error:.1e} of the logits' spread{where} (allowed: {allowed:.1e}): its "
             "attention is not a function of the mask and of position ids alone. "
             "verifier='path' decodes it, slowly"
         )

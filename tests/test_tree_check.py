@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
@@ -34,13 +36,18 @@ def make_model(layers: int, hidden: int, scale: float, dtype: torch.dtype, windo
         return hf.AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
 
-def refused(target: HFTarget) -> bool:
+def margin(target: HFTarget) -> float:
+    """The largest error of the check as a part of what it allows; above 1 the model is refused."""
     try:
-        TreeCheck.at_load(target)
+        return TreeCheck.at_load(target).margin
     except UnsupportedModelError as error:
-        assert "differs from path-by-path" in str(error)
-        return True
-    return False
+        found = re.search(r"by (\S+) of the logits' spread.*allowed: ([^)]+)\)", str(error))
+        assert found, error
+        return float(found[1]) / float(found[2])
+
+
+def refused(target: HFTarget) -> bool:
+    return not margin(target) <= 1
 
 
 FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -59,14 +66,23 @@ SHAPES: list[Any] = [
 
 @pytest.mark.parametrize(("layers", "hidden", "dtype", "windowed"), SHAPES)
 def test_every_flaw_is_refused_and_nothing_else(
-    layers: int, hidden: int, dtype: torch.dtype, windowed: bool
+    layers: int,
+    hidden: int,
+    dtype: torch.dtype,
+    windowed: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    """Margins on both sides are asserted, and reported with ``--junitxml``."""
     for scale in (0.02, 2 / hidden**0.5):
         target = HFTarget(make_model(layers, hidden, scale, dtype, windowed))
-        assert not refused(target)
+        right = margin(target)
+        record_property(f"right, scale {scale:.2f}", right)
+        assert right < 1 / 3
         for name, flaw in {**FLAWS, **(WINDOW_FLAWS if windowed else {})}.items():
             with flaw():
-                assert refused(target), (name, scale)
+                wrong = margin(target)
+            record_property(f"{name}, scale {scale:.2f}", wrong)
+            assert wrong > 10, (name, scale)
 
 
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])

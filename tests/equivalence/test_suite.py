@@ -123,7 +123,7 @@ def test_finished_rows_and_neighbours_branch_nothing() -> None:
 def test_table_models_pass_the_checks_at_load(window: int | None, tmp_path: Path) -> None:
     model = TableForCausalLM.of(TABLE, window)
     check_lm_head(HFTarget(model))
-    assert TreeCheck.at_load(HFTarget(model)).error == 0
+    assert TreeCheck.at_load(HFTarget(model)).margin == 0
     register()
     model.save_pretrained(tmp_path)
     from transformers import AutoModelForCausalLM
