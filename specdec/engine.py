@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from specdec.acceleration import Acceleration
 from specdec.chat import Template
-from specdec.errors import OptionError, PluginError
+from specdec.errors import OptionError, PluginError, warn
 from specdec.given import in_words
 from specdec.loading import check_tokenizer, find_alias, load_target
 from specdec.pickling import picklable, rebuilt, settled
@@ -125,7 +124,7 @@ class Engine:
         }
         self._arguments = settled(arguments, self.registry, selection.names)
         if selection.notice:
-            warnings.warn(selection.notice, UserWarning, stacklevel=2)
+            warn(selection.notice)
 
     def with_strategy(
         self,
@@ -152,7 +151,7 @@ class Engine:
         own = settled(chosen, self.registry, selection.names)
         other._arguments = {**self._arguments, **own}
         if selection.notice:
-            warnings.warn(selection.notice, UserWarning, stacklevel=2)
+            warn(selection.notice)
         return other
 
     def _select(

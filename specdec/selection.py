@@ -11,8 +11,9 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from specdec.checkpoints import resolve_checkpoint
 from specdec.decoding import Parts
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import CheckpointError, OptionError, UnknownNameError
 from specdec.given import unwrapped
 from specdec.plugins import ModelAlias, Strategy
 from specdec.registry import ROLES, Registry, Role
@@ -185,12 +186,17 @@ def _drafter(
         )
     if str(given) in known:
         return str(given), None
-    if "/" not in str(given) and not Path(given).expanduser().exists():
-        raise UnknownNameError(
-            "drafter", str(given), known, "A folder or hub id of a checkpoint does as well"
-        )
+    bare = "/" not in str(given) and not Path(given).expanduser().exists()
     if strategy.drafter is None:
+        if bare:
+            raise UnknownNameError("drafter", str(given), known)
         raise OptionError(f"the strategy {strategy.name!r} drafts nothing: it takes no drafter")
+    if bare:
+        try:
+            resolve_checkpoint(str(given), what="drafter")
+        except CheckpointError as error:
+            hint = f"A folder or hub id of a checkpoint does as well, but {error}"
+            raise UnknownNameError("drafter", str(given), known, hint) from error
     return strategy.drafter, str(given)
 
 

@@ -126,6 +126,7 @@ class TreeCheck:
                 self.untried = [length for length in self.untried if length >= tokens]
 
     def _compare_beyond(self, target: HFTarget, length: int) -> None:
+        # As far as a tree below it fits: the last positions of a context hold no whole one.
         longest = min(length + _BEYOND, target.context_limit - len(PARENTS))
         probe = Probe.make(target, (longest, _PROMPTS[1]), PATHS[-1:])
         self._compare(target, probe, where=f" beyond {length} tokens")

@@ -642,3 +642,8 @@ def test_a_bare_name_is_looked_up_on_the_hub(
         Engine("chat-7n", strategy="plain")
     Engine("chat-7m", strategy="plain")
     assert set(asked) == {"some-model", "chat-7n"}
+    drafted = {"strategy": "draft_model", "tokenizer": None}
+    engine = Engine(tiny.make_model(), drafter="some-model", **drafted)
+    assert engine.generate([1, 2], max_new_tokens=3).stats.draft_forwards
+    with pytest.raises(UnknownNameError, match=r"unknown drafter 'eagel'.*hub did not give"):
+        Engine(tiny.make_model(), drafter="eagel", **drafted)
