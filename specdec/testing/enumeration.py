@@ -22,6 +22,8 @@ T = TypeVar("T")
 LIMIT = 1 << 14
 # Draws are exact to rounding; a law that has changed has changed by more.
 _SAME = 1e-9
+# What is this unlikely is left out: below it, whether an outcome is possible at all is rounding.
+_NEVER = 1e-14
 # More waves than any enumeration needs that comes to an end.
 _WAVES = 500
 _WHY = (
@@ -97,7 +99,7 @@ class EnumeratedRandomness(Randomness):
             self._looked.setdefault(row, set()).update(codes)
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
-        possible = probs > 0
+        possible = probs > _NEVER * probs.sum(dim=1, keepdim=True)
         concerned = possible.sum(dim=1) > 1  # a draw with one outcome takes no randomness
         if self.active is not None:
             concerned = concerned & self.active
@@ -107,6 +109,7 @@ class EnumeratedRandomness(Randomness):
             return taken
         codes, own = _code(key)[rows].tolist(), self.branches
         chances: dict[int, dict[int, float]] = {row: {} for row in rows.tolist()}
+        probs = probs * possible
         law = probs[rows] / probs[rows].sum(dim=1, keepdim=True)
         where = law.nonzero()
         places = zip(rows[where[:, 0]].tolist(), where[:, 1].tolist(), strict=True)
@@ -241,9 +244,8 @@ class _Laws:
 
 
 def _same(law: dict[int, float], other: dict[int, float]) -> bool:
-    return law.keys() == other.keys() and all(
-        abs(p - other[one]) <= _SAME for one, p in law.items()
-    )
+    either = law.keys() | other.keys()
+    return all(abs(law.get(one, 0.0) - other.get(one, 0.0)) <= _SAME for one in either)
 
 
 def _same_draws(before: list[Draw], after: list[Draw]) -> None:
