@@ -23,7 +23,7 @@ from specdec.randomness import Key, KeyedRandomness, Randomness, Stream
 from specdec.state import State
 from specdec.testing import Subject
 from specdec.testing.cases import Case
-from specdec.testing.enumeration import EnumeratedRandomness, Script
+from specdec.testing.enumeration import EnumeratedRandomness
 from specdec.testing.strategies import prompts, tables
 
 CHAIN = {"policy": {"depth": 3, "width": 1, "children": 1, "costs": False}}
@@ -127,7 +127,7 @@ def test_a_law_over_some_tokens_of_each_node_gives_the_others_no_score() -> None
 def test_at_temperature_0_and_without_noise_nothing_is_shifted() -> None:
     proposal = Proposal(torch.randn(3, 1, 6))
     assert couple(Growth(state(greedy=True)), proposal) is proposal
-    unknown = EnumeratedRandomness([Script()])
+    unknown = EnumeratedRandomness([{}])
     same = couple(Growth(state(randomness=unknown)), proposal)
     torch.testing.assert_close(same.logits, proposal.log_q)
 

@@ -1,14 +1,14 @@
 """Enumerated randomness: every outcome of every draw, with its probability.
 
-Branches are rows of a batch. A row replays its script and takes the likeliest outcome of every draw
-past it; the next wave has a row for each other outcome of those draws besides.
+Branches are rows of a batch. A row replays its script and takes the likeliest outcome of any other
+draw; the next wave has a row besides for each outcome that none has taken yet.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,46 +24,38 @@ LIMIT = 1 << 14
 _SAME = 1e-9
 # What is this unlikely is left out: below it, whether an outcome is possible at all is rounding.
 _NEVER = 1e-14
+# More waves than any enumeration needs that comes to an end.
+_WAVES = 500
+_WHY = (
+    "when the same outcomes are replayed: unkeyed randomness (a generator of a part's own), or "
+    "state kept between runs"
+)
 
 
 class EnumerationError(AssertionError):
     """More outcomes than can be enumerated: the case is too large, nothing is known of the law."""
 
 
-@dataclass
-class Script:
-    """What a branch draws.
+class Draw(NamedTuple):
+    """One draw of a branch.
 
     Attributes:
-        outcomes: by the draw's key, in the order drawn, the outcome and its probability.
+        key: a number of its own for the draw's key.
+        outcome: the one taken.
+        chances: the probability of each outcome that is possible.
     """
 
-    outcomes: dict[int, tuple[int, float]] = field(default_factory=dict)
-
-    @property
-    def weight(self) -> float:
-        """The probability of the branch."""
-        product = 1.0
-        for _, probability in self.outcomes.values():
-            product *= probability
-        return product
-
-    def forked(self, opened: list[_Draw]) -> list[Script]:
-        """One script for each outcome of the draws ``opened``, the outcome taken first."""
-        found, longer = [], dict(self.outcomes)
-        for key, taken, chances in opened:
-            others = [(outcome, p) for outcome, p in chances.items() if outcome != taken]
-            found += [Script({**longer, key: other}) for other in others]
-            longer[key] = (taken, chances[taken])
-        return [Script(longer), *found]
+    key: int
+    outcome: int
+    chances: dict[int, float]
 
 
-# Key, outcome taken, and the probability of each outcome that is possible.
-_Draw = tuple[int, int, dict[int, float]]
+# By the draw's key, what a branch takes there.
+Script = dict[int, int]
 
 
 class EnumeratedRandomness(Randomness):
-    """Branch r replays ``scripts[r]``, which says what each draw gives, by its key.
+    """Branch r replays ``scripts[r]``, and takes the likeliest outcome of any other draw.
 
     The other rows are neighbours: they take the first outcome that they can have, always.
 
@@ -71,7 +63,7 @@ class EnumeratedRandomness(Randomness):
         scripts: one for each branch.
 
     Attributes:
-        opened: for each branch the draws that its script does not know, in order.
+        made: for each branch its draws, in order.
         coupled: whether drafts may look at the noise of draws that come: the acceptor is to draw as
             plain decoding would, whatever was drafted.
         before: how many neighbours stand before the branches in the batch.
@@ -81,7 +73,7 @@ class EnumeratedRandomness(Randomness):
 
     def __init__(self, scripts: list[Script]) -> None:
         self.scripts = scripts
-        self.opened: list[list[_Draw]] = [[] for _ in scripts]
+        self.made: list[list[Draw]] = [[] for _ in scripts]
         self.coupled = False
         self.before = 0
         self.active: Tensor | None = None
@@ -105,22 +97,6 @@ class EnumeratedRandomness(Randomness):
         for row, code in enumerate(_code(key).tolist()):
             codes = code if isinstance(code, list) else [code]
             self._looked.setdefault(row, set()).update(codes)
-
-    def replayed(self) -> None:
-        """Require that every draw of every script was made.
-
-        Raises:
-            UnkeyedRandomnessError: one was not.
-        """
-        for row, script in enumerate(self.scripts, start=self.before):
-            drawn = self._drawn.get(row, set())
-            for place, code in enumerate(script.outcomes, start=1):
-                if code not in drawn:
-                    raise UnkeyedRandomnessError(
-                        f"draw {place} is not made again when the same outcomes are replayed: "
-                        "unkeyed randomness (a generator of a part's own), or state kept between "
-                        "runs"
-                    )
 
     def _next(self, probs: Tensor, key: Key) -> Tensor:
         possible = probs > _NEVER * probs.sum(dim=1, keepdim=True)
@@ -147,18 +123,10 @@ class EnumeratedRandomness(Randomness):
         return torch.tensor(found)
 
     def _outcome(self, branch: int, code: int, chances: dict[int, float]) -> int:
-        outcomes = self.scripts[branch].outcomes
-        if code not in outcomes:
-            taken = max(chances, key=lambda outcome: chances[outcome])
-            self.opened[branch].append((code, taken, chances))
-            return taken
-        outcome, due = outcomes[code]
-        if abs(chances.get(outcome, 0.0) - due) > _SAME:
-            raise UnkeyedRandomnessError(
-                f"draw {[*outcomes].index(code) + 1} has another law when the same outcomes are "
-                "replayed: unkeyed randomness (a generator of a part's own), or state kept between "
-                "runs"
-            )
+        outcome = self.scripts[branch].get(code, -1)
+        if outcome not in chances:
+            outcome = max(chances, key=lambda one: chances[one])
+        self.made[branch].append(Draw(code, outcome, chances))
         return outcome
 
     def _check_key(self, row: int, code: int, key: Key) -> None:
@@ -186,10 +154,11 @@ def _code(key: Key) -> Tensor:
 
 
 def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) -> tuple[T, Tensor]:
-    """Call ``run(randomness, branches)`` until every draw of every branch is decided.
+    """Call ``run(randomness, branches)`` until every outcome of every draw has its branch.
 
-    Every call has all branches that are known so far: a batch may go deeper than a row in it does,
-    but then no call goes less deep than the one before.
+    Every call has all branches that are known so far. Which draws a branch makes, and by what keys,
+    may depend on the others in its batch, as how deep the batch is drafted does; what it gives at a
+    draw may not.
 
     Args:
         run: runs the branches as rows of one batch, the first unless it sets ``before``;
@@ -203,16 +172,26 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
         EnumerationError: more than ``limit`` branches.
         UnkeyedRandomnessError: on the same outcomes a draw had another law than before.
     """
-    scripts = [Script()]
-    while True:
+    scripts, laws = [Script()], _Laws()
+    for wave in range(_WAVES):
         randomness = EnumeratedRandomness(scripts)
         result = run(randomness, len(scripts))
-        randomness.replayed()
-        if not any(randomness.opened):
-            return result, _weights(scripts)
-        pairs = zip(scripts, randomness.opened, strict=True)
-        scripts = [script for old, opened in pairs for script in old.forked(opened)]
+        if wave == 0:
+            first = randomness.made[0]
+        laws.check(randomness.made)
+        distinct, missing = _explored(randomness.made)
+        if not missing and len(distinct) == len(scripts):
+            if wave:
+                again = EnumeratedRandomness([Script()])
+                run(again, 1)
+                _same_draws(first, again.made[0])
+            return result, _weights(randomness.made)
+        scripts = distinct + missing
         _within(len(scripts), limit)
+    raise UnkeyedRandomnessError(
+        f"draws are not the same when outcomes are replayed, {_WAVES} times over: unkeyed "
+        "randomness (a generator of a part's own), or state kept between runs"
+    )
 
 
 def outcomes_apart(
@@ -223,20 +202,84 @@ def outcomes_apart(
     Returns:
         What each branch returned, and its probability ``[R]`` float64.
     """
-    found, done, waiting = [], [], [Script()]
+    found: list[T] = []
+    done: list[list[Draw]] = []
+    laws, waiting = _Laws(), [Script()]
     while waiting:
-        randomness = EnumeratedRandomness([waiting.pop()])
+        script = waiting.pop()
+        randomness = EnumeratedRandomness([script])
         found.append(run(randomness))
-        randomness.replayed()
-        whole, *others = randomness.scripts[0].forked(randomness.opened[0])
-        done.append(whole)
-        waiting += others
+        laws.check(randomness.made)
+        (made,) = randomness.made
+        done.append(made)
+        if len(script) > len(made) or any(draw.key not in script for draw in made[: len(script)]):
+            raise UnkeyedRandomnessError(f"draw {len(script)} is not made again {_WHY}")
+        taken = dict(script)
+        for draw in made[len(script) :]:
+            waiting += [{**taken, draw.key: one} for one in draw.chances if one != draw.outcome]
+            taken[draw.key] = draw.outcome
         _within(len(done) + len(waiting), limit)
     return found, _weights(done)
 
 
-def _weights(scripts: list[Script]) -> Tensor:
-    return torch.tensor([script.weight for script in scripts], dtype=torch.float64)
+class _Laws:
+    """The law of every draw after the same outcomes of the same draws."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], dict[int, float]] = {}
+
+    def check(self, made: list[list[Draw]]) -> None:
+        """Require that no draw has another law than the last time.
+
+        Raises:
+            UnkeyedRandomnessError: one has.
+        """
+        for draws in made:
+            before = 0
+            for place, (key, outcome, chances) in enumerate(draws, start=1):
+                known = self._known.setdefault((before, key), chances)
+                if known is not chances and not _same(known, chances):
+                    raise UnkeyedRandomnessError(f"draw {place} has another law {_WHY}")
+                before = hash((before, key, outcome))
+
+
+def _same(law: dict[int, float], other: dict[int, float]) -> bool:
+    either = law.keys() | other.keys()
+    return all(abs(law.get(one, 0.0) - other.get(one, 0.0)) <= _SAME for one in either)
+
+
+def _same_draws(before: list[Draw], after: list[Draw]) -> None:
+    """Require the same draws of a branch that was run again alone."""
+    _Laws().check([before, after])
+    if [draw.key for draw in before] != [draw.key for draw in after]:
+        raise UnkeyedRandomnessError(f"draws are not made again {_WHY}")
+
+
+def _explored(made: list[list[Draw]]) -> tuple[list[Script], list[Script]]:
+    """The different branches that there are, and those that are missing."""
+    distinct: dict[tuple[tuple[int, int], ...], Script] = {}
+    taken: dict[int, set[int]] = {}
+    at: dict[int, tuple[list[Draw], int]] = {}
+    for draws in made:
+        before = 0
+        for place, draw in enumerate(draws):
+            node = hash((before, draw.key))
+            taken.setdefault(node, set()).add(draw.outcome)
+            at.setdefault(node, (draws, place))
+            before = hash((before, draw.key, draw.outcome))
+        path = tuple((draw.key, draw.outcome) for draw in draws)
+        distinct.setdefault(path, dict(path))
+    missing = []
+    for node, (draws, place) in at.items():
+        above = {draw.key: draw.outcome for draw in draws[:place]}
+        key, _, chances = draws[place]
+        missing += [{**above, key: one} for one in chances if one not in taken[node]]
+    return list(distinct.values()), missing
+
+
+def _weights(made: list[list[Draw]]) -> Tensor:
+    weights = [math.prod(draw.chances[draw.outcome] for draw in draws) for draws in made]
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 def _within(branches: int, limit: int) -> None:

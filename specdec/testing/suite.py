@@ -50,7 +50,7 @@ PROPERTIES = (
         law=True,
         without=no_models,
     ),
-    Property(properties.stop_rules_hold, everywhere()),
+    Property(properties.stop_rules_hold, everywhere(), share=1.5),
     Property(properties.cache_is_a_fresh_prefill, everywhere()),
     Property(properties.trees_are_well_formed, everywhere(), unit="probability"),
     Property(properties.tree_is_the_reference, cases(), unit="log q", without=no_reference),
