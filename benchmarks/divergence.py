@@ -28,7 +28,7 @@ from transformers.utils import logging
 from specdec import Engine
 from specdec.bench import load_sets
 from specdec.bench.machine import machine, versions
-from specdec.randomness import Key, Stream
+from specdec.decoding.randomness import Key, Stream
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 STRATEGIES: dict[str, dict[str, Any]] = {

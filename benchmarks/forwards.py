@@ -21,8 +21,8 @@ from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.bench.inflate import inflate
 from specdec.bench.presets import PRESETS
-from specdec.models import EMBEDDED
-from specdec.target import HFTarget
+from specdec.models.hf_target import HFTarget
+from specdec.plugin.embedded_model import EMBEDDED
 
 WAYS = {"as it is": {}, "packed": {"pack": True}, "compiled": {"compile": True, "hot": 1}}
 

@@ -25,7 +25,7 @@ from specdec import Engine
 from specdec.bench import load_sets
 from specdec.cli.choices import Choice
 from specdec.cli.contenders import make_engines
-from specdec.registry import Registry
+from specdec.plugin.registry import Registry
 
 CHOICES = {
     "plain": Choice("plain"),

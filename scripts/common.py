@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from specdec.checkpoints import load_model
 from specdec.errors import SpecdecError
+from specdec.models.checkpoints import load_model
 
 BOS, END, PAD = "<|bos|>", "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import generated
 from pydantic.fields import FieldInfo
 
-from specdec.fields import Fields
-from specdec.plugins import Component, ModelAlias, Strategy
-from specdec.registry import ROLES, Registry, Role
+from specdec.plugin.components import Component, ModelAlias, Strategy
+from specdec.plugin.registry import ROLES, Registry, Role
+from specdec.request.generation_fields import Fields
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 TITLES: dict[Role, str] = {

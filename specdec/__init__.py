@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from specdec.engine import Engine as Engine
     from specdec.errors import SpecdecError as SpecdecError
-    from specdec.plugins import Component as Component
-    from specdec.plugins import ModelAlias as ModelAlias
-    from specdec.plugins import Strategy as Strategy
-    from specdec.plugins import hookimpl as hookimpl
+    from specdec.plugin.components import Component as Component
+    from specdec.plugin.components import ModelAlias as ModelAlias
+    from specdec.plugin.components import Strategy as Strategy
+    from specdec.plugin.components import hookimpl as hookimpl
     from specdec.results import GenerationResult as GenerationResult
 
 __version__ = "0.1.0"
@@ -20,10 +20,10 @@ __version__ = "0.1.0"
 _WHERE = {
     "Engine": "engine",
     "SpecdecError": "errors",
-    "Component": "plugins",
-    "ModelAlias": "plugins",
-    "Strategy": "plugins",
-    "hookimpl": "plugins",
+    "Component": "plugin.components",
+    "ModelAlias": "plugin.components",
+    "Strategy": "plugin.components",
+    "hookimpl": "plugin.components",
     "GenerationResult": "results",
 }
 __all__ = ["__version__", *_WHERE]

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.chat import Template
+from specdec.batching import generate_in_waves
+from specdec.decoding.interfaces import Drafter
+from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.errors import OptionError, PluginError, warn
-from specdec.given import in_words
-from specdec.loading import check_tokenizer, find_alias, load_target
+from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
+from specdec.models.hf_target import HFTarget
+from specdec.models.loaded_model import in_words
 from specdec.pickling import picklable, rebuilt, settled
-from specdec.plugins import Strategy
-from specdec.prompts import encode
-from specdec.randomness import KeyedRandomness, Randomness
-from specdec.registry import Registry, listed_plugins
+from specdec.plugin.components import Strategy
+from specdec.plugin.loading import check_tokenizer, find_alias, load_target
+from specdec.plugin.registry import Registry, listed_plugins
+from specdec.plugin.selection import OptionsByRole, Selection, select
+from specdec.request.chat_template import Template
+from specdec.request.prompts import encode
 from specdec.results import GenerationResult
-from specdec.roles import Drafter
-from specdec.selection import OptionsByRole, Selection, select
 from specdec.session import Session, TextStream
-from specdec.target import HFTarget
-from specdec.treecheck import TreeCheck, check_lm_head
-from specdec.waves import generate_in_waves
 
 
 class Engine:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specdec.registry import Registry, Role
+    from specdec.plugin.registry import Registry, Role
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specdec.metrics import Stats
-from specdec.stopping import FinishReason
+from specdec.decoding.metrics import Stats
+from specdec.request.stopping import FinishReason
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from specdec.chat import Template
-from specdec.custom import Place
-from specdec.decoding import decode
+from specdec.decoding.interfaces import Drafter
+from specdec.decoding.loop import decode
+from specdec.decoding.metrics import Clock, Metrics
+from specdec.decoding.randomness import Randomness, row_seeds
+from specdec.decoding.state import State, Step
 from specdec.errors import OptionError, PromptError
-from specdec.metrics import Clock, Metrics
-from specdec.prompts import encode
-from specdec.randomness import Randomness, row_seeds
+from specdec.request.caller_processors import Place
+from specdec.request.chat_template import Template
+from specdec.request.detokenizer import Detokenizer, text_of
+from specdec.request.generation_config import Sampling, resolve
+from specdec.request.prompts import encode
+from specdec.request.stopping import StopRules
 from specdec.results import GenerationResult
-from specdec.roles import Drafter
-from specdec.sampling import Sampling, resolve
-from specdec.state import State, Step
-from specdec.stopping import StopRules
-from specdec.text import Detokenizer, text_of
 
 if TYPE_CHECKING:
     from specdec.engine import Engine

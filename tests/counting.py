@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from specdec.drafters import NetworkDrafter
-from specdec.target import HFTarget
+from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.models.hf_target import HFTarget
 
 # What makes the host wait for the device. On the CPU some of them never reach the dispatcher.
 READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy", "cpu")

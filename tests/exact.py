@@ -9,16 +9,16 @@ import tiny
 import torch
 from torch import Tensor
 
-from specdec.acceptance import Acceptance
-from specdec.growth import Growth
-from specdec.law import Law
-from specdec.roles import Acceptor
-from specdec.state import State
-from specdec.target import Hidden
+from specdec.decoding.interfaces import Acceptor
+from specdec.decoding.state import State
+from specdec.decoding.traversal import Acceptance
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
+from specdec.models.hf_target import Hidden
+from specdec.testing.distributions import only_asked
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes
-from specdec.testing.laws import only_asked
-from specdec.tree import DraftTree
-from specdec.verification import Verification
 
 Prefix = tuple[int, ...]
 Table = dict[Prefix, Tensor]

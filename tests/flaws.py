@@ -10,9 +10,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from specdec.cache import KVCache
-from specdec.masks import MaskForm
-from specdec.target import HFTarget
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.attention_mask import MaskForm
+from specdec.models.hf_target import HFTarget
 
 Flaw = Callable[[], Any]
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from specdec.drafters import NetworkDrafter
-from specdec.target import HFTarget
+from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.models.hf_target import HFTarget
 
 
 @contextmanager

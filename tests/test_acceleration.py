@@ -21,11 +21,11 @@ from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.packing import PackedLinear, pack
-from specdec.cache import KVCache
-from specdec.cache_layers import LayerShape
 from specdec.cli.app import app
 from specdec.errors import OptionError
-from specdec.target import HFTarget
+from specdec.kv_cache.cache_layers import LayerShape
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.hf_target import HFTarget
 
 SIZES = {"hidden_size": 128, "intermediate_size": 256}
 SETTINGS: dict[str, Any] = {"max_new_tokens": 16, "eos_token_id": []}

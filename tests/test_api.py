@@ -16,7 +16,7 @@ from tiny import PROMPTS
 
 import specdec
 from specdec import Engine, GenerationResult
-from specdec.text import Detokenizer, cut
+from specdec.request.detokenizer import Detokenizer, cut
 
 SETTINGS = {"max_new_tokens": 8, "temperature": 0, "eos_token_id": []}
 

@@ -15,7 +15,7 @@ import tiny
 import torch
 
 from specdec import Engine
-from specdec.masks import MaskForm
+from specdec.models.attention_mask import MaskForm
 
 NEW = 16
 PROMPTS = [

@@ -18,7 +18,7 @@ from torch import Tensor
 from specdec import Engine
 from specdec.errors import OptionError
 from specdec.session import Session
-from specdec.testing.ticking import ticking
+from specdec.testing.fake_clock import ticking
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
 
 NEVER = float("-inf")

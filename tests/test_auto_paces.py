@@ -14,10 +14,11 @@ import torch
 from machine import machine
 from test_auto import auto
 
-from specdec import Engine, decoding
-from specdec.lookup import Lookup
+from specdec import Engine
+from specdec.decoding import loop
+from specdec.decoding.state import Step
+from specdec.drafting.prompt_lookup import Lookup
 from specdec.session import Session
-from specdec.state import Step
 from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.pace import Plan
 from specdec_plugins.auto.policy import AutoPolicy
@@ -59,13 +60,13 @@ def run(
     """Every step of some texts."""
     before: list[tuple[Plan, int]] = []
     steps: list[Step] = []
-    true = decoding.draft
+    true = loop.draft
 
     def draft(parts: Any, state: Any, clock: Any) -> Any:
         before.append((parts.policy.plan, state.tightest_room))
         return true(parts, state, clock)
 
-    with mock.patch.object(decoding, "draft", draft):
+    with mock.patch.object(loop, "draft", draft):
         for seed in range(texts):
             settings = {"max_new_tokens": 100, "eos_token_id": [], "seed": seed, **chosen}
             steps += Session(engine, keeps=False).start([prompt] * rows, **settings)

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdec import Component, Engine, Strategy, hookimpl
-from specdec.decoding import compact
+from specdec.decoding.interfaces import Drafter
+from specdec.decoding.loop import compact
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
 from specdec.errors import OptionError
-from specdec.roles import Drafter
 from specdec.session import Session
-from specdec.state import State
-from specdec.tree import DraftTree
 
 PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
 SETTINGS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 1.0}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import Engine
-from specdec.cache import BUCKET, KVCache
-from specdec.cache_layers import LayerShape
-from specdec.target import HFTarget
+from specdec.kv_cache.cache_layers import LayerShape
+from specdec.kv_cache.kv_cache import BUCKET, KVCache
+from specdec.models.hf_target import HFTarget
 
 SHAPES = (LayerShape(2, 3, 5), LayerShape(1, 4, 4), LayerShape(2, 3, 5))
 

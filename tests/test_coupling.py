@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import specdec.decoding
+import specdec.decoding.loop
 from specdec import Engine
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
+from specdec.decoding.state import State
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.coupling import couple
 from specdec.errors import OptionError
-from specdec.growth import Growth, Proposal, couple
-from specdec.randomness import Key, KeyedRandomness, Randomness, Stream
-from specdec.state import State
 from specdec.testing import Subject
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness
@@ -103,7 +105,7 @@ def test_every_row_and_level_has_the_noise_of_its_own_position() -> None:
 
 
 def _law(logits: Tensor) -> Any:
-    from specdec.law import Law
+    from specdec.distribution import Law
 
     return Law.of(logits)
 
@@ -153,7 +155,7 @@ def looks() -> Iterator[list[Stream]]:
     """The streams whose noise is asked for while trees are drafted, in any way."""
     seen: list[Stream] = []
     drafting = False
-    draft, counter = specdec.decoding.draft, KeyedRandomness._counter
+    draft, counter = specdec.decoding.loop.draft, KeyedRandomness._counter
 
     def drafted(*given: Any) -> Any:
         nonlocal drafting
@@ -169,7 +171,7 @@ def looks() -> Iterator[list[Stream]]:
         return counter(self, key)
 
     with (
-        mock.patch.object(specdec.decoding, "draft", drafted),
+        mock.patch.object(specdec.decoding.loop, "draft", drafted),
         mock.patch.object(KeyedRandomness, "_counter", counted),
     ):
         yield seen
@@ -219,7 +221,7 @@ def test_drafts_coupled_to_the_wrong_position_are_as_exact_and_accepted_less(
         def __init__(self, stream: Stream, position: Tensor) -> None:
             super().__init__(stream, position * 0)
 
-    with mock.patch("specdec.growth.coupling.Key", RootsNoise):
+    with mock.patch("specdec.drafting.coupling.Key", RootsNoise):
         wrong, slow = run(auto)
     right, fast = run(auto)
     assert wrong == right == run(plain)[0]

@@ -12,8 +12,9 @@ import pytest
 import torch
 from pages import PAGES, ROOT, Snippet, blocks, files, snippets
 
-from specdec import Engine, hookspecs, session
+from specdec import Engine, session
 from specdec.acceleration.packing import _refusal
+from specdec.plugin import hookspecs
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
 

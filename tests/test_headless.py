@@ -12,9 +12,9 @@ import tiny
 import torch
 
 from specdec import Engine
+from specdec.decoding.state import Step
 from specdec.errors import OptionError
-from specdec.state import Step
-from specdec.testing.ticking import ticking
+from specdec.testing.fake_clock import ticking
 from specdec_plugins.auto.policy import AutoPolicy
 
 # Texts that repeat themselves, so that there is something to draft from.

@@ -19,8 +19,8 @@ from specdec import Engine
 from specdec.bench.inflate import LABEL, inflate, inflate_head, inflated_config
 from specdec.bench.presets import PRESETS, Shape
 from specdec.errors import CheckpointError, OptionError
-from specdec.models import EMBEDDED
-from specdec.target import HFTarget
+from specdec.models.hf_target import HFTarget
+from specdec.plugin.embedded_model import EMBEDDED
 from specdec_plugins.eagle2.checkpoint import load_head
 
 SMALL = Shape.of(tiny.SHAPE)

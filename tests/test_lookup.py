@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdec import Component, Engine, hookimpl
-from specdec.growth import Growth, Proposal, grow_level
-from specdec.lookup import Lookup, RepeatingText
-from specdec.roles import TreePolicy
-from specdec.state import State, Step
-from specdec.tree import DraftTree
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State, Step
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.prompt_lookup import Lookup
+from specdec.drafting.repeating_text import RepeatingText
 
 texts = st.lists(st.integers(0, 3), min_size=0, max_size=40)
 

@@ -14,15 +14,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from tiny import PROMPTS
 
-from specdec import Component, Engine, ModelAlias, Strategy, hookimpl, hookspecs
-from specdec.acceptance import Acceptance, Walk
+from specdec import Component, Engine, ModelAlias, Strategy, hookimpl
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
+from specdec.decoding.traversal import Acceptance, Walk
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
 from specdec.errors import OptionError, PluginError, SpecdecError, UnknownNameError
-from specdec.growth import Frontier, Growth, Proposal, grow_level
-from specdec.registry import Registry
-from specdec.roles import Acceptor, Drafter, TreePolicy
-from specdec.state import State
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
+from specdec.models.hf_target import HFTarget
+from specdec.plugin import hookspecs
+from specdec.plugin.registry import Registry
 
 HOOKS = {
     "specdec_acceptors": ([], False),
@@ -75,7 +79,7 @@ class Nothing(Acceptor):
     seed_exact = True
 
     def accept(self, tree: DraftTree, verification: Any, randomness: Any) -> Acceptance:
-        from specdec.randomness import Key, Stream
+        from specdec.decoding.randomness import Key, Stream
 
         walk = Walk(tree, verification)
         law = verification.law(walk.node, walk.walking)
@@ -319,7 +323,7 @@ def test_every_shipped_part_describes_itself_and_its_options() -> None:
 
 def test_importing_specdec_pulls_in_no_torch() -> None:
     code = (
-        "import sys, specdec, specdec.errors, specdec.plugins\n"
+        "import sys, specdec, specdec.errors, specdec.plugin.components\n"
         "heavy = {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'{heavy} imported' if heavy else 0)"
     )

@@ -11,10 +11,10 @@ from tiny import EOS, PROMPTS
 from transformers import LogitsProcessor
 
 from specdec import Engine
-from specdec.sampling import resolve
-from specdec.target import Hidden
-from specdec.tree import DraftTree
-from specdec.verification import Verification
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification import Verification
+from specdec.models.hf_target import Hidden
+from specdec.request.generation_config import resolve
 
 WARPS: list[dict[str, Any]] = [
     {"top_k": 5},

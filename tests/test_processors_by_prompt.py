@@ -18,9 +18,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
-from specdec import Engine, custom, shared_processors, waves
-from specdec.copying import copied
+from specdec import Engine, batching
 from specdec.errors import OptionError, SpecdecError
+from specdec.request import caller_processors, shared_processors
+from specdec.request.copying import copied
 from specdec.session import Session
 
 PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
@@ -594,7 +595,9 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "the row of a wave is taken for the prompt": (
         "loop over rows",
         lambda patch: patch.setattr(
-            waves, "Place", lambda prompts, total: custom.Place(range(len(prompts)), total)
+            batching,
+            "Place",
+            lambda prompts, total: caller_processors.Place(range(len(prompts)), total),
         ),
     ),
     "every prompt is taken for the first": (
@@ -609,7 +612,7 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     ),
     "rows that leave take no processor along": (
         "an attribute",
-        lambda patch: patch.setattr(custom.PerRow, "select", lambda self, rows: self),
+        lambda patch: patch.setattr(caller_processors.PerRow, "select", lambda self, rows: self),
     ),
 }
 

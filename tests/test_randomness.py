@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import SpecdecError
-from specdec.law import Law
-from specdec.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row_seeds
+from specdec.decoding.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row_seeds
+from specdec.distribution import Law
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

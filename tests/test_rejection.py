@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import settings as configure
 from hypothesis import strategies as st
 
-from specdec.growth import Growth, Proposal, grow_level, sample, sample_without_replacement
-from specdec.growth import top_by_value as rerank
-from specdec.testing.laws import difference
-from specdec.tree import DraftTree, Draws, label
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree import DraftTree, Draws, label
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.reranking import top_by_value as rerank
+from specdec.drafting.samplers import sample, sample_without_replacement
+from specdec.testing.distributions import difference
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 
 PRECISION = 1e-12

@@ -22,7 +22,7 @@ from tiny import PROMPTS, SHAPE
 
 from specdec import Engine
 from specdec.errors import OptionError, PromptError, UnknownNameError
-from specdec.prompts import encode
+from specdec.request.prompts import encode
 
 TOOLS = (
     "{% if tools %}<user>{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}"

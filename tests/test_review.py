@@ -13,11 +13,13 @@ import transformers as hf
 from tiny import PROMPTS, VOCAB
 
 from specdec import Component, Engine, SpecdecError, Strategy, hookimpl
+from specdec.decoding.interfaces import Drafter
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree import DraftTree, Draws
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.samplers import sample
 from specdec.errors import OptionError, PluginError, UnsupportedModelError
-from specdec.growth import Growth, Proposal, sample
-from specdec.roles import Drafter
-from specdec.target import HFTarget
-from specdec.tree import DraftTree, Draws
+from specdec.models.hf_target import HFTarget
 
 
 def test_a_list_of_processors_applies_every_one_to_every_row(plain: Engine) -> None:

@@ -16,9 +16,9 @@ from counting import Counts, counting
 from torch import Tensor
 
 from specdec import Engine
-from specdec.acceptance import Acceptance
-from specdec.law import Law
-from specdec.verification import Verification
+from specdec.decoding.traversal import Acceptance
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read once a level. Walks look whether all rows have settled.
@@ -95,7 +95,7 @@ def test_no_law_is_asked_for_where_every_row_has_settled(
 
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (
-        mock.patch("specdec.verification._AT_ONCE_ON_CPU", 0),
+        mock.patch("specdec.decoding.verification._AT_ONCE_ON_CPU", 0),
         mock.patch.object(own.parts.acceptor, "accept", accepts),
         mock.patch.object(Verification, "law", laws),
     ):

@@ -15,8 +15,8 @@ from tiny import PROMPTS
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from specdec import Engine, GenerationResult
-from specdec.stopping import StopRules
-from specdec.text import Detokenizer
+from specdec.request.detokenizer import Detokenizer
+from specdec.request.stopping import StopRules
 
 LONGEST = 30
 

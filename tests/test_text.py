@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from specdec.checkpoints import load_tokenizer
-from specdec.models import EMBEDDED
-from specdec.text import Detokenizer, cut, text_of
-from specdec.token_bytes import REPLACEMENT, split
+from specdec.models.checkpoints import load_tokenizer
+from specdec.plugin.embedded_model import EMBEDDED
+from specdec.request.detokenizer import Detokenizer, cut, text_of
+from specdec.request.token_bytes import REPLACEMENT, split
 
 
 def byte_fallback() -> hf.PreTrainedTokenizerFast:

@@ -11,16 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree import DraftTree, Draws, tree_from_choices
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.reranking import top_by_value
+from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.errors import PluginError
-from specdec.growth import (
-    Growth,
-    Proposal,
-    grow_level,
-    sample,
-    sample_without_replacement,
-    top_by_value,
-)
-from specdec.tree import DraftTree, Draws, tree_from_choices
 
 NEVER = float("-inf")
 VOCAB = 7

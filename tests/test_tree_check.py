@@ -17,9 +17,9 @@ from flaws import FLAWS, WINDOW_FLAWS
 
 from specdec import Engine
 from specdec.errors import UnsupportedModelError
-from specdec.masks import MaskForm
-from specdec.target import HFTarget
-from specdec.treecheck import TreeCheck
+from specdec.models.attention_mask import MaskForm
+from specdec.models.checks.tree_attention import TreeCheck
+from specdec.models.hf_target import HFTarget
 
 WINDOW = 20
 

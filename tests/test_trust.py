@@ -16,8 +16,8 @@ import torch
 from transformers import dynamic_module_utils
 
 from specdec import Engine
-from specdec.checkpoints import load_model, load_tokenizer
 from specdec.errors import CheckpointError, SpecdecError
+from specdec.models.checkpoints import load_model, load_tokenizer
 
 CONFIGURATION = """
 from transformers import LlamaConfig

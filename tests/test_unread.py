@@ -14,15 +14,17 @@ from tiny import PROMPTS
 from torch import Tensor
 
 from specdec import Component, Engine, hookimpl
-from specdec.growth import Growth, Proposal, grow_level
-from specdec.metrics import Clock
-from specdec.roles import TreePolicy
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.metrics import Clock
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
+from specdec.models.hf_target import HFTarget
 from specdec.session import Session
-from specdec.state import State
-from specdec.target import HFTarget
 from specdec.testing.properties.freshness import _from_the_start
 from specdec.testing.recording import record
-from specdec.tree import DraftTree
 
 
 class Sometimes(TreePolicy):
@@ -79,7 +81,7 @@ def skipping(plain: Engine, kind: str, folder: Path, every: int, verified: bool 
 @contextmanager
 def unread(most: int) -> Iterator[list[int]]:
     """Within, so many tokens may be left unread; yields how many each draft forward reads."""
-    from specdec.drafters import NetworkDrafter
+    from specdec.drafting.network_drafter import NetworkDrafter
 
     reads, read = [], NetworkDrafter._read_pending
 
@@ -88,7 +90,7 @@ def unread(most: int) -> Iterator[list[int]]:
         return read(self)
 
     with (
-        mock.patch("specdec.drafters.UNREAD", most),
+        mock.patch("specdec.drafting.network_drafter.UNREAD", most),
         mock.patch.object(NetworkDrafter, "_read_pending", counted),
     ):
         yield reads

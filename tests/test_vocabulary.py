@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from tiny import PROMPTS, VOCAB
 
 from specdec import Engine
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.coupling import couple
+from specdec.drafting.draft_vocabulary import draft_vocabulary, lm_head_of
+from specdec.drafting.samplers import sample
 from specdec.errors import CheckpointError, OptionError, SpecdecError
-from specdec.growth import Growth, Proposal, couple, sample
-from specdec.processors import Processors, Stage
-from specdec.sampling import resolve
-from specdec.target import HFTarget
+from specdec.models.hf_target import HFTarget
+from specdec.request.generation_config import resolve
+from specdec.request.logits_processors import Processors, Stage
 from specdec.testing.models import CONFIGS
-from specdec.vocabulary import draft_vocabulary, lm_head_of
 
 DRAFTERS = ["eagle2", "eagle2+draft_model", "auto", "chain", "draft_model"]
 

@@ -14,11 +14,11 @@ from specdec import Component, Engine, Strategy, hookimpl
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.packing import PackedLinear
+from specdec.decoding.interfaces import Drafter, Needs
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
 from specdec.errors import PluginError
-from specdec.roles import Drafter, Needs
-from specdec.state import State
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
+from specdec.models.hf_target import HFTarget
 
 SETTINGS: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0, "eos_token_id": []}
 

@@ -15,11 +15,11 @@ import torch
 import transformers as hf
 
 from specdec import Engine
-from specdec.cache import KVCache
-from specdec.processors import Processors
-from specdec.randomness import KeyedRandomness, Randomness
-from specdec.state import State, Step
-from specdec.stopping import StopRules
+from specdec.decoding.randomness import KeyedRandomness, Randomness
+from specdec.decoding.state import State, Step
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.request.logits_processors import Processors
+from specdec.request.stopping import StopRules
 from specdec.testing import models
 from specdec.testing.models import SHAPE, VOCAB, next_feature
 from specdec.testing.models import noisy_copy as noisy_copy

@@ -36,7 +36,7 @@ from specdec import Engine
 from specdec.bench.machine import machine, versions
 from specdec.bench.presets import PRESETS
 from specdec.bench.prompts import Prompt, encode_sets, load_sets
-from specdec.models import EMBEDDED
+from specdec.plugin.embedded_model import EMBEDDED
 
 
 class Run:

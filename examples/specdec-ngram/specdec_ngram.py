@@ -4,10 +4,10 @@ import torch
 from pydantic import BaseModel, Field
 
 from specdec import Component, Strategy, hookimpl
-from specdec.roles import Drafter
-from specdec.state import State
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
+from specdec.decoding.interfaces import Drafter
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
+from specdec.models.hf_target import HFTarget
 
 
 class NgramOptions(BaseModel, frozen=True, extra="forbid"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-from specdec.drafters import UNREAD
-from specdec.metrics import Clock
-from specdec.state import State, Step
+from specdec.decoding.metrics import Clock
+from specdec.decoding.state import State, Step
+from specdec.drafting.network_drafter import UNREAD
 from specdec_plugins.auto.costs import Costs, doublings
 from specdec_plugins.auto.pace import PLAIN, Pace, Plan
 from specdec_plugins.auto.record import MARGIN, Record

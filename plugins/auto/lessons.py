@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specdec.growth import Frontier
-from specdec.state import State, Step
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.state import State, Step
 from specdec_plugins.auto.calibration import Calibration
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from specdec.growth import Growth, top_by_value
-from specdec.state import Step
-from specdec.tree import DraftTree
+from specdec.decoding.state import Step
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.reranking import top_by_value
 
 
 @dataclass(frozen=True)

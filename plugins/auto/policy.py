@@ -8,14 +8,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from specdec.growth import Growth, Proposal, couple, rows_of_children
-from specdec.lookup import Lookup
-from specdec.metrics import Clock
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.metrics import Clock
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State, Step
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth, rows_of_children
+from specdec.drafting.coupling import couple
+from specdec.drafting.prompt_lookup import Lookup
+from specdec.models.hf_target import HFTarget
 from specdec.pickling import IsPath
-from specdec.roles import TreePolicy
-from specdec.state import State, Step
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
 from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.economy import Economy

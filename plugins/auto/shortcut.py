@@ -8,10 +8,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from specdec.growth import Growth, top_by_value
-from specdec.metrics import Clock
-from specdec.state import State, Step
-from specdec.tree import DraftTree
+from specdec.decoding.metrics import Clock
+from specdec.decoding.state import State, Step
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.reranking import top_by_value
 from specdec_plugins.auto.economy import Books, Economy
 from specdec_plugins.auto.pace import Plan
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugins import Component, Strategy, hookimpl
+from specdec.plugin.components import Component, Strategy, hookimpl
 from specdec_plugins.eagle2.drafter import NEEDED, EagleDrafter, EagleOptions
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from specdec.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.errors import CheckpointError
-from specdec.target import HFTarget
+from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
+from specdec.models.hf_target import HFTarget
 from specdec_plugins.eagle2.head import EagleHead
 from specdec_plugins.eagle2.kinds import other_kind
 

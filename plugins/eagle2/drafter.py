@@ -9,13 +9,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.cache import KVCache
-from specdec.cache_layers import LayerShape
-from specdec.drafters import NetworkDrafter
+from specdec.decoding.interfaces import Needs
+from specdec.drafting.draft_vocabulary import (
+    DESCRIPTION,
+    DraftVocabulary,
+    draft_vocabulary,
+    lm_head_of,
+)
+from specdec.drafting.network_drafter import NetworkDrafter
 from specdec.errors import OptionError
-from specdec.roles import Needs
-from specdec.target import HFTarget
-from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
+from specdec.kv_cache.cache_layers import LayerShape
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.hf_target import HFTarget
 from specdec_plugins.eagle2.checkpoint import check_fit, load_head
 from specdec_plugins.eagle2.head import EagleHead
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.growth import Growth, Proposal, grow_level, top_by_value
-from specdec.roles import TreePolicy
-from specdec.tree import DraftTree
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.reranking import top_by_value
 
 
 class Eagle2Options(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugins import Component, Strategy, hookimpl
+from specdec.plugin.components import Component, Strategy, hookimpl
 from specdec_plugins.lookup.drafter import LookupDrafter, LookupOptions
 
 

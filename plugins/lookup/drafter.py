@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.lookup import Lookup
-from specdec.roles import Drafter, Features
-from specdec.state import State, Step
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
+from specdec.decoding.interfaces import Drafter, Features
+from specdec.decoding.state import State, Step
+from specdec.decoding.tree import DraftTree
+from specdec.drafting.prompt_lookup import Lookup
+from specdec.models.hf_target import HFTarget
 
 
 class LookupOptions(BaseModel):
@@ -28,7 +28,7 @@ class LookupDrafter(Drafter):
     """Drafts what followed the last few tokens earlier in the row's own text, as a chain.
 
     How far it drafts depends on how often the text has gone on as it did before
-    (:class:`~specdec.lookup.RepeatingText`); where nothing is likely the step is one of plain
+    (:class:`~specdec.drafting.repeating_text.RepeatingText`); where nothing is likely the step is one of plain
     decoding.
 
     Source: Saxena 2023, prompt lookup decoding; LLMA (Yang et al. 2023, arXiv 2304.04487).

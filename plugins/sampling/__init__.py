@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugins import Component, NoOptions, Strategy, hookimpl
+from specdec.plugin.components import Component, NoOptions, Strategy, hookimpl
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 from specdec_plugins.sampling.draft_model import (
     NEEDED,

@@ -8,12 +8,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.acceptance import Acceptance, Walk, agreeing_path
-from specdec.law import Law
-from specdec.randomness import Key, Randomness, Stream
-from specdec.roles import Acceptor
-from specdec.tree import DraftTree, Draws
-from specdec.verification import Verification
+from specdec.decoding.interfaces import Acceptor
+from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.decoding.traversal import Acceptance, Walk, agreeing_path
+from specdec.decoding.tree import DraftTree, Draws
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
 
 
 class Match(Acceptor):

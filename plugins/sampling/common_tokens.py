@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from specdec.errors import CheckpointError
-from specdec.target import HFTarget
+from specdec.models.hf_target import HFTarget
 
 
 def common_tokens(target: HFTarget, model: HFTarget) -> int:

@@ -9,16 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.cache import KVCache
-from specdec.checkpoints import load_model, load_tokenizer, resolve_checkpoint
-from specdec.drafters import NetworkDrafter
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.draft_vocabulary import (
+    DESCRIPTION,
+    DraftVocabulary,
+    draft_vocabulary,
+    lm_head_of,
+)
+from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.errors import OptionError
-from specdec.given import check_suitable, own_copy
-from specdec.growth import Growth, Proposal, sample, sample_without_replacement
-from specdec.roles import TreePolicy
-from specdec.target import HFTarget
-from specdec.treecheck import TreeCheck
-from specdec.vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary, lm_head_of
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.checkpoints import load_model, load_tokenizer, resolve_checkpoint
+from specdec.models.checks.tree_attention import TreeCheck
+from specdec.models.hf_target import HFTarget
+from specdec.models.loaded_model import check_suitable, own_copy
 from specdec_plugins.sampling.common_tokens import common_tokens
 
 NEEDED = (

@@ -8,9 +8,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from specdec.growth import Growth, Proposal, couple, grow_level
-from specdec.roles import TreePolicy
-from specdec.tree import tree_from_choices
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree import tree_from_choices
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.coupling import couple
+from specdec.drafting.expansion import grow_level
 
 # The 25-node tree that the EAGLE-1 code ships ("mc_sim_7b_63"), ranks of the tokens on each path.
 EAGLE1 = (

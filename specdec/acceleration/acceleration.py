@@ -9,8 +9,8 @@ from torch import nn
 
 from specdec.acceleration.compiling import INDUCTOR, Backend, CompiledNetwork, check_compilable
 from specdec.acceleration.packing import pack
-from specdec.cache import bucketed, coarsely_bucketed
 from specdec.errors import OptionError
+from specdec.kv_cache.kv_cache import bucketed, coarsely_bucketed
 
 
 class Acceleration:

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.acceleration.view import CacheView
-from specdec.cache import KVCache
 from specdec.errors import OptionError
+from specdec.kv_cache.kv_cache import KVCache
 
 INDUCTOR = "inductor"
 Backend = str | Callable[..., Any]

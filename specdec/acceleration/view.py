@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import Cache
 
-from specdec.cache import KVCache
-from specdec.cache_layers import Group, layers_of
+from specdec.kv_cache.cache_layers import Group, layers_of
+from specdec.kv_cache.kv_cache import KVCache
 
 
 class CacheView(Cache):  # type: ignore[misc]

@@ -11,8 +11,8 @@ import transformers
 
 from specdec.bench.contenders import Decoded
 from specdec.bench.settings import Settings
-from specdec.metrics import Stats
-from specdec.sampling import Sampling, resolve
+from specdec.decoding.metrics import Stats
+from specdec.request.generation_config import Sampling, resolve
 
 if TYPE_CHECKING:
     from specdec.engine import Engine

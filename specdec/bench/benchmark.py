@@ -13,15 +13,15 @@ from specdec.bench import summary
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.contenders import Contender, StrategyContender
 from specdec.bench.inflate import LABEL
-from specdec.bench.judge import Judge
 from specdec.bench.machine import machine, versions
 from specdec.bench.memory import PeakMemory
 from specdec.bench.prompts import BUILT_IN, Prompt, encode_sets
 from specdec.bench.results import AGAIN, ALL, PLAIN, Report
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
+from specdec.bench.statistics import Judge
 from specdec.errors import OptionError
-from specdec.sampling import resolve
+from specdec.request.generation_config import resolve
 
 if TYPE_CHECKING:
     from specdec.engine import Engine

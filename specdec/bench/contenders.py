@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from specdec.bench.settings import Settings
-from specdec.metrics import Stats
+from specdec.decoding.metrics import Stats
 from specdec.session import Session
 
 if TYPE_CHECKING:

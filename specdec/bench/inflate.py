@@ -55,8 +55,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from specdec.bench.presets import Shape
 from specdec.bench.widening import Widening
-from specdec.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.errors import CheckpointError, OptionError
+from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 
 # The field of a config, of a model or of a head, that says what was inflated.
 LABEL = "specdec_inflated_from"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from specdec.bench.report import Sheet, notes, sheets
 from specdec.bench.results import Report
-from specdec.bench.sheets import Sheet, notes, sheets
 
 
 def markdown(report: Report) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import OptionError
-from specdec.prompts import encode
+from specdec.request.prompts import encode
 
 if TYPE_CHECKING:
     from specdec.engine import Engine

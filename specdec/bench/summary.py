@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from specdec.bench.results import Range, Ratio
-from specdec.metrics import PHASES, Stats
+from specdec.decoding.metrics import PHASES, Stats
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _measure(
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
     from specdec.cli.contenders import choose_labelled, make_engines
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
     quiet_libraries()
     settings = Settings(**decoding)

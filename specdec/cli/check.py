@@ -112,7 +112,7 @@ def _subject(
     """The strategy with the parts, options and plugins that were asked for."""
     from specdec.cli.choices import choose
     from specdec.cli.plugin_file import load_plugin
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
     from specdec.testing.drafting import TablePlugin
     from specdec.testing.subject import Subject
 

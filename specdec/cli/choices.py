@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
 PLAIN = "plain"
 
@@ -70,7 +70,7 @@ def choose(
 
 
 def _assign(registry: Registry, choices: Sequence[Choice], key: str, value: Any) -> None:
-    from specdec.registry import ROLES
+    from specdec.plugin.registry import ROLES
 
     *scope, role, option = ["", *key.split(".", 2)][-3:]
     if not role:

@@ -12,7 +12,7 @@ from specdec.errors import OptionError, SpecdecError, UnknownNameError
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
 _HEAD = "eagle"  # the drafter whose checkpoint is made to fit an inflated target
 
@@ -57,7 +57,7 @@ def choose_labelled(
 
 def _split_part(key: str) -> tuple[str, str | None]:
     """Scope and role of ``[LABEL.]ROLE``; no role for anything else."""
-    from specdec.registry import ROLES
+    from specdec.plugin.registry import ROLES
 
     scope, _, role = key.rpartition(".")
     return (scope, role) if role in ROLES else ("", None)
@@ -133,7 +133,7 @@ def _inflated(
     from specdec.bench.inflate import inflate, inflate_head
     from specdec.bench.presets import PRESETS
     from specdec.engine import Engine
-    from specdec.loading import find_alias
+    from specdec.plugin.loading import find_alias
 
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)

@@ -114,7 +114,7 @@ def prepare(request: Request) -> Demo:
     Raises:
         SpecdecError: names or values that are not allowed, a model that cannot be loaded.
     """
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
     quiet_libraries()
     if request.threads is not None:

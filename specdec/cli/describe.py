@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from specdec.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from specdec.plugins import Component
-    from specdec.registry import Registry
+    from specdec.plugin.components import Component
+    from specdec.plugin.registry import Registry
 
 _KINDS = {
     "integer": "int",
@@ -37,7 +37,7 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
     Raises:
         UnknownNameError: neither a strategy nor a component.
     """
-    from specdec.registry import ROLES
+    from specdec.plugin.registry import ROLES
 
     if chosen := registry.strategies.get(name):
         fitting = {

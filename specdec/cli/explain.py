@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from specdec.cli.terminal import table
-from specdec.plugins import hookimpl
+from specdec.plugin.components import hookimpl
 
 if TYPE_CHECKING:
+    from specdec.decoding.state import Step
     from specdec.engine import Engine
-    from specdec.state import Step
 
 _COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")
 _LEGEND = (

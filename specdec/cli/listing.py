@@ -11,7 +11,7 @@ from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
 _STRATEGY_COLUMNS = (
     "strategy",
@@ -147,7 +147,7 @@ def _registry() -> Registry:
     from specdec.cli import terminal
 
     with terminal.working("loading the plugins"):
-        from specdec.registry import Registry
+        from specdec.plugin.registry import Registry
 
         quiet_libraries()
         return Registry.load()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from specdec.errors import PluginError
-from specdec.plugins import PROJECT
+from specdec.plugin.components import PROJECT
 
 
 def load_plugin(given: str) -> ModuleType:

@@ -37,11 +37,11 @@ def vocabulary(
     """
     import json
 
-    from specdec.checkpoints import load_tokenizer, resolve_checkpoint
+    from specdec.drafting.draft_vocabulary import most_frequent
     from specdec.errors import OptionError
-    from specdec.loading import find_alias
-    from specdec.registry import Registry
-    from specdec.vocabulary import most_frequent
+    from specdec.models.checkpoints import load_tokenizer, resolve_checkpoint
+    from specdec.plugin.loading import find_alias
+    from specdec.plugin.registry import Registry
 
     quiet_libraries()
     alias = find_alias(Registry.load(), model)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.growth import Growth, Proposal, couple
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.tree_builder import Growth
+from specdec.drafting.coupling import couple
 
 # The law whose probabilities a level's values are multiplied by, from its frontier's proposal.
 Confidence = Callable[[Growth, Proposal], Proposal]

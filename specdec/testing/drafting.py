@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from specdec.growth import Frontier, Proposal
-from specdec.plugins import Component, NoOptions, hookimpl
-from specdec.roles import Drafter, Features
-from specdec.state import State, Step
-from specdec.target import HFTarget
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import Drafter, Features
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State, Step
+from specdec.models.hf_target import HFTarget
+from specdec.plugin.components import Component, NoOptions, hookimpl
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import NEVER, Table
 

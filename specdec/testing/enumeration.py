@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from specdec.decoding.randomness import Key, Randomness
+from specdec.distribution import Law
 from specdec.errors import PluginError
-from specdec.law import Law
-from specdec.randomness import Key, Randomness
 from specdec.testing.guards import UnkeyedRandomnessError
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from specdec.law import Law
-from specdec.randomness import Key, Randomness, Stream, row_seeds
+from specdec.decoding.randomness import Key, Randomness, Stream, row_seeds
+from specdec.distribution import Law
 from specdec.testing.cases import Case
 from specdec.testing.subject import Subject
 

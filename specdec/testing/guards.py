@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from specdec.randomness import KeyedRandomness
+from specdec.decoding.randomness import KeyedRandomness
 
 
 class UnkeyedRandomnessError(AssertionError):
@@ -49,7 +49,7 @@ def only_keyed_randomness(*, production: bool = False) -> Iterator[None]:
     at the end.
 
     Args:
-        production: whether :class:`~specdec.randomness.KeyedRandomness` may be used; where the
+        production: whether :class:`~specdec.decoding.randomness.KeyedRandomness` may be used; where the
             test hands over another implementation, a part that makes one of its own is caught.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from specdec.law import Law
-from specdec.randomness import Key, Randomness, Stream
+from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.distribution import Law
 
 
 class NoiseTable(Randomness):

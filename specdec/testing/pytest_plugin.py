@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--specdec-drafter needs --specdec-strategy NAME")
         return
     from specdec.errors import SpecdecError
-    from specdec.registry import Registry
+    from specdec.plugin.registry import Registry
 
     try:
         registry = Registry.load()

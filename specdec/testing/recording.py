@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import Drafter, Features, TreePolicy
+from specdec.decoding.metrics import Clock
+from specdec.decoding.proposal import Proposal, vocabulary_logits
+from specdec.decoding.state import State, Step
+from specdec.decoding.tree import DraftTree, Draws
+from specdec.decoding.tree_builder import Growth
 from specdec.engine import Engine
-from specdec.growth import Frontier, Growth, Proposal, vocabulary_logits
-from specdec.metrics import Clock
-from specdec.roles import Drafter, Features, TreePolicy
-from specdec.state import State, Step
-from specdec.target import HFTarget
+from specdec.models.hf_target import HFTarget
 from specdec.testing.confidences import Confidence, confidence, draft_law
 from specdec.testing.references import Children, Node
-from specdec.tree import DraftTree, Draws
 
 Path = tuple[int, ...]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from specdec.errors import SpecdecError
 from specdec.testing.cases import Case, Zigzag
-from specdec.testing.letters import letters
 from specdec.testing.models import CONFIGS, VOCAB
 from specdec.testing.tables import LARGEST, Table
+from specdec.testing.toy_tokenizer import letters
 
 try:
     from hypothesis import strategies as st

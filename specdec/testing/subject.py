@@ -15,21 +15,21 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from specdec.decoding.randomness import Randomness
+from specdec.decoding.tree import Draws
 from specdec.engine import Engine
-from specdec.randomness import Randomness
-from specdec.registry import Registry
+from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
 from specdec.testing.confidences import confidence
 from specdec.testing.drafting import TableDrafter, TablePlugin, set_draft_table
-from specdec.testing.letters import letter_tokenizer
+from specdec.testing.fake_clock import ticking
 from specdec.testing.models import CONFIGS, bigrams, make_model
 from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
 from specdec.testing.reach import Reach
 from specdec.testing.references import REFERENCES, Reference
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import Table
-from specdec.testing.ticking import ticking
-from specdec.tree import Draws
+from specdec.testing.toy_tokenizer import letter_tokenizer
 
 
 class Subject:

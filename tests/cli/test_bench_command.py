@@ -15,7 +15,7 @@ from specdec.bench import runner
 from specdec.bench.results import AGAIN
 from specdec.cli.contenders import choose_labelled
 from specdec.errors import SpecdecError
-from specdec.registry import Registry
+from specdec.plugin.registry import Registry
 
 Command = Callable[..., Any]
 

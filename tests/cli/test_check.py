@@ -15,9 +15,9 @@ PLUGIN = '''
 """A strategy whose acceptor takes every draft token from the third level on."""
 
 from specdec import Component, Strategy, hookimpl
-from specdec.randomness import Key, Stream
-from specdec.roles import Acceptor
-from specdec.acceptance import Walk
+from specdec.decoding.randomness import Key, Stream
+from specdec.decoding.interfaces import Acceptor
+from specdec.decoding.traversal import Walk
 import torch
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from specdec import Component
 from specdec.cli.describe import component_options, shown_default
-from specdec.registry import Registry
+from specdec.plugin.registry import Registry
 
 Command = Callable[..., Any]
 

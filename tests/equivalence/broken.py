@@ -10,13 +10,13 @@ from lenient import Where, unasked
 from pydantic import BaseModel
 from torch import Tensor
 
-from specdec.acceptance import Acceptance, Walk
-from specdec.law import Law
-from specdec.plugins import Component, NoOptions, hookimpl
-from specdec.randomness import Key, KeyedRandomness, Randomness, Stream
-from specdec.roles import Acceptor, Drafter, TreePolicy, Verifier
-from specdec.tree import DraftTree, Draws
-from specdec.verification import Verification
+from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy, Verifier
+from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
+from specdec.decoding.traversal import Acceptance, Walk
+from specdec.decoding.tree import DraftTree, Draws
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
+from specdec.plugin.components import Component, NoOptions, hookimpl
 
 
 def _pick(table: Tensor, index: Tensor) -> Tensor:

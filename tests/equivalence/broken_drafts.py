@@ -8,24 +8,21 @@ from dataclasses import replace
 import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from specdec.growth import (
-    Frontier,
-    Growth,
-    Proposal,
-    couple,
-    grow_level,
-    sample,
-    sample_without_replacement,
-)
-from specdec.plugins import NoOptions
-from specdec.randomness import Key, Stream
-from specdec.roles import TreePolicy
-from specdec.state import State
-from specdec.target import HFTarget
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.randomness import Key, Stream
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree, Draws, SampledFrom, label
+from specdec.decoding.tree_builder import Growth
+from specdec.decoding.verification import Verification
+from specdec.decoding.verifiers import TreeVerifier
+from specdec.drafting.coupling import couple
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.samplers import sample, sample_without_replacement
+from specdec.models.hf_target import HFTarget
+from specdec.plugin.components import NoOptions
 from specdec.testing.drafting import TableDrafter
-from specdec.tree import DraftTree, Draws, SampledFrom, label
-from specdec.verification import Verification
-from specdec.verifiers import TreeVerifier
 from specdec_plugins.eagle2.policy import Eagle2Options
 
 

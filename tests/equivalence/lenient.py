@@ -8,13 +8,14 @@ import torch
 from broken_drafts import Policy, WrongVerifier
 from torch import Tensor
 
-from specdec.acceptance import Walk
-from specdec.growth import Growth, Proposal
-from specdec.metrics import Clock
-from specdec.state import State, Step
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
-from specdec.verification import Verification
+from specdec.decoding.metrics import Clock
+from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State, Step
+from specdec.decoding.traversal import Walk
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.decoding.verification import Verification
+from specdec.models.hf_target import HFTarget
 
 # Whether a walking row is to take a draft token ``[B]`` unasked: ``[B]`` bool.
 Where = Callable[[Walk, Tensor], Tensor]

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from specdec.cache import KVCache
-from specdec.drafters import NetworkDrafter, _Pending
-from specdec.growth import Growth, Proposal, grow_level
-from specdec.growth.proposal import NEVER
-from specdec.masks import MaskForm
-from specdec.processors import Prefix, PrefixFree, Processors
-from specdec.randomness import KeyedRandomness, Stream
-from specdec.sampling import Sampling
-from specdec.state import Step
-from specdec.stopping import StopRules
-from specdec.target import HFTarget
-from specdec.tree import DraftTree
-from specdec.treecheck import TreeCheck
-from specdec.verification import Verification
+from specdec.decoding.proposal import NEVER, Proposal
+from specdec.decoding.randomness import KeyedRandomness, Stream
+from specdec.decoding.state import Step
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+from specdec.decoding.verification import Verification
+from specdec.drafting.expansion import grow_level
+from specdec.drafting.network_drafter import NetworkDrafter, _Pending
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.attention_mask import MaskForm
+from specdec.models.checks.tree_attention import TreeCheck
+from specdec.models.hf_target import HFTarget
+from specdec.request.generation_config import Sampling
+from specdec.request.logits_processors import Prefix, PrefixFree, Processors
+from specdec.request.stopping import StopRules
 from specdec_plugins.eagle2 import policy
 
 Patch = Callable[[], AbstractContextManager[Any]]
@@ -216,7 +217,7 @@ def coarse() -> AbstractContextManager[Any]:
     def uniform(bits: Tensor) -> Tensor:
         return ((bits & 0xFFFF).double() + 0.5) * 2.0**-16
 
-    return mock.patch("specdec.randomness._uniform", uniform)
+    return mock.patch("specdec.decoding.randomness._uniform", uniform)
 
 
 def first_grown() -> AbstractContextManager[Any]:

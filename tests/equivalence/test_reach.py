@@ -13,13 +13,13 @@ from lenient import from_level
 
 from specdec.testing import Subject, Table, suite
 from specdec.testing.cases import Case
+from specdec.testing.distributions import Autoregressive, Enumerated
 from specdec.testing.drafting import TableDrafter
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
-from specdec.testing.laws import Autoregressive, Enumerated
-from specdec.testing.letters import letter_tokenizer, letters
 from specdec.testing.simplest import Failure, simplest
 from specdec.testing.strategies import WIDEST, cases
 from specdec.testing.table_model import TableForCausalLM
+from specdec.testing.toy_tokenizer import letter_tokenizer, letters
 
 LAWS = ((1.0, 2.0), (3.0, 1.0), (0.0, 1.0))
 BY_NAME = {prop.name: prop for prop in suite.PROPERTIES}

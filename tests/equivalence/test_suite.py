@@ -19,10 +19,11 @@ import torch
 from typer.testing import CliRunner
 
 from specdec.cli.app import app
+from specdec.decoding.randomness import Key, KeyedRandomness, Stream
+from specdec.distribution import Law
 from specdec.errors import PluginError
-from specdec.law import Law
-from specdec.randomness import Key, KeyedRandomness, Stream
-from specdec.target import HFTarget
+from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
+from specdec.models.hf_target import HFTarget
 from specdec.testing import Subject, suite
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import (
@@ -32,7 +33,6 @@ from specdec.testing.enumeration import (
     outcomes_apart,
 )
 from specdec.testing.guards import UnkeyedRandomnessError, only_keyed_randomness
-from specdec.testing.letters import letter_tokenizer, letters
 from specdec.testing.models import VOCAB
 from specdec.testing.properties.common import results
 from specdec.testing.providers import eagle_head
@@ -40,7 +40,7 @@ from specdec.testing.references import Children, Node, chain, eagle2, kary_tree,
 from specdec.testing.strategies import cases
 from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
-from specdec.treecheck import TreeCheck, check_lm_head
+from specdec.testing.toy_tokenizer import letter_tokenizer, letters
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))
 

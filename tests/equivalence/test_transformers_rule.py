@@ -37,14 +37,14 @@ from torch import Tensor, nn
 from transformers.generation import candidate_generator
 from transformers.generation.utils import _speculative_sampling
 
-from specdec.acceptance import Acceptance
-from specdec.law import Law
-from specdec.randomness import Key, Randomness, Stream
-from specdec.roles import Acceptor
+from specdec.decoding.interfaces import Acceptor
+from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.decoding.traversal import Acceptance
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, QUICK, check
-from specdec.tree import DraftTree
-from specdec.verification import Verification
 
 BY_NAME = {prop.name: prop for prop in PROPERTIES}
 

@@ -6,17 +6,17 @@ wrong; whoever calls it adds the case.
 
 from __future__ import annotations
 
+from specdec.testing.properties.distribution import (
+    exact_law,
+    measured_total_variation,
+    neighbours_do_not_matter,
+    whole_sequences,
+)
 from specdec.testing.properties.freshness import drafter_is_as_if_fresh
 from specdec.testing.properties.growth import (
     draft_law_is_the_table,
     tree_is_the_reference,
     values_are_products,
-)
-from specdec.testing.properties.law import (
-    exact_law,
-    measured_total_variation,
-    neighbours_do_not_matter,
-    whole_sequences,
 )
 from specdec.testing.properties.options import options_round_trip
 from specdec.testing.properties.plain import (

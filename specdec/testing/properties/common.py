@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
 from specdec.results import GenerationResult
 from specdec.session import Generation, Session
 from specdec.testing.cases import Case
 from specdec.testing.recording import nodes_of
-from specdec.tree import DraftTree
 
 PRECISION = 1e-12
 Text = list[int]

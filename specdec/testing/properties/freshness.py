@@ -6,15 +6,15 @@ import copy
 
 import torch
 
-from specdec.decoding import draft, prefill
+from specdec.decoding.loop import draft, prefill
+from specdec.decoding.metrics import Clock
+from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
-from specdec.metrics import Clock
-from specdec.state import State
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import require, same_trees, shrinking
 from specdec.testing.recording import Drafted, record
 from specdec.testing.subject import Subject
-from specdec.tree import DraftTree
 
 
 def drafter_is_as_if_fresh(subject: Subject, case: Case) -> float:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from specdec.decoding.tree import DraftTree
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import PRECISION, require, shrinking
 from specdec.testing.recording import Drafted, nodes_of, record
 from specdec.testing.subject import Subject
-from specdec.tree import DraftTree
 
 Path = tuple[int, ...]
 

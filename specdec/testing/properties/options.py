@@ -7,13 +7,13 @@ from contextlib import nullcontext
 
 from pydantic import BaseModel, ValidationError
 
+from specdec.decoding.state import Step
 from specdec.engine import Engine
-from specdec.state import Step
 from specdec.testing.cases import Case
 from specdec.testing.drafting import set_draft_table
+from specdec.testing.fake_clock import ticking
 from specdec.testing.properties.common import require, same_trees
 from specdec.testing.subject import Subject
-from specdec.testing.ticking import ticking
 
 
 def options_round_trip(subject: Subject, case: Case) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from specdec.testing.cases import Case
-from specdec.testing.letters import letters
 from specdec.testing.properties.common import require, results
 from specdec.testing.subject import Subject
+from specdec.testing.toy_tokenizer import letters
 
 
 def stop_rules_hold(subject: Subject, case: Case) -> float:

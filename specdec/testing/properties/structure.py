@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from specdec.state import State, Step
-from specdec.target import HFTarget
+from specdec.decoding.state import State, Step
+from specdec.models.hf_target import HFTarget
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import PRECISION, require, shrinking
 from specdec.testing.subject import Subject

@@ -1,0 +1,113 @@
+"""A batch that does not fit into memory, decoded in waves."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from specdec.decoding.randomness import row_seeds
+from specdec.errors import OptionError, out_of_memory
+from specdec.request.caller_processors import ByPrompt, Place
+from specdec.request.generation_fields import plain
+from specdec.results import GenerationResult
+from specdec.session import Session
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+def generate_in_waves(
+    engine: Engine,
+    rows: Sequence[list[int]],
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+    seed: int | Sequence[int] | None = None,
+    logits_processor_by_prompt: Any = None,
+    **settings: Any,
+) -> list[GenerationResult]:
+    """Decode many prompts, ``batch_size`` at a time; a wave that runs out of memory is halved.
+
+    Prompts of like length go together, the longest first. Seeds and logits processors belong to
+    prompts, so the tokens do not depend on the waves.
+
+    Args:
+        rows: token ids of each prompt.
+        batch_size: the most prompts of a wave; None for all of them.
+        progress: whether to show a progress bar on stderr.
+
+    Raises:
+        OptionError: a batch size below 1, a progress that is no bool, or a wave that cannot begin
+            again in halves because its logits processors have been called.
+    """
+    batch_size = plain(batch_size)
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
+    if not isinstance(progress, bool):
+        raise OptionError(f"progress={progress!r}: give True or False")
+    seeds = row_seeds(seed, len(rows))
+    by_prompt = ByPrompt.of(logits_processor_by_prompt, len(rows))
+    settings["logits_processor_by_prompt"] = by_prompt
+    size = batch_size or len(rows)
+    order = list(range(len(rows)))
+    if size < len(rows):
+        order.sort(key=lambda row: len(rows[row]), reverse=True)
+    waves = deque(order[start : start + size] for start in range(0, len(rows), size))
+    results: dict[int, GenerationResult] = {}
+    with _bar(len(rows), shown=progress) as advance:
+        while waves:
+            wave = waves.popleft()
+            try:
+                place = Place(wave, len(rows))
+                own = {**settings, "seed": [seeds[r] for r in wave]}
+                done = _decode(engine, [rows[r] for r in wave], place, advance, own)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if len(wave) == 1 or not out_of_memory(error):
+                    raise
+                if by_prompt and by_prompt.once:
+                    raise OptionError(
+                        f"a batch of {len(wave)} prompts does not fit into memory, and the "
+                        "processors in the list logits_processor_by_prompt cannot begin again: "
+                        f"give batch_size={len(wave) // 2}, or a function that makes them"
+                    ) from error
+                done = None
+            if done is None:  # outside of the handler, which would keep the tensors alive
+                half = len(wave) // 2
+                warnings.warn(
+                    f"a batch of {len(wave)} prompts does not fit into memory: going on with "
+                    f"{half} at a time. Give batch_size={half} to begin there",
+                    stacklevel=4,
+                )
+                waves.extendleft([wave[half:], wave[:half]])
+                continue
+            results.update(zip(wave, done, strict=True))
+    return [results[row] for row in range(len(rows))]
+
+
+def _decode(
+    engine: Engine, rows: list[list[int]], place: Place, advance: Any, settings: dict[str, Any]
+) -> list[GenerationResult]:
+    generation = Session(engine, keeps=False).start_wave(rows, place, **settings)
+    for step in generation:
+        advance(sum(reason is not None for reason in step.finished))
+    return generation.results()
+
+
+@contextmanager
+def _bar(total: int, *, shown: bool) -> Iterator[Any]:
+    """A progress bar over prompts; yields what advances it."""
+    if not shown:
+        yield lambda prompts: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda prompts: bar.update(task, advance=prompts)

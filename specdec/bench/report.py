@@ -1,0 +1,171 @@
+"""A report as tables of text, whatever shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specdec.bench.results import PLAIN, Range, Ratio, Report, Result
+from specdec.decoding.metrics import PHASES
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Attributes:
+        columns: their names.
+        rows: one for each contender.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """Speed and identity, work, where the time goes, and the prompt sets if there are several."""
+    found = [
+        Sheet(_SPEED, tuple(_speed(result) for result in report.results)),
+        Sheet(_WORK, tuple(_work(result) for result in report.results)),
+        Sheet(_TIME, tuple(_time(result) for result in report.results)),
+    ]
+    if report.by_set:
+        names = list(dict.fromkeys(result.set for result in report.by_set))
+        rows = []
+        for result in report.results:
+            own = {r.set: r for r in report.by_set if r.strategy == result.strategy}
+            cells = (f"{number(own[n].tau)} / {times(own[n].speedup)}" for n in names)
+            rows.append((result.strategy, *cells))
+        found.append(Sheet(("tau / speedup", *names), tuple(rows)))
+    return found
+
+
+def notes(report: Report) -> list[str]:
+    """What was run and how to read the tables, a sentence or two each."""
+    settings, prompts = report.settings, report.prompts
+    shortest, longest = prompts["tokens"]["min"], prompts["tokens"]["max"]
+    lengths = f"{shortest} to {longest}" if shortest < longest else str(longest)
+    fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
+    done, count = report.repetitions, sum(prompts["sets"].values())
+    lines = [
+        f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
+        f"{report.machine['processor']}, "
+        f"{report.machine['threads']} of {report.machine['cores']} cores.",
+        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens, "
+        f"at most {settings['max_new_tokens']} new tokens, batch {settings['batch_size']}, "
+        f"temperature {settings['temperature']:g}{fields}; {done} "
+        f"{'repetition' if done == 1 else 'repetitions'}, in turns.",
+        "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
+        "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "
+        "largest of the repetitions. The whole call counts, set-up and prefill included.",
+        *_beside_hf(report),
+        f"noise: plain beside itself {times(report.noise)}{_within(report.noise)}.",
+        f"memory: {report.memory}.",
+    ]
+    if report.inflated:
+        lines.append(
+            f"Synthetic: inflated from {report.inflated}; the cost of the large model, the text "
+            "of the small one."
+        )
+    if report.interrupted:
+        lines.append("Interrupted: these are the runs that were finished.")
+    for result in report.results:
+        if result.identical is None:
+            lines.append(f"{result.strategy}: {result.identical_reason}.")
+        elif result.differences:
+            lines.append(f"{result.strategy}: {result.identical_reason}: {_where(result)}.")
+    return lines
+
+
+_SPEED = (
+    "strategy", "tau", "tokens/s", "speedup", "over prompts", "over runs", "beside HF", "identical",
+)  # fmt: skip
+_WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
+_TIME = ("share of time", *PHASES, "other")
+_SHOWN_DIFFERENCES = 5
+
+
+def _speed(result: Result) -> tuple[str, ...]:
+    return (
+        result.strategy,
+        number(result.tau),
+        f"{result.tokens_per_second:.1f}",
+        times(result.speedup),
+        extent(result.speedup.over_prompts),
+        extent(result.speedup.over_repetitions),
+        times(result.beside_transformers),
+        verdict(result),
+    )
+
+
+def _work(result: Result) -> tuple[str, ...]:
+    per_step = result.milliseconds_per_step
+    return (
+        result.strategy,
+        _count(result.target_forwards),
+        _count(result.draft_forwards),
+        f"{per_step['total']:.2f}" if per_step else "-",
+        f"{result.peak_memory / 2**20:.0f}",
+    )
+
+
+def _time(result: Result) -> tuple[str, ...]:
+    share = result.share
+    return (result.strategy, *(f"{share[p]:.1%}" if p in share else "-" for p in _TIME[1:]))
+
+
+def verdict(result: Result) -> str:
+    """Of identity, in a word or two."""
+    if result.strategy == PLAIN:
+        return "baseline"
+    if result.identical is None:
+        return "n/a"
+    return "yes" if result.identical else f"NO, {result.identical_prompts}/{result.prompts}"
+
+
+def times(ratio: Ratio | None) -> str:
+    """A ratio's median."""
+    return "-" if ratio is None else f"{ratio.median:.2f}x"
+
+
+def extent(range_: Range | None) -> str:
+    """The ends of a spread."""
+    return "-" if range_ is None else f"{range_[0]:.2f}-{range_[1]:.2f}"
+
+
+def number(value: float | None) -> str:
+    """Two places."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _beside_hf(report: Report) -> list[str]:
+    if not any(result.beside_transformers for result in report.results):
+        return []
+    return ["beside HF: the same beside transformers' own generate on the same model."]
+
+
+def _within(ratio: Ratio) -> str:
+    spread = ratio.over_repetitions or ratio.over_prompts
+    return f" ({extent(spread)})" if spread else ""
+
+
+def _where(result: Result) -> str:
+    shown = [
+        f"{d.set} {d.prompt} at new token {d.position}"
+        + ("" if d.logit_gap is None else f", the two best logits {d.logit_gap:.2g} apart")
+        for d in result.differences[:_SHOWN_DIFFERENCES]
+    ]
+    more = len(result.differences) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _networks(report: Report) -> str:
+    """What was done to specdec's networks, if anything."""
+    what = {
+        "weights packed": report.pack,
+        "networks compiled": report.compile,
+    }
+    return "".join(f", {name} (not transformers')" for name, done in what.items() if done)

@@ -1,0 +1,1 @@
+"""The algorithm: the loop, the four roles and what passes between them."""

@@ -1,0 +1,262 @@
+"""The one mutable object of a generation: what each row has committed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from specdec.decoding.randomness import Key, Randomness
+from specdec.decoding.traversal import Acceptance
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification import Verification
+from specdec.distribution import Law
+from specdec.kv_cache.kv_cache import KVCache, bucketed
+from specdec.models.hf_target import Hidden
+from specdec.request.logits_processors import Processors
+from specdec.request.stopping import FinishReason, StopRules
+
+
+@dataclass(frozen=True)
+class Step:
+    """One draft, verify, accept, commit cycle, after stop rules.
+
+    Attributes:
+        tree, verification, acceptance: what the parts returned.
+        new_tokens: for each row the tokens it committed; empty for a row that had finished.
+        counts: ``[B]`` int64, how many they are.
+        accepted: for each row the draft tokens among them.
+        tried: for each row the levels at which it had a draft token to accept or turn down.
+        finished: for each row why it ended with this step, None if it did not.
+        kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
+            ``counts`` of each row count.
+        members: for each row the prompt that it belongs to: rows that end may leave the batch.
+    """
+
+    tree: DraftTree
+    verification: Verification
+    acceptance: Acceptance
+    new_tokens: list[list[int]]
+    counts: Tensor
+    accepted: list[int]
+    tried: list[int]
+    finished: list[FinishReason | None]
+    kept: Tensor
+    members: Sequence[int]
+
+    @property
+    def longest(self) -> int:
+        """The most tokens any row committed."""
+        return max(map(len, self.new_tokens))
+
+    @property
+    def features(self) -> Hidden:
+        """Hidden states of the tokens behind the new root that were not handed over before: the old
+        root and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
+        return self.verification.hidden.gather(self.kept)
+
+
+class State:
+    """What each row of a batch has committed, and everything that decides how it goes on.
+
+    Invariant: the cache holds every committed token except the last, and that token is the root of
+    the next tree. :meth:`commit` is the only place that advances it.
+
+    Args:
+        prompts: for each row its token ids, at least one.
+        cache: an empty cache; None where the verifier recomputes everything.
+        vocab_size: tokens V of the target.
+        cached: for each row how many of its first tokens the cache holds already.
+
+    Attributes:
+        prompts: token ids on the host, those of rows that have left the batch too.
+        members: for each row the index of its prompt.
+    """
+
+    derived = ("_root_position",)
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        processors: Processors,
+        randomness: Randomness,
+        stopping: StopRules,
+        cache: KVCache | None,
+        vocab_size: int,
+        device: torch.device,
+        cached: Sequence[int] | None = None,
+    ) -> None:
+        self.processors, self.randomness, self.stopping = processors, randomness, stopping
+        self.cache = cache
+        self.vocab_size = vocab_size
+        self.prompts, self.members = prompts, list(range(len(prompts)))
+        self.cached = list(cached or [0] * len(prompts))
+        self.host_lengths = [len(prompt) for prompt in prompts]
+        self.finish_reasons: list[FinishReason | None] = [None] * len(prompts)
+        for row, length in enumerate(self.host_lengths):
+            if length >= stopping.limits[row]:
+                self.finish_reasons[row] = "length"
+        self._bucket = bucketed if cache is None else cache.bucket
+        width = self._bucket(max(list(stopping.limits) + self.host_lengths))
+        rows = [list(p) + [p[0]] * (width - len(p)) for p in prompts]
+        self.tokens = torch.tensor(rows, dtype=torch.int64, device=device)
+        self.lengths = torch.tensor(self.host_lengths, dtype=torch.int64, device=device)
+        self._root_position: Tensor | None = None
+        self.limits = torch.tensor(list(stopping.limits), dtype=torch.int64, device=device)
+        self.active = torch.tensor([r is None for r in self.finish_reasons], device=device)
+
+    @property
+    def rows(self) -> int:
+        """Batch size B."""
+        return len(self.host_lengths)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every row has ended."""
+        return all(reason is not None for reason in self.finish_reasons)
+
+    @property
+    def any_finished(self) -> bool:
+        """Whether a row has ended."""
+        return any(reason is not None for reason in self.finish_reasons)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.host_lengths)
+
+    @property
+    def span(self) -> int:
+        """Columns of ``tokens`` that hold every row's tokens, rounded up."""
+        return min(self._bucket(self.longest), self.tokens.shape[1])
+
+    @property
+    def room(self) -> int:
+        """The deepest tree that any row can still use: limits leave room for the bonus token."""
+        return max(self._rooms(), default=0)
+
+    @property
+    def tightest_room(self) -> int:
+        """The deepest tree that every unfinished row can use."""
+        return min(self._rooms(), default=0)
+
+    def _rooms(self) -> list[int]:
+        return [
+            limit - length - 1
+            for limit, length, reason in zip(
+                self.stopping.limits, self.host_lengths, self.finish_reasons, strict=True
+            )
+            if reason is None
+        ]
+
+    def levels_left(self) -> Tensor:
+        """The deepest tree that each row can still use: ``[B]`` int64."""
+        return (self.limits - self.lengths - 1).clamp(min=0)
+
+    def root(self) -> Tensor:
+        """The last committed token of each row: ``[B]`` int64."""
+        return self.tokens.gather(1, self.root_position()[:, None])[:, 0]
+
+    def root_position(self) -> Tensor:
+        """Its index in the whole sequence: ``[B]`` int64."""
+        if self._root_position is None:
+            self._root_position = self.lengths - 1
+        return self._root_position
+
+    def draft_law(self, logits: Tensor) -> Law:
+        """The draft law under the request's own warps: ``logits [B, n, V]``, law ``[B, n, V]``."""
+        return self.processors.draft_law(logits)
+
+    def sample(self, probs: Tensor, key: Key) -> Tensor:
+        """One token per row from ``probs [B, V]``, which need not be normalised: ``[B]`` int64."""
+        return self.randomness.categorical(Law.of(probs.log()), key)
+
+    def commit(
+        self,
+        tree: DraftTree,
+        verification: Verification,
+        acceptance: Acceptance,
+    ) -> Step:
+        """Append the accepted path and the bonus token, clipped by the stop rules.
+
+        Holds the step's one read of the device.
+        """
+        length, bonus = acceptance.length[:, None], acceptance.bonus[:, None]
+        nodes = pad(acceptance.path.clamp(min=0), (1, 0))  # the old root first
+        tokens = pad(tree.tokens.gather(1, nodes)[:, 1:], (0, 1))
+        candidates = tokens.scatter_(1, length, bonus)
+        facts = [length, acceptance.drafted[:, None], acceptance.path, candidates]
+        read = torch.cat(facts, dim=1).tolist()
+
+        width = acceptance.path.shape[1]
+        clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
+        new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
+        counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
+        longest = max(map(len, new_tokens))
+        kept = nodes[:, :longest]
+        in_place = all(
+            facts[2 : 2 + done] == list(range(1, done + 1))
+            for facts, done in zip(read, accepted, strict=True)
+        )
+        after = [n + len(own) for n, own in zip(self.host_lengths, new_tokens, strict=True)]
+        if self.cache is not None:
+            if in_place:
+                self.cache.advance(counts, max(after) - 1)
+            else:
+                self.cache.keep(kept, counts, max(after) - 1)
+        self._append(candidates[:, :longest], counts)
+        self.host_lengths = after
+        self.finish_reasons = [
+            now or before for now, before in zip(finished, self.finish_reasons, strict=True)
+        ]
+        self.active = torch.tensor([r is None for r in self.finish_reasons], device=counts.device)
+        return Step(
+            tree,
+            verification,
+            acceptance,
+            new_tokens,
+            counts,
+            accepted,
+            tried,
+            finished,
+            kept,
+            self.members,
+        )
+
+    def select(self, rows: Sequence[int]) -> Tensor:
+        """Keep only ``rows`` of the batch; returns them as ``[m]`` int64."""
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        self.members = [self.members[row] for row in rows]
+        self.host_lengths = [self.host_lengths[row] for row in rows]
+        self.finish_reasons = [self.finish_reasons[row] for row in rows]
+        for name in ("tokens", "lengths", "limits", "active"):
+            setattr(self, name, getattr(self, name).index_select(0, index))
+        self._root_position = None
+        self.processors.select(rows)
+        self.stopping = self.stopping.select(rows)
+        self.randomness = self.randomness.select(index)
+        if self.cache is not None:
+            self.cache.select(index, self.longest - 1)
+        return index
+
+    def _clip(
+        self, row: int, facts: list[int], width: int
+    ) -> tuple[list[int], int, int, FinishReason | None]:
+        """What a row keeps of a step: new tokens, accepted and tried draft tokens, why it ends."""
+        if self.finish_reasons[row] is not None:
+            return [], 0, 0, None
+        length, drafted, tokens = facts[0], facts[1], facts[2 + width :]
+        own, reason = self.stopping.clip(row, self.host_lengths[row], tokens[: length + 1])
+        return own, min(length, len(own)), min(length + drafted, len(own)), reason
+
+    def _append(self, candidates: Tensor, counts: Tensor) -> None:
+        order = torch.arange(candidates.shape[1], device=candidates.device)
+        inside = order < counts[:, None]
+        slots = (self.lengths[:, None] + order).mul_(inside)  # past a row's end: its first token
+        values = torch.where(inside, candidates, self.tokens[:, :1])
+        self.tokens.scatter_(1, slots, values)
+        self.lengths, self._root_position = self.lengths + counts, None

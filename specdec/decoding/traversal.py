@@ -1,0 +1,118 @@
+"""What an acceptor returns, and the descent from the root that all acceptors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification import Verification
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The accepted path of each row and the token that follows it.
+
+    Attributes:
+        path: ``[B, D]`` int64 node ids below the root, -1 past the end.
+        length: ``[B]`` int64, accepted draft tokens.
+        bonus: ``[B]`` int64, the bonus token: drawn from the target at the end of the path.
+        drafted: ``[B]`` bool, whether the node at the end of the path had a draft token below it
+            that was turned down.
+    """
+
+    path: Tensor
+    length: Tensor
+    bonus: Tensor
+    drafted: Tensor
+
+
+class Walk:
+    """One descent from the root, for every row at once. The host reads nothing, but see
+    :meth:`levels`.
+
+    Attributes:
+        node: ``[B]`` int64, where each row stands.
+        walking: ``[B]`` bool, rows that have not settled on their bonus token yet.
+        position: ``[B]`` int64, index in the whole sequence of the token that follows the node;
+            for walking rows only.
+    """
+
+    def __init__(self, tree: DraftTree, verification: Verification) -> None:
+        self.tree, self.verification = tree, verification
+        self.node = torch.zeros_like(tree.tokens[:, 0])
+        self.walking = verification.active
+        self.position = verification.root_position() + 1
+        self._bonus = torch.zeros_like(self.node)
+        self._path: list[Tensor] = []
+
+    def levels(self) -> Iterator[None]:
+        """Once for each output position, the deepest bonus token's the last; no further than any
+        row walks where it costs nothing to look."""
+        for level in range(self.tree.depth + 1):
+            if level and self.verification.looks and not self.walking.any():
+                return
+            yield
+
+    @property
+    def branching(self) -> int:
+        """The most draft tokens to try below a walking row's node; none at the deepest level."""
+        return self.tree.branching if len(self._path) < self.tree.depth else 0
+
+    def descend(self, child: Tensor, token: Tensor) -> None:
+        """Settle one output position of every walking row.
+
+        A row whose token is an eos ends there and asks for no further law, as plain decoding would
+        not.
+
+        Args:
+            child: ``[B]`` int64, the accepted child; -1 where the row ends with its bonus token.
+            token: ``[B]`` int64, the accepted child's token, or the bonus token.
+        """
+        accepts = self.walking & (child >= 0)
+        self._bonus = torch.where(self.walking, token, self._bonus)
+        self._path.append(torch.where(accepts, child, -1))
+        self.node = torch.where(accepts, child, self.node)
+        self.walking = accepts & ~self.verification.stopping.ends(token)
+        self.position = self.position + 1
+
+    def finish(self) -> Acceptance:
+        """The acceptance, once every row has settled."""
+        path = torch.stack(self._path, dim=1)[:, : self.tree.depth]
+        path = pad(path, (0, self.tree.depth - path.shape[1]), value=-1)
+        length = (path >= 0).sum(dim=1)
+        return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))
+
+
+def agreeing_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
+    """The longest path whose every draft token is the one that the target puts there.
+
+    The same text as a :class:`Walk` that takes the child with the target's token at each node, for
+    all nodes at once. Of siblings that carry one token the walk takes the first; here the one with
+    the longer path counts.
+
+    Args:
+        best: ``[B, N]`` int64, the target's token after each node.
+    """
+    ends = verification.stopping.ends
+    if tree.depth == 0:
+        nothing = torch.zeros_like(best[:, 0])
+        return Acceptance(best[:, :0], nothing, best[:, 0], nothing.bool())
+    above = tree.parents.clamp(min=0)
+    wrong = (best.gather(1, above) != tree.tokens).logical_or_(~tree.valid)
+    if verification.stopping.eos:
+        # Nothing follows an eos, except below the root: it is no draft token.
+        wrong |= ends(tree.tokens).gather(1, above) & (above > 0)
+    wrong[:, 0] = False
+    cut_off = (tree.ancestors & wrong[:, None]).any(dim=2)
+    length, end = torch.where(cut_off, -1, tree.depths).max(dim=1)
+    on_path = tree.ancestors.gather(1, end[:, None, None].expand(-1, 1, tree.size)).squeeze(1)
+    nodes = torch.arange(tree.size, device=end.device).expand_as(on_path)
+    path = end.new_full((len(end), tree.depth + 2), -1)
+    path = path.scatter_(1, torch.where(on_path, tree.depths, tree.depth + 1), nodes)
+    bonus = best.gather(1, end[:, None]).squeeze(1)
+    return Acceptance(path[:, 1:-1], length, bonus, tree.has_child(end))

@@ -1,0 +1,161 @@
+"""The candidates of one expansion phase, and the frontier to expand next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.proposal import NEVER
+from specdec.decoding.tree import DraftTree, Draws, SampledFrom, label
+from specdec.errors import PluginError
+
+if TYPE_CHECKING:
+    from specdec.decoding.state import State
+
+
+class Growth:
+    """The candidates in level order.
+
+    Args:
+        state: the rows being decoded.
+
+    Attributes:
+        size: candidates so far, root included.
+        depth: levels so far.
+        stopped: whether the policy wants no further level (:meth:`stop`).
+    """
+
+    def __init__(self, state: State) -> None:
+        root = state.root()[:, None]
+        nothing = torch.zeros_like(root)
+        self.state = state
+        self.size = 1
+        self.depth = 0
+        self.branching = 0
+        self.stopped = False
+        self._draws = Draws.POINT
+        self._laws: list[tuple[Tensor, Tensor]] = []
+        self._tokens = [root]
+        self._parents = [nothing - 1]
+        self._values = [nothing.float()]
+        self._level_start = 0
+        self._rows = nothing
+        self._chosen: Callable[[], Tensor] | None = None
+        self._frontier = Frontier(
+            depth=0,
+            tokens=root,
+            nodes=nothing,
+            parents=nothing,
+            log_value=self._values[0],
+            root_position=state.root_position()[:, None],
+        )
+
+    def add(self, tokens: Tensor, rows: Tensor, log_value: Tensor, *, branching: int) -> None:
+        """Append one level of candidates.
+
+        Args:
+            tokens: ``[B, m]`` int64.
+            rows: ``[m]`` or ``[B, m]`` int64, the frontier row that each hangs from.
+            log_value: ``[B, m]``; ``-inf`` marks a candidate that does not exist.
+            branching: the most candidates that hang from one frontier row.
+
+        Whatever was sampled before, the tree is ``POINT`` from here on.
+        """
+        self._draws, self._laws = Draws.POINT, []
+        self._append(tokens, rows, log_value, branching)
+
+    def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
+        if self.depth != self.frontier.depth:
+            raise PluginError("this frontier has been expanded: choose the next one with advance")
+        nodes = self.frontier.nodes
+        self._rows = rows
+        self._tokens.append(tokens)
+        self._parents.append(
+            nodes.index_select(1, rows) if rows.dim() == 1 else nodes.gather(1, rows)
+        )
+        self._values.append(log_value)
+        self._level_start = self.size
+        self.size += tokens.shape[1]
+        self.depth += 1
+        self.branching = max(self.branching, branching)
+
+    def stop(self) -> None:
+        """Draft no further level in this step."""
+        self.stopped = True
+
+    def advance(self, chosen: Tensor) -> None:
+        """Make ``chosen`` (``[n]`` or ``[B, n]`` columns of the last level) the next frontier."""
+        self._chosen = lambda: chosen
+
+    def advance_best(self, k: int) -> None:
+        """Make the k candidates of highest value the next frontier, ties to the first."""
+        values = self._values[-1]
+        self._chosen = lambda: values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+    @property
+    def frontier(self) -> Frontier:
+        """The nodes to expand next, worked out when asked for: the last level's never are."""
+        if self._chosen is not None:
+            choose, self._chosen = self._chosen, None
+            self._frontier = self._advance(choose())
+        return self._frontier
+
+    def _advance(self, chosen: Tensor) -> Frontier:
+        before, tokens = self._frontier, self._tokens[-1]
+        if chosen.dim() == 1:
+            chosen = chosen.to(tokens.device).expand(len(tokens), -1)
+        rows = self._rows
+        return Frontier(
+            depth=before.depth + 1,
+            tokens=tokens.gather(1, chosen),
+            nodes=chosen + self._level_start,
+            parents=rows.take(chosen) if rows.dim() == 1 else rows.gather(1, chosen),
+            log_value=self._values[-1].gather(1, chosen),
+            root_position=before.root_position,
+            before=before,
+        )
+
+    @property
+    def values(self) -> Tensor:
+        """``[B, size - 1]``, the values of all candidates so far, in the order grown."""
+        return torch.cat(self._values[1:], dim=1)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """How many candidates there are down to each level, the root not counted."""
+        return tuple(accumulate(level.shape[1] for level in self._values[1:]))
+
+    def level_of(self, node: int) -> int:
+        """The level of a candidate, 0 for the root."""
+        return next(level for level, end in enumerate((0, *self.ends)) if node <= end)
+
+    def tree(self) -> DraftTree:
+        """Every candidate, in the order grown."""
+        values = torch.cat(self._values, dim=1)
+        tree = DraftTree(
+            tokens=torch.cat(self._tokens, dim=1),
+            parents=torch.cat(self._parents, dim=1),
+            log_value=values,
+            valid=values > NEVER,
+            depth=self.depth,
+            branching=self.branching,
+        )
+        if self._draws is Draws.POINT:
+            return tree
+        row = torch.zeros_like(tree.tokens)
+        for entry, (node, _) in enumerate(self._laws):
+            row.scatter_(1, node[:, None], entry)
+        q = torch.stack([law for _, law in self._laws], dim=1)
+        return label(tree, self._draws, SampledFrom(q=q, row=row))
+
+
+@cache
+def rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
+    """The parents ``[n * k]`` int64 of k children for each of n rows, row-major."""
+    return torch.arange(n, device=device).repeat_interleave(k)

@@ -1,0 +1,1 @@
+"""What drafters and tree policies are built from."""

@@ -1,0 +1,138 @@
+"""Draft vocabularies: the few tokens that a drafter chooses among, and an lm_head for them alone.
+
+The target's text never depends on it: a token outside is not drafted, the target still writes it.
+
+Source: FR-Spec (arXiv 2502.14856): most of a text is made of few tokens, and the lm_head over all
+of a large vocabulary is most of what a small drafter costs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from specdec.errors import CheckpointError, OptionError
+from specdec.models.hf_target import HFTarget
+from specdec.pickling import IsPath
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DraftVocabulary = Annotated[Annotated[int, Field(ge=1, strict=True)] | str | None, IsPath()]
+
+DESCRIPTION = (
+    "draft among these tokens alone: a number n for the ids below n, or a JSON file with a list of "
+    "ids; all of them if not given"
+)
+
+
+def draft_vocabulary(given: DraftVocabulary, target: HFTarget) -> Tensor | None:
+    """The token ids that may be drafted: ``[C]`` int64, ascending; None for all of them.
+
+    Args:
+        given: how many of the lowest ids, or a JSON file that lists them.
+
+    Raises:
+        OptionError: more ids than the target has tokens, or ids that are no tokens of it, or that
+            are listed twice, or none.
+        CheckpointError: a file that is missing or holds no list of whole numbers.
+    """
+    if given is None:
+        return None
+    size = target.vocab_size
+    if isinstance(given, str):
+        ids = _read(Path(given).expanduser())
+        _check(given, ids, size)
+    elif given > size:
+        raise OptionError(
+            f"vocabulary={given}: the target model has {size} tokens; give fewer, or leave out "
+            "vocabulary to draft among all of them"
+        )
+    else:
+        ids = list(range(given))
+    return torch.tensor(sorted(ids), device=target.device)
+
+
+def lm_head_of(target: HFTarget, tokens: Tensor | None, dtype: torch.dtype) -> nn.Module:
+    """The lm_head that scores ``tokens [C]`` alone, or all for None; accelerated like the whole.
+
+    Its rows are copied, so that they lie side by side.
+
+    Raises:
+        OptionError: an lm_head that is no linear layer, or an acceleration that ``dtype`` does not
+            allow.
+    """
+    if tokens is None:
+        return target.lm_head(dtype)
+    whole = target.model.get_output_embeddings()
+    if not isinstance(whole, nn.Linear):
+        raise OptionError(
+            f"the lm_head of this model is a {type(whole).__name__}, of which no rows can be "
+            "taken: leave out vocabulary"
+        )
+
+    def rows(weight: Tensor) -> nn.Parameter:
+        taken = weight.detach().index_select(0, tokens.to(weight.device))
+        return nn.Parameter(taken.to(dtype), requires_grad=False)
+
+    part = nn.Linear(whole.in_features, len(tokens), bias=whole.bias is not None, device="meta")
+    part.weight = rows(whole.weight)
+    if whole.bias is not None:
+        part.bias = rows(whole.bias)
+    return target.accelerated(part)
+
+
+def most_frequent(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+    """The ``size`` most frequent tokens of some texts, the end of a text among them.
+
+    Fewer than ``size`` where the texts have no more.
+
+    Raises:
+        OptionError: texts without a token.
+    """
+    counts: Counter[int] = Counter()
+    for text in texts:
+        counts.update(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not counts:
+        raise OptionError("there is no token to count in these texts")
+    if tokenizer.eos_token_id is not None:
+        counts[tokenizer.eos_token_id] = max(counts.values())
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    return ranked[:size]
+
+
+def _read(path: Path) -> list[int]:
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"vocabulary: {path} cannot be read ({error.strerror}); give a JSON file with a list "
+            "of token ids, or a number n for the ids below n"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"vocabulary: {path} is no JSON: {error}") from error
+    if not isinstance(ids, list) or not all(type(each) is int for each in ids):
+        raise CheckpointError(
+            f"vocabulary: {path} must hold a list of token ids, e.g. [0, 1, 262, 17]"
+        )
+    return ids
+
+
+def _check(given: str, ids: list[int], size: int) -> None:
+    if not ids:
+        raise OptionError(f"vocabulary: {given} lists no token: give at least one")
+    if wrong := [each for each in ids if not 0 <= each < size]:
+        raise OptionError(
+            f"vocabulary: {given} lists {wrong[0]}, but the target model's tokens are 0 to "
+            f"{size - 1}: is the file for another model?"
+        )
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise OptionError(f"vocabulary: {given} lists {twice} twice: give each token once")

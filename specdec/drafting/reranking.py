@@ -1,0 +1,37 @@
+"""The reranking phase: what is worth verifying of all that was grown."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import pad
+
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import Growth
+
+
+def top_by_value(growth: Growth, budget: int, *, depth: int | None = None) -> DraftTree:
+    """The ``budget`` candidates of highest value, in the order grown.
+
+    Ties go to the candidate grown first, which is the shallower one, so the kept set is closed
+    under parents. A sampled tree that is pruned becomes ``POINT``.
+
+    Args:
+        depth: of the deepest candidate that is kept, where it is known; all levels if left out.
+
+    Source: EAGLE-2 (arXiv 2406.16858), section 4.2.
+    """
+    everything = growth.tree()
+    if budget >= growth.size - 1:
+        return everything
+    order = everything.log_value[:, 1:].sort(dim=1, descending=True, stable=True).indices
+    kept = pad((order[:, :budget] + 1).sort(dim=1).values, (1, 0))
+    parents = torch.searchsorted(kept, everything.parents.gather(1, kept))
+    parents[:, 0] = -1
+    return DraftTree(
+        tokens=everything.tokens.gather(1, kept),
+        parents=parents,
+        log_value=everything.log_value.gather(1, kept),
+        valid=everything.valid.gather(1, kept),
+        depth=everything.depth if depth is None else depth,
+        branching=everything.branching,
+    )

@@ -1,0 +1,56 @@
+"""Children that are drawn from the draft law: the only code that labels a tree as sampled."""
+
+from __future__ import annotations
+
+import torch
+
+from specdec.decoding.proposal import NEVER, Proposal, vocabulary_logits
+from specdec.decoding.randomness import Key, Stream
+from specdec.decoding.tree import Draws
+from specdec.decoding.tree_builder import Growth, rows_of_children
+from specdec.errors import PluginError
+
+
+def sample(growth: Growth, proposal: Proposal, n: int) -> None:
+    """Give every frontier node n children drawn independently from the draft law.
+
+    The law is q under the request's own temperature and truncation; what is drawn from is what is
+    recorded. The tree is labelled ``IID``.
+    """
+    _sample(growth, proposal, n, Draws.IID)
+
+
+def sample_without_replacement(growth: Growth, proposal: Proposal, n: int) -> None:
+    """Give every frontier node n distinct children, drawn one after the other.
+
+    Each draw is from q without the tokens drawn before it. The tree is labelled
+    ``WITHOUT_REPLACEMENT``; a node whose law has fewer than n tokens gets fewer children.
+    """
+    _sample(growth, proposal, n, Draws.WITHOUT_REPLACEMENT)
+
+
+def _sample(growth: Growth, proposal: Proposal, n: int, draws: Draws) -> None:
+    if growth.size > 1 and growth._draws is not draws:
+        raise PluginError(f"a tree of {growth._draws.value} draws cannot take {draws.value} ones")
+    growth._draws = draws
+    state, frontier = growth.state, growth.frontier
+    q = state.draft_law(vocabulary_logits(proposal, state.vocab_size)).probs
+    abstained = (proposal.logits == NEVER).all(dim=-1)
+    tokens, values = [], []
+    for index in range(frontier.width):
+        left = law = q[:, index]
+        node = frontier.nodes[:, index]
+        growth._laws.append((node, law))
+        for draw in range(n):
+            key = Key(Stream.DRAFT, state.root_position(), node, draw)
+            token = state.sample(left, key)[:, None]
+            confidence = law.gather(1, token)
+            exists = left.gather(1, token) > 0
+            exists &= ~abstained[:, index, None]
+            value = frontier.log_value[:, index, None] + confidence.log()
+            values.append(value.masked_fill(~exists, NEVER))
+            tokens.append(token)
+            if draws is Draws.WITHOUT_REPLACEMENT:
+                left = left.scatter(1, token, 0.0)
+    rows = rows_of_children(frontier.width, n, q.device)
+    growth._append(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), n)

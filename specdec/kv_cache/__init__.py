@@ -1,0 +1,1 @@
+"""The key-value cache with a length per row."""

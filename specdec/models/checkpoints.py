@@ -1,0 +1,152 @@
+"""Reading checkpoints: folders and hub ids, safetensors first, pickles only as plain weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from specdec.errors import CheckpointError, first_line
+from specdec.models.checkpoint_weights import read_json as read_json
+from specdec.models.checkpoint_weights import read_weights as read_weights
+from specdec.models.completeness import check_complete
+
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+
+
+def resolve_checkpoint(
+    checkpoint: str | Path, *, what: str, trust_remote_code: bool = False
+) -> Path:
+    """The folder of a checkpoint; a hub id is downloaded (or found in the local cache).
+
+    Args:
+        checkpoint: a folder, or a hub id ``org/name`` or ``name``.
+        what: how to name it in an error.
+        trust_remote_code: whether to download Python files as well.
+
+    Raises:
+        CheckpointError: neither a folder nor something that the hub knows.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file: give the folder of the {what}")
+    if str(checkpoint).count("/") > 1 or str(checkpoint).startswith(("/", ".", "~")):
+        raise CheckpointError(
+            f"there is no {what} at {str(checkpoint)!r}: give an existing folder or a hub id like "
+            "'org/name'"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = [*_FILES, *(["*.py"] if trust_remote_code else [])]
+        return Path(snapshot_download(str(checkpoint), allow_patterns=patterns))
+    except Exception as error:
+        raise CheckpointError(
+            f"there is no folder {str(checkpoint)!r}, and the hub did not give a {what} of that "
+            f"name: {first_line(error)}"
+        ) from error
+
+
+def load_model(
+    checkpoint: str | Path,
+    *,
+    dtype: torch.dtype | str,
+    device: torch.device | str,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A causal language model from a folder or a hub id.
+
+    Args:
+        trust_remote_code: whether code that comes with the checkpoint may run. If not, nothing of
+            it runs and nothing is asked.
+
+    Raises:
+        CheckpointError: not found, corrupt, an adapter, weights that are missing or that the model
+            has no place for, an architecture that transformers does not have, or one that is no
+            decoder, or code that is not trusted.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = resolve_checkpoint(checkpoint, what="model", trust_remote_code=trust_remote_code)
+    _refuse_adapter(folder)
+    read_json(folder / "config.json")
+    given = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        config = _config(folder, given)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **given,
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise _unloadable(folder, "", error) from error
+    check_complete(folder, model, info)
+    return model.to(device).eval()
+
+
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in a model's folder; None if it has none.
+
+    Args:
+        trust_remote_code: as for :func:`load_model`.
+
+    Raises:
+        CheckpointError: corrupt, or code that is not trusted.
+    """
+    from transformers import AutoTokenizer
+
+    if not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise _unloadable(folder, "the tokenizer in ", error) from error
+
+
+def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, **given)
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(
+            f"{folder} is an encoder-decoder model ({config.model_type}): specdec decodes "
+            "decoder-only language models"
+        )
+    if config._attn_implementation not in (None, "sdpa", "eager"):
+        # A checkpoint may name a kernel of the hub, which is code as well; sdpa is used anyway.
+        config._attn_implementation = None
+    config.return_dict = True
+    return config
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if not (path := folder / "adapter_config.json").is_file():
+        return
+    base = read_json(path).get("base_model_name_or_path") or "its base model"
+    raise CheckpointError(
+        f"{folder} holds an adapter for {base}, no whole model (adapter_config.json). Merge it: "
+        f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
+        f"{str(folder)!r}).merge_and_unload() gives a model for Engine(model, tokenizer=...)"
+    )
+
+
+def _unloadable(folder: Path, part: str, error: Exception) -> CheckpointError:
+    if "trust_remote_code" in str(error):
+        return CheckpointError(
+            f"{part}{folder} comes with code of its own, which was not run. Read it, and give "
+            "trust_remote_code=True if you trust it"
+        )
+    return CheckpointError(f"{part}{folder} cannot be loaded: {first_line(error)}")

@@ -1,0 +1,1 @@
+"""The check at load: decoding's forwards must equal the model's own."""

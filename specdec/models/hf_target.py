@@ -1,0 +1,340 @@
+"""A transformers causal language model behind the few calls that decoding needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from specdec.acceleration import Acceleration
+from specdec.kv_cache.cache_layers import LayerShape, probe_layout
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.attention_mask import MaskForm
+from specdec.models.loaded_model import own_copy
+
+# What configs call the most positions that a model has.
+_CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
+_FALLBACK_CONTEXT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a forward hands to drafters.
+
+    Attributes:
+        last: ``[B, n, H]``, the input of the lm_head (after the final norm).
+        taps: hidden states ``[B, n, H]`` of the layers that the drafter asked for, in its order.
+    """
+
+    last: Tensor
+    taps: tuple[Tensor, ...] = ()
+
+    def gather(self, index: Tensor) -> Hidden:
+        """The rows ``index [B, m]``: ``[B, m, H]`` each."""
+        return Hidden(_rows(self.last, index), tuple(_rows(tap, index) for tap in self.taps))
+
+
+def _text_body(model: PreTrainedModel) -> nn.Module:
+    """What turns tokens into the lm_head's input; of a multimodal model its text part."""
+    bodies = [model.base_model, model.get_decoder(), getattr(model, "model", model)]
+    if model.config.get_text_config(decoder=True) is not model.config:
+        bodies.insert(0, model.get_decoder())
+    body: nn.Module = next((body for body in bodies if body is not model), model)
+    return body
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    if x.shape[1] == index.shape[1] == 1:
+        return x.clone()  # a copy all the same: x may be a buffer of a graph
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
+def _factored(logits: Tensor, factors: tuple[float | None, ...]) -> Tensor:
+    scale, scaling, cap = factors
+    if scale:
+        logits = logits * scale
+    if scaling:
+        logits = logits / scaling
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+class HFTarget:
+    """A causal language model as the loop sees it; draft models are wrapped the same way.
+
+    No modelling file is forked: forwards get explicit positions, an explicit mask and a
+    :class:`~specdec.kv_cache.kv_cache.KVCache`.
+
+    Args:
+        model: any causal LM whose attention is a function of a mask and of position ids. Flash and
+            flex attention are switched to ``sdpa``, which takes a mask.
+        taps: layers whose hidden states forwards return (0 is the embedding).
+        acceleration: how the model's body and lm_head run; as they are if left out.
+
+    Attributes:
+        tokenizer: of the model, where the engine knows it: drafters with a vocabulary of their own
+            compare it with theirs.
+
+    Raises:
+        OptionError: an acceleration that the model's dtype or device does not allow.
+    """
+
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        taps: Sequence[int] = (),
+        acceleration: Acceleration | None = None,
+    ) -> None:
+        self._plain_body = _text_body(model)
+        # The very object that its modules read, not a copy of it.
+        self.config = getattr(self._plain_body, "config", model.config)
+        if self.config._attn_implementation not in ("sdpa", "eager"):
+            model.set_attn_implementation("sdpa")
+        self.model = model.eval()
+        self.taps = tuple(taps)
+        self.acceleration = acceleration or Acceleration()
+        self._body: nn.Module = self.accelerated(self._plain_body)
+        self._embedding: nn.Module = model.get_input_embeddings()
+        self._head: nn.Module = model.get_output_embeddings()
+        # Some models have no lm_head; they are refused later, with their name.
+        self._scorer: nn.Module = self.accelerated(self._head) if self._head else self._head
+        self._layout: tuple[LayerShape, ...] | None = None
+
+    @cached_property
+    def mask_form(self) -> MaskForm:
+        """How the model takes its attention mask."""
+        return MaskForm.of(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states and cache."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens V that the lm_head scores."""
+        return self._lm_head_shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels H of a hidden state."""
+        return self._lm_head_shape[1]
+
+    @cached_property
+    def _lm_head_shape(self) -> tuple[int, int]:
+        """V and H. A quantised or wrapped layer says so itself: its weight may be packed, or a
+        method."""
+        rows, columns = (getattr(self._head, f"{end}_features", None) for end in ("out", "in"))
+        if isinstance(rows, int) and isinstance(columns, int):
+            return rows, columns
+        weight: Tensor = self._head.get_parameter("weight")
+        return int(weight.shape[0]), int(weight.shape[1])
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        count: int = self.config.num_hidden_layers
+        return count
+
+    @cached_property
+    def context_limit(self) -> int:
+        """The most tokens a sequence may have."""
+        known = (getattr(self.config, name, None) for name in _CONTEXT)
+        return next((limit for limit in known if isinstance(limit, int)), _FALLBACK_CONTEXT)
+
+    def unaccelerated(self) -> HFTarget:
+        """The same model as transformers runs it."""
+        other = copy.copy(self)
+        other.acceleration = Acceleration()
+        other._body, other._scorer = self._plain_body, self._head
+        return other
+
+    def apart(self, dtype: torch.dtype) -> HFTarget:
+        """The same weights in modules and a config of its own, unaccelerated, hidden states and
+        cache in ``dtype``: what is changed there is not seen here."""
+        other = copy.copy(self)
+        other.model = own_copy(self.model, None, None)
+        other._plain_body = _text_body(other.model)
+        other.config = getattr(other._plain_body, "config", other.model.config)
+        other._embedding = other.model.get_input_embeddings()
+        other._head = other.model.get_output_embeddings()
+        other.__dict__["dtype"] = dtype
+        return other.unaccelerated()
+
+    def accelerate(self, acceleration: Acceleration) -> None:
+        """Run by ``acceleration`` from now on, which so far had none.
+
+        Raises:
+            OptionError: an acceleration that the model's dtype or device does not allow.
+        """
+        self.acceleration = acceleration
+        self._body, self._layout = self.accelerated(self._body), None
+        self._scorer = self.accelerated(self._scorer) if self._head else self._head
+
+    def accelerated(self, network: nn.Module) -> nn.Module:
+        """``network`` as this engine runs networks: itself, unless packing or compiling was asked.
+
+        Drafters send their own networks through it, once, when they are made. What comes back is
+        called like ``network``, with the cache as the keyword argument ``cache``; ``network`` is
+        not changed, shares its parameters with it, and keeps its attributes to itself.
+
+        Raises:
+            OptionError: an acceleration that the network's dtype or device does not allow.
+        """
+        return self.acceleration.network(network)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings ``[..., H]`` of ``tokens [...]``."""
+        embedded: Tensor = self._embedding(tokens)
+        return embedded
+
+    def lm_head(self, dtype: torch.dtype) -> nn.Module:
+        """The lm_head in another dtype: a copy, unless it is the model's own; accelerated both.
+
+        Raises:
+            OptionError: an acceleration that the dtype does not allow.
+        """
+        if dtype == self.dtype:
+            return self._scorer
+        return self.accelerated(copy.deepcopy(self._head).to(dtype))
+
+    def logits(self, hidden: Tensor, lm_head: nn.Module | None = None) -> Tensor:
+        """The lm_head on ``hidden [B, n, H]``, with the architecture's factors: ``[B, n, V]``.
+
+        Args:
+            lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
+        """
+        logits: Tensor = (lm_head or self._scorer)(hidden)
+        return _factored(logits, self._logit_factors)
+
+    @cached_property
+    def _logit_factors(self) -> tuple[float | None, ...]:
+        """Read once: a config is slow to ask for what it may not have.
+
+        A class around a text model may not apply what the text config says, so it is asked: in one
+        call of the whole model the lm_head's output is replaced by known logits.
+        """
+        names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        said = tuple(getattr(self.config, name, None) for name in names)
+        if not any(said):
+            return said
+        known: list[Tensor] = []
+
+        def replace(head: nn.Module, given: object, logits: Tensor) -> Tensor:
+            steps = torch.linspace(-64, 64, logits.shape[-1], device=logits.device)
+            known.append(steps.to(logits.dtype).expand_as(logits))
+            return known[-1]
+
+        hook = self._head.register_forward_hook(replace)
+        try:
+            token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            with torch.inference_mode():
+                theirs = self.model(input_ids=token, use_cache=False, return_dict=True).logits
+        finally:
+            hook.remove()
+        if not known:
+            return said  # the model scores tokens in another way: the check at load tells
+        off = [(_factored(known[-1], each) - theirs).abs().max() for each in (said, (None,) * 3)]
+        return said if off[0] <= off[1] else (None,) * 3
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""
+        if self._layout is None:
+            probe = DynamicCache()
+            token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            self._body(input_ids=token, cache=probe, use_cache=True)
+            self._layout = probe_layout(probe)
+        bucket = self.acceleration.bucket
+        return KVCache(self._layout, rows, capacity, self.dtype, self.device, bucket)
+
+    def forward(self, tokens: Tensor, positions: Tensor, among: Tensor, cache: KVCache) -> Hidden:
+        """One forward over tokens that are written right past each row's length.
+
+        Args:
+            tokens: ``[B, n]`` int64.
+            positions: ``[B, n]`` int64.
+            among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
+                visible.
+        """
+        cache.reserve(tokens.shape[1])
+        return self.forward_on(tokens, positions, cache.visible(among), cache, positions)
+
+    def forward_on(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        visible: Tensor,
+        cache: KVCache,
+        scratch_positions: Tensor | None = None,
+    ) -> Hidden:
+        """One forward over tokens whose slots the caller has reserved.
+
+        Args:
+            tokens: ``[B, n]`` int64.
+            positions: ``[B, n]`` int64.
+            visible: ``[B, n, view]`` bool.
+            scratch_positions: ``[B, F]`` int64, positions of the first F slots past each row's
+                length; needed where a layer has a window.
+        """
+        positions = positions.clamp(max=self.context_limit - 1)  # padding may lie past the end
+        slots = positions
+        if self.mask_form.windowed:
+            assert scratch_positions is not None
+            scratch = scratch_positions.clamp(max=self.context_limit - 1)
+            slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)
+            relative = slots - cache.lengths[:, None]
+            column = relative.clamp(0, scratch.shape[1] - 1)
+            slots = torch.where(relative < 0, slots, scratch.gather(1, column))
+        mask = self.mask_form.build(visible, positions, slots, self.dtype)
+        return self._run(tokens, positions, mask, cache)
+
+    def prefill(self, tokens: Tensor, cache: KVCache) -> Hidden:
+        """The first forward of every row, over ``tokens [B, n]`` from position 0; no logits.
+
+        Rows shorter than n are padded on the right; what lies past a row's length is scratch.
+        """
+        batch, n = tokens.shape
+        positions = torch.arange(n, device=tokens.device).expand(batch, -1)
+        mask = None
+        if self.mask_form.windowed or self.mask_form.additive:
+            causal = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril()
+            visible = causal.expand(batch, -1, -1)
+            mask = self.mask_form.build(visible, positions, positions, self.dtype)
+        cache.reserve_prefix(n)
+        return self._run(tokens, positions, mask, cache)
+
+    def read(self, tokens: Tensor) -> Hidden:
+        """A forward over whole sequences ``tokens [B, n]`` as the model itself would run it.
+
+        Neither cache, mask nor positions are given, so it is true for any causal model; rows may be
+        padded on the right.
+        """
+        return self._run(tokens, None, None, None)
+
+    def _run(
+        self, tokens: Tensor, positions: Tensor | None, mask: object, cache: KVCache | None
+    ) -> Hidden:
+        given = {"position_ids": positions, "attention_mask": mask, "cache": cache}
+        output = self._body(
+            input_ids=tokens,
+            use_cache=cache is not None,
+            output_hidden_states=bool(self.taps) or None,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        taps = tuple(output.hidden_states[i] for i in self.taps)
+        return Hidden(output.last_hidden_state, taps)

@@ -1,0 +1,56 @@
+"""The whole plugin surface on one page.
+
+Collecting hooks are called once, when a :class:`~specdec.plugin.registry.Registry` is built, and return
+what a plugin offers. Nothing is looked up through pluggy while tokens are decoded, except
+``specdec_step``, at most once a step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specdec.plugin.components import Component, ModelAlias, Strategy, hookspec
+
+if TYPE_CHECKING:
+    from specdec.decoding.state import Step
+    from specdec.models.hf_target import HFTarget
+
+
+@hookspec
+def specdec_drafters() -> list[Component]:  # type: ignore[empty-body]
+    """Drafters, made by ``factory(options, target)`` when an engine is built."""
+
+
+@hookspec
+def specdec_tree_policies() -> list[Component]:  # type: ignore[empty-body]
+    """Tree policies, made by ``factory(options)`` when an engine is built."""
+
+
+@hookspec
+def specdec_verifiers() -> list[Component]:  # type: ignore[empty-body]
+    """Verifiers, made by ``factory(options)`` when an engine is built."""
+
+
+@hookspec
+def specdec_acceptors() -> list[Component]:  # type: ignore[empty-body]
+    """Acceptors, made by ``factory(options)`` when an engine is built."""
+
+
+@hookspec
+def specdec_strategies() -> list[Strategy]:  # type: ignore[empty-body]
+    """Strategies: a drafter, tree policy, verifier and acceptor chosen by name."""
+
+
+@hookspec
+def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
+    """Short names for target models, with the checkpoints and options that go with them."""
+
+
+@hookspec(firstresult=True)
+def specdec_wrap_target(target: HFTarget) -> HFTarget | None:
+    """Replace the target model when an engine is built, e.g. to count or trace its forwards."""
+
+
+@hookspec
+def specdec_step(step: Step) -> None:
+    """Observe a committed step. Called at most once a step, and not at all if nobody listens."""

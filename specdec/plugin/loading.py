@@ -1,0 +1,123 @@
+"""What a user calls a model, turned into a loaded target model and its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from specdec.errors import CheckpointError, OptionError, UnknownNameError
+from specdec.models.checkpoints import load_model, load_tokenizer, resolve_checkpoint
+from specdec.models.loaded_model import check_suitable, own_copy, unwrapped
+from specdec.plugin.components import ModelAlias
+from specdec.plugin.embedded_model import EMBEDDED
+from specdec.plugin.registry import Registry
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
+    """The alias that ``model`` names; the embedded default for None.
+
+    Raises:
+        UnknownNameError: a bare name that is neither an alias, nor a folder, nor on the hub.
+    """
+    if model is not None and not isinstance(model, (str, Path)):
+        return None
+    name = EMBEDDED.name if model is None else str(model)
+    if name not in registry.models and "/" not in name and not Path(name).exists():
+        try:
+            resolve_checkpoint(name, what="model")
+        except CheckpointError as error:
+            hint = f"A folder or hub id does as well, but {error}"
+            raise UnknownNameError("model", name, registry.models, hint) from error
+    return registry.models.get(name)
+
+
+def check_tokenizer(tokenizer: object) -> None:
+    """Refuse what is no tokenizer.
+
+    Raises:
+        OptionError: a name, a processor or another object.
+    """
+    if tokenizer is None or isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    if callable(tokenizer) and all(hasattr(tokenizer, n) for n in ("decode", "all_special_ids")):
+        return
+    hint = "load it with AutoTokenizer.from_pretrained(...)"
+    if isinstance(getattr(tokenizer, "tokenizer", None), PreTrainedTokenizerBase):
+        hint = "give its .tokenizer"
+    raise OptionError(
+        f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__} "
+        f"{tokenizer!r:.80}: {hint}"
+    )
+
+
+def load_target(
+    alias: ModelAlias | None,
+    model: str | Path | nn.Module | None,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+    *,
+    trust_remote_code: bool = False,
+) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """A name to report, the loaded model, and the tokenizer that lies beside it.
+
+    A model that was given is not changed: what comes back is a copy on its weights
+    (:func:`~specdec.models.loaded_model.own_copy`).
+
+    Raises:
+        CheckpointError: missing, corrupt, incomplete or unsafe.
+        UnknownNameError: a dtype that does not exist.
+        OptionError: something else than a name, a path or a transformers model, or a device that
+            is not available.
+        UnsupportedModelError: no causal language model.
+    """
+    wanted = _dtype(dtype)
+    if model is not None and not isinstance(model, (str, Path)):
+        given = unwrapped(model)
+        check_suitable(given)
+        own = own_copy(
+            given,
+            wanted if isinstance(wanted, torch.dtype) else None,
+            None if device is None else _device(device),
+        )
+        return given.config.name_or_path or type(given).__name__, own, None
+    if wanted is None:
+        wanted = _dtype(alias.dtype) if alias else "auto"
+    folder = resolve_checkpoint(
+        alias.model if alias else str(model), what="model", trust_remote_code=trust_remote_code
+    )
+    loaded = load_model(
+        folder,
+        dtype=wanted or "auto",
+        device=_device(device),
+        trust_remote_code=trust_remote_code,
+    )
+    check_suitable(loaded)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return alias.name if alias else str(model), loaded, tokenizer
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
+    if dtype is None or dtype == "auto" or dtype in _DTYPES.values():
+        return dtype
+    if str(dtype) not in _DTYPES:
+        raise UnknownNameError("dtype", dtype, _DTYPES)
+    return _DTYPES[str(dtype)]
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device={device!r} is not available here: {error}") from error
+    return chosen

@@ -1,0 +1,217 @@
+"""What is installed: every component, strategy and model alias, by name and with its origin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+from specdec.errors import OptionError, PluginError, UnknownNameError
+from specdec.plugin import builtin, hookspecs
+from specdec.plugin.components import PROJECT, Component, ModelAlias, Strategy
+
+Role = Literal["drafter", "policy", "verifier", "acceptor"]
+ROLES: tuple[Role, ...] = ("drafter", "policy", "verifier", "acceptor")
+_HOOKS = {
+    "drafter": "specdec_drafters",
+    "policy": "specdec_tree_policies",
+    "verifier": "specdec_verifiers",
+    "acceptor": "specdec_acceptors",
+}
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin.
+
+    Attributes:
+        name: of the entry point, or the name it was registered under.
+        origin: distribution and version.
+        hooks: the hooks that it implements.
+        error: why it could not be loaded; None if it was.
+    """
+
+    name: str
+    origin: str
+    hooks: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, list[PluginInfo]]:
+    """A fresh manager with the core's own plugin, all entry points and ``extra``.
+
+    A plugin whose import fails is listed with its error and left out; it does not stop the others.
+
+    Raises:
+        PluginError: a plugin that implements a hook that does not exist.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(builtin, name="builtin")
+    origins = {"builtin": _origin("specdec")}
+    broken = []
+    for entry in importlib.metadata.entry_points(group=PROJECT):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+        try:
+            manager.register(entry.load(), name=entry.name)
+            origins[entry.name] = origin
+        except Exception as error:
+            broken.append(PluginInfo(entry.name, origin, error=f"{type(error).__name__}: {error}"))
+    for plugin in extra:
+        if manager.is_registered(plugin):
+            continue
+        try:
+            name = manager.register(plugin)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(str(error)) from error
+        origins[str(name)] = "registered by hand"
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(str(error)) from error
+    loaded = [
+        PluginInfo(
+            name,
+            origins.get(name, "unknown"),
+            tuple(sorted(caller.name for caller in manager.get_hookcallers(plugin) or ())),
+        )
+        for name, plugin in manager.list_name_plugin()
+        if plugin is not None
+    ]
+    return manager, loaded + broken
+
+
+def listed_plugins(plugins: Any) -> list[object]:
+    """The plugins that a caller gave.
+
+    Raises:
+        OptionError: something else than a list of modules or objects, such as a name.
+    """
+    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
+        raise OptionError(f"plugins must be a list of plugin modules or objects, not {plugins!r}")
+    found = list(plugins)
+    for plugin in found:
+        if plugin is None or isinstance(plugin, (str, bytes)):
+            raise OptionError(f"plugins has {plugin!r}: import the plugin and give the module")
+    return found
+
+
+def _origin(distribution: str) -> str:
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        return distribution
+
+
+@dataclass
+class Registry:
+    """Components by role and name, strategies, model aliases and where each comes from.
+
+    Build one with :meth:`load`.
+    """
+
+    manager: pluggy.PluginManager
+    plugins: list[PluginInfo]
+    components: dict[Role, dict[str, Component]]
+    strategies: dict[str, Strategy]
+    models: dict[str, ModelAlias]
+    origins: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, extra: Iterable[object] = ()) -> Registry:
+        """Collect everything that is installed, and the plugin objects ``extra``.
+
+        Raises:
+            PluginError: two plugins that register one name, both of them named; a hook that
+                returns something else than what its specification says.
+        """
+        manager, plugins = plugin_manager(extra)
+        origins: dict[tuple[str, str], str] = {}
+
+        def collect(kind: str, hook: str, wanted: type[Any]) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                plugin = implementation.plugin_name
+                try:
+                    items = list(implementation.function())
+                except Exception as error:
+                    raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
+                for item in items:
+                    if not isinstance(item, wanted):
+                        raise PluginError(
+                            f"plugin {plugin!r} returned {item!r} from {hook}: it must return a "
+                            f"list of {wanted.__name__}"
+                        )
+                    if item.name in found:
+                        raise PluginError(
+                            f"plugins {origins[kind, item.name]!r} and {plugin!r} both register "
+                            f"the {kind} {item.name!r}: uninstall one of them"
+                        )
+                    found[item.name] = item
+                    origins[kind, item.name] = plugin
+            return dict(sorted(found.items()))
+
+        return cls(
+            manager=manager,
+            plugins=plugins,
+            components={role: collect(role, _HOOKS[role], Component) for role in ROLES},
+            strategies=collect("strategy", "specdec_strategies", Strategy),
+            models=collect("model", "specdec_models", ModelAlias),
+            origins=origins,
+        )
+
+    def strategy(self, name: str) -> Strategy:
+        """The strategy of that name.
+
+        Raises:
+            UnknownNameError: with the nearest match.
+        """
+        found: Strategy = self._find("strategy", name, self.strategies)
+        return found
+
+    def component(self, role: Role, name: str) -> Component:
+        """The component of that role and name.
+
+        Raises:
+            UnknownNameError: with the nearest match.
+        """
+        found: Component = self._find(role, name, self.components[role])
+        return found
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Any]) -> Any:
+        if name not in known:
+            hint = "; ".join(f"plugin {p.name}: {p.error}" for p in self.plugins if p.error)
+            raise UnknownNameError(kind, name, known, hint)
+        return known[name]
+
+    def options(self, role: Role, component: Component, given: Mapping[str, Any]) -> BaseModel:
+        """The component's options with ``given`` applied.
+
+        Raises:
+            UnknownNameError: an option that the component does not have.
+            OptionError: a value that it does not allow.
+        """
+        fields = component.options.model_fields
+        for name in given:
+            if name not in fields:
+                raise UnknownNameError(f"option of the {role} {component.name!r}:", name, fields)
+        try:
+            return component.options(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in (role, *first["loc"]))
+            field = fields.get(str(first["loc"][0])) if first["loc"] else None
+            meaning = f": {field.description}" if field else ""
+            raise OptionError(
+                f"{where}={_shown(first['input'])}: {first['msg']} ({component.name}{meaning})"
+            ) from error
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence: a whole network is told by its type."""
+    text = repr(value)
+    return text if len(text) <= 200 and "\n" not in text else f"<{type(value).__name__}>"

@@ -1,0 +1,1 @@
+"""What a caller asks for: prompts, sampling settings, stop rules and text."""

@@ -1,0 +1,269 @@
+"""Sampling settings: transformers' GenerationConfig, resolved, checked, made into processors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.generation import logits_process as hf
+
+from specdec.errors import OptionError, warn
+from specdec.request.caller_processors import ByPrompt, Place, listed, processors_in, stages
+from specdec.request.generation_fields import SAMPLING, apply, plain, settings_of
+from specdec.request.logits_processors import PerRow, Processors, Stage
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One request's resolved settings.
+
+    Attributes:
+        config: the GenerationConfig with the call's arguments applied.
+        greedy: whether the law is a point mass at the best token (temperature 0 or
+            ``do_sample=False``).
+        max_new_tokens: bound on new tokens, None for the context limit alone.
+        eos: token ids that end a row.
+        stop: strings that end a row.
+        custom: the caller's own logits processors, those for all prompts.
+        by_prompt: and those for each.
+        bounded: whether the call itself bounds the number of tokens.
+    """
+
+    config: GenerationConfig
+    greedy: bool
+    max_new_tokens: int | None
+    eos: tuple[int, ...]
+    stop: tuple[str, ...]
+    custom: tuple[hf.LogitsProcessor, ...]
+    by_prompt: Any = None
+    bounded: bool = False
+
+    def limit(self, prompt_length: int, context: int) -> int:
+        """The most tokens a row may have, prompt included.
+
+        Raises:
+            OptionError: ``max_length`` leaves no room behind the prompt.
+        """
+        if self.max_new_tokens is not None:
+            return min(prompt_length + self.max_new_tokens, context)
+        longest = int(self.config.max_length)
+        if longest <= prompt_length:
+            raise OptionError(
+                f"max_length={longest} leaves no room: the prompt alone has {prompt_length} tokens"
+                + ("" if self.bounded else ". It is the model's own: give max_new_tokens")
+            )
+        return min(longest, context)
+
+    def limits(self, prompt_lengths: Sequence[int], context: int) -> list[int]:
+        """The limit of each row. Warns where the context cuts what was asked for.
+
+        Raises:
+            OptionError: as for :meth:`limit`.
+        """
+        longest = max(prompt_lengths)
+        name = "max_length" if self.max_new_tokens is None else "max_new_tokens"
+        asked = getattr(self.config, name)
+        room = context if self.max_new_tokens is None else context - longest
+        if self.bounded and asked > room:
+            warn(
+                f"{name}={asked} is more than the model's context of {context} tokens has room "
+                f"for: a prompt of {longest} tokens leaves {context - longest}"
+            )
+        return [self.limit(length, context) for length in prompt_lengths]
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Refuse settings about tokens that do not exist.
+
+        Raises:
+            OptionError: a token id that the vocabulary does not have.
+        """
+        biased = self.config.sequence_bias or ()
+        for name, sequences in (
+            ("bad_words_ids", self.config.bad_words_ids or ()),
+            ("sequence_bias", biased if isinstance(biased, dict) else [pair[0] for pair in biased]),
+        ):
+            wrong = [token for sequence in sequences for token in sequence if token >= vocab_size]
+            if wrong:
+                raise OptionError(
+                    f"{name} has token id {wrong[0]}: the vocabulary ends at {vocab_size - 1}"
+                )
+
+    def processors(
+        self, prompt_lengths: Sequence[int], device: torch.device, place: Place | None = None
+    ) -> Processors:
+        """The logits processors of a batch, in transformers' order.
+
+        Args:
+            prompt_lengths: tokens of each row's prompt.
+            place: the prompts of the rows, where the call was given others too.
+
+        Raises:
+            OptionError: a processor that the prompts cannot share, or too few of them.
+        """
+        rows = len(prompt_lengths)
+        place = place or Place(range(rows), rows)
+        by_prompt = ByPrompt.of(self.by_prompt, place.total)
+        custom = stages(self.custom, place)
+        custom += by_prompt.stages(place.prompts) if by_prompt else []
+        try:
+            penalties = _penalties(self.config, self.eos, prompt_lengths, device)
+            warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"transformers refuses a setting: {error}") from error
+        return Processors([*penalties, *custom], warps, greedy=self.greedy)
+
+
+def resolve(
+    base: GenerationConfig,
+    fields: Mapping[str, Any],
+    *,
+    given: GenerationConfig | Mapping[str, Any] | None = None,
+    stop: str | Sequence[str] | None = None,
+    logits_processor: Sequence[hf.LogitsProcessor] | hf.LogitsProcessor | None = None,
+    logits_processor_by_prompt: Any = None,
+    default_new_tokens: int,
+) -> Sampling:
+    """Apply a call's arguments to the model's generation config and check the result.
+
+    What the call sets comes before what ``given`` sets, and that before ``base``.
+    ``temperature=0`` means greedy, a positive temperature turns sampling on unless ``do_sample``
+    says otherwise. What neither the call nor the model's config sets is off: in particular no
+    top-k of 50.
+
+    Args:
+        base: the model's own config.
+        fields: the call's arguments that are fields of a GenerationConfig.
+        given: the call's argument ``generation_config``.
+
+    Raises:
+        UnknownNameError: an argument that is no GenerationConfig field.
+        OptionError: a value that is out of range, or a field that specdec does not support.
+    """
+    config = copy.deepcopy(base)
+    settings = settings_of(given)
+    fields = {name: plain(value) for name, value in fields.items()}
+    apply(config, fields, settings)
+    asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
+    temperature = config.temperature
+    do_sample = bool(config.do_sample)
+    if fields.get("do_sample") is None and fields.get("temperature") is not None:
+        do_sample = temperature > 0
+    greedy = not do_sample or temperature == 0
+    if greedy:
+        _warn_of_idle(asked, do_sample=do_sample)
+    eos = config.eos_token_id
+    configured = config.stop_strings or []
+    stops = [*listed(stop), *listed(configured)]
+    if any(not isinstance(s, str) or not s for s in stops):
+        raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
+    if broken := [s for s in stops if _surrogate(s)]:
+        raise OptionError(f"stop has half of a surrogate pair, which no text has: {broken[0]!a}")
+    custom = processors_in(logits_processor)
+    if config.max_new_tokens is None and config.max_length is None:
+        config.max_new_tokens = default_new_tokens
+    return Sampling(
+        config=config,
+        greedy=greedy,
+        max_new_tokens=config.max_new_tokens,
+        eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
+        stop=tuple(stops),
+        custom=custom,
+        by_prompt=logits_processor_by_prompt,
+        bounded=not {"max_new_tokens", "max_length"}.isdisjoint(asked),
+    )
+
+
+def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
+    """Name the sampling settings that were asked for and change nothing."""
+    idle = [name for name in SAMPLING if name in asked]
+    if asked.get("temperature", 0) > 0:
+        idle.insert(0, "temperature")
+    remedy = "give temperature > 0 to sample"
+    if do_sample and "do_sample" in asked:
+        idle.insert(0, "do_sample")
+    elif not do_sample and ("temperature" in idle or "do_sample" in asked):
+        remedy = "give do_sample=True to sample"
+    if idle:
+        warn(f"{', '.join(idle)} has no effect on greedy decoding: {remedy}")
+
+
+def _surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _penalties(
+    config: GenerationConfig,
+    eos: Sequence[int],
+    prompt_lengths: Sequence[int],
+    device: torch.device,
+) -> list[Stage]:
+    stages: list[Stage] = []
+    eos_ids = torch.tensor(list(eos), device=device) if eos else None
+    if config.sequence_bias is not None:
+        stages.append(Stage.of(hf.SequenceBiasLogitsProcessor(config.sequence_bias)))
+    if config.repetition_penalty not in (None, 1, 1.0):
+        stages.append(Stage.of(hf.RepetitionPenaltyLogitsProcessor(config.repetition_penalty)))
+    if config.no_repeat_ngram_size:
+        stages.append(Stage.of(hf.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)))
+    if config.bad_words_ids is not None:
+        stages.append(Stage.of(hf.NoBadWordsLogitsProcessor(config.bad_words_ids, eos_ids)))
+    if config.min_length and eos_ids is not None:
+        stages.append(
+            Stage.of(hf.MinLengthLogitsProcessor(config.min_length, eos_ids, device=str(device)))
+        )
+    if config.min_new_tokens and eos_ids is not None:
+        stages.append(
+            PerRow(
+                tuple(
+                    hf.MinNewTokensLengthLogitsProcessor(
+                        n, config.min_new_tokens, eos_ids, device=str(device)
+                    )
+                    for n in prompt_lengths
+                )
+            )
+        )
+    if config.remove_invalid_values:
+        stages.append(Stage.of(hf.InfNanRemoveLogitsProcessor()))
+    if config.suppress_tokens is not None:
+        stages.append(
+            Stage.of(hf.SuppressTokensLogitsProcessor(config.suppress_tokens, device=str(device)))
+        )
+    if config.begin_suppress_tokens is not None:
+        stages.append(
+            PerRow(
+                tuple(
+                    hf.SuppressTokensAtBeginLogitsProcessor(
+                        config.begin_suppress_tokens, n, device=str(device)
+                    )
+                    for n in prompt_lengths
+                )
+            )
+        )
+    return stages
+
+
+def _warpers(config: GenerationConfig, device: torch.device) -> list[hf.LogitsProcessor]:
+    warpers: list[hf.LogitsProcessor] = []
+    if config.temperature not in (None, 1, 1.0):
+        warpers.append(hf.TemperatureLogitsWarper(float(config.temperature)))
+    if config.top_h is not None:
+        warpers.append(hf.TopHLogitsWarper(top_h=config.top_h))
+    if config.top_k:
+        warpers.append(hf.TopKLogitsWarper(top_k=config.top_k))
+    if config.top_p is not None and config.top_p < 1:
+        warpers.append(hf.TopPLogitsWarper(top_p=float(config.top_p)))
+    if config.min_p is not None:
+        warpers.append(hf.MinPLogitsWarper(min_p=config.min_p))
+    if config.typical_p is not None and config.typical_p < 1:
+        warpers.append(hf.TypicalLogitsWarper(mass=config.typical_p))
+    if config.epsilon_cutoff is not None and 0 < config.epsilon_cutoff < 1:
+        warpers.append(hf.EpsilonLogitsWarper(epsilon=config.epsilon_cutoff))
+    if config.eta_cutoff is not None and 0 < config.eta_cutoff < 1:
+        warpers.append(hf.EtaLogitsWarper(epsilon=config.eta_cutoff, device=str(device)))
+    if config.renormalize_logits:
+        warpers.append(hf.LogitNormalization())
+    return warpers

@@ -1,0 +1,73 @@
+"""Stop rules: they look at a row's tokens alone, never at how the tokens came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from specdec.request.detokenizer import Detokenizer
+
+FinishReason = Literal["eos", "length", "stop"]
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """When a row is finished.
+
+    Attributes:
+        eos: token ids that end a row; the token itself is kept.
+        stop: strings that end a row at the token that completes one of them; special tokens are
+            part of the text that they are looked for in.
+        limits: for each row the most tokens it may have, prompt included.
+        detokenizers: for each row the text of its new tokens, special ones included; empty when
+            there is no ``stop``.
+    """
+
+    eos: tuple[int, ...]
+    stop: tuple[str, ...]
+    limits: Sequence[int]
+    detokenizers: Sequence[Detokenizer]
+
+    def clip(
+        self, row: int, length: int, tokens: list[int]
+    ) -> tuple[list[int], FinishReason | None]:
+        """The tokens of one step that the row keeps.
+
+        Args:
+            row: index of the row.
+            length: tokens the row had before this step.
+            tokens: what the step would commit.
+
+        Returns:
+            The kept tokens and why the row ends with them, None if it goes on.
+        """
+        room = self.limits[row] - length
+        for count, token in enumerate(tokens[:room], start=1):
+            if token in self.eos:
+                return tokens[:count], "eos"
+            if self.stop and self.detokenizers[row].push(token, self.stop):
+                return tokens[:count], "stop"
+        if len(tokens) >= room:
+            return tokens[:room], "length"
+        return tokens, None
+
+    def select(self, rows: Sequence[int]) -> StopRules:
+        """The rules of some rows of the batch."""
+        return replace(
+            self,
+            limits=[self.limits[row] for row in rows],
+            detokenizers=[self.detokenizers[row] for row in rows] if self.detokenizers else (),
+        )
+
+    def ends(self, token: Tensor) -> Tensor:
+        """Whether ``token [B]`` is an eos: ``[B]`` bool."""
+        if not self.eos:
+            return torch.zeros_like(token, dtype=torch.bool)
+        ended = token == self.eos[0]
+        for eos in self.eos[1:]:
+            ended = ended | (token == eos)
+        return ended
