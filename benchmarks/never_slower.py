@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from specdec import Engine
 from specdec.bench import load_sets
-from specdec.bench.prompts import encode_sets
+from specdec.bench.prompt_sets import encode_sets
 
 RANDOM_PROMPTS, RANDOM_LENGTH, BATCHES, LONGEST, FEW = 6, 60, 3, 200, 8
 OF_A_SET = 4

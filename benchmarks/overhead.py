@@ -24,7 +24,7 @@ from torch.nn.modules import module
 from specdec import Engine
 from specdec.bench import load_sets
 from specdec.cli.choices import Choice
-from specdec.cli.contenders import make_engines
+from specdec.cli.compared_engines import make_engines
 from specdec.plugin.registry import Registry
 
 CHOICES = {

@@ -17,7 +17,7 @@ from specdec.decoding.tree_builder import Growth
 from specdec.decoding.verification import Verification
 from specdec.distribution import Law
 from specdec.models.hf_target import Hidden
-from specdec.testing.distributions import only_asked
+from specdec.testing.enumerated_distributions import only_asked
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes
 
 Prefix = tuple[int, ...]

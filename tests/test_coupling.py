@@ -26,7 +26,7 @@ from specdec.errors import OptionError
 from specdec.testing import Subject
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness
-from specdec.testing.strategies import prompts, tables
+from specdec.testing.case_strategies import prompts, tables
 
 CHAIN = {"policy": {"depth": 3, "width": 1, "children": 1, "costs": False}}
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12, "costs": False}

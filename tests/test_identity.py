@@ -19,7 +19,7 @@ from tiny import EOS, PROMPTS
 
 from specdec import Engine
 from specdec.decoding.randomness import row_seeds
-from specdec.testing.models import CONFIGS, SHAPE, WINDOW
+from specdec.testing.tiny_models import CONFIGS, SHAPE, WINDOW
 
 NO_KV = {k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}
 MLA = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8}

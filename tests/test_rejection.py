@@ -22,7 +22,7 @@ from specdec.decoding.tree_builder import Growth
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value as rerank
 from specdec.drafting.samplers import sample, sample_without_replacement
-from specdec.testing.distributions import difference
+from specdec.testing.enumerated_distributions import difference
 from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
 
 PRECISION = 1e-12

@@ -24,7 +24,7 @@ from specdec.drafting.expansion import grow_level
 from specdec.models.hf_target import HFTarget
 from specdec.session import Session
 from specdec.testing.properties.freshness import _from_the_start
-from specdec.testing.recording import record
+from specdec.testing.tree_recorder import record
 
 
 class Sometimes(TreePolicy):

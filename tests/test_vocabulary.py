@@ -23,7 +23,7 @@ from specdec.errors import CheckpointError, OptionError, SpecdecError
 from specdec.models.hf_target import HFTarget
 from specdec.request.generation_config import resolve
 from specdec.request.logits_processors import Processors, Stage
-from specdec.testing.models import CONFIGS
+from specdec.testing.tiny_models import CONFIGS
 
 DRAFTERS = ["eagle2", "eagle2+draft_model", "auto", "chain", "draft_model"]
 

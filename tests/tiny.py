@@ -20,9 +20,9 @@ from specdec.decoding.state import State, Step
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.request.logits_processors import Processors
 from specdec.request.stopping import StopRules
-from specdec.testing import models
-from specdec.testing.models import SHAPE, VOCAB, next_feature
-from specdec.testing.models import noisy_copy as noisy_copy
+from specdec.testing import tiny_models
+from specdec.testing.tiny_models import SHAPE, VOCAB, next_feature
+from specdec.testing.tiny_models import noisy_copy as noisy_copy
 from specdec_plugins.eagle2.checkpoint import save_head
 from specdec_plugins.eagle2.head import EagleHead
 
@@ -40,8 +40,8 @@ def llama_config(**changes: Any) -> hf.LlamaConfig:
 
 
 def make_model(config: hf.PretrainedConfig | None = None, **kwargs: Any) -> Any:
-    """A random model, a Llama unless told otherwise; arguments as for specdec.testing.models."""
-    return models.make_model(config or llama_config(), **kwargs)
+    """A random model, a Llama unless told otherwise; arguments as for specdec.testing.tiny_models."""
+    return tiny_models.make_model(config or llama_config(), **kwargs)
 
 
 def make_head(folder: Path, target: Any, *, seed: int = 0, **changes: Any) -> Path:

@@ -9,9 +9,9 @@ from typing import Any
 from lineup import BASELINE, OURS
 from protocol import Decoded
 
-from specdec.bench.identity import first_difference
-from specdec.bench.prompts import Prompt
-from specdec.bench.summary import Run, ratio, tokens_per_second
+from specdec.bench.differences import first_difference
+from specdec.bench.prompt_sets import Prompt
+from specdec.bench.statistics import Run, ratio, tokens_per_second
 
 
 @dataclass

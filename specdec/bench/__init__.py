@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from specdec.bench.benchmark import run
 from specdec.bench.contenders import Contender, Decoded
-from specdec.bench.prompts import Prompt, PromptSet, encode_sets, load_sets
-from specdec.bench.results import Difference, Ratio, Report, Result
+from specdec.bench.prompt_sets import Prompt, PromptSet, encode_sets, load_sets
+from specdec.bench.benchmark_report import Difference, Ratio, Report, Result
 from specdec.bench.settings import Settings
 
 __all__ = [

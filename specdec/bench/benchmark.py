@@ -9,17 +9,17 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from specdec.bench import summary
+from specdec.bench import statistics
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.contenders import Contender, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
-from specdec.bench.memory import PeakMemory
-from specdec.bench.prompts import BUILT_IN, Prompt, encode_sets
-from specdec.bench.results import AGAIN, ALL, PLAIN, Report
+from specdec.bench.peak_memory import PeakMemory
+from specdec.bench.prompt_sets import BUILT_IN, Prompt, encode_sets
+from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
-from specdec.bench.statistics import Judge
+from specdec.bench.comparison import Judge
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
 
@@ -97,7 +97,7 @@ def run(
             for contender in shown
             if len(names) > 1
         ),
-        noise=summary.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
+        noise=statistics.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
         model=plain.model_name,
         dtype=str(plain.target.dtype).removeprefix("torch."),
         device=str(plain.target.device),

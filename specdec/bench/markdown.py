@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from specdec.bench.report import Sheet, notes, sheets
-from specdec.bench.results import Report
+from specdec.bench.report_tables import Sheet, notes, sheets
+from specdec.bench.benchmark_report import Report
 
 
 def markdown(report: Report) -> str:

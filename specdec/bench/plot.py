@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from specdec.bench.results import PLAIN, Report, Result
+from specdec.bench.benchmark_report import PLAIN, Report, Result
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from specdec.bench.results import Ratio, Report, Result
+from specdec.bench.benchmark_report import Ratio, Report, Result
 
 _RATIOS = ("speedup", "beside_transformers")
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 
 from specdec.bench.contenders import Contender, Decoded
-from specdec.bench.identity import first_difference
-from specdec.bench.memory import PeakMemory
-from specdec.bench.prompts import Prompt
+from specdec.bench.differences import first_difference
+from specdec.bench.peak_memory import PeakMemory
+from specdec.bench.prompt_sets import Prompt
 from specdec.bench.settings import Settings
-from specdec.bench.summary import Run
+from specdec.bench.statistics import Run
 
 Progress = Callable[[int, int, str], None]
 

@@ -1,91 +1,123 @@
-"""From runs to results: how fast, how much work, and whether the tokens are plain decoding's."""
+"""From single runs to medians, spreads and ratios."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from specdec.bench import summary
-from specdec.bench.baseline import TRANSFORMERS
-from specdec.bench.contenders import Contender
-from specdec.bench.identity import first_difference, logit_gap
-from specdec.bench.prompts import Prompt
-from specdec.bench.results import ALL, PLAIN, Difference, Result
-from specdec.bench.runner import Runs
-
-if TYPE_CHECKING:
-    from specdec.engine import Engine
+from specdec.bench.benchmark_report import Range, Ratio
+from specdec.decoding.metrics import PHASES, Stats
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Makes results of runs.
+class Run:
+    """One contender on one batch of prompts, once.
 
     Attributes:
-        runs: of every contender.
-        plain: plain decoding of the same target model.
-        greedy: whether the settings mean greedy decoding.
+        repetition, batch: which.
+        seconds: wall-clock time of the whole call.
+        new_tokens: rows added up.
+        stats: rows added up; None from a peer that does not tell.
+        steps: of the batch.
+        peak_memory: in bytes.
     """
 
-    runs: Runs
-    plain: Engine
-    greedy: bool
+    repetition: int
+    batch: int
+    seconds: float
+    new_tokens: int
+    stats: Stats | None
+    steps: int | None
+    peak_memory: int
 
-    def measured(self, names: Sequence[str]) -> list[str]:
-        """The sets of which something was measured."""
-        reached = {self.runs.batches[run.batch][0].set for run in self.runs.by_label[PLAIN]}
-        return [name for name in names if name in reached]
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Repetition and batch."""
+        return self.repetition, self.batch
 
-    def result(self, contender: Contender, name: str) -> Result:
-        """Of one contender on one prompt set, or on ``all``."""
-        ours = self._of(contender.label, name)
-        counts = summary.counts(ours)
-        rate, extent = summary.tokens_per_second(ours)
-        prompts = {p for run in ours for p in self.runs.batches[run.batch]}
-        parted = {
-            p: texts for p, texts in self.runs.parted[contender.label].items() if p in prompts
-        }
-        reason = contender.may_differ(greedy=self.greedy)
-        return Result(
-            strategy=contender.label,
-            set=name,
-            tau=counts.tau,
-            tokens_per_second=rate,
-            tokens_per_second_range=extent,
-            speedup=summary.ratio(ours, self._of(PLAIN, name)),
-            beside_transformers=summary.ratio(ours, self._of(TRANSFORMERS, name))
-            if TRANSFORMERS in self.runs.by_label
-            else None,
-            identical=None if reason else not parted,
-            identical_reason=reason or self._reason(len(parted), len(prompts)),
-            identical_prompts=len(prompts) - len(parted),
-            prompts=len(prompts),
-            differences=()
-            if reason
-            else tuple(self._difference(prompt, *texts) for prompt, texts in parted.items()),
-            new_tokens=counts.new_tokens,
-            steps=counts.steps,
-            target_forwards=counts.target_forwards,
-            draft_forwards=counts.draft_forwards,
-            seconds=summary.seconds_by_phase(ours),
-            peak_memory=max(run.peak_memory for run in ours),
-            facts=contender.facts(),
-        )
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens per second of wall-clock time."""
+        return self.new_tokens / self.seconds
 
-    def _of(self, label: str, name: str) -> list[summary.Run]:
-        batches = self.runs.batches
-        return [r for r in self.runs.by_label[label] if name in (ALL, batches[r.batch][0].set)]
 
-    def _reason(self, parted: int, prompts: int) -> str:
-        how = "greedy" if self.greedy else "same seed"
-        if parted:
-            return f"{parted} of {prompts} prompts part from plain decoding, {how}"
-        return f"the same tokens as plain decoding on {prompts} prompts, {how}"
+def ratio(ours: Sequence[Run], base: Sequence[Run]) -> Ratio:
+    """How fast ``ours`` are beside ``base``: runs of the same batches in the same repetitions."""
+    known = {run.turn: run.tokens_per_second for run in base}
+    by_repetition, by_batch = defaultdict(list), defaultdict(list)
+    for run in ours:
+        value = run.tokens_per_second / known[run.turn]
+        by_repetition[run.repetition].append(value)
+        by_batch[run.batch].append(value)
+    repetitions = _medians(by_repetition)
+    return Ratio(
+        statistics.median(repetitions), _quartiles(_medians(by_batch)), _extent(repetitions)
+    )
 
-    def _difference(self, prompt: Prompt, ours: list[int], theirs: list[int]) -> Difference:
-        at = first_difference(ours, theirs) or 0
-        gap = None
-        if self.greedy:
-            gap = logit_gap(self.plain.target.model, [*prompt.token_ids, *theirs[:at]])
-        return Difference(prompt.set, prompt.index, at, gap)
+
+def tokens_per_second(runs: Sequence[Run]) -> tuple[float, Range | None]:
+    """The median over repetitions of tokens by seconds, and the extent."""
+    by_repetition = defaultdict(list)
+    for run in runs:
+        by_repetition[run.repetition].append(run)
+    rates = [
+        sum(run.new_tokens for run in own) / sum(run.seconds for run in own)
+        for own in by_repetition.values()
+    ]
+    return statistics.median(rates), _extent(rates)
+
+
+def seconds_by_phase(runs: Sequence[Run]) -> dict[str, float]:
+    """Of the mean repetition, with ``"other"`` and ``"total"``; without phases the total alone."""
+    repetitions = len({run.repetition for run in runs})
+    total = sum(run.seconds for run in runs) / repetitions
+    known = [run.stats for run in runs if run.stats and run.stats.seconds]
+    if not known:
+        return {"total": total}
+    phases = {p: sum(s.seconds.get(p, 0.0) for s in known) / repetitions for p in PHASES}
+    return {**phases, "other": max(0.0, total - sum(phases.values())), "total": total}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one repetition came to; see ``Result``."""
+
+    new_tokens: int
+    steps: int | None
+    target_forwards: int | None
+    draft_forwards: int | None
+
+    @property
+    def tau(self) -> float | None:
+        """Tokens committed per target forward."""
+        return self.new_tokens / self.target_forwards if self.target_forwards else None
+
+
+def counts(runs: Sequence[Run]) -> Counts:
+    """Of the first repetition: the others decode the same tokens."""
+    first = [run for run in runs if run.repetition == runs[0].repetition]
+    stats = [run.stats for run in first if run.stats]
+    steps = [run.steps for run in first if run.steps is not None]
+    return Counts(
+        new_tokens=sum(run.new_tokens for run in first),
+        steps=sum(steps) if steps else None,
+        target_forwards=sum(s.target_forwards for s in stats) if stats else None,
+        draft_forwards=sum(s.draft_forwards for s in stats) if stats else None,
+    )
+
+
+def _medians(groups: Mapping[int, Iterable[float]]) -> list[float]:
+    return [statistics.median(group) for group in groups.values()]
+
+
+def _quartiles(values: Sequence[float]) -> Range | None:
+    if len(values) < 2:
+        return None
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _extent(values: Sequence[float]) -> Range | None:
+    return (min(values), max(values)) if len(values) > 1 else None

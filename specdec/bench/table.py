@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from specdec.bench.report import Sheet, notes, sheets
-from specdec.bench.results import Report
+from specdec.bench.report_tables import Sheet, notes, sheets
+from specdec.bench.benchmark_report import Report
 
 _NARROW = 13  # what the first column may take of a terminal of 80 columns
 _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from specdec.cli import bench_options as own
-from specdec.cli import options as flags
+from specdec.cli import generate_options as flags
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
-    from specdec.bench.results import Report
+    from specdec.bench.benchmark_report import Report
 
 _STDOUT = Path("-")
 
@@ -138,10 +138,10 @@ def _measure(
     """Load, read the prompts and run."""
     from specdec.bench import Settings, encode_sets, load_sets, run
     from specdec.bench.baseline import TRANSFORMERS
-    from specdec.bench.prompts import BUILT_IN
+    from specdec.bench.prompt_sets import BUILT_IN
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
-    from specdec.cli.contenders import choose_labelled, make_engines
+    from specdec.cli.compared_engines import choose_labelled, make_engines
     from specdec.plugin.registry import Registry
 
     quiet_libraries()

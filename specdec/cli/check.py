@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdec.cli import options as flags
+from specdec.cli import generate_options as flags
 from specdec.cli.failures import quiet_libraries, reported
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _subject(
     from specdec.cli.choices import choose
     from specdec.cli.plugin_file import load_plugin
     from specdec.plugin.registry import Registry
-    from specdec.testing.drafting import TablePlugin
+    from specdec.testing.table_drafter import TablePlugin
     from specdec.testing.subject import Subject
 
     loaded = [load_plugin(path) for path in dict.fromkeys(plugins)]

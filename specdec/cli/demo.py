@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.cli import identity, runs, terminal
 from specdec.cli.choices import PLAIN, choose
 from specdec.cli.failures import quiet_libraries
-from specdec.cli.report import Report
+from specdec.cli.generate_report import Report
 from specdec.cli.runs import Lane
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from specdec.cli import options as flags
+from specdec.cli import generate_options as flags
 from specdec.cli.demo import Request, prepare
 from specdec.cli.failures import INTERRUPTED, reported
 from specdec.errors import OptionError

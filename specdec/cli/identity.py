@@ -26,7 +26,7 @@ class Identity:
 
 def compare(lane: Lane, plain: Lane | None, run: Streamed) -> Identity:
     """Compare a lane's tokens with plain decoding's under the same settings and seed."""
-    from specdec.bench.identity import first_difference, logit_gap
+    from specdec.bench.differences import first_difference, logit_gap
 
     acceptor = lane.engine.parts.acceptor
     name = lane.engine.selection.names["acceptor"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli.failures import quiet_libraries, reported
-from specdec.cli.options import Debug, Json
+from specdec.cli.generate_options import Debug, Json
 
 if TYPE_CHECKING:
     from specdec.plugin.registry import Registry

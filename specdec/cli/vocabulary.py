@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from specdec.cli.failures import quiet_libraries, reported
-from specdec.cli.options import Debug, Model, TrustRemoteCode
+from specdec.cli.generate_options import Debug, Model, TrustRemoteCode
 
 
 @reported

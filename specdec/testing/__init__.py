@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from specdec.testing.contract import StrategyContract as StrategyContract
     from specdec.testing.enumeration import EnumeratedRandomness as EnumeratedRandomness
     from specdec.testing.enumeration import outcomes as outcomes
-    from specdec.testing.guards import only_keyed_randomness as only_keyed_randomness
+    from specdec.testing.stray_randomness import only_keyed_randomness as only_keyed_randomness
     from specdec.testing.references import Node as Node
     from specdec.testing.subject import Subject as Subject
     from specdec.testing.table_model import TableForCausalLM as TableForCausalLM

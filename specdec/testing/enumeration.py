@@ -16,7 +16,7 @@ from torch import Tensor
 from specdec.decoding.randomness import Key, Randomness
 from specdec.distribution import Law
 from specdec.errors import PluginError
-from specdec.testing.guards import UnkeyedRandomnessError
+from specdec.testing.stray_randomness import UnkeyedRandomnessError
 
 T = TypeVar("T")
 LIMIT = 1 << 14

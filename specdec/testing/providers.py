@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.testing.models import next_feature, noisy_copy
+from specdec.testing.tiny_models import next_feature, noisy_copy
 from specdec.testing.table_model import OTHERS, TableForCausalLM, register
 
 # Saves a checkpoint that fits the target model into the folder, and returns what names it.

@@ -21,11 +21,11 @@ from specdec.engine import Engine
 from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
 from specdec.testing.confidences import confidence
-from specdec.testing.drafting import TableDrafter, TablePlugin, set_draft_table
+from specdec.testing.table_drafter import TableDrafter, TablePlugin, set_draft_table
 from specdec.testing.fake_clock import ticking
-from specdec.testing.models import CONFIGS, bigrams, make_model
+from specdec.testing.tiny_models import CONFIGS, bigrams, make_model
 from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
-from specdec.testing.reach import Reach
+from specdec.testing.coverage import Reach
 from specdec.testing.references import REFERENCES, Reference
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import Table

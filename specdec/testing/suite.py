@@ -15,13 +15,13 @@ from hypothesis.errors import Flaky
 from specdec.testing import properties
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumerationError
-from specdec.testing.excuses import no_memory, no_models, no_reference, no_table, no_values
+from specdec.testing.not_applicable import no_memory, no_models, no_reference, no_table, no_values
 from specdec.testing.fake_clock import ticking
-from specdec.testing.generator import generator_has_its_laws
-from specdec.testing.kinds import everywhere, small_models, step_laws, whole_texts
+from specdec.testing.generator_statistics import generator_has_its_laws
+from specdec.testing.case_kinds import everywhere, small_models, step_laws, whole_texts
 from specdec.testing.property import Property as Property
-from specdec.testing.simplest import Failure, simplest
-from specdec.testing.strategies import cases
+from specdec.testing.smallest_case import Failure, simplest
+from specdec.testing.case_strategies import cases
 from specdec.testing.subject import FEW, MANY, Subject
 from specdec.testing.verdict import Verdict as Verdict
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from specdec.bench import runner
-from specdec.bench.results import AGAIN
-from specdec.cli.contenders import choose_labelled
+from specdec.bench.benchmark_report import AGAIN
+from specdec.cli.compared_engines import choose_labelled
 from specdec.errors import SpecdecError
 from specdec.plugin.registry import Registry
 

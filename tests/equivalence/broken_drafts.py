@@ -22,7 +22,7 @@ from specdec.drafting.expansion import grow_level
 from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.components import NoOptions
-from specdec.testing.drafting import TableDrafter
+from specdec.testing.table_drafter import TableDrafter
 from specdec_plugins.eagle2.policy import Eagle2Options
 
 

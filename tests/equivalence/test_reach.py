@@ -13,11 +13,11 @@ from lenient import from_level
 
 from specdec.testing import Subject, Table, suite
 from specdec.testing.cases import Case
-from specdec.testing.distributions import Autoregressive, Enumerated
-from specdec.testing.drafting import TableDrafter
+from specdec.testing.enumerated_distributions import Autoregressive, Enumerated
+from specdec.testing.table_drafter import TableDrafter
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
-from specdec.testing.simplest import Failure, simplest
-from specdec.testing.strategies import WIDEST, cases
+from specdec.testing.smallest_case import Failure, simplest
+from specdec.testing.case_strategies import WIDEST, cases
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.toy_tokenizer import letter_tokenizer, letters
 

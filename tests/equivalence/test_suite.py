@@ -32,12 +32,12 @@ from specdec.testing.enumeration import (
     outcomes,
     outcomes_apart,
 )
-from specdec.testing.guards import UnkeyedRandomnessError, only_keyed_randomness
-from specdec.testing.models import VOCAB
+from specdec.testing.stray_randomness import UnkeyedRandomnessError, only_keyed_randomness
+from specdec.testing.tiny_models import VOCAB
 from specdec.testing.properties.common import results
 from specdec.testing.providers import eagle_head
 from specdec.testing.references import Children, Node, chain, eagle2, kary_tree, static_tree
-from specdec.testing.strategies import cases
+from specdec.testing.case_strategies import cases
 from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
 from specdec.testing.toy_tokenizer import letter_tokenizer, letters

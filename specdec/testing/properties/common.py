@@ -9,7 +9,7 @@ from specdec.engine import Engine
 from specdec.results import GenerationResult
 from specdec.session import Generation, Session
 from specdec.testing.cases import Case
-from specdec.testing.recording import nodes_of
+from specdec.testing.tree_recorder import nodes_of
 
 PRECISION = 1e-12
 Text = list[int]

@@ -13,7 +13,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import require, same_trees, shrinking
-from specdec.testing.recording import Drafted, record
+from specdec.testing.tree_recorder import Drafted, record
 from specdec.testing.subject import Subject
 
 

@@ -10,7 +10,7 @@ import torch
 from specdec.decoding.tree import DraftTree
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import PRECISION, require, shrinking
-from specdec.testing.recording import Drafted, nodes_of, record
+from specdec.testing.tree_recorder import Drafted, nodes_of, record
 from specdec.testing.subject import Subject
 
 Path = tuple[int, ...]

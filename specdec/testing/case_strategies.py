@@ -8,7 +8,7 @@ from typing import Any
 
 from specdec.errors import SpecdecError
 from specdec.testing.cases import Case, Zigzag
-from specdec.testing.models import CONFIGS, VOCAB
+from specdec.testing.tiny_models import CONFIGS, VOCAB
 from specdec.testing.tables import LARGEST, Table
 from specdec.testing.toy_tokenizer import letters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specdec.testing.cases import Case
-from specdec.testing.distributions import (
+from specdec.testing.enumerated_distributions import (
     Autoregressive,
     Enumerated,
     TextLaw,

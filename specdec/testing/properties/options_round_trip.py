@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from specdec.decoding.state import Step
 from specdec.engine import Engine
 from specdec.testing.cases import Case
-from specdec.testing.drafting import set_draft_table
+from specdec.testing.table_drafter import set_draft_table
 from specdec.testing.fake_clock import ticking
 from specdec.testing.properties.common import require, same_trees
 from specdec.testing.subject import Subject

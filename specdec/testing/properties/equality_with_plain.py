@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdec.testing.cases import Case
-from specdec.testing.noise import NoiseTable
+from specdec.testing.noise_tables import NoiseTable
 from specdec.testing.properties.common import same_texts, texts
 from specdec.testing.subject import Subject
 

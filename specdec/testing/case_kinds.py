@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from specdec.testing.property import Kinds
-from specdec.testing.strategies import (
+from specdec.testing.case_strategies import (
     cases,
     deep,
     late,

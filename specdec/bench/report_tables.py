@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specdec.bench.results import PLAIN, Range, Ratio, Report, Result
+from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
 from specdec.decoding.metrics import PHASES
 
 

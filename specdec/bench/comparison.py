@@ -1,0 +1,91 @@
+"""From runs to results: how fast, how much work, and whether the tokens are plain decoding's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdec.bench import statistics
+from specdec.bench.baseline import TRANSFORMERS
+from specdec.bench.contenders import Contender
+from specdec.bench.differences import first_difference, logit_gap
+from specdec.bench.prompt_sets import Prompt
+from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
+from specdec.bench.runner import Runs
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Makes results of runs.
+
+    Attributes:
+        runs: of every contender.
+        plain: plain decoding of the same target model.
+        greedy: whether the settings mean greedy decoding.
+    """
+
+    runs: Runs
+    plain: Engine
+    greedy: bool
+
+    def measured(self, names: Sequence[str]) -> list[str]:
+        """The sets of which something was measured."""
+        reached = {self.runs.batches[run.batch][0].set for run in self.runs.by_label[PLAIN]}
+        return [name for name in names if name in reached]
+
+    def result(self, contender: Contender, name: str) -> Result:
+        """Of one contender on one prompt set, or on ``all``."""
+        ours = self._of(contender.label, name)
+        counts = statistics.counts(ours)
+        rate, extent = statistics.tokens_per_second(ours)
+        prompts = {p for run in ours for p in self.runs.batches[run.batch]}
+        parted = {
+            p: texts for p, texts in self.runs.parted[contender.label].items() if p in prompts
+        }
+        reason = contender.may_differ(greedy=self.greedy)
+        return Result(
+            strategy=contender.label,
+            set=name,
+            tau=counts.tau,
+            tokens_per_second=rate,
+            tokens_per_second_range=extent,
+            speedup=statistics.ratio(ours, self._of(PLAIN, name)),
+            beside_transformers=statistics.ratio(ours, self._of(TRANSFORMERS, name))
+            if TRANSFORMERS in self.runs.by_label
+            else None,
+            identical=None if reason else not parted,
+            identical_reason=reason or self._reason(len(parted), len(prompts)),
+            identical_prompts=len(prompts) - len(parted),
+            prompts=len(prompts),
+            differences=()
+            if reason
+            else tuple(self._difference(prompt, *texts) for prompt, texts in parted.items()),
+            new_tokens=counts.new_tokens,
+            steps=counts.steps,
+            target_forwards=counts.target_forwards,
+            draft_forwards=counts.draft_forwards,
+            seconds=statistics.seconds_by_phase(ours),
+            peak_memory=max(run.peak_memory for run in ours),
+            facts=contender.facts(),
+        )
+
+    def _of(self, label: str, name: str) -> list[statistics.Run]:
+        batches = self.runs.batches
+        return [r for r in self.runs.by_label[label] if name in (ALL, batches[r.batch][0].set)]
+
+    def _reason(self, parted: int, prompts: int) -> str:
+        how = "greedy" if self.greedy else "same seed"
+        if parted:
+            return f"{parted} of {prompts} prompts part from plain decoding, {how}"
+        return f"the same tokens as plain decoding on {prompts} prompts, {how}"
+
+    def _difference(self, prompt: Prompt, ours: list[int], theirs: list[int]) -> Difference:
+        at = first_difference(ours, theirs) or 0
+        gap = None
+        if self.greedy:
+            gap = logit_gap(self.plain.target.model, [*prompt.token_ids, *theirs[:at]])
+        return Difference(prompt.set, prompt.index, at, gap)
