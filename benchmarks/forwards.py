@@ -33,8 +33,8 @@ def forward(target: HFTarget, rows: int, context: int) -> Callable[[], object]:
     cache.truncate(torch.tensor([context]), context)
     order = torch.arange(rows)
     tokens, positions = torch.ones(1, rows, dtype=torch.int64), (context + order)[None]
-    among = (order <= order[:, None])[None]
-    return lambda: target.logits(target.forward(tokens, positions, among, cache).last)
+    tree_mask = (order <= order[:, None])[None]
+    return lambda: target.logits(target.forward(tokens, positions, tree_mask, cache).last)
 
 
 def seconds(run: Callable[[], object]) -> float:

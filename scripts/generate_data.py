@@ -1,4 +1,5 @@
-"""Let the target answer corpus prompts: text of its own law, on which the drafters train."""
+"""Let the target answer corpus prompts: text of its own distribution, on which the drafters
+train."""
 
 from __future__ import annotations
 
@@ -101,7 +102,7 @@ def plan(prompts: dict[str, list[list[int]]], args: argparse.Namespace) -> Itera
 
 
 def next_tokens(logits: Tensor, temperature: float) -> Tensor:
-    """Greedy at 0, otherwise drawn from the tempered law."""
+    """Greedy at 0, otherwise drawn from the tempered distribution."""
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0]

@@ -1,6 +1,7 @@
 """Write reference traces of EAGLE-2 decoding, re-derived the plain way.
 
-The derivation shares no code with specdec: no cache, no tree mask, no batched growth. Every node of
+The derivation shares no code with specdec: no cache, no tree mask, no batched builder. Every node
+    of
 a draft tree is a Python object whose output comes from a full recomputation of the head over its
 whole path, and every target prediction from a full forward over the whole text. That is slow, and
 simple enough to be checked by reading it next to the papers (EAGLE, arXiv 2401.15077; EAGLE-2,
@@ -136,9 +137,13 @@ class Derivation:
         embedded = self.target.get_input_embeddings()(tokens) if own is None else own[tokens]
         features = torch.cat([true, torch.stack(above)]) if above else true
         node.output = self.head(embedded, features)[-1]
-        law = self.target.lm_head(node.output).log_softmax(dim=-1).tolist()
-        best = sorted(range(len(law)), key=lambda token: (-law[token], token))[: self.top_k]
-        return [Node(token, node, node.score + law[token], node.depth + 1) for token in best]
+        distribution = self.target.lm_head(node.output).log_softmax(dim=-1).tolist()
+        best = sorted(range(len(distribution)), key=lambda token: (-distribution[token], token))[
+            : self.top_k
+        ]
+        return [
+            Node(token, node, node.score + distribution[token], node.depth + 1) for token in best
+        ]
 
     def tree(self, text: list[int]) -> list[Node]:
         """The draft tree below the last token of ``text``, root first, after reranking."""

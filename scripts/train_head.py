@@ -1,4 +1,5 @@
-"""Train the EAGLE head of a frozen target: it predicts the next feature, and so the law."""
+"""Train the EAGLE head of a frozen target: it predicts the next feature, and so the
+distribution."""
 
 from __future__ import annotations
 
@@ -62,8 +63,8 @@ def unroll(
     as when drafting.
 
     Row ``t`` always reads the token after ``t`` and predicts the feature at ``t + 1``, whose logits
-    are the law of the token after next; from one step to the next only the row's own feature
-    changes, to what the row before it predicted.
+    are the distribution of the token after next; from one step to the next only the row's own
+    feature changes, to what the row before it predicted.
     """
     causal = layout.causal()
     cache = DynamicCache()
@@ -104,7 +105,7 @@ class Truth:
         return same & (self.layout.positions >= step)
 
     def answers(self) -> Tensor:
-        """``[B, n]`` bool: rows that predict the law of a token of an answer.
+        """``[B, n]`` bool: rows that predict the distribution of a token of an answer.
 
         Row ``t`` predicts the token at ``t + 2``, which follows the one at ``t + 1``: it is part
         of the answer if that one is, or is the mark that opens it, and is not the ``<|end|>``.
@@ -117,19 +118,20 @@ class Truth:
 def head_loss(
     head: EagleHead, target: LlamaForCausalLM, tokens: Tensor, marks: Marks, steps: int
 ) -> Tensor:
-    """Soft cross-entropy of the draft law against the target law, plus the feature distance."""
+    """Soft cross-entropy of the draft distribution against the target distribution, plus the
+    feature distance."""
     with torch.autocast("cpu", torch.bfloat16):
         truth = Truth.of(target, tokens, marks)
         chosen = truth.predictable(0) & (
             truth.answers() | (torch.rand(tokens.shape) < PROMPT_SHARE)
         )
         features = truth.next_features[chosen]
-        law = target.lm_head(features).float().softmax(-1)
+        distribution = target.lm_head(features).float().softmax(-1)
         total = torch.zeros(())
         drafts = unroll(head, truth.embeddings, truth.features, truth.layout, steps)
         for step, draft in enumerate(drafts):
             counted = truth.predictable(step)[chosen]
-            prediction, wanted = draft[chosen][counted], law[counted]
+            prediction, wanted = draft[chosen][counted], distribution[counted]
             logs = target.lm_head(prediction).float().log_softmax(-1)
             entropy = -(wanted * logs).sum(-1).mean()
             distance = F.smooth_l1_loss(prediction.float(), features[counted].float())
@@ -142,9 +144,10 @@ class Match:
     """How often the head is right at the answers of held-out text, by unrolled step.
 
     Attributes:
-        greedy: both laws have the same likeliest token.
-        coupled: both laws have the same winner under the same Gumbel noise, at temperature 1.
-        overlap: one less the total variation of the laws.
+        greedy: both distributions have the same likeliest token.
+        coupled: both distributions have the same winner under the same Gumbel noise, at temperature
+            1.
+        overlap: one less the total variation of the distributions.
     """
 
     greedy: list[float]
@@ -156,7 +159,7 @@ class Match:
 def agreement(
     head: EagleHead, target: LlamaForCausalLM, windows: list[Tensor], marks: Marks, steps: int
 ) -> Match:
-    """Compare the laws of draft and target."""
+    """Compare the distributions of draft and target."""
     noise = torch.Generator().manual_seed(0)
     sums, counts = torch.zeros(3, steps), torch.zeros(steps)
     for tokens in windows:

@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory, decoded in waves."""
+"""A batch that does not fit into memory, decoded in batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from specdec.engine import Engine
 
 
-def generate_in_waves(
+def generate_in_batches(
     engine: Engine,
     rows: Sequence[list[int]],
     *,
@@ -31,18 +31,18 @@ def generate_in_waves(
     logits_processor_by_prompt: Any = None,
     **settings: Any,
 ) -> list[GenerationResult]:
-    """Decode many prompts, ``batch_size`` at a time; a wave that runs out of memory is halved.
+    """Decode many prompts, ``batch_size`` at a time; a batch that runs out of memory is halved.
 
     Prompts of like length go together, the longest first. Seeds and logits processors belong to
-    prompts, so the tokens do not depend on the waves.
+    prompts, so the tokens do not depend on the batches.
 
     Args:
         rows: token ids of each prompt.
-        batch_size: the most prompts of a wave; None for all of them.
+        batch_size: the most prompts of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        OptionError: a batch size below 1, a progress that is no bool, or a wave that cannot begin
+        OptionError: a batch size below 1, a progress that is no bool, or a batch that cannot begin
             again in halves because its logits processors have been called.
     """
     batch_size = plain(batch_size)
@@ -57,42 +57,42 @@ def generate_in_waves(
     order = list(range(len(rows)))
     if size < len(rows):
         order.sort(key=lambda row: len(rows[row]), reverse=True)
-    waves = deque(order[start : start + size] for start in range(0, len(rows), size))
+    batches = deque(order[start : start + size] for start in range(0, len(rows), size))
     results: dict[int, GenerationResult] = {}
     with _bar(len(rows), shown=progress) as advance:
-        while waves:
-            wave = waves.popleft()
+        while batches:
+            batch = batches.popleft()
             try:
-                place = Place(wave, len(rows))
-                own = {**settings, "seed": [seeds[r] for r in wave]}
-                done = _decode(engine, [rows[r] for r in wave], place, advance, own)
+                place = Place(batch, len(rows))
+                own = {**settings, "seed": [seeds[r] for r in batch]}
+                done = _decode(engine, [rows[r] for r in batch], place, advance, own)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if len(wave) == 1 or not out_of_memory(error):
+                if len(batch) == 1 or not out_of_memory(error):
                     raise
                 if by_prompt and by_prompt.once:
                     raise OptionError(
-                        f"a batch of {len(wave)} prompts does not fit into memory, and the "
+                        f"a batch of {len(batch)} prompts does not fit into memory, and the "
                         "processors in the list logits_processor_by_prompt cannot begin again: "
-                        f"give batch_size={len(wave) // 2}, or a function that makes them"
+                        f"give batch_size={len(batch) // 2}, or a function that makes them"
                     ) from error
                 done = None
             if done is None:  # outside of the handler, which would keep the tensors alive
-                half = len(wave) // 2
+                half = len(batch) // 2
                 warnings.warn(
-                    f"a batch of {len(wave)} prompts does not fit into memory: going on with "
+                    f"a batch of {len(batch)} prompts does not fit into memory: going on with "
                     f"{half} at a time. Give batch_size={half} to begin there",
                     stacklevel=4,
                 )
-                waves.extendleft([wave[half:], wave[:half]])
+                batches.extendleft([batch[half:], batch[:half]])
                 continue
-            results.update(zip(wave, done, strict=True))
+            results.update(zip(batch, done, strict=True))
     return [results[row] for row in range(len(rows))]
 
 
 def _decode(
     engine: Engine, rows: list[list[int]], place: Place, advance: Any, settings: dict[str, Any]
 ) -> list[GenerationResult]:
-    generation = Session(engine, keeps=False).start_wave(rows, place, **settings)
+    generation = Session(engine, keeps=False).start_batch(rows, place, **settings)
     for step in generation:
         advance(sum(reason is not None for reason in step.finished))
     return generation.results()

@@ -1,4 +1,4 @@
-"""A categorical law over the vocabulary, one per row, with point masses kept as tokens."""
+"""A categorical distribution over the vocabulary, one per row, with point masses kept as tokens."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Law:
-    """One categorical law per row; draft laws have one per row and node, ``[B, n, V]``.
+class Distribution:
+    """One categorical distribution per row; draft distributions have one per row and node, ``[B, n,
+    V]``.
 
     Attributes:
         weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point
             mass that never had any.
-        point: ``[B]`` int64, the only token of the support where the law is a point mass
+        point: ``[B]`` int64, the only token of the support where the distribution is a point mass
             (temperature 0); None otherwise.
         size: the vocabulary size V.
     """
@@ -30,12 +31,12 @@ class Law:
     size: int
 
     @classmethod
-    def of(cls, weights: Tensor) -> Law:
-        """The law proportional to ``exp(weights)``, ``[B, V]``."""
+    def of(cls, weights: Tensor) -> Distribution:
+        """The distribution proportional to ``exp(weights)``, ``[B, V]``."""
         return cls(weights=weights, point=None, size=weights.shape[-1])
 
     @classmethod
-    def at(cls, point: Tensor, size: int) -> Law:
+    def at(cls, point: Tensor, size: int) -> Distribution:
         """The point mass at ``point``, ``[B]`` int64."""
         return cls(weights=None, point=point, size=size)
 

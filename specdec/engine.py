@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.batching import generate_in_waves
+from specdec.batching import generate_in_batches
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.errors import OptionError, PluginError, warn
@@ -265,7 +265,7 @@ class Engine:
                 tools, chat_template_kwargs, continue_final_message, add_generation_prompt
             ),
         )
-        results = generate_in_waves(
+        results = generate_in_batches(
             self,
             prompts.rows,
             batch_size=batch_size,
@@ -336,7 +336,7 @@ class Engine:
         self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
         self.target.tokenizer = self.tokenizer
         self.parts = selection.make(self.registry, self.target)
-        self.target.taps = target.taps = self._taps(self.parts.drafter)
+        self.target.aux_layers = target.aux_layers = self._aux_layers(self.parts.drafter)
         # What decodes is what is checked.
         self._checked = self.target if isinstance(self.target, HFTarget) else target
         if self.parts.verifier.uses_cache and self._check is None:
@@ -360,11 +360,11 @@ class Engine:
         wrapped.accelerate(asked)
         return wrapped
 
-    def _taps(self, drafter: Drafter | None) -> tuple[int, ...]:
-        taps = drafter.needs.taps if drafter else ()
-        if any(not 0 <= tap <= self.target.layers for tap in taps):
+    def _aux_layers(self, drafter: Drafter | None) -> tuple[int, ...]:
+        layers = drafter.needs.aux_layers if drafter else ()
+        if any(not 0 <= layer <= self.target.layers for layer in layers):
             raise OptionError(
-                f"the drafter reads hidden states of layers {list(taps)}, the target model has "
+                f"the drafter reads hidden states of layers {list(layers)}, the target model has "
                 f"layers 0 to {self.target.layers}"
             )
-        return tuple(taps)
+        return tuple(layers)

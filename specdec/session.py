@@ -74,7 +74,7 @@ class Session:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
         return self._start(prompt, single=False, **settings)
 
-    def start_wave(self, rows: list[list[int]], place: Place, **settings: Any) -> Generation:
+    def start_batch(self, rows: list[list[int]], place: Place, **settings: Any) -> Generation:
         """The same for some of the prompts of a call."""
         return self._start(rows, single=False, place=place, **settings)
 
@@ -165,7 +165,7 @@ class Session:
         if kept is None or kept.state.cache is None or kept.state.rows != len(rows):
             return fresh, None, None
         old, cache = kept.state, kept.state.cache
-        known = kept.drafter.known() if kept.drafter else None
+        known = kept.drafter.cached_tokens() if kept.drafter else None
         reach = cache.lengths if known is None else torch.minimum(cache.lengths, known)
         starts = []
         for row, limit in enumerate(reach.tolist()):
@@ -185,9 +185,9 @@ class Session:
     def _compacts(self, state: State, drafter: Drafter | None) -> bool:
         """Whether finished rows may leave the batch: nothing later needs them, and the parts that
         keep something by row know how to let them go."""
-        able = type(state.randomness).select is not Randomness.select
+        able = type(state.randomness).keep_rows is not Randomness.keep_rows
         if drafter is not None:
-            able = able and type(drafter).select is not Drafter.select
+            able = able and type(drafter).keep_rows is not Drafter.keep_rows
         return able and not self._keeps and state.rows > 1
 
 

@@ -1,4 +1,5 @@
-"""The exact law of one acceptor's step on laws written down for every path, without an engine."""
+"""The exact distribution of one acceptor's step on distributions written down for every path,
+without an engine."""
 
 from __future__ import annotations
 
@@ -13,28 +14,28 @@ from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.state import State
 from specdec.decoding.traversal import Acceptance
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.models.hf_target import Hidden
 from specdec.testing.enumerated_distributions import only_asked
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes
 
 Prefix = tuple[int, ...]
 Table = dict[Prefix, Tensor]
-Draft = Callable[[Growth], DraftTree]
+Draft = Callable[[TreeBuilder], DraftTree]
 Taken = tuple[Acceptance, DraftTree]
 
 
 class Written(Verification):
-    """The laws of a table at every node; a point mass for rows that do not ask."""
+    """The distributions of a table at every node; a point mass for rows that do not ask."""
 
     def __init__(self, state: State, tree: DraftTree, p: Table) -> None:
         hidden = Hidden(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
         super().__init__(state, tree, hidden, at_paths(p, tree))
 
-    def law(self, node: Tensor, asking: Tensor) -> Law:
-        return only_asked(super().law(node, asking), asking)
+    def distribution(self, node: Tensor, asking: Tensor) -> Distribution:
+        return only_asked(super().distribution(node, asking), asking)
 
 
 def at_paths(table: Table, tree: DraftTree) -> Tensor:
@@ -58,23 +59,26 @@ def steps(
 
     def run(randomness: EnumeratedRandomness, rows: int) -> Taken:
         state = tiny.make_state([[0]] * rows, vocab=len(p[()]), randomness=randomness)
-        tree = draft(Growth(state))
+        tree = draft(TreeBuilder(state))
         verification = Written(state, tree, p)
         return acceptor.accept(tree, verification, randomness), tree
 
     return outcomes(run)
 
 
-def step_law(draft: Draft, acceptor: Acceptor, p: Table, horizon: int) -> dict[Prefix, float]:
-    """The law of the first ``horizon`` tokens: one step, completed by the target itself."""
+def step_distribution(
+    draft: Draft, acceptor: Acceptor, p: Table, horizon: int
+) -> dict[Prefix, float]:
+    """The distribution of the first ``horizon`` tokens: one step, completed by the target
+    itself."""
     (acceptance, tree), weights = steps(draft, acceptor, p)
-    law: dict[Prefix, float] = defaultdict(float)
+    distribution: dict[Prefix, float] = defaultdict(float)
     for row, weight in enumerate(weights.tolist()):
         path = acceptance.path[row, : int(acceptance.length[row])]
         tokens = (*tree.tokens[row, path].tolist(), int(acceptance.bonus[row]))
         for rest, probability in continuations(p, tokens, horizon):
-            law[rest] += weight * probability
-    return law
+            distribution[rest] += weight * probability
+    return distribution
 
 
 def continuations(p: Table, tokens: Prefix, horizon: int) -> list[tuple[Prefix, float]]:
@@ -89,6 +93,6 @@ def continuations(p: Table, tokens: Prefix, horizon: int) -> list[tuple[Prefix, 
     return done
 
 
-def target_law(p: Table, horizon: int) -> dict[Prefix, float]:
-    """The autoregressive law of the first ``horizon`` tokens."""
+def target_distribution(p: Table, horizon: int) -> dict[Prefix, float]:
+    """The autoregressive distribution of the first ``horizon`` tokens."""
     return dict(continuations(p, (), horizon))

@@ -21,8 +21,8 @@ def _visible(change: Callable[[KVCache, Tensor], Tensor]) -> Flaw:
     """What may be attended to, ``[B, n, view]`` bool, is what ``change`` makes of it."""
     true = KVCache.visible
 
-    def visible(self: KVCache, among: Tensor) -> Tensor:
-        return change(self, true(self, among).clone())
+    def visible(self: KVCache, tree_mask: Tensor) -> Tensor:
+        return change(self, true(self, tree_mask).clone())
 
     return lambda: mock.patch.object(KVCache, "visible", visible)
 

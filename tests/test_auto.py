@@ -18,7 +18,7 @@ from torch import Tensor
 from specdec import Engine
 from specdec.errors import OptionError
 from specdec.session import Session
-from specdec.testing.fake_clock import ticking
+from specdec.testing.fake_clock import fake_clock
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
 
 NEVER = float("-inf")
@@ -50,10 +50,12 @@ def auto(
 def chosen_by(scores: Tensor, prior: Prior, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Choices of the model: the hits ``[M, k]`` and the log loss of the truth."""
     others = torch.full((len(scores), 1), prior.others, dtype=torch.float64)
-    law = torch.softmax(torch.cat([scores.double() / prior.sharpness, others], dim=1), dim=1)
-    choice = torch.multinomial(law, 1, generator=generator)
-    hit = torch.nn.functional.one_hot(choice[:, 0], law.shape[1])[:, :-1].bool()
-    return hit, -law.gather(1, choice).log().mean()
+    distribution = torch.softmax(
+        torch.cat([scores.double() / prior.sharpness, others], dim=1), dim=1
+    )
+    choice = torch.multinomial(distribution, 1, generator=generator)
+    hit = torch.nn.functional.one_hot(choice[:, 0], distribution.shape[1])[:, :-1].bool()
+    return hit, -distribution.gather(1, choice).log().mean()
 
 
 def loss(calibration: Calibration, scores: Tensor, hit: Tensor) -> float:
@@ -180,7 +182,7 @@ def test_texts_are_plain_decodings(
     chosen: dict[str, Any] = {"max_new_tokens": 30, "temperature": temperature, "seed": 5}
     text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
     ends = [text[0][3], text[1][9], text[2][15]]  # rows leave the batch one by one
-    with ticking():  # costs that make it pause and go on, the same in every run
+    with fake_clock():  # costs that make it pause and go on, the same in every run
         for one in (prompts, [[4]], prompts[0]):
             wanted = tiny.tokens(plain, one, eos_token_id=ends, **chosen)
             assert tiny.tokens(own, one, eos_token_id=ends, **chosen) == wanted
@@ -193,7 +195,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     own = auto(plain, draft, pace=pace)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
-    with ticking(), mock.patch("specdec_plugins.auto.economy._REST", 2):
+    with fake_clock(), mock.patch("specdec_plugins.auto.economy._REST", 2):
         memory = own.parts.policy.memory  # type: ignore[union-attr]
         for seed in range(8):
             running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)

@@ -275,9 +275,9 @@ def test_no_step_grows_more_than_one_level_to_measure_it(plain: Engine, draft: P
     grown = []
     true = AutoPolicy.rerank
 
-    def rerank(self: AutoPolicy, growth: Any) -> Any:
-        grown.append(growth.depth)
-        return true(self, growth)
+    def rerank(self: AutoPolicy, builder: Any) -> Any:
+        grown.append(builder.depth)
+        return true(self, builder)
 
     own = auto(plain, draft, pace="shortcut", **WIDE)
     with (

@@ -1,4 +1,4 @@
-"""Batches whose rows end at different times, and batches that are decoded in waves."""
+"""Batches whose rows end at different times, and batches that are decoded in batches."""
 
 from __future__ import annotations
 

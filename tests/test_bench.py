@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import Engine, bench
-from specdec.bench import statistics
+from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
+from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
 from specdec.bench.plot import plot
 from specdec.bench.records import as_csv, as_json
-from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.runner import batches_of
 from specdec.errors import OptionError
 
@@ -180,9 +180,9 @@ def test_first_difference_splits_a_common_prefix(ours: list[int], theirs: list[i
         assert ours[at : at + 1] != theirs[at : at + 1]
 
 
-def runs_of(seconds: Sequence[Sequence[float]], tokens: int = 10) -> list[statistics.Run]:
+def runs_of(seconds: Sequence[Sequence[float]], tokens: int = 10) -> list[run_statistics.Run]:
     return [
-        statistics.Run(repetition, batch, value, tokens, None, None, 0)
+        run_statistics.Run(repetition, batch, value, tokens, None, None, 0)
         for repetition, row in enumerate(seconds)
         for batch, value in enumerate(row)
     ]
@@ -199,7 +199,7 @@ def test_a_contender_that_is_always_k_times_as_fast_has_ratio_k(
     seconds: list[list[float]], k: float
 ) -> None:
     faster = [[value / k for value in row] for row in seconds]
-    found = statistics.ratio(runs_of(faster), runs_of(seconds))
+    found = run_statistics.ratio(runs_of(faster), runs_of(seconds))
     ends = [found.median, *(found.over_prompts or ()), *(found.over_repetitions or ())]
     assert all(math.isclose(end, k, rel_tol=1e-9) for end in ends)
     assert (found.over_prompts is None) == (len(seconds[0]) == 1)
@@ -212,8 +212,8 @@ def test_a_repetition_that_is_slow_for_all_changes_no_ratio(
 ) -> None:
     base = [[data.draw(times) for _ in row] for row in seconds]
     slow = [data.draw(st.floats(1, 50)) for _ in seconds]
-    before = statistics.ratio(runs_of(seconds), runs_of(base))
-    after = statistics.ratio(
+    before = run_statistics.ratio(runs_of(seconds), runs_of(base))
+    after = run_statistics.ratio(
         runs_of([[v * s for v in row] for row, s in zip(seconds, slow, strict=True)]),
         runs_of([[v * s for v in row] for row, s in zip(base, slow, strict=True)]),
     )
@@ -222,8 +222,8 @@ def test_a_repetition_that_is_slow_for_all_changes_no_ratio(
 
 def test_a_ratio_is_taken_within_its_repetition() -> None:
     ours, base = runs_of([[1, 2], [10, 20]]), runs_of([[2, 4], [20, 40]])
-    assert statistics.ratio(ours, base).median == 2
-    assert statistics.tokens_per_second(ours)[0] == (20 / 3 + 20 / 30) / 2
+    assert run_statistics.ratio(ours, base).median == 2
+    assert run_statistics.tokens_per_second(ours)[0] == (20 / 3 + 20 / 30) / 2
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(1, 5))

@@ -167,7 +167,7 @@ def test_one_token_sees_as_many_slots_as_a_tree(dtype: torch.dtype) -> None:
             cache = target.new_cache(1, 64)
             target.prefill(torch.tensor([[3, 5, 9]]), cache)
             cache.advance(torch.tensor([3]), 3)
-            tokens, among = torch.arange(count)[None], torch.eye(count, dtype=torch.bool)[None]
-            target.forward(tokens, torch.full((1, count), 3), among, cache)
+            tokens, tree_mask = torch.arange(count)[None], torch.eye(count, dtype=torch.bool)[None]
+            target.forward(tokens, torch.full((1, count), 3), tree_mask, cache)
             views.append(cache.view)
     assert views[0] == views[1]

@@ -20,13 +20,13 @@ from specdec import Engine
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
 from specdec.decoding.state import State
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.errors import OptionError
 from specdec.testing import Subject
+from specdec.testing.case_strategies import prompts, tables
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness
-from specdec.testing.case_strategies import prompts, tables
 
 CHAIN = {"policy": {"depth": 3, "width": 1, "children": 1, "costs": False}}
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12, "costs": False}
@@ -47,7 +47,7 @@ def auto(plain: Engine, draft: Path) -> Engine:
 
 @st.composite
 def agreeing(draw: Any) -> Case:
-    """Examples whose draft law is the target's, under every warp that drafts see too."""
+    """Examples whose draft distribution is the target's, under every warp that drafts see too."""
     size = draw(st.integers(2, 6))
     table = draw(tables(size))
     chosen: dict[str, Any] = {"max_new_tokens": 9, "eos_token_id": []}
@@ -86,41 +86,41 @@ def state(rows: int = 3, randomness: Randomness | None = None, greedy: bool = Fa
 
 def test_every_row_and_level_has_the_noise_of_its_own_position() -> None:
     own, logits = state(), torch.randn(3, 1, 6, dtype=torch.float64)
-    growth = Growth(own)
+    builder = TreeBuilder(own)
     vocabulary = torch.arange(6)
     for depth in range(3):
-        wide = logits.expand(-1, growth.frontier.width, -1)
-        scores = couple(growth, Proposal(wide)).logits
+        wide = logits.expand(-1, builder.frontier.width, -1)
+        scores = couple(builder, Proposal(wide)).logits
         key = Key(Stream.TARGET, torch.tensor([3, 1, 2]) + depth)
         noise = own.randomness.exponential(key, vocabulary)
         assert noise is not None
         due = wide.log_softmax(-1) - noise.log()[:, None]
         torch.testing.assert_close(scores, due)
-        drawn = own.randomness.categorical(_law(logits[:, 0]), key)
+        drawn = own.randomness.categorical(_distribution(logits[:, 0]), key)
         assert torch.equal(scores.argmax(-1)[:, 0], drawn)
         tokens = scores.topk(2, dim=-1).indices.flatten(1)
-        rows = torch.arange(growth.frontier.width).repeat_interleave(2)
-        growth.add(tokens, rows, torch.zeros_like(tokens).float(), branching=2)
-        growth.advance_best(2)
+        rows = torch.arange(builder.frontier.width).repeat_interleave(2)
+        builder.add(tokens, rows, torch.zeros_like(tokens).float(), branching=2)
+        builder.advance_best(2)
 
 
-def _law(logits: Tensor) -> Any:
-    from specdec.distribution import Law
+def _distribution(logits: Tensor) -> Any:
+    from specdec.distribution import Distribution
 
-    return Law.of(logits)
+    return Distribution.of(logits)
 
 
 def test_an_abstaining_row_stays_without_an_opinion() -> None:
     logits = torch.randn(3, 1, 6)
     logits[1] = float("-inf")
-    scores = couple(Growth(state()), Proposal(logits)).logits
+    scores = couple(TreeBuilder(state()), Proposal(logits)).logits
     assert bool((scores[1] == float("-inf")).all())
     assert not bool(scores[[0, 2]].isinf().any())
 
 
-def test_a_law_over_some_tokens_of_each_node_gives_the_others_no_score() -> None:
+def test_a_distribution_over_some_tokens_of_each_node_gives_the_others_no_score() -> None:
     tokens = torch.tensor([1, 4]).expand(3, 1, 2)
-    scores = couple(Growth(state()), Proposal(torch.randn(3, 1, 2), tokens)).logits
+    scores = couple(TreeBuilder(state()), Proposal(torch.randn(3, 1, 2), tokens)).logits
     assert scores.shape == (3, 1, 6)
     known = [[False, True, False, False, True, False]] * 3
     assert (scores > float("-inf")).any(dim=1).tolist() == known
@@ -128,9 +128,9 @@ def test_a_law_over_some_tokens_of_each_node_gives_the_others_no_score() -> None
 
 def test_at_temperature_0_and_without_noise_nothing_is_shifted() -> None:
     proposal = Proposal(torch.randn(3, 1, 6))
-    assert couple(Growth(state(greedy=True)), proposal) is proposal
+    assert couple(TreeBuilder(state(greedy=True)), proposal) is proposal
     unknown = EnumeratedRandomness([{}])
-    same = couple(Growth(state(randomness=unknown)), proposal)
+    same = couple(TreeBuilder(state(randomness=unknown)), proposal)
     torch.testing.assert_close(same.logits, proposal.log_q)
 
 

@@ -1,7 +1,7 @@
 """EAGLE-2 step by step against reference traces: trees, acceptance and output.
 
 The traces are written by ``scripts/make_golden.py``, an independent derivation without cache, tree
-mask or batched growth. To compare with traces from elsewhere, give a folder with ``target/``,
+mask or batched builder. To compare with traces from elsewhere, give a folder with ``target/``,
 ``head/`` and ``golden.json`` (schema: ``python scripts/make_golden.py --help``)::
 
     pytest tests/test_golden_traces.py --golden DIR

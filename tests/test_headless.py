@@ -14,7 +14,7 @@ import torch
 from specdec import Engine
 from specdec.decoding.state import Step
 from specdec.errors import OptionError
-from specdec.testing.fake_clock import ticking
+from specdec.testing.fake_clock import fake_clock
 from specdec_plugins.auto.policy import AutoPolicy
 
 # Texts that repeat themselves, so that there is something to draft from.
@@ -70,7 +70,7 @@ def test_drafts_from_the_text_alone_are_accepted() -> None:
     result = engine.generate([3], max_new_tokens=120, temperature=0, eos_token_id=[])
     assert result.stats.tau > 1.5
     assert result.stats.draft_forwards == 0
-    with ticking():  # so that costs are the same in every run
+    with fake_clock():  # so that costs are the same in every run
         result = auto(plain).generate([3], max_new_tokens=120, temperature=0, eos_token_id=[])
     assert result.stats.tau > 1.1
 
@@ -88,7 +88,7 @@ def test_without_a_drafter_no_tree_is_ever_planned(plain: Engine) -> None:
     policy = Watched(engine.parts.policy.options)
     policy.planned = []
     engine.parts = replace(engine.parts, policy=policy)
-    with ticking():
+    with fake_clock():
         for prompt in PROMPTS * 2:
             engine.generate(prompt, max_new_tokens=40, eos_token_id=[])
     assert len(policy.planned) > 100 and not any(policy.planned)

@@ -181,9 +181,9 @@ def test_the_embedded_model_writes_and_accepts_the_same(embedded: Inflated) -> N
 def test_an_added_token_has_no_probability_and_may_be_read(model: Any) -> None:
     inflated = inflate(model, LARGER, dtype=torch.float32)
     text = torch.arange(LARGER.vocab_size)[None]
-    law = inflated(text).logits.softmax(dim=-1)
-    assert (law[..., tiny.VOCAB :] == 0).all()
-    torch.testing.assert_close(law.sum(-1), torch.ones_like(law[..., 0]))
+    distribution = inflated(text).logits.softmax(dim=-1)
+    assert (distribution[..., tiny.VOCAB :] == 0).all()
+    torch.testing.assert_close(distribution.sum(-1), torch.ones_like(distribution[..., 0]))
 
 
 def test_what_adds_nothing_is_still_computed(model: Any) -> None:

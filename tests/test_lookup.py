@@ -17,7 +17,7 @@ from specdec.decoding.interfaces import TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State, Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.drafting.repeating_text import RepeatingText
@@ -122,8 +122,8 @@ class EveryOther(TreePolicy):
             return None
         return self._lookup.tree(self._lookup.guesses())
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, proposal, 2)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, proposal, 2)
 
     def commit(self, step: Step) -> None:
         self._lookup.commit(step)

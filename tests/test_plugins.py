@@ -19,9 +19,9 @@ from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
-from specdec.decoding.traversal import Acceptance, Walk
+from specdec.decoding.traversal import Acceptance, TreeTraversal
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.errors import OptionError, PluginError, SpecdecError, UnknownNameError
 from specdec.models.hf_target import HFTarget
@@ -68,9 +68,9 @@ class Again(Drafter):
 class Three(TreePolicy):
     levels = 3
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, proposal, 2)
-        growth.advance_best(2)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, proposal, 2)
+        builder.advance_best(2)
 
 
 class Nothing(Acceptor):
@@ -81,13 +81,15 @@ class Nothing(Acceptor):
     def accept(self, tree: DraftTree, verification: Any, randomness: Any) -> Acceptance:
         from specdec.decoding.randomness import Key, Stream
 
-        walk = Walk(tree, verification)
-        law = verification.law(walk.node, walk.walking)
-        key = Key(Stream.TARGET, verification.position(walk.node))
-        walk.descend(torch.full_like(walk.node, -1), randomness.categorical(law, key))
+        traversal = TreeTraversal(tree, verification)
+        distribution = verification.distribution(traversal.node, traversal.undecided)
+        key = Key(Stream.TARGET, verification.position(traversal.node))
+        traversal.descend(
+            torch.full_like(traversal.node, -1), randomness.categorical(distribution, key)
+        )
         for _ in range(tree.depth):
-            walk.descend(torch.full_like(walk.node, -1), walk.node)
-        return walk.finish()
+            traversal.descend(torch.full_like(traversal.node, -1), traversal.node)
+        return traversal.finish()
 
 
 class ThirdParty:

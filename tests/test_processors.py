@@ -130,7 +130,7 @@ def test_a_greedy_call_with_a_sampling_setting_warns(plain: Engine) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("warp", [{}, *WARPS, {"eta_cutoff": 0.01}, {"top_h": 0.5}], ids=str)
-def test_laws_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
+def test_distributions_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
     plain: Engine, warp: dict[str, Any], dtype: torch.dtype
 ) -> None:
     settings = {"temperature": 1.0, **warp}
@@ -140,11 +140,11 @@ def test_laws_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
     tree = DraftTree.chain(state.root(), torch.zeros(2, 6, dtype=torch.int64))
     logits = (4 * torch.randn(2, 7, 300)).to(dtype)
     verification = Verification(state, tree, Hidden(logits), logits)
-    assert verification.laws is not None
+    assert verification.distributions is not None
     for node in range(7):
         nodes = torch.full((2,), node)
-        each = verification.law(nodes, state.active).probs
-        assert torch.equal(verification.laws.probs[:, node], each)
+        each = verification.distribution(nodes, state.active).probs
+        assert torch.equal(verification.distributions.probs[:, node], each)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_laws_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
     ],
     ids=str,
 )
-def test_laws_are_not_read_at_once_where_that_is_wrong_or_dear(
+def test_distributions_are_not_read_at_once_where_that_is_wrong_or_dear(
     plain: Engine, settings: dict[str, Any], nodes: int
 ) -> None:
     sampling = resolve(plain.generation_config, settings, default_new_tokens=9)
@@ -166,7 +166,7 @@ def test_laws_are_not_read_at_once_where_that_is_wrong_or_dear(
     state.processors = sampling.processors([3], torch.device("cpu"))
     tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
     logits = torch.randn(1, nodes, 100)
-    assert Verification(state, tree, Hidden(logits), logits).laws is None
+    assert Verification(state, tree, Hidden(logits), logits).distributions is None
 
 
 @pytest.mark.parametrize("warp", [{}, *WARPS], ids=str)
@@ -180,6 +180,6 @@ def test_draws_at_once_and_a_walk_accept_the_same(
         return [(step.new_tokens, step.accepted, step.tried, step.finished) for step in steps]
 
     at_once = run()
-    monkeypatch.setattr(Verification, "laws", None)
+    monkeypatch.setattr(Verification, "distributions", None)
     assert run() == at_once
     assert sum(sum(step[1]) for step in at_once) > 0

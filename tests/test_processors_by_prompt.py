@@ -224,7 +224,7 @@ def ways(engine: Engine, **chosen: Any) -> dict[str, list[list[int]]]:
     """The texts of all prompts in every way in which specdec runs several at a time."""
     together = {**chosen, "seed": SEEDS, **LIMITED}
     found = {"one batch": tiny.tokens(engine, PROMPTS, **together)}
-    found["waves of 2"] = tiny.tokens(engine, PROMPTS, batch_size=2, **together)
+    found["batches of 2"] = tiny.tokens(engine, PROMPTS, batch_size=2, **together)
     session = engine.session()
     found["a session"] = [result.token_ids for result in session.generate(PROMPTS, **together)]
     return found
@@ -515,21 +515,21 @@ def test_a_call_of_many_prompts_warns_of_what_rows_cost(plain: Engine) -> None:
         plain.generate(many, logits_processor=Looks(), max_new_tokens=1)
 
 
-# Memory: a wave begins again in halves.
+# Memory: a batch begins again in halves.
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     """Steps of more than ``fits`` rows fail, the first of them after a step that succeeds."""
-    begin = Session.start_wave
+    begin = Session.start_batch
 
-    def start_wave(self: Session, rows: list[list[int]], *given: Any, **more: Any) -> Any:
+    def start_batch(self: Session, rows: list[list[int]], *given: Any, **more: Any) -> Any:
         generation = begin(self, rows, *given, **more)
         if len(rows) > fits:
             next(iter(generation))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return generation
 
-    monkeypatch.setattr(Session, "start_wave", start_wave)
+    monkeypatch.setattr(Session, "start_batch", start_batch)
 
 
 @pytest.mark.filterwarnings("ignore:a batch of")
@@ -592,7 +592,7 @@ def share(originals: list[Any]) -> list[Any]:
 
 
 PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
-    "the row of a wave is taken for the prompt": (
+    "the row of a batch is taken for the prompt": (
         "loop over rows",
         lambda patch: patch.setattr(
             batching,
@@ -603,7 +603,9 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "every prompt is taken for the first": (
         "prefix function",
         lambda patch: patch.setattr(
-            custom, "_constrained", lambda fn, _: hf.PrefixConstrainedLogitsProcessor(fn, 1)
+            caller_processors,
+            "_constrained",
+            lambda fn, _: hf.PrefixConstrainedLogitsProcessor(fn, 1),
         ),
     ),
     "copies share their state": (
@@ -612,7 +614,7 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     ),
     "rows that leave take no processor along": (
         "an attribute",
-        lambda patch: patch.setattr(caller_processors.PerRow, "select", lambda self, rows: self),
+        lambda patch: patch.setattr(caller_processors.PerRow, "keep_rows", lambda self, rows: self),
     ),
 }
 

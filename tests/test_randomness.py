@@ -1,4 +1,4 @@
-"""Keyed randomness: laws, keys and exact values."""
+"""Keyed randomness: distributions, keys and exact values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from specdec import SpecdecError
 from specdec.decoding.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row_seeds
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -134,9 +134,9 @@ def draws_along(what: str) -> tuple[KeyedRandomness, Key]:
 
 
 @pytest.mark.parametrize("what", ["positions", "seeds", "rows", "nodes"])
-def test_categorical_has_its_law(what: str) -> None:
+def test_categorical_has_its_distribution(what: str) -> None:
     randomness, key = draws_along(what)
-    tokens = randomness.categorical(Law.of(PROBS.log().expand(DRAWS, -1)), key)
+    tokens = randomness.categorical(Distribution.of(PROBS.log().expand(DRAWS, -1)), key)
     assert abs(chi_square(tokens.bincount(minlength=len(PROBS)), PROBS)) < 4
 
 
@@ -153,9 +153,9 @@ def test_certain_outcomes_are_certain() -> None:
     assert randomness.bernoulli(torch.ones(DRAWS), key).all()
     assert not randomness.bernoulli(torch.zeros(DRAWS), key).any()
     never = torch.tensor([0.0, float("-inf"), 0.0]).expand(DRAWS, -1)
-    assert not (randomness.categorical(Law.of(never), key) == 1).any()
+    assert not (randomness.categorical(Distribution.of(never), key) == 1).any()
     point = torch.arange(DRAWS) % 5
-    assert torch.equal(randomness.categorical(Law.at(point, 5), key), point)
+    assert torch.equal(randomness.categorical(Distribution.at(point, 5), key), point)
 
 
 def test_draws_with_neighbouring_keys_are_independent() -> None:
@@ -163,7 +163,7 @@ def test_draws_with_neighbouring_keys_are_independent() -> None:
     flat = torch.full((DRAWS, 4), 0.25, dtype=torch.float64).log()
     for a, b in (("positions", 1), ("nodes", 1), ("seeds", 1)):
         randomness, key = draws_along(a)
-        tokens = randomness.categorical(Law.of(flat), key)
+        tokens = randomness.categorical(Distribution.of(flat), key)
         pairs = (tokens[:-b] * 4 + tokens[b:]).bincount(minlength=16)
         assert abs(chi_square(pairs, torch.full((16,), 1 / 16).double())) < 4.5
 
@@ -211,10 +211,10 @@ def test_many_draws_at_once_are_the_draws_of_each_position(
     first = torch.randint(0, 1000, shape[:1], generator=generator)
     randomness = KeyedRandomness(torch.arange(shape[0]) + seed)
     key = Key(Stream.TARGET, first)
-    found = randomness.categorical_ahead(Law.of(weights), key, ahead, reach)
+    found = randomness.categorical_ahead(Distribution.of(weights), key, ahead, reach)
     for node in range(shape[1]):
         own = Key(Stream.TARGET, first + ahead[:, node])
-        due = randomness.categorical(Law.of(weights[:, node]), own)
+        due = randomness.categorical(Distribution.of(weights[:, node]), own)
         assert torch.equal(found[:, node], due)
 
 

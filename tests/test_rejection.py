@@ -1,6 +1,6 @@
-"""Losslessness as an equation: the exact law of one step equals the target's to 1e-12.
+"""Losslessness as an equation: the exact distribution of one step equals the target's to 1e-12.
 
-By induction over committed prefixes that is the law of the whole text.
+By induction over committed prefixes that is the distribution of the whole text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws, label
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value as rerank
 from specdec.drafting.samplers import sample, sample_without_replacement
@@ -29,23 +29,23 @@ PRECISION = 1e-12
 
 
 def table(seed: int, size: int, depth: int, zeros: bool = False) -> Table:
-    """Random laws for every path up to ``depth``, skewed, with zeros if asked for."""
+    """Random distributions for every path up to ``depth``, skewed, with zeros if asked for."""
     generator = torch.Generator().manual_seed(seed)
-    laws = {}
+    distributions = {}
     for length in range(depth + 1):
         for path in product(range(size), repeat=length):
             weights = torch.rand(size, generator=generator, dtype=torch.float64) ** 3 + 1e-3
             if zeros:
                 weights[torch.randint(size, (1,), generator=generator)] = 0.0
-            laws[path] = weights / weights.sum()
-    return laws
+            distributions[path] = weights / weights.sum()
+    return distributions
 
 
-def proposal(growth: Growth, q: Table) -> Proposal:
-    frontier = growth.frontier
+def proposal(builder: TreeBuilder, q: Table) -> Proposal:
+    frontier = builder.frontier
     logits = [
         torch.stack([q[tuple(frontier.path(row, i)[1:])] for i in range(frontier.width)])
-        for row in range(growth.state.rows)
+        for row in range(builder.state.rows)
     ]
     return Proposal(torch.stack(logits).log())
 
@@ -53,32 +53,32 @@ def proposal(growth: Growth, q: Table) -> Proposal:
 def drawn(how: Any, q: Table, widths: list[int]) -> Draft:
     """A tree of sampled drafts: ``widths[d]`` draws below every node of level d."""
 
-    def draft(growth: Growth) -> DraftTree:
+    def draft(builder: TreeBuilder) -> DraftTree:
         for width in widths:
-            how(growth, proposal(growth, q), width)
-            growth.advance(torch.arange(growth.frontier.width * width))
-        return growth.tree()
+            how(builder, proposal(builder, q), width)
+            builder.advance(torch.arange(builder.frontier.width * width))
+        return builder.tree()
 
     return draft
 
 
 def ranked(q: Table, k: int, depth: int, budget: int = 99) -> Draft:
-    """EAGLE-2's tree on the laws q."""
+    """EAGLE-2's tree on the distributions q."""
 
-    def draft(growth: Growth) -> DraftTree:
+    def draft(builder: TreeBuilder) -> DraftTree:
         for _ in range(depth):
-            grow_level(growth, proposal(growth, q), k)
-            growth.advance_best(k)
-        return rerank(growth, budget)
+            grow_level(builder, proposal(builder, q), k)
+            builder.advance_best(k)
+        return rerank(builder, budget)
 
     return draft
 
 
 def gap(draft: Draft, acceptor: Any, p: Table, depth: int) -> float:
-    """How far the step's law is from the target's, over the first ``depth + 1`` tokens."""
-    law = exact.step_law(draft, acceptor, p, depth + 1)
-    assert sum(law.values()) == pytest.approx(1, abs=1e-9)
-    return difference(law, exact.target_law(p, depth + 1))[0]
+    """How far the step's distribution is from the target's, over the first ``depth + 1`` tokens."""
+    distribution = exact.step_distribution(draft, acceptor, p, depth + 1)
+    assert sum(distribution.values()) == pytest.approx(1, abs=1e-9)
+    return difference(distribution, exact.target_distribution(p, depth + 1))[0]
 
 
 seeds = st.integers(0, 10**6)
@@ -125,15 +125,15 @@ class TestBothAcceptorsKeepTheLaw:
     def test_on_sampled_trees_pruned_by_value_or_cut_by_depth(self, acceptor: Any) -> None:
         p, q = table(7, 3, 3), table(8, 3, 3)
 
-        def cut(growth: Growth) -> DraftTree:
-            tree = drawn(sample, q, [1, 1])(growth)
+        def cut(builder: TreeBuilder) -> DraftTree:
+            tree = drawn(sample, q, [1, 1])(builder)
             return tree.limited(torch.ones(len(tree.tokens), dtype=torch.int64))
 
         assert gap(cut, acceptor, p, 2) < PRECISION
 
-        def pruned(growth: Growth) -> DraftTree:
-            sample(growth, proposal(growth, q), 3)
-            return rerank(growth, 2)
+        def pruned(builder: TreeBuilder) -> DraftTree:
+            sample(builder, proposal(builder, q), 3)
+            return rerank(builder, 2)
 
         assert gap(pruned, acceptor, p, 1) < PRECISION
 
@@ -148,8 +148,8 @@ class TestBothAcceptorsKeepTheLaw:
 
 
 def relabelled(draft: Draft, draws: Draws) -> Draft:
-    def wrong(growth: Growth) -> DraftTree:
-        tree = draft(growth)
+    def wrong(builder: TreeBuilder) -> DraftTree:
+        tree = draft(builder)
         return label(tree, draws, None if draws is Draws.POINT else tree.sampled_from)
 
     return wrong
@@ -170,7 +170,8 @@ def test_the_enumeration_sees_a_wrong_label(how: Any, draws: Draws) -> None:
 
 
 def test_rejection_of_sampled_drafts_accepts_more_than_match() -> None:
-    """Rejection accepts with sum(min(p, q)), match with sum(p q): both seen in the exact law."""
+    """Rejection accepts with sum(min(p, q)), match with sum(p q): both seen in the exact
+    distribution."""
     p, q = table(3, 4, 1), table(4, 4, 1)
 
     def accepted(acceptor: Any) -> float:
@@ -206,7 +207,7 @@ def test_rejection_draws_only_where_something_is_decided(depth: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("how", [sample, sample_without_replacement])
-def test_rejection_keeps_the_law_on_wider_sampled_trees(how: Any, seed: int) -> None:
+def test_rejection_keeps_the_distribution_on_wider_sampled_trees(how: Any, seed: int) -> None:
     p, q = table(seed, 3, 3), table(seed + 50, 3, 3)
     assert gap(drawn(how, q, [2, 1]), Rejection(), p, 2) < PRECISION
     p, q = table(seed, 4, 2), table(seed + 50, 4, 2)

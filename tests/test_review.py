@@ -16,7 +16,7 @@ from specdec import Component, Engine, SpecdecError, Strategy, hookimpl
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.samplers import sample
 from specdec.errors import OptionError, PluginError, UnsupportedModelError
 from specdec.models.hf_target import HFTarget
@@ -116,17 +116,17 @@ def test_more_children_than_the_tree_says_are_left_out() -> None:
 
 
 def test_a_frontier_is_expanded_once() -> None:
-    growth = Growth(tiny.make_state([[0]], vocab=4))
+    builder = TreeBuilder(tiny.make_state([[0]], vocab=4))
     proposal = Proposal(torch.zeros(1, 1, 4))
-    sample(growth, proposal, 1)
+    sample(builder, proposal, 1)
     with pytest.raises(PluginError, match="advance"):
-        sample(growth, proposal, 1)
+        sample(builder, proposal, 1)
 
 
 def test_a_cut_by_drawn_tokens_is_no_sampled_tree() -> None:
-    growth = Growth(tiny.make_state([[0]], vocab=4))
-    sample(growth, Proposal(torch.zeros(1, 1, 4)), 1)
-    tree = growth.tree()
+    builder = TreeBuilder(tiny.make_state([[0]], vocab=4))
+    sample(builder, Proposal(torch.zeros(1, 1, 4)), 1)
+    tree = builder.tree()
     assert tree.draws is Draws.IID
     assert tree.limited(tree.tokens[:, 1] % 2).draws is Draws.POINT
 

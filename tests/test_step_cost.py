@@ -18,7 +18,7 @@ from torch import Tensor
 from specdec import Engine
 from specdec.decoding.traversal import Acceptance
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read once a level. Walks look whether all rows have settled.
@@ -68,7 +68,7 @@ def steps(engine: Engine, rows: int, temperature: float) -> Counts:
 def test_a_step_reads_the_device_once_and_runs_few_operators(
     plain: Engine, head: Path, draft: Path, name: str, temperature: float, rows: int
 ) -> None:
-    with mock.patch.object(Verification, "looks", False):
+    with mock.patch.object(Verification, "can_sync", False):
         counts = steps(engine(plain, name, head, draft), rows, temperature)
     assert counts.reads == {"tolist": STEPS}
     outside, around = BOUNDS[name][temperature > 0]
@@ -78,26 +78,26 @@ def test_a_step_reads_the_device_once_and_runs_few_operators(
 
 
 @pytest.mark.parametrize("name", ["static_tree", "static_tree+rejection", "static_tree+typical"])
-def test_no_law_is_asked_for_where_every_row_has_settled(
+def test_no_distribution_is_asked_for_where_every_row_has_settled(
     plain: Engine, head: Path, draft: Path, name: str
 ) -> None:
     asked: list[int] = []
     own = engine(plain, name, head, draft)
-    accept, law = own.parts.acceptor.accept, Verification.law
+    accept, distribution = own.parts.acceptor.accept, Verification.distribution
 
     def accepts(*given: Any) -> Acceptance:
         asked.append(0)
         return accept(*given)
 
-    def laws(self: Verification, node: Tensor, asking: Tensor) -> Law:
+    def distributions(self: Verification, node: Tensor, asking: Tensor) -> Distribution:
         asked[-1] += 1
-        return law(self, node, asking)
+        return distribution(self, node, asking)
 
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (
         mock.patch("specdec.decoding.verification._AT_ONCE_ON_CPU", 0),
         mock.patch.object(own.parts.acceptor, "accept", accepts),
-        mock.patch.object(Verification, "law", laws),
+        mock.patch.object(Verification, "distribution", distributions),
     ):
         running = own.session().start(tiny.PROMPTS, **settings)
         steps = [step.acceptance.length.tolist() for step in running]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws, tree_from_choices
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
 from specdec.drafting.samplers import sample, sample_without_replacement
@@ -100,13 +100,13 @@ def test_a_chain_has_one_node_below_the_other(depth: int, batch: int) -> None:
     assert bool(tree.valid.all())
 
 
-def grow(logits: list[torch.Tensor], k: int) -> Growth:
+def grow(logits: list[torch.Tensor], k: int) -> TreeBuilder:
     """Run the expansion phase of EAGLE-2 on fixed logits, one ``[B, n, C]`` a level."""
-    growth = Growth(tiny.make_state([[1, 2, 3], [4]][: len(logits[0])], vocab=VOCAB))
+    builder = TreeBuilder(tiny.make_state([[1, 2, 3], [4]][: len(logits[0])], vocab=VOCAB))
     for level in logits:
-        grow_level(growth, Proposal(level[:, : growth.frontier.width]), k)
-        growth.advance_best(k)
-    return growth
+        grow_level(builder, Proposal(level[:, : builder.frontier.width]), k)
+        builder.advance_best(k)
+    return builder
 
 
 def expand_by_hand(logits: list[torch.Tensor], k: int, row: int) -> list[tuple[int, int, float]]:
@@ -115,9 +115,9 @@ def expand_by_hand(logits: list[torch.Tensor], k: int, row: int) -> list[tuple[i
     for level in logits:
         start = len(nodes)
         for rank, node in enumerate(beam):
-            law = level[row, rank].log_softmax(dim=-1).tolist()
-            for token in sorted(range(len(law)), key=lambda t: -law[t])[:k]:
-                nodes.append((token, node, nodes[node][2] + law[token]))
+            distribution = level[row, rank].log_softmax(dim=-1).tolist()
+            for token in sorted(range(len(distribution)), key=lambda t: -distribution[t])[:k]:
+                nodes.append((token, node, nodes[node][2] + distribution[token]))
         order = sorted(range(start, len(nodes)), key=lambda i: (-nodes[i][2], i))
         beam = order[:k]
     return nodes
@@ -145,8 +145,8 @@ def test_expansion_equals_a_plain_loop(seed: int, levels: int, k: int) -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(2, 4))
 def test_the_frontier_knows_its_paths_and_positions(seed: int, levels: int, k: int) -> None:
-    growth = grow(random_logits(seed, levels, width=k), k)
-    tree, frontier = growth.tree(), growth.frontier
+    builder = grow(random_logits(seed, levels, width=k), k)
+    tree, frontier = builder.tree(), builder.frontier
     for row in range(2):
         for index, node in enumerate(frontier.nodes[row].tolist()):
             own = path(tree.parents[row], node)
@@ -168,8 +168,8 @@ logits_with_ties = st.lists(st.sampled_from([0.0, 0.0, 1.0, 50.0, NEVER]), min_s
 def test_reranking_keeps_the_best_in_order_and_whole_paths_even_with_ties(
     levels: list[Any], budget: int
 ) -> None:
-    growth = grow([torch.tensor(level, dtype=torch.float64) for level in levels], k=3)
-    everything, kept = growth.tree(), top_by_value(growth, budget)
+    builder = grow([torch.tensor(level, dtype=torch.float64) for level in levels], k=3)
+    everything, kept = builder.tree(), top_by_value(builder, budget)
     assert kept.size == min(budget + 1, everything.size)
     for row in range(2):
         value = everything.log_value[row].tolist()
@@ -212,11 +212,11 @@ def test_tokens_ruled_out_by_the_drafter_are_never_children() -> None:
 
 
 def test_reduced_vocabularies_are_mapped_to_target_tokens() -> None:
-    growth = Growth(tiny.make_state([[1], [2]]))
+    builder = TreeBuilder(tiny.make_state([[1], [2]]))
     ids = torch.tensor([40, 3, 17])
     logits = torch.tensor([[[0.0, 2.0, 1.0]], [[5.0, 2.0, 1.0]]])
-    grow_level(growth, Proposal(logits, ids), 2)
-    assert growth.tree().tokens[:, 1:].tolist() == [[3, 17], [40, 3]]
+    grow_level(builder, Proposal(logits, ids), 2)
+    assert builder.tree().tokens[:, 1:].tolist() == [[3, 17], [40, 3]]
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ def test_reduced_vocabularies_are_mapped_to_target_tokens() -> None:
     [(sample, Draws.IID), (sample_without_replacement, Draws.WITHOUT_REPLACEMENT)],
 )
 def test_sampled_trees_are_labelled_and_pruning_makes_them_point(draw: Any, draws: Draws) -> None:
-    growth = Growth(tiny.make_state([[1], [2]], vocab=VOCAB))
-    draw(growth, Proposal(random_logits(3, 1, 1)[0]), 4)
-    whole = top_by_value(growth, 4)
+    builder = TreeBuilder(tiny.make_state([[1], [2]], vocab=VOCAB))
+    draw(builder, Proposal(random_logits(3, 1, 1)[0]), 4)
+    whole = top_by_value(builder, 4)
     assert whole.draws is draws and whole.sampled_from is not None
     # Levels may depend on what was drawn, so a tree cut by depth loses its label too.
     assert whole.limited(torch.tensor([1, 0])).draws is Draws.POINT
-    pruned = top_by_value(growth, 3)
+    pruned = top_by_value(builder, 3)
     assert pruned.draws is Draws.POINT and pruned.sampled_from is None
     if draws is Draws.WITHOUT_REPLACEMENT:
         for own in whole.tokens[:, 1:].tolist():
@@ -238,13 +238,13 @@ def test_sampled_trees_are_labelled_and_pruning_makes_them_point(draw: Any, draw
 
 
 def test_a_sampled_tree_cannot_grow_by_another_kind_of_draw() -> None:
-    growth = Growth(tiny.make_state([[1], [2]], vocab=VOCAB))
-    sample(growth, Proposal(random_logits(3, 1, 1)[0]), 2)
-    growth.advance(torch.arange(2))
+    builder = TreeBuilder(tiny.make_state([[1], [2]], vocab=VOCAB))
+    sample(builder, Proposal(random_logits(3, 1, 1)[0]), 2)
+    builder.advance(torch.arange(2))
     with pytest.raises(PluginError, match="iid"):
-        sample_without_replacement(growth, Proposal(random_logits(4, 1, 2)[0]), 2)
-    grow_level(growth, Proposal(random_logits(4, 1, 2)[0]), 2)
-    assert growth.tree().draws is Draws.POINT, "mixing with ranked children loses the label"
+        sample_without_replacement(builder, Proposal(random_logits(4, 1, 2)[0]), 2)
+    grow_level(builder, Proposal(random_logits(4, 1, 2)[0]), 2)
+    assert builder.tree().draws is Draws.POINT, "mixing with ranked children loses the label"
 
 
 def test_choices_are_put_in_level_order_and_checked() -> None:

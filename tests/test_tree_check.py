@@ -167,9 +167,9 @@ def test_one_token_without_a_mask_is_refused_where_the_model_makes_one_of_its_ow
     """Falcon then makes that of a first token: what decoding takes has to be what is checked."""
     true = HFTarget.forward
 
-    def forward(self: HFTarget, tokens: Any, positions: Any, among: Any, cache: Any) -> Any:
+    def forward(self: HFTarget, tokens: Any, positions: Any, tree_mask: Any, cache: Any) -> Any:
         if tokens.shape != (1, 1):
-            return true(self, tokens, positions, among, cache)
+            return true(self, tokens, positions, tree_mask, cache)
         cache.reserve(1)
         cache.view = cache.longest + 1
         return self._run(tokens, positions, None, cache)

@@ -19,7 +19,7 @@ from specdec.decoding.metrics import Clock
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.models.hf_target import HFTarget
 from specdec.session import Session
@@ -44,12 +44,12 @@ class Sometimes(TreePolicy):
     def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
         self._state, self._step = state, 0
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, proposal, 2)
-        growth.advance_best(2)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, proposal, 2)
+        builder.advance_best(2)
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        return growth.tree() if self.verified else DraftTree.root(self._state.root())
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        return builder.tree() if self.verified else DraftTree.root(self._state.root())
 
     def commit(self, step: Any) -> None:
         self._step += 1

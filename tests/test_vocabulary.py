@@ -15,7 +15,7 @@ from tiny import PROMPTS, VOCAB
 
 from specdec import Engine
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.drafting.draft_vocabulary import draft_vocabulary, lm_head_of
 from specdec.drafting.samplers import sample
@@ -118,8 +118,8 @@ def test_coupled_scores_of_a_part_are_those_of_the_whole_up_to_one_number(
     ids = torch.tensor(sorted(tokens))
     state = tiny.make_state([[1, 2, 3], [4]], vocab=6)
     logits = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(seed)).double()
-    whole = couple(Growth(state), Proposal(logits)).logits[..., ids]
-    part = couple(Growth(state), Proposal(logits[..., ids], ids))
+    whole = couple(TreeBuilder(state), Proposal(logits)).logits[..., ids]
+    part = couple(TreeBuilder(state), Proposal(logits[..., ids], ids))
     assert part.token_ids is ids
     shift = whole - part.logits
     torch.testing.assert_close(shift, shift[..., :1].expand_as(shift))
@@ -143,7 +143,7 @@ def test_processors_that_look_scores_up_by_token_see_the_whole_vocabulary(
     state = tiny.make_state([[1, 2, 3], [4]])
     state.processors = sampling.processors([3, 1], torch.device("cpu"))
     ids = torch.tensor([1, 4, 30])
-    guess = couple(Growth(state), Proposal(torch.randn(2, 1, 3), ids))
+    guess = couple(TreeBuilder(state), Proposal(torch.randn(2, 1, 3), ids))
     assert guess.logits.shape[-1] == (VOCAB if whole else 3)
     log_q, tokens = guess.top(3)
     due = {4, 30} if "suppress_tokens" in settings else {1, 4, 30}
@@ -158,11 +158,11 @@ def test_a_processor_of_unknown_type_is_one_that_looks_scores_up_by_token() -> N
 
 def test_sampled_drafts_have_no_chance_outside() -> None:
     state = tiny.make_state([[1, 2, 3], [4]], vocab=6)
-    growth, ids = Growth(state), torch.tensor([1, 4])
-    sample(growth, Proposal(torch.randn(2, 1, 2, dtype=torch.float64), ids), 3)
-    law = growth.tree().sampled_from
-    assert law is not None
-    inside = law.q[:, 0, ids]
+    builder, ids = TreeBuilder(state), torch.tensor([1, 4])
+    sample(builder, Proposal(torch.randn(2, 1, 2, dtype=torch.float64), ids), 3)
+    distribution = builder.tree().sampled_from
+    assert distribution is not None
+    inside = distribution.q[:, 0, ids]
     torch.testing.assert_close(inside.sum(-1), torch.ones(2, dtype=torch.float64))
     assert bool((inside > 0).all())
 

@@ -104,10 +104,10 @@ def test_drafters_get_their_layers_from_a_wrapped_target(model: Any) -> None:
     seen: list[Tensor] = []
 
     class Reader(Drafter):
-        needs = Needs(taps=(1,))
+        needs = Needs(aux_layers=(1,))
 
         def begin(self, state: State, features: Any) -> None:
-            seen.extend(features.hidden.taps)
+            seen.extend(features.hidden.aux)
 
         def tree(self, state: State) -> DraftTree:
             return DraftTree.chain(state.root(), state.root()[:, None])
@@ -123,7 +123,7 @@ def test_drafters_get_their_layers_from_a_wrapped_target(model: Any) -> None:
 
     engine = Engine(model, strategy="reader", plugins=[Plugin(WAYS["of the model"])])
     engine.generate(PROMPTS[0], **SETTINGS)
-    (tap,) = seen
+    (aux,) = seen
     ids = torch.tensor([PROMPTS[0]])
     due = model(ids, output_hidden_states=True).hidden_states[1]
-    assert torch.allclose(tap, due[:, : tap.shape[1]])
+    assert torch.allclose(aux, due[:, : aux.shape[1]])

@@ -40,7 +40,8 @@ def llama_config(**changes: Any) -> hf.LlamaConfig:
 
 
 def make_model(config: hf.PretrainedConfig | None = None, **kwargs: Any) -> Any:
-    """A random model, a Llama unless told otherwise; arguments as for specdec.testing.tiny_models."""
+    """A random model, a Llama unless told otherwise; arguments as for
+    specdec.testing.tiny_models."""
     return tiny_models.make_model(config or llama_config(), **kwargs)
 
 

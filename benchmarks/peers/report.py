@@ -11,7 +11,7 @@ from protocol import Decoded
 
 from specdec.bench.differences import first_difference
 from specdec.bench.prompt_sets import Prompt
-from specdec.bench.statistics import Run, ratio, tokens_per_second
+from specdec.bench.run_statistics import Run, ratio, tokens_per_second
 
 
 @dataclass

@@ -21,7 +21,7 @@ class NgramDrafter(Drafter):
     def __init__(self, options: NgramOptions, target: HFTarget) -> None:
         self.match, self.depth = options.match, options.depth
 
-    def select(self, rows: torch.Tensor) -> None:
+    def keep_rows(self, rows: torch.Tensor) -> None:
         """It keeps nothing by row."""
 
     def tree(self, state: State) -> DraftTree:

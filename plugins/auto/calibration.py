@@ -2,7 +2,7 @@
 
 Model: of a node's k best children with scores z, child i is the target's token with probability
 ``exp(z_i / s) / (e^b + sum_j exp(z_j / s))``; ``e^b`` is the weight of every other token. ``s``
-sharpens or flattens the draft law, ``b`` says how much goes past the children.
+sharpens or flattens the draft distribution, ``b`` says how much goes past the children.
 
 It is fitted by the log loss, a proper score, at the nodes that the committed text passes through:
 there the target's token is known whatever the tree held, so what was drafted does not bias it. Each
@@ -36,8 +36,8 @@ class Prior:
     others: float
 
 
-# Fitted once on the embedded model: at temperature 0 a draft law trained by cross-entropy is too
-# flat for an argmax; under coupling the noise decides most of the draw.
+# Fitted once on the embedded model: at temperature 0 a draft distribution trained by cross-entropy
+# is too flat for an argmax; under coupling the noise decides most of the draw.
 GREEDY = Prior(sharpness=0.53, others=-6.0)
 COUPLED = Prior(sharpness=0.78, others=-1.6)
 SAMPLED = Prior(sharpness=0.9, others=-1.6)
@@ -97,8 +97,8 @@ class Calibration:
         scaled = scores.double() * (-self.theta[0]).exp()
         logits = torch.where(exists, scaled, float("-inf"))
         others = self.theta[1].expand(len(scores), 1)
-        law = torch.softmax(torch.cat([logits, others], dim=1), dim=1)
-        p, p_other = law[:, :-1], law[:, -1]
+        distribution = torch.softmax(torch.cat([logits, others], dim=1), dim=1)
+        p, p_other = distribution[:, :-1], distribution[:, -1]
         x = torch.where(p > 0, scaled, 0.0)
         hit = hit & exists
         mean = (p * x).sum(dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from specdec.decoding.state import Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.reranking import top_by_value
 
 
@@ -57,9 +57,9 @@ class Pace:
         """Whether another level is to be grown, after one of ``values [B, m]``."""
         return True
 
-    def tree(self, growth: Growth) -> DraftTree:
+    def tree(self, builder: TreeBuilder) -> DraftTree:
         """What to verify of all that was grown."""
-        return top_by_value(growth, self.plan.budget)
+        return top_by_value(builder, self.plan.budget)
 
     def commit(self, step: Step, levels: int) -> None:
         """A step is over, of which so many levels were grown: plan the next one."""

@@ -13,7 +13,7 @@ from specdec.decoding.metrics import Clock
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State, Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth, rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.models.hf_target import HFTarget
@@ -121,24 +121,24 @@ class AutoPolicy(TreePolicy):
             return None
         return self._lookup.tree([guess.first(length) for guess in guesses], length)
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        scores, tokens = self._scored(growth, proposal, self.options.children)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        scores, tokens = self._scored(builder, proposal, self.options.children)
         k = scores.shape[-1]
         if self.options.calibrated:
             confidence = self._calibration.log_acceptance(scores)
-            self._grown.append(Level(growth.frontier, scores, tokens))
+            self._grown.append(Level(builder.frontier, scores, tokens))
         else:
             confidence = scores.float()
-        values = (growth.frontier.log_value[:, :, None] + confidence).flatten(1)
-        rows = rows_of_children(growth.frontier.width, k, tokens.device)
-        growth.add(tokens.flatten(1), rows, values, branching=k)
-        growth.advance_best(self.options.width)
+        values = (builder.frontier.log_value[:, :, None] + confidence).flatten(1)
+        rows = frontier_rows_of_children(builder.frontier.width, k, tokens.device)
+        builder.add(tokens.flatten(1), rows, values, branching=k)
+        builder.advance_best(self.options.width)
         if not self._pace.goes_on(values):
-            growth.stop()
+            builder.stop()
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        self._levels = growth.depth
-        return self._pace.tree(growth)
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        self._levels = builder.depth
+        return self._pace.tree(builder)
 
     def commit(self, step: Step) -> None:
         if self._grown:
@@ -170,11 +170,11 @@ class AutoPolicy(TreePolicy):
     def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
         return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)
 
-    def _scored(self, growth: Growth, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
+    def _scored(self, builder: TreeBuilder, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""
         if not self.options.coupled:
             return proposal.top(k)
-        guess = couple(growth, proposal)
+        guess = couple(builder, proposal)
         if guess is proposal or not self.options.calibrated:
             return guess.top(k)
         best = guess.logits.topk(min(k, guess.logits.shape[-1]), dim=-1)

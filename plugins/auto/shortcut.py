@@ -11,7 +11,7 @@ from torch import Tensor
 from specdec.decoding.metrics import Clock
 from specdec.decoding.state import State, Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.reranking import top_by_value
 from specdec_plugins.auto.economy import Books, Economy
 from specdec_plugins.auto.pace import Plan
@@ -70,9 +70,9 @@ class Shortcut(Economy):
         pays = _CHILD * self.record.values.factor * reach > self._rate() * self.costs.level.value
         return pays or (self._shallow >= _STALE and len(self._grown_at) == 1)
 
-    def tree(self, growth: Growth) -> DraftTree:
-        most = min(self.plan.budget, growth.size - 1)
-        ranked = growth.values.sort(dim=1, descending=True, stable=True)
+    def tree(self, builder: TreeBuilder) -> DraftTree:
+        most = min(self.plan.budget, builder.size - 1)
+        ranked = builder.values.sort(dim=1, descending=True, stable=True)
         gains = self._active(ranked.values).exp().sum(dim=0).cumsum(dim=0).tolist()
         rate, trust = self._rate(), self.record.values.factor
         worth = {0: -rate * self.costs.verify(1)}
@@ -83,7 +83,7 @@ class Shortcut(Economy):
         if budget == 0:
             return DraftTree.root(self.state.root())
         last = int(ranked.indices[:, :budget].max())
-        return top_by_value(growth, budget, depth=growth.level_of(last + 1))
+        return top_by_value(builder, budget, depth=builder.level_of(last + 1))
 
     def take(self, step: Step, levels: int) -> None:
         size = step.tree.size

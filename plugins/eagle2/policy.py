@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from specdec.decoding.interfaces import TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
 
@@ -31,9 +31,9 @@ class Eagle2Policy(TreePolicy):
     def __init__(self, options: Eagle2Options) -> None:
         self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, proposal, self.top_k)
-        growth.advance_best(self.top_k)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, proposal, self.top_k)
+        builder.advance_best(self.top_k)
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        return top_by_value(growth, self.budget)
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        return top_by_value(builder, self.budget)

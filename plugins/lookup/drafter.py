@@ -28,8 +28,8 @@ class LookupDrafter(Drafter):
     """Drafts what followed the last few tokens earlier in the row's own text, as a chain.
 
     How far it drafts depends on how often the text has gone on as it did before
-    (:class:`~specdec.drafting.repeating_text.RepeatingText`); where nothing is likely the step is one of plain
-    decoding.
+    (:class:`~specdec.drafting.repeating_text.RepeatingText`); where nothing is likely the step is
+    one of plain decoding.
 
     Source: Saxena 2023, prompt lookup decoding; LLMA (Yang et al. 2023, arXiv 2304.04487).
     """
@@ -54,5 +54,5 @@ class LookupDrafter(Drafter):
     def commit(self, step: Step) -> None:
         self._lookup.commit(step)
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""

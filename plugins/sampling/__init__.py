@@ -20,7 +20,10 @@ def specdec_acceptors() -> list[Component]:
             "match", lambda _: Match(), NoOptions, "the target's own draw; same seed, same text"
         ),
         Component(
-            "rejection", lambda _: Rejection(), NoOptions, "speculative sampling; keeps the law"
+            "rejection",
+            lambda _: Rejection(),
+            NoOptions,
+            "speculative sampling; keeps the distribution",
         ),
         Component("typical", Typical, TypicalOptions, "Medusa's rule; LOSSY"),
     ]

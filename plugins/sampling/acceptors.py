@@ -10,10 +10,10 @@ from torch import Tensor
 
 from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.randomness import Key, Randomness, Stream
-from specdec.decoding.traversal import Acceptance, Walk, agreeing_path
+from specdec.decoding.traversal import Acceptance, TreeTraversal, matching_path
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 
 
 class Match(Acceptor):
@@ -29,22 +29,23 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        if laws := verification.laws:
+        if distributions := verification.distributions:
             first = Key(Stream.TARGET, verification.root_position() + 1)
-            drawn = randomness.categorical_ahead(laws, first, tree.depths, tree.depth + 1)
+            drawn = randomness.categorical_ahead(distributions, first, tree.depths, tree.depth + 1)
             if drawn is not None:
-                return agreeing_path(tree, verification, drawn)
+                return matching_path(tree, verification, drawn)
         return _draw_and_descend(
-            tree, verification, randomness, lambda walk: Key(Stream.TARGET, walk.position)
+            tree, verification, randomness, lambda traversal: Key(Stream.TARGET, traversal.position)
         )
 
 
 class Rejection(Acceptor):
     """Speculative sampling on chains and trees: children are tried in order, p shrinks by each.
 
-    Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the draft law, or the draft
-    law without the tokens drawn before, as the tree's draws say. Where children are point masses,
-    to try them one after the other is to draw from p once: x is accepted with what is left of p(x).
+    Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the draft distribution, or the
+    draft distribution without the tokens drawn before, as the tree's draws say. Where children are
+    point masses, to try them one after the other is to draw from p once: x is accepted with what is
+        left of p(x).
 
     What needs no draw is drawn from a point mass: a child that is not there or comes after an
     accepted one is accepted with probability 0, and the token after an accepted child is its own.
@@ -59,19 +60,24 @@ class Rejection(Acceptor):
         root = verification.root_position()
         if tree.sampled_from is None or verification.best is not None:
             return _draw_and_descend(
-                tree, verification, randomness, lambda walk: Key(Stream.ACCEPT, root, walk.node)
+                tree,
+                verification,
+                randomness,
+                lambda traversal: Key(Stream.ACCEPT, root, traversal.node),
             )
-        walk = Walk(tree, verification)
-        for _ in walk.levels():
-            p = verification.law(walk.node, walk.walking).probs
-            q = tree.sampled_from.at(walk.node).to(p.dtype)
-            taken = torch.where(walk.walking, -1, 0)  # who has settled tries no child
-            for draw in range(walk.branching):
-                child = _column(tree.children[:, :, draw], walk.node)
+        traversal = TreeTraversal(tree, verification)
+        for _ in traversal.levels():
+            p = verification.distribution(traversal.node, traversal.undecided).probs
+            q = tree.sampled_from.at(traversal.node).to(p.dtype)
+            taken = torch.where(traversal.undecided, -1, 0)  # who has settled tries no child
+            for draw in range(traversal.branching):
+                child = _column(tree.children[:, :, draw], traversal.node)
                 token = _column(tree.tokens, child.clamp(min=0))
                 trying = (child >= 0) & (taken < 0)
                 ratio = torch.where(trying, _at(p, token) / _at(q, token), 0.0).clamp(max=1)
-                heads = randomness.bernoulli(ratio, Key(Stream.ACCEPT, root, walk.node, draw + 1))
+                heads = randomness.bernoulli(
+                    ratio, Key(Stream.ACCEPT, root, traversal.node, draw + 1)
+                )
                 taken = torch.where(heads, child, taken)
                 p = torch.where(trying[:, None], _residual(p, q), p)
                 if tree.draws is Draws.WITHOUT_REPLACEMENT:
@@ -79,26 +85,26 @@ class Rejection(Acceptor):
             accepted = _point(_column(tree.tokens, taken.clamp(min=0)), p)
             p = torch.where((taken >= 0)[:, None], accepted, p)
             # Draw 0 whatever the tree's width: a row draws alike with and without neighbours.
-            key = Key(Stream.ACCEPT, root, walk.node, 0)
-            walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
-        return walk.finish()
+            key = Key(Stream.ACCEPT, root, traversal.node, 0)
+            traversal.descend(taken, randomness.categorical(Distribution.of(p.log()), key))
+        return traversal.finish()
 
 
 def _draw_and_descend(
     tree: DraftTree,
     verification: Verification,
     randomness: Randomness,
-    key: Callable[[Walk], Key],
+    key: Callable[[TreeTraversal], Key],
 ) -> Acceptance:
     """Draw the target's token at each node and go to the child that carries it, if there is one."""
     if verification.best is not None:
-        return agreeing_path(tree, verification, verification.best)
-    walk = Walk(tree, verification)
-    for _ in walk.levels():
-        law = verification.law(walk.node, walk.walking)
-        token = randomness.categorical(law, key(walk))
-        walk.descend(tree.child_with(walk.node, token), token)
-    return walk.finish()
+        return matching_path(tree, verification, verification.best)
+    traversal = TreeTraversal(tree, verification)
+    for _ in traversal.levels():
+        distribution = verification.distribution(traversal.node, traversal.undecided)
+        token = randomness.categorical(distribution, key(traversal))
+        traversal.descend(tree.child_with(traversal.node, token), token)
+    return traversal.finish()
 
 
 class TypicalOptions(BaseModel):
@@ -111,7 +117,8 @@ class TypicalOptions(BaseModel):
 
 
 class Typical(Acceptor):
-    """Medusa's rule: accept a draft token that is typical of p. **Lossy**: the law is not kept.
+    """Medusa's rule: accept a draft token that is typical of p. **Lossy**: the distribution is not
+    kept.
 
     At temperature 0 it is greedy matching.
 
@@ -126,22 +133,22 @@ class Typical(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        walk = Walk(tree, verification)
-        for _ in walk.levels():
-            law = verification.law(walk.node, walk.walking)
-            p = law.probs
+        traversal = TreeTraversal(tree, verification)
+        for _ in traversal.levels():
+            distribution = verification.distribution(traversal.node, traversal.undecided)
+            p = distribution.probs
             entropy = torch.special.entr(p).sum(dim=-1)
             threshold = (self.delta * (-entropy).exp()).clamp(max=self.epsilon)
-            taken = torch.full_like(walk.node, -1)
-            for draw in range(walk.branching):
-                child = _column(tree.children[:, :, draw], walk.node)
+            taken = torch.full_like(traversal.node, -1)
+            for draw in range(traversal.branching):
+                child = _column(tree.children[:, :, draw], traversal.node)
                 token = _column(tree.tokens, child.clamp(min=0))
                 typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
                 taken = torch.where(typical, child, taken)
-            bonus = randomness.categorical(law, Key(Stream.TARGET, walk.position))
+            bonus = randomness.categorical(distribution, Key(Stream.TARGET, traversal.position))
             carried = _column(tree.tokens, taken.clamp(min=0))
-            walk.descend(taken, torch.where(taken >= 0, carried, bonus))
-        return walk.finish()
+            traversal.descend(taken, torch.where(taken >= 0, carried, bonus))
+        return traversal.finish()
 
 
 def _column(table: Tensor, index: Tensor) -> Tensor:
@@ -149,9 +156,9 @@ def _column(table: Tensor, index: Tensor) -> Tensor:
     return table.gather(1, index[:, None]).squeeze(1)
 
 
-def _at(law: Tensor, token: Tensor) -> Tensor:
-    """The probability of ``token [B]`` under ``law [B, V]``: ``[B]``."""
-    return law.gather(1, token[:, None]).squeeze(1)
+def _at(distribution: Tensor, token: Tensor) -> Tensor:
+    """The probability of ``token [B]`` under ``distribution [B, V]``: ``[B]``."""
+    return distribution.gather(1, token[:, None]).squeeze(1)
 
 
 def _point(token: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.decoding.interfaces import TreePolicy
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.draft_vocabulary import (
     DESCRIPTION,
     DraftVocabulary,
@@ -158,6 +158,6 @@ class Sampled(TreePolicy):
         self.levels, self.width = options.depth, options.width
         self._draw = sample if options.replacement else sample_without_replacement
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        self._draw(growth, proposal, self.width if growth.depth == 0 else 1)
-        growth.advance(torch.arange(self.width, device=proposal.logits.device))
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        self._draw(builder, proposal, self.width if builder.depth == 0 else 1)
+        builder.advance(torch.arange(self.width, device=proposal.logits.device))

@@ -11,7 +11,7 @@ from torch import Tensor
 from specdec.decoding.interfaces import TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import tree_from_choices
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.drafting.expansion import grow_level
 
@@ -92,12 +92,12 @@ class StaticTree(TreePolicy):
         plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
         self._plans = {torch.device("cpu"): plan}
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         if self.coupled:
-            proposal = couple(growth, proposal)
-        width, keep, expanded = self._plan(proposal.logits.device)[growth.depth]
-        grow_level(growth, proposal, width, keep=keep)
-        growth.advance(expanded)
+            proposal = couple(builder, proposal)
+        width, keep, expanded = self._plan(proposal.logits.device)[builder.depth]
+        grow_level(builder, proposal, width, keep=keep)
+        builder.advance(expanded)
 
     def _plan(self, device: torch.device) -> list[tuple[int, Tensor, Tensor]]:
         if device not in self._plans:  # once: a copy in every step would wait

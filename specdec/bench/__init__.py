@@ -10,9 +10,9 @@ print(report.of("eagle2").speedup)
 from __future__ import annotations
 
 from specdec.bench.benchmark import run
+from specdec.bench.benchmark_report import Difference, Ratio, Report, Result
 from specdec.bench.contenders import Contender, Decoded
 from specdec.bench.prompt_sets import Prompt, PromptSet, encode_sets, load_sets
-from specdec.bench.benchmark_report import Difference, Ratio, Report, Result
 from specdec.bench.settings import Settings
 
 __all__ = [

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from specdec.bench import statistics
+from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
+from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
+from specdec.bench.comparison import Comparison
 from specdec.bench.contenders import Contender, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import BUILT_IN, Prompt, encode_sets
-from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
-from specdec.bench.comparison import Judge
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
 
@@ -86,7 +86,7 @@ def run(
     )
     if not runs.by_label[PLAIN]:
         raise KeyboardInterrupt
-    judge = Judge(runs, plain, greedy)
+    judge = Comparison(runs, plain, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
     shown = contenders[:-1]
     return Report(
@@ -97,7 +97,7 @@ def run(
             for contender in shown
             if len(names) > 1
         ),
-        noise=statistics.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
+        noise=run_statistics.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
         model=plain.model_name,
         dtype=str(plain.target.dtype).removeprefix("torch."),
         device=str(plain.target.device),

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specdec.bench import statistics
+from specdec.bench import run_statistics
 from specdec.bench.baseline import TRANSFORMERS
+from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
 from specdec.bench.contenders import Contender
 from specdec.bench.differences import first_difference, logit_gap
 from specdec.bench.prompt_sets import Prompt
-from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
 from specdec.bench.runner import Runs
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Comparison:
     """Makes results of runs.
 
     Attributes:
@@ -40,8 +40,8 @@ class Judge:
     def result(self, contender: Contender, name: str) -> Result:
         """Of one contender on one prompt set, or on ``all``."""
         ours = self._of(contender.label, name)
-        counts = statistics.counts(ours)
-        rate, extent = statistics.tokens_per_second(ours)
+        counts = run_statistics.counts(ours)
+        rate, extent = run_statistics.tokens_per_second(ours)
         prompts = {p for run in ours for p in self.runs.batches[run.batch]}
         parted = {
             p: texts for p, texts in self.runs.parted[contender.label].items() if p in prompts
@@ -53,8 +53,8 @@ class Judge:
             tau=counts.tau,
             tokens_per_second=rate,
             tokens_per_second_range=extent,
-            speedup=statistics.ratio(ours, self._of(PLAIN, name)),
-            beside_transformers=statistics.ratio(ours, self._of(TRANSFORMERS, name))
+            speedup=run_statistics.ratio(ours, self._of(PLAIN, name)),
+            beside_transformers=run_statistics.ratio(ours, self._of(TRANSFORMERS, name))
             if TRANSFORMERS in self.runs.by_label
             else None,
             identical=None if reason else not parted,
@@ -68,12 +68,12 @@ class Judge:
             steps=counts.steps,
             target_forwards=counts.target_forwards,
             draft_forwards=counts.draft_forwards,
-            seconds=statistics.seconds_by_phase(ours),
+            seconds=run_statistics.seconds_by_phase(ours),
             peak_memory=max(run.peak_memory for run in ours),
             facts=contender.facts(),
         )
 
-    def _of(self, label: str, name: str) -> list[statistics.Run]:
+    def _of(self, label: str, name: str) -> list[run_statistics.Run]:
         batches = self.runs.batches
         return [r for r in self.runs.by_label[label] if name in (ALL, batches[r.batch][0].set)]
 

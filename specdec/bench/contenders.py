@@ -78,8 +78,8 @@ class StrategyContender:
             return None
         name = self.engine.selection.names["acceptor"]
         if not acceptor.lossless:
-            return f"LOSSY: {name} does not keep the target's law"
-        return f"{name} keeps the law, not the draw"
+            return f"LOSSY: {name} does not keep the target's distribution"
+        return f"{name} keeps the distribution, not the draw"
 
     def facts(self) -> dict[str, Any]:
         """Parts by role, their options without the paths of checkpoints, losslessness."""

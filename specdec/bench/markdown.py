@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from specdec.bench.report_tables import Sheet, notes, sheets
 from specdec.bench.benchmark_report import Report
+from specdec.bench.report_tables import ReportTable, notes, report_tables
 
 
 def markdown(report: Report) -> str:
-    """Date, versions, command, the sheets, the notes and every contender's options."""
+    """Date, versions, command, the report_tables, the notes and every contender's options."""
     about = report.versions
     lines = [
         f"# Strategies on {report.model}",
@@ -21,8 +21,8 @@ def markdown(report: Report) -> str:
     ]
     if report.command:
         lines += ["", "```", report.command, "```"]
-    for sheet in sheets(report):
-        lines += ["", *_table(sheet)]
+    for report_table in report_tables(report):
+        lines += ["", *_table(report_table)]
     lines += ["", *(f"- {note}" for note in notes(report))]
     sets = ", ".join(f"{name} ({count})" for name, count in report.prompts["sets"].items())
     lines += ["", f"Prompts: {sets}; sha256 of their token ids {report.prompts['sha256']}."]
@@ -33,9 +33,9 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(sheet: Sheet) -> list[str]:
+def _table(report_table: ReportTable) -> list[str]:
     return [
-        f"| {' | '.join(sheet.columns)} |",
-        "|---" * len(sheet.columns) + "|",
-        *(f"| {' | '.join(row)} |" for row in sheet.rows),
+        f"| {' | '.join(report_table.columns)} |",
+        "|---" * len(report_table.columns) + "|",
+        *(f"| {' | '.join(row)} |" for row in report_table.rows),
     ]

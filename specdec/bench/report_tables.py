@@ -9,7 +9,7 @@ from specdec.decoding.metrics import PHASES
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ReportTable:
     """One table.
 
     Attributes:
@@ -21,12 +21,12 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
 
 
-def sheets(report: Report) -> list[Sheet]:
+def report_tables(report: Report) -> list[ReportTable]:
     """Speed and identity, work, where the time goes, and the prompt sets if there are several."""
     found = [
-        Sheet(_SPEED, tuple(_speed(result) for result in report.results)),
-        Sheet(_WORK, tuple(_work(result) for result in report.results)),
-        Sheet(_TIME, tuple(_time(result) for result in report.results)),
+        ReportTable(_SPEED, tuple(_speed(result) for result in report.results)),
+        ReportTable(_WORK, tuple(_work(result) for result in report.results)),
+        ReportTable(_TIME, tuple(_time(result) for result in report.results)),
     ]
     if report.by_set:
         names = list(dict.fromkeys(result.set for result in report.by_set))
@@ -35,7 +35,7 @@ def sheets(report: Report) -> list[Sheet]:
             own = {r.set: r for r in report.by_set if r.strategy == result.strategy}
             cells = (f"{number(own[n].tau)} / {times(own[n].speedup)}" for n in names)
             rows.append((result.strategy, *cells))
-        found.append(Sheet(("tau / speedup", *names), tuple(rows)))
+        found.append(ReportTable(("tau / speedup", *names), tuple(rows)))
     return found
 
 

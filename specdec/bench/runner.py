@@ -13,8 +13,8 @@ from specdec.bench.contenders import Contender, Decoded
 from specdec.bench.differences import first_difference
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
+from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
-from specdec.bench.statistics import Run
 
 Progress = Callable[[int, int, str], None]
 

@@ -7,28 +7,28 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from specdec.bench.report_tables import Sheet, notes, sheets
 from specdec.bench.benchmark_report import Report
+from specdec.bench.report_tables import ReportTable, notes, report_tables
 
 _NARROW = 13  # what the first column may take of a terminal of 80 columns
 _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
 
 
 def table(report: Report) -> Group:
-    """The sheets below each other, then the notes."""
+    """The report_tables below each other, then the notes."""
     lines = [Text(note, style="dim") for note in notes(report)]
-    return Group(*(_table(sheet) for sheet in sheets(report)), *lines)
+    return Group(*(_table(report_table) for report_table in report_tables(report)), *lines)
 
 
-def _table(sheet: Sheet) -> Table:
+def _table(report_table: ReportTable) -> Table:
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    first, *others = sheet.columns
+    first, *others = report_table.columns
     made.add_column(Text(first.replace("/ ", "/\n")), style="cyan", no_wrap=True)
     for index, column in enumerate(others, 1):
-        pairs = any(" / " in row[index] for row in sheet.rows)
+        pairs = any(" / " in row[index] for row in report_table.rows)
         header = Text(column.replace(" ", "\n", 1), justify="right")
         made.add_column(header, justify="right", overflow="fold", no_wrap=not pairs)
-    for row in sheet.rows:
+    for row in report_table.rows:
         label, *cells = row
         styled = (Text(cell, style=_STYLES.get(cell.split(",")[0], "")) for cell in cells)
         made.add_row(_label(label), *styled)

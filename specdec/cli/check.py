@@ -57,12 +57,12 @@ def check(
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Check that a strategy is lossless, on models whose laws are known exactly.
+    """Check that a strategy is lossless, on models whose distributions are known exactly.
 
-    Every outcome of every random draw is enumerated and the law of the text compared with the
-    target's own; trees, cache, stop rules and randomness are checked too. A strategy that declares
-    itself lossy gets its distance measured instead. Verdicts are printed as they come; after the
-    first property that fails the rest is left out. Exits with 1 if a property fails.
+    Every outcome of every random draw is enumerated and the distribution of the text compared with
+    the target's own; trees, cache, stop rules and randomness are checked too. A strategy that
+    declares itself lossy gets its distance measured instead. Verdicts are printed as they come;
+    after the first property that fails the rest is left out. Exits with 1 if a property fails.
 
     [bold]Examples[/bold]
 
@@ -113,8 +113,8 @@ def _subject(
     from specdec.cli.choices import choose
     from specdec.cli.plugin_file import load_plugin
     from specdec.plugin.registry import Registry
-    from specdec.testing.table_drafter import TablePlugin
     from specdec.testing.subject import Subject
+    from specdec.testing.table_drafter import TablePlugin
 
     loaded = [load_plugin(path) for path in dict.fromkeys(plugins)]
     registry = Registry.load([TablePlugin(), *loaded])
@@ -173,12 +173,12 @@ def _notes(
     skipped: dict[str, str],
     left_out: list[str],
 ) -> None:
-    """What was not checked and why, how far laws were enumerated, and the verdict."""
+    """What was not checked and why, how far distributions were enumerated, and the verdict."""
     for prop, why in skipped.items():
         console.print(f"{prop.replace('_', ' ')}: skipped, {why}", markup=False, style="dim")
     if any(verdict.narrowed for verdict in verdicts):
         console.print(
-            "narrowed: too many outcomes, so that fewer of the case's laws were open",
+            "narrowed: too many outcomes, so that fewer of the case's distributions were open",
             markup=False,
             style="dim",
         )
@@ -198,7 +198,7 @@ def _summary(name: str, verdicts: list[Verdict], left_out: list[str]) -> str:
     found = f"{failed} of {count} fail" if failed else "every property holds"
     if distance:
         rest = found if failed else "the other properties hold"
-        found = f"lossy: measured up to {distance[0]}, the law is not judged; {rest}"
+        found = f"lossy: measured up to {distance[0]}, the distribution is not judged; {rest}"
     return f"{name}: {found}; {seconds:.1f} s"
 
 

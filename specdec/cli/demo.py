@@ -11,7 +11,7 @@ from specdec.cli import identity, runs, terminal
 from specdec.cli.choices import PLAIN, choose
 from specdec.cli.failures import quiet_libraries
 from specdec.cli.generate_report import Report
-from specdec.cli.runs import Lane
+from specdec.cli.runs import ContenderRuns
 
 if TYPE_CHECKING:
     from specdec.cli.explain import Explanation
@@ -54,38 +54,40 @@ class Demo:
     Attributes:
         request: what was asked for.
         prompt: as ``Engine.generate`` takes it.
-        lanes: what runs; the first one's text is shown.
-        plain: the lane of plain decoding, one of ``lanes``; None without the comparison.
+        contenders: what runs; the first one's text is shown.
+        plain: the contender of plain decoding, one of ``contenders``; None without the comparison.
     """
 
     request: Request
     prompt: Any
-    lanes: Sequence[Lane]
-    plain: Lane | None
+    contenders: Sequence[ContenderRuns]
+    plain: ContenderRuns | None
 
     def run(self, write: Callable[[str], None], explanation: Explanation | None = None) -> Report:
-        """Stream the first lane's text to ``write``, then measure all of them.
+        """Stream the first contender's text to ``write``, then measure all of them.
 
         ``explanation`` takes in the steps of the streamed run.
 
         Ctrl-C ends the stream or the measuring; the report has what there is.
         """
         settings, repeat = self.request.settings, self.request.repeat
-        first = self.lanes[0]
+        first = self.contenders[0]
         with explanation.watching(first.engine) if explanation else nullcontext():
             streamed = runs.stream(first, self.prompt, settings, write)
         write("\n")  # a spinner would wipe the line that it starts on
         interrupted = streamed.interrupted
-        if not interrupted and (self.plain or len(self.lanes) > 1):
+        if not interrupted and (self.plain or len(self.contenders) > 1):
             try:
                 with terminal.working("measuring") as tell:
-                    runs.measure(self.lanes, self.prompt, settings, repeat, tell)
+                    runs.measure(self.contenders, self.prompt, settings, repeat, tell)
             except KeyboardInterrupt:
                 interrupted = True
         return Report(
-            lanes=self.lanes,
+            contenders=self.contenders,
             plain=self.plain,
-            identities=[identity.compare(lane, self.plain, streamed) for lane in self.lanes],
+            identities=[
+                identity.compare(contender, self.plain, streamed) for contender in self.contenders
+            ],
             greedy=streamed.greedy,
             interrupted=interrupted,
             seed=settings["seed"],
@@ -94,17 +96,19 @@ class Demo:
 
     def _settings(self) -> dict[str, Any]:
         """For the record."""
-        target = self.lanes[0].engine.target
+        target = self.contenders[0].engine.target
         return {
             **self.request.settings,
             "prompt": "text" if isinstance(self.prompt, str) else "chat",
             "dtype": str(target.dtype).removeprefix("torch."),
             "device": str(target.device),
-            "pack": self.lanes[0].engine.acceleration.pack,
-            "compile": self.lanes[0].engine.acceleration.compile,
+            "pack": self.contenders[0].engine.acceleration.pack,
+            "compile": self.contenders[0].engine.acceleration.compile,
             "threads": self.request.threads,
             "repeat": self.request.repeat,
-            "options": {lane.name: lane.engine.selection.options for lane in self.lanes},
+            "options": {
+                contender.name: contender.engine.selection.options for contender in self.contenders
+            },
         }
 
 
@@ -123,19 +127,19 @@ def prepare(request: Request) -> Demo:
         torch.set_num_threads(request.threads)
     choices = choose(Registry.load(), request.strategies, request.swaps, request.options)
     engines = _engines([choice.arguments() for choice in choices], request.loading)
-    lanes = [Lane(engine) for engine in engines]
+    contenders = [ContenderRuns(engine) for engine in engines]
     plain = None
     if request.plain:
-        known = zip(choices, lanes, strict=True)
-        plain = next((lane for choice, lane in known if choice.is_plain), None)
+        known = zip(choices, contenders, strict=True)
+        plain = next((contender for choice, contender in known if choice.is_plain), None)
         if plain is None:
-            plain = Lane(engines[0].with_strategy(PLAIN))
-            lanes.append(plain)
+            plain = ContenderRuns(engines[0].with_strategy(PLAIN))
+            contenders.append(plain)
     prompt: Any = request.prompt
     if not request.raw and getattr(engines[0].tokenizer, "chat_template", None):
         prompt = [{"role": "user", "content": request.prompt}]
-    runs.warm_up(lanes, prompt, request.settings)
-    return Demo(request, prompt, lanes, plain)
+    runs.warm_up(contenders, prompt, request.settings)
+    return Demo(request, prompt, contenders, plain)
 
 
 def _engines(arguments: Sequence[dict[str, Any]], loading: Mapping[str, Any]) -> list[Engine]:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from specdec.cli.identity import Identity
-from specdec.cli.runs import Lane
+from specdec.cli.runs import ContenderRuns
 from specdec.cli.terminal import pairs, table
 
 # Table columns for the strategies of a comparison.
@@ -22,17 +22,17 @@ class Report:
     """Everything that is known after the runs.
 
     Attributes:
-        lanes: what ran; the first one's text was shown.
-        plain: the lane of plain decoding; None if it was left out.
-        identities: the verdict on every lane.
+        contenders: what ran; the first one's text was shown.
+        plain: the contender of plain decoding; None if it was left out.
+        identities: the verdict on every contender.
         greedy: whether the settings mean greedy decoding.
         interrupted: whether Ctrl-C ended the runs early.
         seed: of every run.
         settings: what was asked for, for the record.
     """
 
-    lanes: Sequence[Lane]
-    plain: Lane | None
+    contenders: Sequence[ContenderRuns]
+    plain: ContenderRuns | None
     identities: Sequence[Identity]
     greedy: bool
     interrupted: bool
@@ -44,15 +44,15 @@ class Report:
         """Plain decoding's tokens per second; None if it was not measured."""
         return self.plain.tokens_per_second if self.plain and self.plain.speeds else None
 
-    def speedup(self, lane: Lane) -> float | None:
-        """Of a lane over plain decoding."""
-        ours, theirs = lane.tokens_per_second, self.plain_speed
+    def speedup(self, contender: ContenderRuns) -> float | None:
+        """Of a contender over plain decoding."""
+        ours, theirs = contender.tokens_per_second, self.plain_speed
         return ours / theirs if ours and theirs else None
 
     def as_json(self, *, compare: bool) -> dict[str, Any]:
-        """One object; with ``compare`` every lane is under ``results``."""
-        lane = self.lanes[0]
-        result = lane.result
+        """One object; with ``compare`` every contender is under ``results``."""
+        contender = self.contenders[0]
+        result = contender.result
         assert result is not None
         payload = {
             "text": result.text,
@@ -60,32 +60,32 @@ class Report:
             "finish_reason": result.finish_reason,
             "interrupted": self.interrupted,
             "prompt_tokens": result.prompt_tokens,
-            **self._lane_json(lane, self.identities[0]),
+            **self._lane_json(contender, self.identities[0]),
             "plain_tokens_per_second": self.plain_speed,
-            "model": lane.engine.model_name,
+            "model": contender.engine.model_name,
             "seed": self.seed,
             "stats": asdict(result.stats),
             "settings": dict(self.settings),
         }
         if compare:
             payload["results"] = [
-                self._lane_json(lane, identity)
-                for lane, identity in zip(self.lanes, self.identities, strict=True)
+                self._lane_json(contender, identity)
+                for contender, identity in zip(self.contenders, self.identities, strict=True)
             ]
         return payload
 
-    def _lane_json(self, lane: Lane, identity: Identity) -> dict[str, Any]:
-        stats = lane.result.stats if lane.result else None
+    def _lane_json(self, contender: ContenderRuns, identity: Identity) -> dict[str, Any]:
+        stats = contender.result.stats if contender.result else None
         return {
-            "strategy": lane.name,
-            "parts": dict(lane.engine.selection.names),
-            "lossless": lane.engine.parts.acceptor.lossless,
+            "strategy": contender.name,
+            "parts": dict(contender.engine.selection.names),
+            "lossless": contender.engine.parts.acceptor.lossless,
             "new_tokens": stats.new_tokens if stats else None,
             "tau": stats.tau if stats else None,
             "alpha": list(stats.alpha) if stats else None,
-            "tokens_per_second": lane.tokens_per_second,
-            "measured_tokens_per_second": lane.speeds,
-            "speedup": self.speedup(lane),
+            "tokens_per_second": contender.tokens_per_second,
+            "measured_tokens_per_second": contender.speeds,
+            "speedup": self.speedup(contender),
             "identical": identity.identical,
             "identical_reason": identity.reason,
             "first_difference": identity.first_difference,
@@ -94,86 +94,88 @@ class Report:
 
     def as_table(self) -> Group:
         """Of the one strategy that ran."""
-        lane, identity = self.lanes[0], self.identities[0]
-        result = lane.result
+        contender, identity = self.contenders[0], self.identities[0]
+        result = contender.result
         assert result is not None
         rows: list[tuple[str, Any]] = [
-            ("strategy", _strategy(lane)),
-            ("model", self._model(lane)),
-            ("output", f"{result.stats.new_tokens} tokens, {_ending(lane)}"),
+            ("strategy", _strategy(contender)),
+            ("model", self._model(contender)),
+            ("output", f"{result.stats.new_tokens} tokens, {_ending(contender)}"),
             ("tau", f"{result.stats.tau:.2f} tokens per target forward"),
-            ("alpha by depth", _alpha(lane) or "-"),
-            ("speed", f"{_speed(lane)} tokens/s"),
+            ("alpha by depth", _alpha(contender) or "-"),
+            ("speed", f"{_speed(contender)} tokens/s"),
         ]
-        if self.plain_speed and lane is not self.plain:
+        if self.plain_speed and contender is not self.plain:
             rows += [
                 ("plain decoding", f"{self.plain_speed:.1f} tokens/s"),
-                ("speedup", _times(self.speedup(lane))),
+                ("speedup", _times(self.speedup(contender))),
             ]
-        if lane is not self.plain:
+        if contender is not self.plain:
             rows.append(("identical to plain", _verdict(identity, with_reason=True)))
         if not self.greedy:
             rows.append(("seed", self.seed))
         return pairs(rows, notes=[self._timing()])
 
     def as_comparison(self) -> Group:
-        """Of all lanes, one a row."""
+        """Of all contenders, one a row."""
         rows: list[Sequence[Any]] = []
         notes = []
-        for lane, identity in zip(self.lanes, self.identities, strict=True):
-            tau = f"{lane.result.stats.tau:.2f}" if lane.result else None
+        for contender, identity in zip(self.contenders, self.identities, strict=True):
+            tau = f"{contender.result.stats.tau:.2f}" if contender.result else None
             verdict = _verdict(identity, with_reason=False)
-            if lane is self.plain:
+            if contender is self.plain:
                 verdict = Text("baseline", style="dim")
             elif not identity.identical:
-                notes.append(f"{lane.name}: {identity.reason}")
-            speedup = _times(self.speedup(lane))
-            name = _named(lane)
-            rows.append((name, tau, _alpha(lane) or None, _speed(lane), speedup, verdict))
+                notes.append(f"{contender.name}: {identity.reason}")
+            speedup = _times(self.speedup(contender))
+            name = _named(contender)
+            rows.append((name, tau, _alpha(contender) or None, _speed(contender), speedup, verdict))
         seed = "" if self.greedy else f", seed {self.seed}"
-        notes += [self._model(self.lanes[0]) + seed, self._timing()]
+        notes += [self._model(self.contenders[0]) + seed, self._timing()]
         return table(_COLUMNS, rows, notes=notes)
 
-    def _model(self, lane: Lane) -> str:
-        target = lane.engine.target
+    def _model(self, contender: ContenderRuns) -> str:
+        target = contender.engine.target
         dtype = str(target.dtype).removeprefix("torch.")
-        return f"{lane.engine.model_name}, {dtype} on {target.device}"
+        return f"{contender.engine.model_name}, {dtype} on {target.device}"
 
     def _timing(self) -> str:
-        runs = min((len(lane.speeds) for lane in self.lanes), default=0)
+        runs = min((len(contender.speeds) for contender in self.contenders), default=0)
         if not runs:
             return "speed of the streamed run, reading the prompt included"
         times = "1 run" if runs == 1 else f"median of {runs} runs"
         return f"speed: {times} of each in turns, reading the prompt included"
 
 
-def _named(lane: Lane) -> Text:
-    name = Text(lane.name, style="cyan")
-    if not lane.engine.parts.acceptor.lossless:
+def _named(contender: ContenderRuns) -> Text:
+    name = Text(contender.name, style="cyan")
+    if not contender.engine.parts.acceptor.lossless:
         name.append(" LOSSY", style="bold red")
     return name
 
 
-def _strategy(lane: Lane) -> Text:
-    parts = " + ".join(name for name in lane.engine.selection.names.values() if name)
-    text = Text(f"{lane.name} ({parts}), ")
-    if lane.engine.parts.acceptor.lossless:
+def _strategy(contender: ContenderRuns) -> Text:
+    parts = " + ".join(name for name in contender.engine.selection.names.values() if name)
+    text = Text(f"{contender.name} ({parts}), ")
+    if contender.engine.parts.acceptor.lossless:
         return text.append("lossless", style="green")
-    return text.append("LOSSY: the target's law is not kept", style="bold red")
+    return text.append("LOSSY: the target's distribution is not kept", style="bold red")
 
 
-def _ending(lane: Lane) -> str:
+def _ending(contender: ContenderRuns) -> str:
     reasons = {"eos": "ended by itself", "stop": "at a stop string", "length": "at the limit"}
-    reason = lane.result.finish_reason if lane.result else None
+    reason = contender.result.finish_reason if contender.result else None
     return reasons.get(reason or "", "interrupted")
 
 
-def _alpha(lane: Lane) -> str:
-    return " ".join(f"{rate:.2f}" for rate in lane.result.stats.alpha) if lane.result else ""
+def _alpha(contender: ContenderRuns) -> str:
+    return (
+        " ".join(f"{rate:.2f}" for rate in contender.result.stats.alpha) if contender.result else ""
+    )
 
 
-def _speed(lane: Lane) -> str:
-    return f"{speed:.1f}" if (speed := lane.tokens_per_second) is not None else "-"
+def _speed(contender: ContenderRuns) -> str:
+    return f"{speed:.1f}" if (speed := contender.tokens_per_second) is not None else "-"
 
 
 def _times(speedup: float | None) -> str:

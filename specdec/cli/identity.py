@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specdec.cli.runs import Lane, Streamed
+from specdec.cli.runs import ContenderRuns, Streamed
 
 
 @dataclass(frozen=True)
@@ -24,31 +24,31 @@ class Identity:
     logit_gap: float | None = None
 
 
-def compare(lane: Lane, plain: Lane | None, run: Streamed) -> Identity:
-    """Compare a lane's tokens with plain decoding's under the same settings and seed."""
+def compare(contender: ContenderRuns, plain: ContenderRuns | None, run: Streamed) -> Identity:
+    """Compare a contender's tokens with plain decoding's under the same settings and seed."""
     from specdec.bench.differences import first_difference, logit_gap
 
-    acceptor = lane.engine.parts.acceptor
-    name = lane.engine.selection.names["acceptor"]
+    acceptor = contender.engine.parts.acceptor
+    name = contender.engine.selection.names["acceptor"]
     if plain is None:
         return Identity(None, "not compared with plain decoding")
-    if lane is plain:
+    if contender is plain:
         return Identity(True, "this is plain decoding")
-    if lane.result is None or plain.result is None or run.interrupted:
+    if contender.result is None or plain.result is None or run.interrupted:
         return Identity(None, "interrupted before the comparison")
     if not run.greedy and not acceptor.lossless:
-        return Identity(None, f"LOSSY: {name} does not keep the target's law")
+        return Identity(None, f"LOSSY: {name} does not keep the target's distribution")
     if not run.greedy and not acceptor.seed_exact:
-        return Identity(None, f"{name} keeps the law, not the draw")
-    ours, theirs = lane.result.token_ids, plain.result.token_ids
+        return Identity(None, f"{name} keeps the distribution, not the draw")
+    ours, theirs = contender.result.token_ids, plain.result.token_ids
     at = first_difference(ours, theirs)
     if at is None:
         how = "greedy" if run.greedy else "same seed"
         return Identity(True, f"the same {len(ours)} tokens as plain decoding, {how}")
-    dtype = str(lane.engine.target.dtype).removeprefix("torch.")
+    dtype = str(contender.engine.target.dtype).removeprefix("torch.")
     reason = f"first difference at new token {at}, in {dtype}"
     gap = None
     if run.greedy:
-        gap = logit_gap(lane.engine.target.model, [*run.prompt_ids, *theirs[:at]])
+        gap = logit_gap(contender.engine.target.model, [*run.prompt_ids, *theirs[:at]])
         reason += f"; the target's two best logits there are {gap:.3g} apart"
     return Identity(False, reason, at, gap)

@@ -170,7 +170,8 @@ def _strategy_row(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def _lossless(registry: Registry, acceptor: str) -> bool | None:
-    """Whether the acceptor keeps the target's law; None if it cannot be made by its defaults."""
+    """Whether the acceptor keeps the target's distribution; None if it cannot be made by its
+    defaults."""
     component = registry.components["acceptor"].get(acceptor)
     if component is None:
         return None

@@ -15,7 +15,7 @@ WARM_UP_TOKENS = 8
 
 
 @dataclass
-class Lane:
+class ContenderRuns:
     """One strategy's runs.
 
     Attributes:
@@ -56,19 +56,19 @@ class Streamed:
     interrupted: bool
 
 
-def warm_up(lanes: Sequence[Lane], prompt: Any, settings: Mapping[str, Any]) -> None:
-    """A few tokens of every lane, not measured."""
-    for lane in lanes:
-        lane.engine.generate(prompt, **{**settings, "max_new_tokens": WARM_UP_TOKENS})
+def warm_up(contenders: Sequence[ContenderRuns], prompt: Any, settings: Mapping[str, Any]) -> None:
+    """A few tokens of every contender, not measured."""
+    for contender in contenders:
+        contender.engine.generate(prompt, **{**settings, "max_new_tokens": WARM_UP_TOKENS})
 
 
 def stream(
-    lane: Lane, prompt: Any, settings: Mapping[str, Any], write: Callable[[str], None]
+    contender: ContenderRuns, prompt: Any, settings: Mapping[str, Any], write: Callable[[str], None]
 ) -> Streamed:
-    """Run a lane once and write its text as it is committed; Ctrl-C ends it early."""
+    """Run a contender once and write its text as it is committed; Ctrl-C ends it early."""
     from specdec.session import TextStream
 
-    generation = lane.engine.session().start(prompt, **settings)
+    generation = contender.engine.session().start(prompt, **settings)
     text = TextStream(generation)
     prompt_ids: list[int] = generation.state.tokens[0, : generation.state.host_lengths[0]].tolist()
     written = 0
@@ -80,23 +80,23 @@ def stream(
     except KeyboardInterrupt:
         interrupted = True
     text.close()
-    lane.result = text.result
-    write((lane.result.text or "")[written:])
+    contender.result = text.result
+    write((contender.result.text or "")[written:])
     return Streamed(prompt_ids, generation.sampling.greedy, interrupted)
 
 
 def measure(
-    lanes: Sequence[Lane],
+    contenders: Sequence[ContenderRuns],
     prompt: Any,
     settings: Mapping[str, Any],
     repeat: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Run all lanes in turns ``repeat`` times, every other round in reverse order."""
+    """Run all contenders in turns ``repeat`` times, every other round in reverse order."""
     for turn in range(repeat):
-        for lane in lanes if turn % 2 == 0 else lanes[::-1]:
-            tell(f"measuring {lane.name}, run {turn + 1} of {repeat}")
-            result = lane.engine.generate(prompt, **settings)
+        for contender in contenders if turn % 2 == 0 else contenders[::-1]:
+            tell(f"measuring {contender.name}, run {turn + 1} of {repeat}")
+            result = contender.engine.generate(prompt, **settings)
             assert not isinstance(result, list)
-            lane.speeds.append(result.stats.tokens_per_second)
-            lane.result = lane.result or result
+            contender.speeds.append(result.stats.tokens_per_second)
+            contender.result = contender.result or result

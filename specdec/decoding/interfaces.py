@@ -14,7 +14,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.traversal import Acceptance
 from specdec.decoding.tree import DraftTree, Draws
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.errors import PluginError
 from specdec.models.hf_target import HFTarget, Hidden
@@ -30,11 +30,11 @@ class Needs:
 
     Attributes:
         hidden: whether it reads hidden states at all.
-        taps: layers whose hidden states it reads besides the last (0 is the embedding).
+        aux_layers: layers whose hidden states it reads besides the last (0 is the embedding).
     """
 
     hidden: bool = False
-    taps: tuple[int, ...] = ()
+    aux_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Features:
 
 
 class Drafter:
-    """The draft law q at a set of nodes (:meth:`propose`), or whole draft trees (:meth:`tree`).
+    """The draft distribution q at a set of nodes (:meth:`propose`), or whole draft trees
+    (:meth:`tree`).
 
     A generation works on a shallow copy of the drafter: attributes set in :meth:`begin` belong to
     that generation alone, what the factory set (weights, options) is shared.
@@ -68,20 +69,21 @@ class Drafter:
         """
 
     def propose(self, frontier: Frontier) -> Proposal:
-        """The draft law at every frontier node. Frontiers come level by level, the root first."""
+        """The draft distribution at every frontier node. Frontiers come level by level, the root
+        first."""
         raise PluginError(f"{type(self).__name__} gives whole trees: it takes no policy")
 
     def commit(self, step: Step) -> None:
         """A step has been committed: take its tokens and features, forget the drafts."""
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Rows have left the batch: keep what belongs to ``rows [m]`` int64. Called between steps.
 
         A drafter without this method keeps finished rows in the batch until the last one ends.
         """
         raise NotImplementedError
 
-    def known(self) -> Tensor | None:
+    def cached_tokens(self) -> Tensor | None:
         """For each row how many leading tokens it has taken in for good, ``[B]`` int64.
 
         A later turn that shares them starts reading there. None: it keeps nothing by token.
@@ -123,19 +125,19 @@ class TreePolicy(ABC):
         return None
 
     @abstractmethod
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         """Add one level below the frontier and choose the next frontier (expansion phase)."""
 
-    def rerank(self, growth: Growth) -> DraftTree:
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
-        return growth.tree()
+        return builder.tree()
 
     def commit(self, step: Step) -> None:  # noqa: B027
         """A step has been committed, drafted or plain: a policy may learn from it."""
 
 
 class Verifier(ABC):
-    """The target's law p at every node of a tree.
+    """The target's distribution p at every node of a tree.
 
     Attributes:
         uses_cache: whether it reads and writes the state's cache.
@@ -152,7 +154,7 @@ class Acceptor(ABC):
     """Walks the tree, keeps a path and adds one bonus token.
 
     Attributes:
-        lossless: whether the output keeps the target's law.
+        lossless: whether the output keeps the target's distribution.
         supports: the kinds of draws it is exact for.
         seed_exact: whether it draws as plain decoding would, so that the same seed gives the same
             tokens.

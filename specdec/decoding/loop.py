@@ -11,7 +11,7 @@ from specdec.decoding.interfaces import Acceptor, Drafter, Features, TreePolicy,
 from specdec.decoding.metrics import Clock
 from specdec.decoding.state import State, Step
 from specdec.decoding.tree import DraftTree, label
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.errors import PluginError
 from specdec.models.hf_target import HFTarget, Hidden
 
@@ -71,9 +71,9 @@ def decode(target: HFTarget, parts: Parts, state: State, clock: Clock) -> Iterat
 
 def compact(state: State, drafter: Drafter | None) -> None:
     """Let finished rows leave the batch: tokens, caches, randomness and drafter together."""
-    rows = state.select([r for r, why in enumerate(state.finish_reasons) if why is None])
+    rows = state.keep_rows([r for r, why in enumerate(state.finish_reasons) if why is None])
     if drafter:
-        drafter.select(rows)
+        drafter.keep_rows(rows)
 
 
 def draft(parts: Parts, state: State, clock: Clock) -> DraftTree:
@@ -106,12 +106,12 @@ def grow(
     drafter: Drafter, policy: TreePolicy, state: State, levels: int, clock: Clock
 ) -> DraftTree:
     """The expansion phase of up to ``levels`` levels, then the reranking phase."""
-    growth = Growth(state)
-    while growth.depth < levels and not growth.stopped:
-        proposal = drafter.propose(growth.frontier)
-        policy.expand(growth, proposal)
+    builder = TreeBuilder(state)
+    while builder.depth < levels and not builder.stopped:
+        proposal = drafter.propose(builder.frontier)
+        policy.expand(builder, proposal)
         clock.draft_forwards += 1
-    return policy.rerank(growth)
+    return policy.rerank(builder)
 
 
 def prefill(target: HFTarget, state: State) -> Features:
@@ -121,7 +121,7 @@ def prefill(target: HFTarget, state: State) -> Features:
     if longest == 0:
         shape = (state.rows, 0, target.hidden_size)
         nothing = torch.zeros(shape, dtype=target.dtype, device=target.device)
-        return Features(Hidden(nothing, (nothing,) * len(target.taps)), state.cached)
+        return Features(Hidden(nothing, (nothing,) * len(target.aux_layers)), state.cached)
     if state.cache is None:
         return Features(target.read(state.tokens[:, :longest]), state.cached)
     if any(state.cached):

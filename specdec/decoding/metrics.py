@@ -47,7 +47,7 @@ class Stats:
         seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``.
         tokens_per_second: of the whole generation, prefill included.
         row_processor_seconds: spent in logits processors that had to run row by row.
-        lossless: whether the acceptor keeps the target's law.
+        lossless: whether the acceptor keeps the target's distribution.
     """
 
     new_tokens: int
@@ -86,7 +86,7 @@ class Metrics:
     Args:
         rows: batch size B.
         clock: the clock of the same generation.
-        lossless: whether its acceptor keeps the target's law.
+        lossless: whether its acceptor keeps the target's distribution.
     """
 
     def __init__(self, rows: int, clock: Clock, *, lossless: bool) -> None:

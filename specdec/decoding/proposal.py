@@ -1,4 +1,4 @@
-"""What a drafter says about a frontier: the draft law at every node."""
+"""What a drafter says about a frontier: the draft distribution at every node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class Proposal:
-    """The draft law at every frontier node.
+    """The draft distribution at every frontier node.
 
     Attributes:
         logits: ``[B, n, C]`` floating point, normalised or not; ``-inf`` where the drafter has no

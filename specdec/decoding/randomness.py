@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.errors import OptionError
 from specdec.request.generation_fields import plain
 
@@ -53,8 +53,8 @@ class Randomness(ABC):
     """Where acceptors and sampled drafts draw; nothing in a strategy may draw anywhere else."""
 
     @abstractmethod
-    def categorical(self, law: Law, key: Key) -> Tensor:
-        """One token per row from ``law``: ``[B]`` int64."""
+    def categorical(self, distribution: Distribution, key: Key) -> Tensor:
+        """One token per row from ``distribution``: ``[B]`` int64."""
 
     @abstractmethod
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
@@ -73,13 +73,15 @@ class Randomness(ABC):
         """
         return None
 
-    def categorical_ahead(self, law: Law, first: Key, ahead: Tensor, reach: int) -> Tensor | None:
-        """The tokens that :meth:`categorical` draws from many laws of each row, at once.
+    def categorical_ahead(
+        self, distribution: Distribution, first: Key, ahead: Tensor, reach: int
+    ) -> Tensor | None:
+        """The tokens that :meth:`categorical` draws from many distributions of each row, at once.
 
         Args:
-            law: ``[B, n, V]``.
+            distribution: ``[B, n, V]``.
             first: the key at the nearest position, ``[B]``.
-            ahead: ``[B, n]`` int64, how many positions past it each law's draw is.
+            ahead: ``[B, n]`` int64, how many positions past it each distribution's draw is.
             reach: more than any of them.
 
         Returns:
@@ -87,7 +89,7 @@ class Randomness(ABC):
         """
         return None
 
-    def select(self, rows: Tensor) -> Randomness:
+    def keep_rows(self, rows: Tensor) -> Randomness:
         """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
         raise NotImplementedError
 
@@ -104,20 +106,22 @@ class KeyedRandomness(Randomness):
         self._base = _mix(seeds + _GOLDEN)
         self._vocabulary = torch.arange(0, device=seeds.device)
 
-    def categorical(self, law: Law, key: Key) -> Tensor:
-        """The exponential race: ``argmin_x E_x / p_x`` has law ``p``."""
-        if law.point is not None:
-            return law.point
-        probs = law.probs
+    def categorical(self, distribution: Distribution, key: Key) -> Tensor:
+        """The exponential race: ``argmin_x E_x / p_x`` has distribution ``p``."""
+        if distribution.point is not None:
+            return distribution.point
+        probs = distribution.probs
         if len(self._vocabulary) != probs.shape[-1]:
             self._vocabulary = torch.arange(probs.shape[-1], device=probs.device)
         race = self.exponential(key, self._vocabulary)
         return race.div_(probs).argmin(dim=-1)
 
-    def categorical_ahead(self, law: Law, first: Key, ahead: Tensor, reach: int) -> Tensor:
-        probs, rows = law.probs, torch.arange(len(ahead), device=ahead.device)
+    def categorical_ahead(
+        self, distribution: Distribution, first: Key, ahead: Tensor, reach: int
+    ) -> Tensor:
+        probs, rows = distribution.probs, torch.arange(len(ahead), device=ahead.device)
         positions = first.position[:, None] + torch.arange(reach, device=ahead.device)
-        vocabulary = torch.arange(law.size, device=ahead.device)
+        vocabulary = torch.arange(distribution.size, device=ahead.device)
         noise = self.exponential(replace(first, position=positions), vocabulary).flatten(0, 1)
         race = noise.index_select(0, (ahead + rows[:, None] * reach).flatten())
         return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
@@ -138,7 +142,7 @@ class KeyedRandomness(Randomness):
         bits = _mix_(tokens * _GOLDEN + self._counter(key)[..., None])
         return _uniform(bits).log_().neg_()
 
-    def select(self, rows: Tensor) -> KeyedRandomness:
+    def keep_rows(self, rows: Tensor) -> KeyedRandomness:
         return KeyedRandomness(self.seeds.index_select(0, rows))
 
     def _counter(self, key: Key) -> Tensor:

@@ -13,7 +13,7 @@ from specdec.decoding.randomness import Key, Randomness
 from specdec.decoding.traversal import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.kv_cache.kv_cache import KVCache, bucketed
 from specdec.models.hf_target import Hidden
 from specdec.request.logits_processors import Processors
@@ -167,13 +167,14 @@ class State:
             self._root_position = self.lengths - 1
         return self._root_position
 
-    def draft_law(self, logits: Tensor) -> Law:
-        """The draft law under the request's own warps: ``logits [B, n, V]``, law ``[B, n, V]``."""
-        return self.processors.draft_law(logits)
+    def draft_distribution(self, logits: Tensor) -> Distribution:
+        """The draft distribution under the request's own warps: ``logits [B, n, V]``, distribution
+        ``[B, n, V]``."""
+        return self.processors.draft_distribution(logits)
 
     def sample(self, probs: Tensor, key: Key) -> Tensor:
         """One token per row from ``probs [B, V]``, which need not be normalised: ``[B]`` int64."""
-        return self.randomness.categorical(Law.of(probs.log()), key)
+        return self.randomness.categorical(Distribution.of(probs.log()), key)
 
     def commit(
         self,
@@ -227,7 +228,7 @@ class State:
             self.members,
         )
 
-    def select(self, rows: Sequence[int]) -> Tensor:
+    def keep_rows(self, rows: Sequence[int]) -> Tensor:
         """Keep only ``rows`` of the batch; returns them as ``[m]`` int64."""
         index = torch.tensor(list(rows), device=self.tokens.device)
         self.members = [self.members[row] for row in rows]
@@ -236,11 +237,11 @@ class State:
         for name in ("tokens", "lengths", "limits", "active"):
             setattr(self, name, getattr(self, name).index_select(0, index))
         self._root_position = None
-        self.processors.select(rows)
-        self.stopping = self.stopping.select(rows)
-        self.randomness = self.randomness.select(index)
+        self.processors.keep_rows(rows)
+        self.stopping = self.stopping.keep_rows(rows)
+        self.randomness = self.randomness.keep_rows(index)
         if self.cache is not None:
-            self.cache.select(index, self.longest - 1)
+            self.cache.keep_rows(index, self.longest - 1)
         return index
 
     def _clip(

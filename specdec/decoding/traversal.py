@@ -31,21 +31,21 @@ class Acceptance:
     drafted: Tensor
 
 
-class Walk:
+class TreeTraversal:
     """One descent from the root, for every row at once. The host reads nothing, but see
     :meth:`levels`.
 
     Attributes:
         node: ``[B]`` int64, where each row stands.
-        walking: ``[B]`` bool, rows that have not settled on their bonus token yet.
+        undecided: ``[B]`` bool, rows that have not settled on their bonus token yet.
         position: ``[B]`` int64, index in the whole sequence of the token that follows the node;
-            for walking rows only.
+            for undecided rows only.
     """
 
     def __init__(self, tree: DraftTree, verification: Verification) -> None:
         self.tree, self.verification = tree, verification
         self.node = torch.zeros_like(tree.tokens[:, 0])
-        self.walking = verification.active
+        self.undecided = verification.active
         self.position = verification.root_position() + 1
         self._bonus = torch.zeros_like(self.node)
         self._path: list[Tensor] = []
@@ -54,30 +54,30 @@ class Walk:
         """Once for each output position, the deepest bonus token's the last; no further than any
         row walks where it costs nothing to look."""
         for level in range(self.tree.depth + 1):
-            if level and self.verification.looks and not self.walking.any():
+            if level and self.verification.can_sync and not self.undecided.any():
                 return
             yield
 
     @property
     def branching(self) -> int:
-        """The most draft tokens to try below a walking row's node; none at the deepest level."""
+        """The most draft tokens to try below a undecided row's node; none at the deepest level."""
         return self.tree.branching if len(self._path) < self.tree.depth else 0
 
     def descend(self, child: Tensor, token: Tensor) -> None:
-        """Settle one output position of every walking row.
+        """Settle one output position of every undecided row.
 
-        A row whose token is an eos ends there and asks for no further law, as plain decoding would
-        not.
+        A row whose token is an eos ends there and asks for no further distribution, as plain
+        decoding would not.
 
         Args:
             child: ``[B]`` int64, the accepted child; -1 where the row ends with its bonus token.
             token: ``[B]`` int64, the accepted child's token, or the bonus token.
         """
-        accepts = self.walking & (child >= 0)
-        self._bonus = torch.where(self.walking, token, self._bonus)
+        accepts = self.undecided & (child >= 0)
+        self._bonus = torch.where(self.undecided, token, self._bonus)
         self._path.append(torch.where(accepts, child, -1))
         self.node = torch.where(accepts, child, self.node)
-        self.walking = accepts & ~self.verification.stopping.ends(token)
+        self.undecided = accepts & ~self.verification.stopping.ends(token)
         self.position = self.position + 1
 
     def finish(self) -> Acceptance:
@@ -88,12 +88,12 @@ class Walk:
         return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))
 
 
-def agreeing_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
+def matching_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
     """The longest path whose every draft token is the one that the target puts there.
 
-    The same text as a :class:`Walk` that takes the child with the target's token at each node, for
-    all nodes at once. Of siblings that carry one token the walk takes the first; here the one with
-    the longer path counts.
+    The same text as a :class:`TreeTraversal` that takes the child with the target's token at each
+    node, for all nodes at once. Of siblings that carry one token the traversal takes the first;
+    here the one with the longer path counts.
 
     Args:
         best: ``[B, N]`` int64, the target's token after each node.

@@ -22,10 +22,10 @@ class Draws(Enum):
 
 @dataclass(frozen=True)
 class SampledFrom:
-    """The laws that a sampled tree's children were drawn from.
+    """The distributions that a sampled tree's children were drawn from.
 
     Attributes:
-        q: ``[B, F, V]`` probabilities, one law for each expanded node.
+        q: ``[B, F, V]`` probabilities, one distribution for each expanded node.
         row: ``[B, N]`` int64, the entry of ``q`` that node ``i``'s children were drawn from.
     """
 
@@ -33,7 +33,7 @@ class SampledFrom:
     row: Tensor
 
     def at(self, node: Tensor) -> Tensor:
-        """The draft law at ``node [B]``: ``[B, V]``."""
+        """The draft distribution at ``node [B]``: ``[B, V]``."""
         row = self.row.gather(1, node[:, None])
         index = row[:, :, None].expand(-1, 1, self.q.shape[-1])
         return self.q.gather(1, index).squeeze(1)
@@ -51,7 +51,7 @@ class DraftTree:
         depth: levels below the root.
         branching: the most children a node can have.
         draws: how siblings came about. Set by the core's samplers alone.
-        sampled_from: the laws that the children were drawn from; None for ``POINT``.
+        sampled_from: the distributions that the children were drawn from; None for ``POINT``.
         from_text: whether the text itself suggested it, rather than the drafter.
     """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from specdec.decoding.state import State
 
 
-class Growth:
+class TreeBuilder:
     """The candidates in level order.
 
     Args:
@@ -40,7 +40,7 @@ class Growth:
         self.branching = 0
         self.stopped = False
         self._draws = Draws.POINT
-        self._laws: list[tuple[Tensor, Tensor]] = []
+        self._distributions: list[tuple[Tensor, Tensor]] = []
         self._tokens = [root]
         self._parents = [nothing - 1]
         self._values = [nothing.float()]
@@ -67,7 +67,7 @@ class Growth:
 
         Whatever was sampled before, the tree is ``POINT`` from here on.
         """
-        self._draws, self._laws = Draws.POINT, []
+        self._draws, self._distributions = Draws.POINT, []
         self._append(tokens, rows, log_value, branching)
 
     def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
@@ -149,13 +149,13 @@ class Growth:
         if self._draws is Draws.POINT:
             return tree
         row = torch.zeros_like(tree.tokens)
-        for entry, (node, _) in enumerate(self._laws):
+        for entry, (node, _) in enumerate(self._distributions):
             row.scatter_(1, node[:, None], entry)
-        q = torch.stack([law for _, law in self._laws], dim=1)
+        q = torch.stack([distribution for _, distribution in self._distributions], dim=1)
         return label(tree, self._draws, SampledFrom(q=q, row=row))
 
 
 @cache
-def rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
+def frontier_rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
     """The parents ``[n * k]`` int64 of k children for each of n rows, row-major."""
     return torch.arange(n, device=device).repeat_interleave(k)

@@ -1,4 +1,4 @@
-"""The target's law at every node of a draft tree, evaluated only where it is asked for."""
+"""The target's distribution at every node of a draft tree, evaluated only where it is asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.tree import DraftTree
-from specdec.distribution import Law, at_least_float32
+from specdec.distribution import Distribution, at_least_float32
 from specdec.models.hf_target import Hidden
 from specdec.request.logits_processors import Prefix
 from specdec.request.stopping import StopRules
@@ -17,8 +17,9 @@ from specdec.request.stopping import StopRules
 if TYPE_CHECKING:
     from specdec.decoding.state import State
 
-# Laws are read at once if all nodes' logits are at most so many numbers: past it what a walk passes
-# by is dearer than the operators of the walk. A warp that sorts is as dear as several that do not.
+# Distributions are read at once if all nodes' logits are at most so many numbers: past it what a
+# traversal passes by is dearer than the operators of the traversal. A warp that sorts is as dear as
+# several that do not.
 _AT_ONCE, _AT_ONCE_ON_CPU, _SORTING = 1 << 23, 1 << 16, 8
 
 
@@ -48,12 +49,12 @@ class Verification:
         self._first_node = rows * tree.size
 
     @property
-    def looks(self) -> bool:
+    def can_sync(self) -> bool:
         """Whether acceptors may read tensors: on a CPU, where that waits for nothing."""
         return self.logits.device.type == "cpu"
 
-    def law(self, node: Tensor, asking: Tensor) -> Law:
-        """The target's law p of the token after ``node``, processors and warps applied.
+    def distribution(self, node: Tensor, asking: Tensor) -> Distribution:
+        """The target's distribution p of the token after ``node``, processors and warps applied.
 
         Ask once for each output position, in order: a stateful processor then sees exactly the
         calls that plain decoding makes. (A stop string is found after the step: behind one it may
@@ -61,30 +62,31 @@ class Verification:
 
         Args:
             node: ``[B]`` int64.
-            asking: ``[B]`` bool, rows that need their law; the others' is undefined.
+            asking: ``[B]`` bool, rows that need their distribution; the others' is undefined.
         """
         scores = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
-        return self._state.processors.law(scores, lambda: self._prefix(node, asking))
+        return self._state.processors.distribution(scores, lambda: self._prefix(node, asking))
 
     @cached_property
     def best(self) -> Tensor | None:
-        """The target's token after every node, ``[B, N]`` int64, where each law is a point mass
-        that no processor changes (temperature 0); None otherwise."""
+        """The target's token after every node, ``[B, N]`` int64, where each distribution is a point
+        mass that no processor changes (temperature 0); None otherwise."""
         processors = self._state.processors
         if not processors.greedy or processors.penalties or processors.warps:
             return None
         return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
 
     @cached_property
-    def laws(self) -> Law | None:
-        """The target's law after every node at once, ``[B, N, V]``; None at temperature 0, where a
-        processor reads a prefix, and where the nodes that a walk passes by are too many numbers."""
+    def distributions(self) -> Distribution | None:
+        """The target's distribution after every node at once, ``[B, N, V]``; None at temperature 0,
+        where a processor reads a prefix, and where the nodes that a traversal passes by are too
+        many numbers."""
         processors = self._state.processors
         most = _AT_ONCE_ON_CPU if self.logits.device.type == "cpu" else _AT_ONCE
         most //= _SORTING if processors.sorts else 1
         if processors.greedy or processors.reads_prefix or self.logits.numel() > most:
             return None
-        return Law.of(processors.scores(self.logits.flatten(0, 1)).view_as(self.logits))
+        return Distribution.of(processors.scores(self.logits.flatten(0, 1)).view_as(self.logits))
 
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""

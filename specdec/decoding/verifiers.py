@@ -48,5 +48,5 @@ class PathVerifier(Verifier):
             picked = x.gather(1, last[:, :, None].expand(-1, -1, x.shape[-1]))
             return picked.view(state.rows, tree.size, -1)
 
-        own = Hidden(at_ends(hidden.last), tuple(at_ends(tap) for tap in hidden.taps))
+        own = Hidden(at_ends(hidden.last), tuple(at_ends(each) for each in hidden.aux))
         return Verification(state, tree, own, target.logits(own.last))

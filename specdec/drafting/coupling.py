@@ -6,17 +6,17 @@ import torch
 
 from specdec.decoding.proposal import Proposal, vocabulary_logits
 from specdec.decoding.randomness import Key, Stream
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 
 
-def couple(growth: Growth, proposal: Proposal) -> Proposal:
+def couple(builder: TreeBuilder, proposal: Proposal) -> Proposal:
     """The proposal as a guess at the target's own draw at each position.
 
     The request's warps and penalties are applied to the draft logits, as they will be to the
     target's. Then each token's score is shifted by its noise: the target draws
     ``argmin E / p = argmax log p - log E`` with noise E that is known beforehand, so with the draft
-    law in the place of p the largest score says which token this seed will draw, not which is
-    likeliest.
+    distribution in the place of p the largest score says which token this seed will draw, not which
+    is likeliest.
 
     Exact under an acceptor that is ``seed_exact``, whatever it is used for: such an acceptor keeps
     the target's own draw at every node of any tree.
@@ -28,7 +28,7 @@ def couple(growth: Growth, proposal: Proposal) -> Proposal:
 
     Source: Daliri, Musco and Suresh 2024 (arXiv 2408.07978), Gumbel coupling.
     """
-    state, frontier = growth.state, growth.frontier
+    state, frontier = builder.state, builder.frontier
     processors = state.processors
     scattered = proposal.token_ids is not None and proposal.token_ids.dim() > 1
     if scattered or processors.draft_by_token:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.tree_builder import Growth, rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 
 
-def grow_level(growth: Growth, proposal: Proposal, k: int, *, keep: Tensor | None = None) -> None:
+def grow_level(
+    builder: TreeBuilder, proposal: Proposal, k: int, *, keep: Tensor | None = None
+) -> None:
     """Give every frontier node its k likeliest tokens as children, valued by their path.
 
     Args:
@@ -17,11 +19,11 @@ def grow_level(growth: Growth, proposal: Proposal, k: int, *, keep: Tensor | Non
     Source: EAGLE-2 (arXiv 2406.16858), section 4.1: value = product of confidences on the path.
     """
     log_q, tokens = proposal.top(k)
-    values = (growth.frontier.log_value[:, :, None] + log_q).flatten(1)
+    values = (builder.frontier.log_value[:, :, None] + log_q).flatten(1)
     tokens = tokens.flatten(1)
-    rows = rows_of_children(growth.frontier.width, k, tokens.device)
+    rows = frontier_rows_of_children(builder.frontier.width, k, tokens.device)
     if keep is not None:
         keep = keep.to(tokens.device)
         tokens, values = tokens.index_select(1, keep), values.index_select(1, keep)
         rows = rows.index_select(0, keep)
-    growth.add(tokens, rows, values, branching=k)
+    builder.add(tokens, rows, values, branching=k)

@@ -84,7 +84,7 @@ class _Pending:
             features = None if features is None else pad(features, (0, 0, 0, more))
         return _Pending(pad(self.tokens, (0, more)), features, self.counts, width)
 
-    def select(self, rows: Tensor) -> _Pending:
+    def keep_rows(self, rows: Tensor) -> _Pending:
         """The same for some rows of the batch."""
         return _Pending(
             self.tokens.index_select(0, rows),
@@ -205,17 +205,17 @@ class NetworkDrafter(Drafter):
         read = ((state.lengths - step.counts)[:, None] + order).clamp(max=state.tokens.shape[1] - 1)
         return state.tokens.gather(1, read)
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         if len(self._pending) > 2:
             first, *later = self._pending
             self._pending = [first, _Pending.of_all(later)]
-        self.cache.select(rows, self.cache.longest)
+        self.cache.keep_rows(rows, self.cache.longest)
         self._blank = self._blank.index_select(0, rows)
         if self._silent is not None:
             self._silent = self._silent.index_select(0, rows)
-        self._pending = [pending.select(rows) for pending in self._pending]
+        self._pending = [pending.keep_rows(rows) for pending in self._pending]
 
-    def known(self) -> Tensor:
+    def cached_tokens(self) -> Tensor:
         return self.cache.lengths
 
     def _read_pending(self) -> Tensor:

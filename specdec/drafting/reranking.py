@@ -6,10 +6,10 @@ import torch
 from torch.nn.functional import pad
 
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 
 
-def top_by_value(growth: Growth, budget: int, *, depth: int | None = None) -> DraftTree:
+def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None) -> DraftTree:
     """The ``budget`` candidates of highest value, in the order grown.
 
     Ties go to the candidate grown first, which is the shallower one, so the kept set is closed
@@ -20,8 +20,8 @@ def top_by_value(growth: Growth, budget: int, *, depth: int | None = None) -> Dr
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4.2.
     """
-    everything = growth.tree()
-    if budget >= growth.size - 1:
+    everything = builder.tree()
+    if budget >= builder.size - 1:
         return everything
     order = everything.log_value[:, 1:].sort(dim=1, descending=True, stable=True).indices
     kept = pad((order[:, :budget] + 1).sort(dim=1).values, (1, 0))

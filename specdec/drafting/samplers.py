@@ -1,4 +1,5 @@
-"""Children that are drawn from the draft law: the only code that labels a tree as sampled."""
+"""Children that are drawn from the draft distribution: the only code that labels a tree as
+sampled."""
 
 from __future__ import annotations
 
@@ -7,44 +8,44 @@ import torch
 from specdec.decoding.proposal import NEVER, Proposal, vocabulary_logits
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.tree import Draws
-from specdec.decoding.tree_builder import Growth, rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 from specdec.errors import PluginError
 
 
-def sample(growth: Growth, proposal: Proposal, n: int) -> None:
-    """Give every frontier node n children drawn independently from the draft law.
+def sample(builder: TreeBuilder, proposal: Proposal, n: int) -> None:
+    """Give every frontier node n children drawn independently from the draft distribution.
 
-    The law is q under the request's own temperature and truncation; what is drawn from is what is
-    recorded. The tree is labelled ``IID``.
+    The distribution is q under the request's own temperature and truncation; what is drawn from is
+    what is recorded. The tree is labelled ``IID``.
     """
-    _sample(growth, proposal, n, Draws.IID)
+    _sample(builder, proposal, n, Draws.IID)
 
 
-def sample_without_replacement(growth: Growth, proposal: Proposal, n: int) -> None:
+def sample_without_replacement(builder: TreeBuilder, proposal: Proposal, n: int) -> None:
     """Give every frontier node n distinct children, drawn one after the other.
 
     Each draw is from q without the tokens drawn before it. The tree is labelled
-    ``WITHOUT_REPLACEMENT``; a node whose law has fewer than n tokens gets fewer children.
+    ``WITHOUT_REPLACEMENT``; a node whose distribution has fewer than n tokens gets fewer children.
     """
-    _sample(growth, proposal, n, Draws.WITHOUT_REPLACEMENT)
+    _sample(builder, proposal, n, Draws.WITHOUT_REPLACEMENT)
 
 
-def _sample(growth: Growth, proposal: Proposal, n: int, draws: Draws) -> None:
-    if growth.size > 1 and growth._draws is not draws:
-        raise PluginError(f"a tree of {growth._draws.value} draws cannot take {draws.value} ones")
-    growth._draws = draws
-    state, frontier = growth.state, growth.frontier
-    q = state.draft_law(vocabulary_logits(proposal, state.vocab_size)).probs
+def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> None:
+    if builder.size > 1 and builder._draws is not draws:
+        raise PluginError(f"a tree of {builder._draws.value} draws cannot take {draws.value} ones")
+    builder._draws = draws
+    state, frontier = builder.state, builder.frontier
+    q = state.draft_distribution(vocabulary_logits(proposal, state.vocab_size)).probs
     abstained = (proposal.logits == NEVER).all(dim=-1)
     tokens, values = [], []
     for index in range(frontier.width):
-        left = law = q[:, index]
+        left = distribution = q[:, index]
         node = frontier.nodes[:, index]
-        growth._laws.append((node, law))
+        builder._distributions.append((node, distribution))
         for draw in range(n):
             key = Key(Stream.DRAFT, state.root_position(), node, draw)
             token = state.sample(left, key)[:, None]
-            confidence = law.gather(1, token)
+            confidence = distribution.gather(1, token)
             exists = left.gather(1, token) > 0
             exists &= ~abstained[:, index, None]
             value = frontier.log_value[:, index, None] + confidence.log()
@@ -52,5 +53,5 @@ def _sample(growth: Growth, proposal: Proposal, n: int, draws: Draws) -> None:
             tokens.append(token)
             if draws is Draws.WITHOUT_REPLACEMENT:
                 left = left.scatter(1, token, 0.0)
-    rows = rows_of_children(frontier.width, n, q.device)
-    growth._append(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), n)
+    rows = frontier_rows_of_children(frontier.width, n, q.device)
+    builder._append(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), n)

@@ -109,18 +109,18 @@ class KVCache(Cache):  # type: ignore[misc]
         self.write_slots = (self._starts + fresh).flatten()
         self.view = n
 
-    def visible(self, among: Tensor) -> Tensor:
+    def visible(self, tree_mask: Tensor) -> Tensor:
         """Which slots the reserved tokens may attend to.
 
         Args:
-            among: ``[B, n, F]`` bool, visibility among the F slots after each row's length.
+            tree_mask: ``[B, n, F]`` bool, visibility among the F slots after each row's length.
 
         Returns:
             ``[B, n, view]`` bool: the row's committed slots, and of the F only those marked.
         """
-        n, scratch = among.shape[1], among.shape[2]
-        framed = pad(pad(among, (1, 0), value=True), (0, 1))
-        relative = torch.arange(1, self.view + 1, device=among.device) - self.lengths[:, None]
+        n, scratch = tree_mask.shape[1], tree_mask.shape[2]
+        framed = pad(pad(tree_mask, (1, 0), value=True), (0, 1))
+        relative = torch.arange(1, self.view + 1, device=tree_mask.device) - self.lengths[:, None]
         column = relative.clamp_(0, scratch + 1)[:, None, :].expand(-1, n, -1)
         return framed.gather(2, column)
 
@@ -181,7 +181,7 @@ class KVCache(Cache):  # type: ignore[misc]
         self.lengths, self.longest = lengths, longest
         self._scratch = None
 
-    def select(self, rows: Tensor, longest: int) -> None:
+    def keep_rows(self, rows: Tensor, longest: int) -> None:
         """Keep only ``rows [m]`` int64 of the batch; ``longest`` as in :meth:`keep`."""
         for group in self._groups.values():
             group.keys = group.keys.index_select(1, rows)

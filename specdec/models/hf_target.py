@@ -28,15 +28,16 @@ class Hidden:
 
     Attributes:
         last: ``[B, n, H]``, the input of the lm_head (after the final norm).
-        taps: hidden states ``[B, n, H]`` of the layers that the drafter asked for, in its order.
+        aux: auxiliary hidden states ``[B, n, H]``, of the layers that the drafter asked for, in
+            its order.
     """
 
     last: Tensor
-    taps: tuple[Tensor, ...] = ()
+    aux: tuple[Tensor, ...] = ()
 
     def gather(self, index: Tensor) -> Hidden:
         """The rows ``index [B, m]``: ``[B, m, H]`` each."""
-        return Hidden(_rows(self.last, index), tuple(_rows(tap, index) for tap in self.taps))
+        return Hidden(_rows(self.last, index), tuple(_rows(each, index) for each in self.aux))
 
 
 def _text_body(model: PreTrainedModel) -> nn.Module:
@@ -74,7 +75,7 @@ class HFTarget:
     Args:
         model: any causal LM whose attention is a function of a mask and of position ids. Flash and
             flex attention are switched to ``sdpa``, which takes a mask.
-        taps: layers whose hidden states forwards return (0 is the embedding).
+        aux_layers: layers whose hidden states forwards return (0 is the embedding).
         acceleration: how the model's body and lm_head run; as they are if left out.
 
     Attributes:
@@ -90,7 +91,7 @@ class HFTarget:
     def __init__(
         self,
         model: PreTrainedModel,
-        taps: Sequence[int] = (),
+        aux_layers: Sequence[int] = (),
         acceleration: Acceleration | None = None,
     ) -> None:
         self._plain_body = _text_body(model)
@@ -99,7 +100,7 @@ class HFTarget:
         if self.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
-        self.taps = tuple(taps)
+        self.aux_layers = tuple(aux_layers)
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(self._plain_body)
         self._embedding: nn.Module = model.get_input_embeddings()
@@ -262,17 +263,19 @@ class HFTarget:
         bucket = self.acceleration.bucket
         return KVCache(self._layout, rows, capacity, self.dtype, self.device, bucket)
 
-    def forward(self, tokens: Tensor, positions: Tensor, among: Tensor, cache: KVCache) -> Hidden:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, tree_mask: Tensor, cache: KVCache
+    ) -> Hidden:
         """One forward over tokens that are written right past each row's length.
 
         Args:
             tokens: ``[B, n]`` int64.
             positions: ``[B, n]`` int64.
-            among: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots are
-                visible.
+            tree_mask: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots
+                are visible.
         """
         cache.reserve(tokens.shape[1])
-        return self.forward_on(tokens, positions, cache.visible(among), cache, positions)
+        return self.forward_on(tokens, positions, cache.visible(tree_mask), cache, positions)
 
     def forward_on(
         self,
@@ -333,8 +336,8 @@ class HFTarget:
         output = self._body(
             input_ids=tokens,
             use_cache=cache is not None,
-            output_hidden_states=bool(self.taps) or None,
+            output_hidden_states=bool(self.aux_layers) or None,
             **{name: value for name, value in given.items() if value is not None},
         )
-        taps = tuple(output.hidden_states[i] for i in self.taps)
-        return Hidden(output.last_hidden_state, taps)
+        aux = tuple(output.hidden_states[i] for i in self.aux_layers)
+        return Hidden(output.last_hidden_state, aux)

@@ -21,7 +21,8 @@ _WITHIN = ("_orig_mod", "module", "model", "base_model", "pretrained_model")
 
 
 def unwrapped(model: object) -> PreTrainedModel:
-    """The transformers model that was given, without a wrapper that does not change its law.
+    """The transformers model that was given, without a wrapper that does not change its
+    distribution.
 
     ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` are taken off; a PEFT model
     is taken as its base model with the adapter's layers in place.

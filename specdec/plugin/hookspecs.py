@@ -1,7 +1,7 @@
 """The whole plugin surface on one page.
 
-Collecting hooks are called once, when a :class:`~specdec.plugin.registry.Registry` is built, and return
-what a plugin offers. Nothing is looked up through pluggy while tokens are decoded, except
+Collecting hooks are called once, when a :class:`~specdec.plugin.registry.Registry` is built, and
+return what a plugin offers. Nothing is looked up through pluggy while tokens are decoded, except
 ``specdec_step``, at most once a step.
 """
 

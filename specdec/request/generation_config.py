@@ -23,7 +23,7 @@ class Sampling:
 
     Attributes:
         config: the GenerationConfig with the call's arguments applied.
-        greedy: whether the law is a point mass at the best token (temperature 0 or
+        greedy: whether the distribution is a point mass at the best token (temperature 0 or
             ``do_sample=False``).
         max_new_tokens: bound on new tokens, None for the context limit alone.
         eos: token ids that end a row.

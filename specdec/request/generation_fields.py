@@ -73,10 +73,10 @@ SAMPLING = (
 
 # Settings without effect on the text: rows are never padded, and there is always a cache.
 _HARMLESS = ("pad_token_id", "bos_token_id", "use_cache")
-# Settings of a config that are no part of the law: where transformers' cache lives, provenance, its
-# own assisted generation, what its generate returns, beam search's where no beams are. In a call
-# they are refused, in a config they are left alone, as is every name that transformers itself does
-# not know: its generate does not read it.
+# Settings of a config that are no part of the distribution: where transformers' cache lives,
+# provenance, its own assisted generation, what its generate returns, beam search's where no beams
+# are. In a call they are refused, in a config they are left alone, as is every name that
+# transformers itself does not know: its generate does not read it.
 _IRRELEVANT = (
     "decoder_start_token_id", "cache_", "max_cache_len", "compile_config", "disable_compile",
     "transformers_version", "prefill_chunk_size", "low_memory", "early_stopping", "length_penalty",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as hf
 
-from specdec.distribution import Law, at_least_float32
+from specdec.distribution import Distribution, at_least_float32
 from specdec.errors import OptionError
 
 # Processors that read no token of the prefix: one batched call serves every row.
@@ -45,7 +45,7 @@ class Prefix:
     Attributes:
         tokens: ``[B, S]`` int64; past a row's length its first token is repeated.
         lengths: ``[B]`` int64.
-        active: ``[B]`` bool, rows whose law is asked for.
+        active: ``[B]`` bool, rows whose distribution is asked for.
     """
 
     tokens: Tensor
@@ -72,7 +72,7 @@ class Stage:
         """Processed scores ``[B, V]``."""
         raise NotImplementedError
 
-    def select(self, rows: Sequence[int]) -> Stage:
+    def keep_rows(self, rows: Sequence[int]) -> Stage:
         """The same for some rows of the batch."""
         return self
 
@@ -135,7 +135,7 @@ class PerRow(Stage):
             rows.append(own)
         return torch.cat(rows)
 
-    def select(self, rows: Sequence[int]) -> Stage:
+    def keep_rows(self, rows: Sequence[int]) -> Stage:
         if len(self.processors) == 1:
             return self
         return PerRow(tuple(self.processors[row] for row in rows))
@@ -178,12 +178,12 @@ def _check_left(scores: Tensor, stages: Sequence[Stage]) -> None:
 
 @dataclass
 class Processors:
-    """Everything between the target's logits and the law that tokens are drawn from.
+    """Everything between the target's logits and the distribution that tokens are drawn from.
 
     Attributes:
         penalties: what applies at any temperature, in transformers' order.
         warps: temperature, top-k, top-p and the like; empty when greedy.
-        greedy: whether the law is the point mass at the best token.
+        greedy: whether the distribution is the point mass at the best token.
         row_seconds: time spent in processors that had to run row by row.
     """
 
@@ -192,18 +192,22 @@ class Processors:
     greedy: bool
     row_seconds: float = field(default=0.0)
 
-    def law(self, logits: Tensor, prefix: Callable[[], Prefix]) -> Law:
-        """The law of the next token.
+    def distribution(self, logits: Tensor, prefix: Callable[[], Prefix]) -> Distribution:
+        """The distribution of the next token.
 
         Args:
             logits: ``[B, V]``; float32 at least is used from here on.
             prefix: gives the rows' prefixes; called only if a processor reads them.
         """
         scores = self.scores(logits, prefix)
-        return Law.at(scores.argmax(-1), scores.shape[-1]) if self.greedy else Law.of(scores)
+        return (
+            Distribution.at(scores.argmax(-1), scores.shape[-1])
+            if self.greedy
+            else Distribution.of(scores)
+        )
 
     def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
-        """What :meth:`law` is made of: ``[B, V]``, float32 at least.
+        """What :meth:`distribution` is made of: ``[B, V]``, float32 at least.
 
         Args:
             prefix: may be left out unless :attr:`reads_prefix`.
@@ -274,17 +278,18 @@ class Processors:
             flat = stage.processor(tokens if stage.reads_prefix else None, flat)
         return flat.masked_fill(silent, float("-inf")).view(*logits.shape)
 
-    def draft_law(self, logits: Tensor) -> Law:
-        """The draft law under the same warps: ``logits [B, n, V]``, law ``[B, n, V]``.
+    def draft_distribution(self, logits: Tensor) -> Distribution:
+        """The draft distribution under the same warps: ``logits [B, n, V]``, distribution ``[B, n,
+        V]``.
 
         Penalties and processors that read the prefix are left to verification: they change what
         is accepted, not what may be drafted.
         """
         if self.greedy:
-            return Law.at(logits.argmax(-1), logits.shape[-1])
+            return Distribution.at(logits.argmax(-1), logits.shape[-1])
         flat = at_least_float32(logits.flatten(0, 1))
         free = [stage for stage in self.warps if not stage.reads_prefix]
-        return Law.of(self._run(free, flat, None).view_as(logits))
+        return Distribution.of(self._run(free, flat, None).view_as(logits))
 
     @property
     def temperature(self) -> float:
@@ -297,7 +302,7 @@ class Processors:
 
     @property
     def setting(self) -> str:
-        """What kind of law tokens are drawn from, in words: equal for equal warps."""
+        """What kind of distribution tokens are drawn from, in words: equal for equal warps."""
         if self.greedy:
             return "greedy"
         return "; ".join(
@@ -307,10 +312,10 @@ class Processors:
             for stage in self.warps
         )
 
-    def select(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only ``rows`` of the batch."""
-        self.penalties = [stage.select(rows) for stage in self.penalties]
-        self.warps = [stage.select(rows) for stage in self.warps]
+        self.penalties = [stage.keep_rows(rows) for stage in self.penalties]
+        self.warps = [stage.keep_rows(rows) for stage in self.warps]
 
     def _run(
         self, stages: Sequence[Stage], scores: Tensor, prefix: Callable[[], Prefix] | None

@@ -55,7 +55,7 @@ class StopRules:
             return tokens[:room], "length"
         return tokens, None
 
-    def select(self, rows: Sequence[int]) -> StopRules:
+    def keep_rows(self, rows: Sequence[int]) -> StopRules:
         """The rules of some rows of the batch."""
         return replace(
             self,

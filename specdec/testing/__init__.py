@@ -1,4 +1,4 @@
-"""Proof that a strategy keeps the target's law, for everyone's plugins.
+"""Proof that a strategy keeps the target's distribution, for everyone's plugins.
 
 Subclass :class:`StrategyContract`, or run ``pytest --specdec-strategy NAME`` or ``specdec check``.
 """
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from specdec.testing.contract import StrategyContract as StrategyContract
     from specdec.testing.enumeration import EnumeratedRandomness as EnumeratedRandomness
     from specdec.testing.enumeration import outcomes as outcomes
-    from specdec.testing.stray_randomness import only_keyed_randomness as only_keyed_randomness
     from specdec.testing.references import Node as Node
+    from specdec.testing.stray_randomness import only_keyed_randomness as only_keyed_randomness
     from specdec.testing.subject import Subject as Subject
     from specdec.testing.table_model import TableForCausalLM as TableForCausalLM
     from specdec.testing.tables import Table as Table

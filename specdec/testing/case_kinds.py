@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.testing.property import Kinds
 from specdec.testing.case_strategies import (
     cases,
     deep,
@@ -17,10 +16,11 @@ from specdec.testing.case_strategies import (
     wide,
     widest,
 )
+from specdec.testing.property import Kinds
 from specdec.testing.subject import Subject
 
 
-def step_laws(
+def step_distributions(
     rows: int = 2, fewest: int = 1, greedy: bool | None = False
 ) -> Callable[[Subject], Kinds]:
     """Short texts, and of each kind that goes far in one way."""
@@ -68,5 +68,5 @@ def everywhere(**more: Any) -> Callable[[Subject], Kinds]:
 
 
 def small_models(subject: Subject) -> Kinds:
-    """At temperature 0 alone where the acceptor keeps no more than the law."""
+    """At temperature 0 alone where the acceptor keeps no more than the distribution."""
     return [(model_cases(greedy=None if subject.seed_exact else True), 1)]

@@ -8,9 +8,9 @@ from typing import Any
 
 from specdec.errors import SpecdecError
 from specdec.testing.cases import Case, Zigzag
-from specdec.testing.tiny_models import CONFIGS, VOCAB
 from specdec.testing.tables import LARGEST, Table
-from specdec.testing.toy_tokenizer import letters
+from specdec.testing.tiny_models import CONFIGS, VOCAB
+from specdec.testing.toy_tokenizer import toy_text
 
 try:
     from hypothesis import strategies as st
@@ -25,15 +25,15 @@ WIDE, WIDEST = 300, 66_000
 LATE = (6, 12, 25, 60, 130, 300)
 _WRITTEN = 8
 
-# Laws of every kind: even, skewed, nearly tied, with zeros, one-hot, with tiny tails.
+# Distributions of every kind: even, skewed, nearly tied, with zeros, one-hot, with tiny tails.
 _WEIGHTS = st.sampled_from([1.0, 2.0, 5.0, 0.0, 3.0, 1.0 + 1e-9, 20.0, 1e-6])
 
 
 def tables(size: int, max_order: int = 2) -> st.SearchStrategy[Table]:
     """Tables over ``size`` tokens: zeros, one-hots, near-ties, with and without memory."""
-    law = st.lists(_WEIGHTS, min_size=size, max_size=size).map(_positive)
-    laws = st.lists(law, min_size=1, max_size=5).map(tuple)
-    return st.builds(Table, st.just(size), st.integers(0, max_order), laws)
+    distribution = st.lists(_WEIGHTS, min_size=size, max_size=size).map(_positive)
+    distributions = st.lists(distribution, min_size=1, max_size=5).map(tuple)
+    return st.builds(Table, st.just(size), st.integers(0, max_order), distributions)
 
 
 def _positive(weights: list[float]) -> tuple[float, ...]:
@@ -125,16 +125,16 @@ def stop_strings(tokens: Sequence[int]) -> st.SearchStrategy[list[str]]:
     """One or two stop strings of one to three ``tokens``, which may overlap or hold each other."""
     token = st.sampled_from(tokens)
     length = st.sampled_from([2, 1, 3])  # two tokens are the likeliest: a step may part them
-    written = length.flatmap(lambda n: st.lists(token, min_size=n, max_size=n)).map(letters)
+    written = length.flatmap(lambda n: st.lists(token, min_size=n, max_size=n)).map(toy_text)
     return st.lists(written, min_size=1, max_size=2)
 
 
 def _likely(table: Table) -> list[int]:
-    """Tokens that some law of the table gives at least a tenth."""
+    """Tokens that some distribution of the table gives at least a tenth."""
     return [
         token
         for slot, token in enumerate(table.tokens)
-        if any(law[slot] >= 0.1 * sum(law) for law in table.weights)
+        if any(distribution[slot] >= 0.1 * sum(distribution) for distribution in table.weights)
     ]
 
 
@@ -167,7 +167,8 @@ def cases(
         noise: whether to draw a noise table.
         vocabularies: how many tokens there are; None for those that have a probability.
         lengths: of the prompts.
-        opened: after how many positions of the text the laws are open, at most; None for all.
+        opened: after how many positions of the text the distributions are open, at most; None for
+            all.
         always: whether they are closed after the others on every case, or on half of them.
         apart: whether the draft is always wrong where the target's next token is certain.
         stopping: whether something besides their length is to end texts; None for either.
@@ -203,7 +204,8 @@ def _quiet(
     opened: int,
     apart: bool,
 ) -> tuple[Table, Table]:
-    """The tables with open laws at a few positions of the text that begins after ``first``."""
+    """The tables with open distributions at a few positions of the text that begins after
+    ``first``."""
     new = chosen["max_new_tokens"]
     # The likeliest are those of the deepest draft tokens: the last new token is never one.
     places = [first + place for place in (*range(new - 2, -1, -1), new - 1) if place >= 0]
@@ -217,7 +219,7 @@ def _quiet(
 
 
 def near(rows: int = 3, **more: Any) -> st.SearchStrategy[Case]:
-    """Short texts over a few tokens, every law open."""
+    """Short texts over a few tokens, every distribution open."""
     return cases(rows=rows, **more)
 
 
@@ -226,7 +228,7 @@ def deep(levels: int, sampled: bool, greedy: bool | None = False) -> st.SearchSt
 
     Args:
         levels: how deep it drafts.
-        sampled: whether draft tokens are drawn: then few laws are open.
+        sampled: whether draft tokens are drawn: then few distributions are open.
     """
     longest = min(levels + 1, _DEEPEST)
     return cases(

@@ -33,7 +33,7 @@ class Case:
     """One example.
 
     Attributes:
-        target, draft: the laws of the target and of the drafter.
+        target, draft: the distributions of the target and of the drafter.
         prompts: the row that is examined, then its neighbours in the batch.
         settings: arguments of ``Engine.generate``.
         seed: of the generation, where the property draws from a seed.
@@ -60,8 +60,8 @@ class Case:
         return [list(prompt) for prompt in self.prompts]
 
     def quieter(self) -> Case | None:
-        """The same with fewer open laws, the later ones, at last no more of the draft's; None if
-        there are no fewer."""
+        """The same with fewer open distributions, the later ones, at last no more of the draft's;
+        None if there are no fewer."""
         if self.model or (not self.draft.open and self.draft.open is not None):
             return None
         first = len(self.prompts[0]) - 1

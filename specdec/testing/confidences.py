@@ -6,21 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 
-# The law whose probabilities a level's values are multiplied by, from its frontier's proposal.
-Confidence = Callable[[Growth, Proposal], Proposal]
+# The distribution whose probabilities a level's values are multiplied by, from its frontier's
+# proposal.
+Confidence = Callable[[TreeBuilder, Proposal], Proposal]
 
 
-def draft_law(growth: Growth, proposal: Proposal) -> Proposal:
-    """The draft law itself."""
+def draft_distribution(builder: TreeBuilder, proposal: Proposal) -> Proposal:
+    """The draft distribution itself."""
     return proposal
 
 
 def coupled(options: Any) -> Confidence | None:
     """The guess at the target's own draw where the options ask for it."""
-    return couple if options.coupled else draft_law
+    return couple if options.coupled else draft_distribution
 
 
 def auto(options: Any) -> Confidence | None:
@@ -38,6 +39,7 @@ CONFIDENCES: dict[str, Callable[[Any], Confidence | None]] = {
 
 
 def confidence(policy: str | None, options: Any) -> Confidence | None:
-    """What the values of the policy are made of; the draft law for any that is not known."""
+    """What the values of the policy are made of; the draft distribution for any that is not
+    known."""
     known = CONFIDENCES.get(policy or "")
-    return known(options) if known else draft_law
+    return known(options) if known else draft_distribution

@@ -1,4 +1,4 @@
-"""How far the law was examined: what was really run, not what was meant to be."""
+"""How far the distribution was examined: what was really run, not what was meant to be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from specdec.testing.cases import Case
 
 @dataclass
 class Reach:
-    """The farthest that laws were enumerated, each by itself.
+    """The farthest that distributions were enumerated, each by itself.
 
     Attributes:
         levels: of draft tokens that were accepted or turned down.
@@ -26,7 +26,8 @@ class Reach:
     steps: int = 0
 
     def note(self, case: Case, levels: int, steps: int) -> None:
-        """A law was enumerated on the case, down to so many levels and over so many steps."""
+        """A distribution was enumerated on the case, down to so many levels and over so many
+        steps."""
         self.levels, self.steps = max(self.levels, levels), max(self.steps, steps)
         self.token = max(self.token, *case.target.tokens)
         self.position = max(self.position, len(case.prompts[0]) + steps - 1)
@@ -40,10 +41,10 @@ class Reach:
             f"batches of up to {self.rows} rows",
             f"up to {self.steps} steps",
         ]
-        line = f"Laws were enumerated for {', '.join(parts)}"
+        line = f"Distributions were enumerated for {', '.join(parts)}"
         if not drafted:
             return line
         line += f", and draft tokens down to level {self.levels} of {drafted}"
         if self.levels < drafted:
-            line += f"; below level {self.levels} the law is not known"
+            line += f"; below level {self.levels} the distribution is not known"
         return line

@@ -1,4 +1,5 @@
-"""The exact law of a strategy's text, and the autoregressive law that it must equal."""
+"""The exact distribution of a strategy's text, and the autoregressive distribution that it must
+equal."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from specdec.decoding.interfaces import Verifier
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.engine import Engine
 from specdec.models.hf_target import HFTarget
 from specdec.request.caller_processors import listed
@@ -26,19 +27,19 @@ from specdec.request.copying import copied
 from specdec.session import Generation
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
-from specdec.testing.fake_clock import ticking
+from specdec.testing.fake_clock import fake_clock
 from specdec.testing.subject import Subject, drawing
-from specdec.testing.toy_tokenizer import letters
+from specdec.testing.toy_tokenizer import toy_text
 
 Text = tuple[int, ...]
 # Probabilities by text.
-TextLaw = dict[Text, float]
+TextDistribution = dict[Text, float]
 # The most branches: of a step, and less as their texts are longer and their vocabularies larger.
 _NUMBERS, _FEWEST = 1 << 21, 16
 
 
 class Autoregressive:
-    """The target's own law over continuations of the first prompt, by the chain rule.
+    """The target's own distribution over continuations of the first prompt, by the chain rule.
 
     It uses the table and the processors that transformers' ``generate`` would make of the
     settings, called with every prefix as it is: nothing of specdec's, no model, tree or batch.
@@ -60,19 +61,20 @@ class Autoregressive:
         )
         self._known: dict[Text, dict[int, float]] = {}
 
-    def against(self, *laws: Enumerated) -> list[TextLaw]:
-        """How probable each law makes it that a text begins so, if the target goes on from what was
-        committed; last, how probable the target itself makes it.
+    def against(self, *distributions: Enumerated) -> list[TextDistribution]:
+        """How probable each distribution makes it that a text begins so, if the target goes on from
+        what was committed; last, how probable the target itself makes it.
 
         The beginnings are those that some committed text has, or shares but for its last token.
-        Past them the target alone decides, so that whole texts have equal laws if these are equal.
+        Past them the target alone decides, so that whole texts have equal distributions if these
+        are equal.
         """
         going: dict[Text, set[int]] = {(): set()}
-        for law in laws:
-            for text in law.law:
+        for distribution in distributions:
+            for text in distribution.distribution:
                 for length, token in enumerate(text):
                     going.setdefault(text[:length], set()).add(token)
-                if text in law.ended:
+                if text in distribution.ended:
                     going.setdefault(text, set())
         by_length: dict[int, list[Text]] = defaultdict(list)
         for text in going:
@@ -81,21 +83,23 @@ class Autoregressive:
             self._know([text for text in texts if not self._ends(text)])
         order = sorted(going, key=len)
         own = Enumerated({(): 1.0}, frozenset(), 0, 0)
-        return [self._beginnings(law, order, going) for law in (*laws, own)]
+        return [
+            self._beginnings(distribution, order, going) for distribution in (*distributions, own)
+        ]
 
     def _beginnings(
-        self, law: Enumerated, order: list[Text], going: dict[Text, set[int]]
-    ) -> TextLaw:
-        committed: TextLaw = defaultdict(float)
-        for text, weight in law.law.items():
+        self, distribution: Enumerated, order: list[Text], going: dict[Text, set[int]]
+    ) -> TextDistribution:
+        committed: TextDistribution = defaultdict(float)
+        for text, weight in distribution.distribution.items():
             for length in range(len(text) + 1):
                 committed[text[:length]] += weight
-        added: TextLaw = defaultdict(float)  # by the target, to what was committed before
-        found: TextLaw = {}
+        added: TextDistribution = defaultdict(float)  # by the target, to what was committed before
+        found: TextDistribution = {}
         for text in order:
             if ends := self._ends(text):
                 found[text] = committed[text] + added[text]
-            here = 0.0 if text in law.ended else law.law.get(text, 0.0)
+            here = 0.0 if text in distribution.ended else distribution.distribution.get(text, 0.0)
             onward = 0.0 if ends else added[text] + here
             chances = {} if ends else self._known[text]
             for token in going[text] | chances.keys():
@@ -106,7 +110,7 @@ class Autoregressive:
         return found
 
     def _know(self, texts: list[Text]) -> None:
-        """Work out the laws after ``texts``, all of one length."""
+        """Work out the distributions after ``texts``, all of one length."""
         if not (unknown := [text for text in texts if text not in self._known]):
             return
         tokens = torch.tensor([[*self._prompt, *text] for text in unknown])
@@ -126,20 +130,21 @@ class Autoregressive:
         """Whether a text is at its end; one that goes on behind a stop string is past it."""
         if len(text) >= self._horizon or (text and text[-1] in self._eos):
             return True
-        return any(string in letters(text) for string in self._stop)
+        return any(string in toy_text(text) for string in self._stop)
 
 
-def only_asked(law: Law, asking: Tensor) -> Law:
-    """``law`` with a point mass for rows not in ``asking [B]``: theirs is undefined."""
-    if law.weights is None:
-        return law
-    first = torch.full_like(law.weights, float("-inf"))
+def only_asked(distribution: Distribution, asking: Tensor) -> Distribution:
+    """``distribution`` with a point mass for rows not in ``asking [B]``: theirs is undefined."""
+    if distribution.weights is None:
+        return distribution
+    first = torch.full_like(distribution.weights, float("-inf"))
     first[:, 0] = 0.0
-    return Law.of(torch.where(asking[:, None], law.weights, first))
+    return Distribution.of(torch.where(asking[:, None], distribution.weights, first))
 
 
 class _Watching(Verifier):
-    """Gives rows that do not ask for their law a point mass: drawing from it branches nothing."""
+    """Gives rows that do not ask for their distribution a point mass: drawing from it branches
+    nothing."""
 
     def __init__(self, inner: Verifier) -> None:
         self._inner = inner
@@ -147,12 +152,12 @@ class _Watching(Verifier):
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         verification = self._inner.verify(target, state, tree)
-        ask = verification.law
+        ask = verification.distribution
 
-        def law(node: Tensor, asking: Tensor) -> Law:
+        def distribution(node: Tensor, asking: Tensor) -> Distribution:
             return only_asked(ask(node, asking), asking)
 
-        vars(verification)["law"] = law
+        vars(verification)["distribution"] = distribution
         return verification
 
 
@@ -181,16 +186,16 @@ def generation(
 
 @dataclass(frozen=True)
 class Enumerated:
-    """The exact law of what was committed, over every outcome of every draw.
+    """The exact distribution of what was committed, over every outcome of every draw.
 
     Attributes:
-        law: texts with their probabilities.
+        distribution: texts with their probabilities.
         ended: those of them that have ended.
         levels: the deepest level at which a draft token was accepted or turned down.
         steps: the most steps that a text took.
     """
 
-    law: TextLaw
+    distribution: TextDistribution
     ended: frozenset[Text]
     levels: int
     steps: int
@@ -203,8 +208,8 @@ class _Branch(NamedTuple):
     steps: int
 
 
-def step_law(subject: Subject, case: Case) -> Enumerated:
-    """The exact law of the tokens of one step.
+def step_distribution(subject: Subject, case: Case) -> Enumerated:
+    """The exact distribution of the tokens of one step.
 
     Raises:
         EnumerationError: it has more outcomes than are enumerated.
@@ -212,8 +217,8 @@ def step_law(subject: Subject, case: Case) -> Enumerated:
     return _enumerated(subject, case, steps=1)
 
 
-def sequence_law(subject: Subject, case: Case) -> Enumerated:
-    """The exact law of whole sequences, over every draw of every step.
+def sequence_distribution(subject: Subject, case: Case) -> Enumerated:
+    """The exact distribution of whole sequences, over every draw of every step.
 
     Raises:
         EnumerationError: it has more outcomes than are enumerated.
@@ -245,11 +250,11 @@ def _enumerated(subject: Subject, case: Case, steps: int | None) -> Enumerated:
         found, weights = outcomes_apart(partial(_alone, engine, run), limit)
     else:
         found, weights = outcomes(partial(run, engine), limit)
-    law: TextLaw = defaultdict(float)
+    distribution: TextDistribution = defaultdict(float)
     for branch, weight in zip(found, weights.tolist(), strict=True):
-        law[branch.text] += weight
+        distribution[branch.text] += weight
     return Enumerated(
-        dict(law),
+        dict(distribution),
         frozenset(branch.text for branch in found if branch.ended),
         max(branch.levels for branch in found),
         max(branch.steps for branch in found),
@@ -267,18 +272,19 @@ def _alone(
     """
     other = copy.copy(engine)
     other.parts = replace(engine.parts, policy=copy.deepcopy(engine.parts.policy))
-    with ticking():
+    with fake_clock():
         (branch,) = run(other, randomness, 1)
     return branch
 
 
-def difference(law: TextLaw, reference: TextLaw) -> tuple[float, Text]:
+def difference(distribution: TextDistribution, reference: TextDistribution) -> tuple[float, Text]:
     """The largest difference of a probability, and the text that has it."""
-    texts = law.keys() | reference.keys()
-    return max((abs(law.get(t, 0.0) - reference.get(t, 0.0)), t) for t in texts)
+    texts = distribution.keys() | reference.keys()
+    return max((abs(distribution.get(t, 0.0) - reference.get(t, 0.0)), t) for t in texts)
 
 
-def total_variation(law: TextLaw, reference: TextLaw) -> float:
-    """Half the sum of all differences: 0 for equal laws, 1 for laws that share nothing."""
-    texts = law.keys() | reference.keys()
-    return sum(abs(law.get(t, 0.0) - reference.get(t, 0.0)) for t in texts) / 2
+def total_variation(distribution: TextDistribution, reference: TextDistribution) -> float:
+    """Half the sum of all differences: 0 for equal distributions, 1 for distributions that share
+    nothing."""
+    texts = distribution.keys() | reference.keys()
+    return sum(abs(distribution.get(t, 0.0) - reference.get(t, 0.0)) for t in texts) / 2

@@ -1,7 +1,7 @@
 """Enumerated randomness: every outcome of every draw, with its probability.
 
 Branches are rows of a batch. A row replays its script and takes the likeliest outcome of any other
-draw; the next wave has a row besides for each outcome that none has taken yet.
+draw; the next batch has a row besides for each outcome that none has taken yet.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.randomness import Key, Randomness
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.errors import PluginError
 from specdec.testing.stray_randomness import UnkeyedRandomnessError
 
 T = TypeVar("T")
 LIMIT = 1 << 14
-# Draws are exact to rounding; a law that has changed has changed by more.
+# Draws are exact to rounding; a distribution that has changed has changed by more.
 _SAME = 1e-9
 # What is this unlikely is left out: below it, whether an outcome is possible at all is rounding.
 _NEVER = 1e-14
-# More waves than any enumeration needs that comes to an end.
-_WAVES = 500
+# More batches than any enumeration needs that comes to an end.
+_BATCHES = 500
 _WHY = (
     "when the same outcomes are replayed: unkeyed randomness (a generator of a part's own), or "
     "state kept between runs"
@@ -33,7 +33,8 @@ _WHY = (
 
 
 class EnumerationError(AssertionError):
-    """More outcomes than can be enumerated: the case is too large, nothing is known of the law."""
+    """More outcomes than can be enumerated: the case is too large, nothing is known of the
+    distribution."""
 
 
 class Draw(NamedTuple):
@@ -85,8 +86,8 @@ class EnumeratedRandomness(Randomness):
         """The rows of the batch that are branches."""
         return slice(self.before, self.before + len(self.scripts))
 
-    def categorical(self, law: Law, key: Key) -> Tensor:
-        return self._next(law.probs.double().nan_to_num(nan=0.0).clamp(min=0), key)
+    def categorical(self, distribution: Distribution, key: Key) -> Tensor:
+        return self._next(distribution.probs.double().nan_to_num(nan=0.0).clamp(min=0), key)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         p = probability.double().nan_to_num(nan=0.0).clamp(0, 1)
@@ -110,10 +111,10 @@ class EnumeratedRandomness(Randomness):
         codes, own = _code(key)[rows].tolist(), self.branches
         chances: dict[int, dict[int, float]] = {row: {} for row in rows.tolist()}
         probs = probs * possible
-        law = probs[rows] / probs[rows].sum(dim=1, keepdim=True)
-        where = law.nonzero()
+        distribution = probs[rows] / probs[rows].sum(dim=1, keepdim=True)
+        where = distribution.nonzero()
         places = zip(rows[where[:, 0]].tolist(), where[:, 1].tolist(), strict=True)
-        for (row, outcome), p in zip(places, law[where.unbind(1)].tolist(), strict=True):
+        for (row, outcome), p in zip(places, distribution[where.unbind(1)].tolist(), strict=True):
             chances[row][outcome] = p
         found = taken.tolist()
         for row, code in zip(chances, codes, strict=True):
@@ -170,18 +171,18 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
 
     Raises:
         EnumerationError: more than ``limit`` branches.
-        UnkeyedRandomnessError: on the same outcomes a draw had another law than before.
+        UnkeyedRandomnessError: on the same outcomes a draw had another distribution than before.
     """
-    scripts, laws = [Script()], _Laws()
-    for wave in range(_WAVES):
+    scripts, distributions = [Script()], _Distributions()
+    for batch in range(_BATCHES):
         randomness = EnumeratedRandomness(scripts)
         result = run(randomness, len(scripts))
-        if wave == 0:
+        if batch == 0:
             first = randomness.made[0]
-        laws.check(randomness.made)
+        distributions.check(randomness.made)
         distinct, missing = _explored(randomness.made)
         if not missing and len(distinct) == len(scripts):
-            if wave:
+            if batch:
                 again = EnumeratedRandomness([Script()])
                 run(again, 1)
                 _same_draws(first, again.made[0])
@@ -189,7 +190,7 @@ def outcomes(run: Callable[[EnumeratedRandomness, int], T], limit: int = LIMIT) 
         scripts = distinct + missing
         _within(len(scripts), limit)
     raise UnkeyedRandomnessError(
-        f"draws are not the same when outcomes are replayed, {_WAVES} times over: unkeyed "
+        f"draws are not the same when outcomes are replayed, {_BATCHES} times over: unkeyed "
         "randomness (a generator of a part's own), or state kept between runs"
     )
 
@@ -204,12 +205,12 @@ def outcomes_apart(
     """
     found: list[T] = []
     done: list[list[Draw]] = []
-    laws, waiting = _Laws(), [Script()]
+    distributions, waiting = _Distributions(), [Script()]
     while waiting:
         script = waiting.pop()
         randomness = EnumeratedRandomness([script])
         found.append(run(randomness))
-        laws.check(randomness.made)
+        distributions.check(randomness.made)
         (made,) = randomness.made
         done.append(made)
         if len(script) > len(made) or any(draw.key not in script for draw in made[: len(script)]):
@@ -222,14 +223,14 @@ def outcomes_apart(
     return found, _weights(done)
 
 
-class _Laws:
-    """The law of every draw after the same outcomes of the same draws."""
+class _Distributions:
+    """The distribution of every draw after the same outcomes of the same draws."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], dict[int, float]] = {}
 
     def check(self, made: list[list[Draw]]) -> None:
-        """Require that no draw has another law than the last time.
+        """Require that no draw has another distribution than the last time.
 
         Raises:
             UnkeyedRandomnessError: one has.
@@ -239,18 +240,18 @@ class _Laws:
             for place, (key, outcome, chances) in enumerate(draws, start=1):
                 known = self._known.setdefault((before, key), chances)
                 if known is not chances and not _same(known, chances):
-                    raise UnkeyedRandomnessError(f"draw {place} has another law {_WHY}")
+                    raise UnkeyedRandomnessError(f"draw {place} has another distribution {_WHY}")
                 before = hash((before, key, outcome))
 
 
-def _same(law: dict[int, float], other: dict[int, float]) -> bool:
-    either = law.keys() | other.keys()
-    return all(abs(law.get(one, 0.0) - other.get(one, 0.0)) <= _SAME for one in either)
+def _same(distribution: dict[int, float], other: dict[int, float]) -> bool:
+    either = distribution.keys() | other.keys()
+    return all(abs(distribution.get(one, 0.0) - other.get(one, 0.0)) <= _SAME for one in either)
 
 
 def _same_draws(before: list[Draw], after: list[Draw]) -> None:
     """Require the same draws of a branch that was run again alone."""
-    _Laws().check([before, after])
+    _Distributions().check([before, after])
     if [draw.key for draw in before] != [draw.key for draw in after]:
         raise UnkeyedRandomnessError(f"draws are not made again {_WHY}")
 

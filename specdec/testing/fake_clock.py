@@ -12,7 +12,7 @@ _TICKS = (1, 2, 1, 3, 1, 1, 30, 2, 1, 4, 1, 60, 1)
 
 
 @contextmanager
-def ticking() -> Iterator[None]:
+def fake_clock() -> Iterator[None]:
     """Within, ``time.perf_counter`` moves by a tick whenever it is read, and not otherwise.
 
     A strategy whose drafts depend on what they cost then drafts the same whenever it is run.

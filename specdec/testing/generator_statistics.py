@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.randomness import Key, Randomness, Stream, row_seeds
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.testing.cases import Case
 from specdec.testing.subject import Subject
 
@@ -20,8 +20,9 @@ _TAIL_DRAWS, _TAIL = 1 << 21, 4e-6
 _ALLOWED = 4.5
 
 
-def generator_has_its_laws(subject: Subject, case: Case) -> float:
-    """The engine's generator has the laws asked for along every part of its keys, tails too.
+def generator_has_its_distributions(subject: Subject, case: Case) -> float:
+    """The engine's generator has the distributions asked for along every part of its keys, tails
+    too.
 
     Returns:
         The largest deviation, in standard deviations.
@@ -29,13 +30,16 @@ def generator_has_its_laws(subject: Subject, case: Case) -> float:
     largest = 0.0
     for along in ("positions", "rows", "nodes"):
         randomness, key = _batch(subject, along, _DRAWS)
-        law = Law.of(_PROBS.log().expand(_DRAWS, -1))
-        tokens, joint = randomness.categorical(law, key), torch.outer(_PROBS, _PROBS).flatten()
+        distribution = Distribution.of(_PROBS.log().expand(_DRAWS, -1))
+        tokens, joint = (
+            randomness.categorical(distribution, key),
+            torch.outer(_PROBS, _PROBS).flatten(),
+        )
         largest = max(largest, _judge(tokens, _PROBS, f"along {along}"))
         pairs = {"neighbours": tokens[::2] * len(_PROBS) + tokens[1::2]}
         others = {stream.name: replace(key, stream=stream) for stream in Stream}
         for what, other in {**others, key.stream.name: replace(key, draw=1)}.items():
-            again = randomness.categorical(law, other)
+            again = randomness.categorical(distribution, other)
             pairs[f"draws and {what} draws"] = tokens * len(_PROBS) + again
         for what, pair in pairs.items():
             largest = max(largest, _judge(pair, joint, f"of {what} along {along}"))
@@ -67,5 +71,7 @@ def _judge(tokens: Tensor, probs: Tensor, what: str) -> float:
     statistic = float(((counts - expected).square() / expected).sum())
     distance = abs(statistic - freedom) / math.sqrt(2 * freedom)
     if distance > _ALLOWED:
-        raise AssertionError(f"the law {what} is off by {distance:.1f} standard deviations")
+        raise AssertionError(
+            f"the distribution {what} is off by {distance:.1f} standard deviations"
+        )
     return distance

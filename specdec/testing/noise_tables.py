@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.randomness import Key, Randomness, Stream
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 
 
 class NoiseTable(Randomness):
@@ -30,8 +30,8 @@ class NoiseTable(Randomness):
         size = vocabulary or written.shape[1]
         self._noise = written[:, torch.arange(size) * written.shape[1] // size]
 
-    def categorical(self, law: Law, key: Key) -> Tensor:
-        return (self._at(key) / law.probs.double()).argmin(dim=-1)
+    def categorical(self, distribution: Distribution, key: Key) -> Tensor:
+        return (self._at(key) / distribution.probs.double()).argmin(dim=-1)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
         return (-self._at(key)[:, 0]).exp() < probability.double()
@@ -40,7 +40,7 @@ class NoiseTable(Randomness):
         noise = self._at(key)
         return noise.gather(1, tokens.expand(len(noise), -1))
 
-    def select(self, rows: Tensor) -> NoiseTable:
+    def keep_rows(self, rows: Tensor) -> NoiseTable:
         kept = rows if self._rows is None else self._rows[rows]
         return NoiseTable(self._given, kept, self._vocabulary)
 

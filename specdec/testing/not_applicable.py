@@ -24,7 +24,11 @@ def no_values(subject: Subject) -> str | None:
 
 
 def no_table(subject: Subject) -> str | None:
-    other = None if subject.has_table else "its drafter's law is no table over the whole vocabulary"
+    other = (
+        None
+        if subject.has_table
+        else "its drafter's distribution is no table over the whole vocabulary"
+    )
     return no_growth(subject) or other
 
 

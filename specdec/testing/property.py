@@ -24,8 +24,8 @@ class Property:
         share: of the suite's number of examples.
         unit: what the difference is measured in; empty where things are the same or are not.
         seed_exact: whether it only means something for acceptors that draw as plain decoding.
-        lossy: whether it is for lossy strategies, and other properties of the law are not.
-        law: whether a lossy strategy is excused from it.
+        lossy: whether it is for lossy strategies, and other properties of the distribution are not.
+        distribution: whether a lossy strategy is excused from it.
         without: why it means nothing for the subject; None if it does.
     """
 
@@ -35,7 +35,7 @@ class Property:
     unit: str = ""
     seed_exact: bool = False
     lossy: bool = False
-    law: bool = False
+    distribution: bool = False
     without: Callable[[Subject], str | None] = lambda subject: None
 
     @property
@@ -69,12 +69,12 @@ class Property:
         """Why it does not concern the subject; None if it does."""
         if not subject.lossless and self.seed_exact:
             return "the acceptor says that it is lossy: its tokens are not plain decoding's"
-        if not subject.lossless and self.law:
+        if not subject.lossless and self.distribution:
             return "the acceptor says that it is lossy: its distance is measured instead"
         if subject.lossless and self.lossy:
-            return "the acceptor says that it is lossless: its law is judged, not measured"
+            return "the acceptor says that it is lossless: its distribution is judged, not measured"
         if self.seed_exact and not subject.seed_exact:
-            return "the acceptor keeps the law, not the tokens that plain decoding gives a seed"
+            return "the acceptor keeps the distribution, not the tokens of a seed"
         return self.without(subject)
 
     def concerns(self, subject: Subject) -> bool:

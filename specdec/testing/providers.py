@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.testing.tiny_models import next_feature, noisy_copy
 from specdec.testing.table_model import OTHERS, TableForCausalLM, register
+from specdec.testing.tiny_models import next_feature, noisy_copy
 
 # Saves a checkpoint that fits the target model into the folder, and returns what names it.
 Provider = Callable[[PreTrainedModel, Path], str]

@@ -1,6 +1,6 @@
 """What the tree policies that ship with specdec are to do, as one would write it from the papers.
 
-Plain Python on lists: nothing of :mod:`specdec.growth` is used.
+Plain Python on lists: nothing of :mod:`specdec.drafting` is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Node:
     value: float
 
 
-# All children that the draft law gives a node, the likeliest first.
+# All children that the draft distribution gives a node, the likeliest first.
 Children = Callable[[Node], list[Node]]
 # ``(options of the policy, levels, children) -> draft tokens``: the tree that is to be verified if
 # the texts have room for ``levels`` levels; how deep the policy goes is up to its options.

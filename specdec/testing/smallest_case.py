@@ -102,7 +102,8 @@ def _settings(case: Case) -> Iterator[Case]:
 
 
 def _texts(case: Case) -> Iterator[Case]:
-    """Shorter prompts, of fewer different tokens. Open laws stay where they are in the text."""
+    """Shorter prompts, of fewer different tokens. Open distributions stay where they are in the
+    text."""
     if min(map(len, case.prompts)) > 1:  # their lengths may matter by their differences
         prompts = tuple(prompt[1:] for prompt in case.prompts)
         target, draft = _moved(case.target, 1), _moved(case.draft, 1)
@@ -125,7 +126,7 @@ def _moved(table: Table, by: int) -> Table:
 
 
 def _tables(case: Case) -> Iterator[Case]:
-    """Simpler laws, over fewer tokens."""
+    """Simpler distributions, over fewer tokens."""
     if case.model:
         return
     target, draft = case.target, case.draft
@@ -153,11 +154,11 @@ def _plainer(table: Table) -> Iterator[Table]:
         yield replace(table, order=table.order - 1)
     for index in range(len(table.weights) if len(table.weights) > 1 else 0):
         yield replace(table, weights=table.weights[:index] + table.weights[index + 1 :])
-    for index, law in enumerate(table.weights):
+    for index, distribution in enumerate(table.weights):
         changes = ((slot, w) for slot in range(table.size) for w in (1.0, 0.0, 2.0))
         for slot, weight in chain(changes):
-            simpler = (*law[:slot], weight, *law[slot + 1 :])
-            if _simple(weight) < _simple(law[slot]) and sum(simpler) > 0:
+            simpler = (*distribution[:slot], weight, *distribution[slot + 1 :])
+            if _simple(weight) < _simple(distribution[slot]) and sum(simpler) > 0:
                 weights = (*table.weights[:index], simpler, *table.weights[index + 1 :])
                 yield replace(table, weights=weights)
     if len(table.quiet) > 1:
@@ -170,11 +171,12 @@ def _simple(weight: float) -> int:
 
 def _narrow(table: Table) -> Table:
     """The table without its last token."""
-    laws = tuple(
-        law[:-1] if sum(law[:-1]) > 0 else (1.0,) * (table.size - 1) for law in table.weights
+    distributions = tuple(
+        distribution[:-1] if sum(distribution[:-1]) > 0 else (1.0,) * (table.size - 1)
+        for distribution in table.weights
     )
     quiet = tuple(min(slot, table.size - 2) for slot in table.quiet)
-    return replace(table, size=table.size - 1, weights=laws, quiet=quiet)
+    return replace(table, size=table.size - 1, weights=distributions, quiet=quiet)
 
 
 def _renamed(case: Case, target: Table, draft: Table) -> Case:

@@ -1,8 +1,8 @@
 """Detects randomness that is drawn past the ``Randomness`` that was handed over.
 
 Not seen here is a generator that a part makes for itself outside torch's operators, as
-``random.Random(3)``; :func:`~specdec.testing.enumeration.outcomes` sees one that changes the law of
-a draw from one run to the next.
+``random.Random(3)``; :func:`~specdec.testing.enumeration.outcomes` sees one that changes the
+distribution of a draw from one run to the next.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def only_keyed_randomness(*, production: bool = False) -> Iterator[None]:
     at the end.
 
     Args:
-        production: whether :class:`~specdec.decoding.randomness.KeyedRandomness` may be used; where the
-            test hands over another implementation, a part that makes one of its own is caught.
+        production: whether :class:`~specdec.decoding.randomness.KeyedRandomness` may be used; where
+            the test hands over another implementation, a part that makes one of its own is caught.
 
     Raises:
         UnkeyedRandomnessError: something was drawn that no key decides.

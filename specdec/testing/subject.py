@@ -21,15 +21,15 @@ from specdec.engine import Engine
 from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
 from specdec.testing.confidences import confidence
-from specdec.testing.table_drafter import TableDrafter, TablePlugin, set_draft_table
-from specdec.testing.fake_clock import ticking
-from specdec.testing.tiny_models import CONFIGS, bigrams, make_model
-from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
 from specdec.testing.coverage import Reach
+from specdec.testing.fake_clock import fake_clock
+from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
 from specdec.testing.references import REFERENCES, Reference
+from specdec.testing.table_drafter import TableDrafter, TablePlugin, set_draft_table
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import Table
-from specdec.testing.toy_tokenizer import letter_tokenizer
+from specdec.testing.tiny_models import CONFIGS, bigrams, make_model
+from specdec.testing.toy_tokenizer import toy_tokenizer
 
 
 class Subject:
@@ -57,12 +57,12 @@ class Subject:
         small: those options of the policy; None if there are none.
         levels: the deepest tree that it drafts.
         sampled: whether draft tokens are drawn.
-        reach: how far laws have been enumerated.
+        reach: how far distributions have been enumerated.
         tokens: the most tokens that the branches of one enumeration have together, about.
         lossless, seed_exact: what the acceptor says of itself.
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
-        has_table: whether the drafter's law is a table, over the whole vocabulary.
+        has_table: whether the drafter's distribution is a table, over the whole vocabulary.
         known_values: whether it is known what the values of its trees are made of.
         any_model: whether it runs on other models than tables.
 
@@ -124,7 +124,7 @@ class Subject:
         likely = Table(2, 1, ((1.0, 3.0), (3.0, 1.0)))
         case = Case(likely, likely, ((0, 1) * 12,), {"temperature": 1.0, "max_new_tokens": 80})
         levels, sampled = 0, False
-        with ticking() if self.adaptive else nullcontext():
+        with fake_clock() if self.adaptive else nullcontext():
             running = self.of(case).session().start(case.rows, seed=0, **case.settings)
             for step in islice(running, _PROBED):
                 levels = max(levels, step.tree.depth)
@@ -191,11 +191,11 @@ class Subject:
             drafter=self._drafter,
             options=options,
             plugins=self._plugins,
-            tokenizer=letter_tokenizer(model.config.vocab_size),
+            tokenizer=toy_tokenizer(model.config.vocab_size),
             **self._swaps,  # type: ignore[arg-type]
         )
         if case.model and isinstance(engine.parts.drafter, TableDrafter):
-            engine.parts.drafter.laws = bigrams(model)
+            engine.parts.drafter.distributions = bigrams(model)
         return engine
 
 

@@ -13,15 +13,15 @@ from hypothesis import settings as configure
 from hypothesis.errors import Flaky
 
 from specdec.testing import properties
+from specdec.testing.case_kinds import everywhere, small_models, step_distributions, whole_texts
+from specdec.testing.case_strategies import cases
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumerationError
+from specdec.testing.fake_clock import fake_clock
+from specdec.testing.generator_statistics import generator_has_its_distributions
 from specdec.testing.not_applicable import no_memory, no_models, no_reference, no_table, no_values
-from specdec.testing.fake_clock import ticking
-from specdec.testing.generator_statistics import generator_has_its_laws
-from specdec.testing.case_kinds import everywhere, small_models, step_laws, whole_texts
 from specdec.testing.property import Property as Property
 from specdec.testing.smallest_case import Failure, simplest
-from specdec.testing.case_strategies import cases
 from specdec.testing.subject import FEW, MANY, Subject
 from specdec.testing.verdict import Verdict as Verdict
 
@@ -31,15 +31,19 @@ PATIENCE = 10.0
 
 PROPERTIES = (
     Property(
-        properties.exact_law,
-        step_laws(),
+        properties.exact_distribution,
+        step_distributions(),
         share=3,
         unit="probability",
-        law=True,
+        distribution=True,
     ),
-    Property(properties.whole_sequences, whole_texts, share=0.75, unit="probability", law=True),
     Property(
-        properties.neighbours_do_not_matter, step_laws(rows=3, fewest=2, greedy=None), law=True
+        properties.whole_sequences, whole_texts, share=0.75, unit="probability", distribution=True
+    ),
+    Property(
+        properties.neighbours_do_not_matter,
+        step_distributions(rows=3, fewest=2, greedy=None),
+        distribution=True,
     ),
     Property(properties.same_as_plain_for_any_noise, everywhere(noise=True), seed_exact=True),
     Property(properties.same_as_plain_for_any_seed, everywhere(), seed_exact=True),
@@ -47,7 +51,7 @@ PROPERTIES = (
         properties.same_as_plain_on_real_models,
         small_models,
         share=0.5,
-        law=True,
+        distribution=True,
         without=no_models,
     ),
     Property(properties.stop_rules_hold, everywhere(), share=1.5),
@@ -56,16 +60,20 @@ PROPERTIES = (
     Property(properties.tree_is_the_reference, cases(), unit="log q", without=no_reference),
     Property(properties.values_are_products, cases(), share=0.5, unit="log q", without=no_values),
     Property(
-        properties.draft_law_is_the_table, cases(), share=0.5, unit="probability", without=no_table
+        properties.draft_distribution_is_the_table,
+        cases(),
+        share=0.5,
+        unit="probability",
+        without=no_table,
     ),
     Property(properties.drafter_is_as_if_fresh, everywhere(), unit="log q", without=no_memory),
     Property(properties.options_round_trip, cases(), share=0.1),
     Property(properties.runs_repeat, everywhere()),
     Property(properties.only_keyed_randomness_is_used, cases(max_new=4), share=0.5),
-    Property(generator_has_its_laws, cases(), share=0, unit="sd"),
+    Property(generator_has_its_distributions, cases(), share=0, unit="sd"),
     Property(
         properties.measured_total_variation,
-        step_laws(),
+        step_distributions(),
         unit="total variation",
         lossy=True,
     ),
@@ -85,14 +93,14 @@ def check(
     Drafts of an adaptive subject may depend on the clock: it then ticks by the number of looks.
 
     A case with too many outcomes, which are fewer where examples are, is checked with fewer open
-    laws. The property fails as well if more than half of the cases are too large even so.
+    distributions. The property fails as well if more than half of the cases are too large even so.
 
     Args:
         shrink: whether to look for a smaller case when one fails, for ``PATIENCE`` seconds.
         progress: called after every case.
     """
     if subject.adaptive:
-        prop = replace(prop, check=ticking()(prop.check))
+        prop = replace(prop, check=fake_clock()(prop.check))
     run = _Run(subject, prop, progress)
     subject.tokens = FEW if examples <= QUICK else MANY
     started, threads = time.perf_counter(), torch.get_num_threads()
@@ -127,7 +135,7 @@ class _Run:
     Attributes:
         done: cases on which it held.
         large: cases that have too many outcomes.
-        narrowed: cases that had too many before some of their laws were closed.
+        narrowed: cases that had too many before some of their distributions were closed.
         largest: the largest difference seen.
         failure: the first case on which it does not hold.
         told: what is to be said of it.

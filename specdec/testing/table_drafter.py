@@ -1,4 +1,4 @@
-"""A drafter whose law q is a table."""
+"""A drafter whose distribution q is a table."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class TableDrafter(Drafter):
 
     Attributes:
         table: what it drafts from, if that is a table.
-        laws: ``[S + 1, S, S]`` log-probabilities, as :meth:`Table.log_probs` gives them; even
-            until they are set.
+        distributions: ``[S + 1, S, S]`` log-probabilities, as :meth:`Table.log_probs` gives them;
+            even until they are set.
     """
 
     def __init__(self, options: NoOptions, target: HFTarget) -> None:
         size = target.vocab_size
         even = torch.full((1, 1, 1), -math.log(size), dtype=torch.float64, device=target.device)
-        self.laws: Tensor = even.expand(size + 1, size, size)
+        self.distributions: Tensor = even.expand(size + 1, size, size)
         self.table: Table | None = None
         self._certain: Tensor | None = None
 
     def set_table(self, table: Table) -> None:
         """Draft from ``table``."""
-        device = self.laws.device
-        self.table, self.laws = table, table.log_probs().to(device)
+        device = self.distributions.device
+        self.table, self.distributions = table, table.log_probs().to(device)
         self._certain = None if table.open is None else table.certain().to(device)
 
     def begin(self, state: State, features: Features) -> None:
@@ -46,10 +46,10 @@ class TableDrafter(Drafter):
         root = self._state.root_position()[:, None]
         if frontier.depth == 0:
             before = self._slots(self._state.tokens.gather(1, (root - 1).clamp(min=0)))
-            before = torch.where(root > 0, before, self.laws.shape[1])
+            before = torch.where(root > 0, before, self.distributions.shape[1])
         else:
             before = self._slots(frontier.history[-2].gather(1, frontier.parents))
-        logits = self.laws[before, self._slots(frontier.tokens)]
+        logits = self.distributions[before, self._slots(frontier.tokens)]
         if self._certain is not None:
             last = len(self._certain) - 1
             certain = self._certain[(root + frontier.depth).clamp(max=last)]
@@ -64,7 +64,7 @@ class TableDrafter(Drafter):
     def commit(self, step: Step) -> None:
         """The state has all that the next step needs."""
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """The state has let the others go already."""
 
 
@@ -73,7 +73,9 @@ class TablePlugin:
 
     @hookimpl
     def specdec_drafters(self) -> list[Component]:
-        return [Component("table", TableDrafter, NoOptions, "laws written down beforehand")]
+        return [
+            Component("table", TableDrafter, NoOptions, "distributions written down beforehand")
+        ]
 
 
 def set_draft_table(drafter: object, table: Table) -> bool:

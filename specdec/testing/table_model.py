@@ -1,7 +1,8 @@
-"""Table models: a transformers model whose next-token laws are a table.
+"""Table models: a transformers model whose next-token distributions are a table.
 
 One attention layer writes (position, token) into the cache and reads back what the mask lets it
-see, so a wrong mask, position or cache move gives a wrong law instead of a slightly wrong logit.
+see, so a wrong mask, position or cache move gives a wrong distribution instead of a slightly wrong
+logit.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class TableModel(_TablePreTrained):
         super().__init__(config)
         size = config.size
         self.embed_tokens = nn.Embedding(config.vocab_size, CHANNELS)
-        self.laws = nn.Parameter(torch.zeros(size + 1, size, size), requires_grad=False)
+        self.distributions = nn.Parameter(torch.zeros(size + 1, size, size), requires_grad=False)
         self.certain = nn.Parameter(torch.zeros(CONTEXT, size), requires_grad=False)
         self.post_init()
 
@@ -73,7 +74,7 @@ class TableModel(_TablePreTrained):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Read the context of every token through cache and mask, and look its law up."""
+        """Read the context of every token through cache and mask, and look its distribution up."""
         batch, n = input_ids.shape
         if position_ids is None:
             position_ids = torch.arange(n, device=input_ids.device).expand(batch, -1)
@@ -85,8 +86,8 @@ class TableModel(_TablePreTrained):
         keys, values = cache.update(keys, values, 0)
         behind = position_ids[:, :, None] - keys[:, 0, :, 0][:, None, :]
         seen = self._seen(attention_mask, behind)
-        laws = self._look_up(position_ids, behind, seen, values[:, 0])
-        hidden = nn.functional.pad(laws, (0, CHANNELS - laws.shape[-1]))
+        distributions = self._look_up(position_ids, behind, seen, values[:, 0])
+        hidden = nn.functional.pad(distributions, (0, CHANNELS - distributions.shape[-1]))
         if self.config.vocab_size > self.config.size:
             hidden[..., OTHERS] = NEVER
         states = (embedded, hidden) if output_hidden_states else None
@@ -103,7 +104,8 @@ class TableModel(_TablePreTrained):
         return seen if window is None else seen & (behind < window)
 
     def _look_up(self, positions: Tensor, behind: Tensor, seen: Tensor, tokens: Tensor) -> Tensor:
-        """Laws ``[B, n, S]``: a point mass at ``position % S`` where the context is damaged.
+        """Distributions ``[B, n, S]``: a point mass at ``position % S`` where the context is
+        damaged.
 
         It is intact if exactly the positions up to the token's own (within the window) are seen,
         each once, and the last two hold one token each.
@@ -119,15 +121,17 @@ class TableModel(_TablePreTrained):
         first = positions == 0
         intact &= (last.sum(-1) == 1) & ((before.sum(-1) == 1) | first)
         own, above = (one.argmax(-1) % OTHERS for one in (last, before))
-        laws = self.laws[torch.where(first, size, above), own]
+        distributions = self.distributions[torch.where(first, size, above), own]
         certain = self.certain[positions.clamp(max=CONTEXT - 1)]
-        laws = torch.where(certain.isnan(), laws, certain)
-        damaged = torch.full_like(laws, NEVER).scatter(-1, (positions % size)[:, :, None], 0.0)
-        return torch.where(intact[:, :, None], laws, damaged)
+        distributions = torch.where(certain.isnan(), distributions, certain)
+        damaged = torch.full_like(distributions, NEVER).scatter(
+            -1, (positions % size)[:, :, None], 0.0
+        )
+        return torch.where(intact[:, :, None], distributions, damaged)
 
 
 class TableForCausalLM(_TablePreTrained, GenerationMixin):  # type: ignore[misc]
-    """A causal language model, float64, whose laws are a :class:`Table`.
+    """A causal language model, float64, whose distributions are a :class:`Table`.
 
     Exact to rounding: the lm_head is the identity, and probability 0 is exactly 0.
     """
@@ -154,7 +158,7 @@ class TableForCausalLM(_TablePreTrained, GenerationMixin):  # type: ignore[misc]
     def set_table(self, table: Table) -> None:
         """Become a model of another table of the same size and vocabulary."""
         with torch.no_grad():
-            self.model.laws.copy_(table.log_probs())
+            self.model.distributions.copy_(table.log_probs())
             self.model.certain.copy_(table.certain())
 
     def get_input_embeddings(self) -> nn.Module:

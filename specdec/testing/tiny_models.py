@@ -111,7 +111,10 @@ def next_feature(model: hf.PreTrainedModel, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def bigrams(model: hf.PreTrainedModel) -> Tensor:
-    """The model's laws after a single token: ``[V + 1, V, V]`` as :meth:`Table.log_probs`."""
+    """The model's distributions after a single token: ``[V + 1, V, V]`` as
+    :meth:`Table.log_probs`."""
     size = model.get_output_embeddings().weight.shape[0]
-    laws: Tensor = model(torch.arange(size)[:, None]).logits[:, -1].double().log_softmax(dim=-1)
-    return laws.expand(size + 1, -1, -1)
+    distributions: Tensor = (
+        model(torch.arange(size)[:, None]).logits[:, -1].double().log_softmax(dim=-1)
+    )
+    return distributions.expand(size + 1, -1, -1)

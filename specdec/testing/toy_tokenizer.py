@@ -13,7 +13,7 @@ ALPHABET = string.ascii_letters + string.digits
 _PRIVATE = 0xF0000
 
 
-def letters(tokens: Iterable[int]) -> str:
+def toy_text(tokens: Iterable[int]) -> str:
     """The text of ``tokens``: 0 is ``a``, 1 is ``b``."""
     return "".join(map(_letter, tokens))
 
@@ -23,7 +23,7 @@ def _letter(token: int) -> str:
 
 
 @cache
-def letter_tokenizer(size: int) -> PreTrainedTokenizerFast:
+def toy_tokenizer(size: int) -> PreTrainedTokenizerFast:
     """A tokenizer of ``size`` tokens, each one character; it has no special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -15,10 +15,10 @@ from specdec.decoding.metrics import Clock
 from specdec.decoding.proposal import Proposal, vocabulary_logits
 from specdec.decoding.state import State, Step
 from specdec.decoding.tree import DraftTree, Draws
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.engine import Engine
 from specdec.models.hf_target import HFTarget
-from specdec.testing.confidences import Confidence, confidence, draft_law
+from specdec.testing.confidences import Confidence, confidence, draft_distribution
 from specdec.testing.references import Children, Node
 
 Path = tuple[int, ...]
@@ -31,8 +31,8 @@ class Drafted:
     Attributes:
         frontiers: level by level, what the drafter was asked about.
         proposals: for each frontier what it proposed.
-        confidences: for each frontier the law that its children's values are to come from: the
-            proposal, where children are sampled what they are sampled from, and what
+        confidences: for each frontier the distribution that its children's values are to come from:
+            the proposal, where children are sampled what they are sampled from, and what
             :mod:`specdec.testing.confidences` says of the policy.
         grown: all candidates; None where no policy is used.
     """
@@ -52,7 +52,7 @@ class Drafted:
         """Whether values are in float64."""
         return self.grown is not None and self.grown.log_value.dtype == torch.float64
 
-    def laws(self, row: int) -> dict[Path, dict[int, float]]:
+    def distributions(self, row: int) -> dict[Path, dict[int, float]]:
         """For every node that the drafter was asked about, log q of its possible tokens."""
         return self._by_path(self.proposals, row)
 
@@ -67,9 +67,9 @@ class Drafted:
             columns = torch.arange(log_q.shape[-1]).expand(proposal.logits.shape)
             tokens = proposal.tokens(columns.to(log_q.device))[row]
             for index in range(frontier.width):
-                law = zip(tokens[index].tolist(), log_q[index].tolist(), strict=True)
+                distribution = zip(tokens[index].tolist(), log_q[index].tolist(), strict=True)
                 path = tuple(frontier.path(row, index)[1:])
-                found[path] = {token: q for token, q in law if q > float("-inf")}
+                found[path] = {token: q for token, q in distribution if q > float("-inf")}
         return found
 
     def children(self, row: int) -> Children:
@@ -78,17 +78,17 @@ class Drafted:
         Values are summed up in the tree's precision, so that equal paths have equal values.
         """
         assert self.grown is not None
-        laws, double = self.links(row), self.double_values
+        distributions, double = self.links(row), self.double_values
         rank = {path: index for index, path in enumerate(nodes_of(self.grown, row))}
 
         def children(node: Node) -> list[Node]:
-            if node.path not in laws:
+            if node.path not in distributions:
                 raise AssertionError(
                     f"row {row}: the reference expands {list(node.path)}, which the drafter was "
-                    f"not asked about; it was about {[list(path) for path in laws]}"
+                    f"not asked about; it was about {[list(path) for path in distributions]}"
                 )
             found = []
-            for token, q in laws[node.path].items():
+            for token, q in distributions[node.path].items():
                 q = q if double else _single(q)
                 value = node.value + q if double else _single(node.value + q)
                 found.append((-q, rank.get((*node.path, token), len(rank)), token, value))
@@ -113,7 +113,7 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     drafter, policy, found = engine.parts.drafter, engine.parts.policy, list[Drafted]()
     other = copy.copy(engine)
     names, parsed = engine.selection.names, engine.selection.parsed
-    made_of = confidence(names["policy"], parsed.get("policy")) or draft_law
+    made_of = confidence(names["policy"], parsed.get("policy")) or draft_distribution
     other.parts = replace(
         engine.parts,
         drafter=_recording(drafter, found) if drafter else None,
@@ -124,7 +124,7 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
 
 def _recording(drafter: Drafter, found: list[Drafted]) -> Drafter:
     """``drafter``, recorded; finished rows leave the batch if its own would."""
-    shrinks = type(drafter).select is not Drafter.select
+    shrinks = type(drafter).keep_rows is not Drafter.keep_rows
     return (_ShrinkingDrafter if shrinks else _Drafter)(drafter, found)
 
 
@@ -147,8 +147,8 @@ class _Drafter(Drafter):
     def commit(self, step: Step) -> None:
         self._inner.commit(step)
 
-    def known(self) -> Tensor | None:
-        return self._inner.known()
+    def cached_tokens(self) -> Tensor | None:
+        return self._inner.cached_tokens()
 
     def tree(self, state: State) -> DraftTree:
         self._found.append(Drafted())
@@ -156,8 +156,8 @@ class _Drafter(Drafter):
 
 
 class _ShrinkingDrafter(_Drafter):
-    def select(self, rows: Tensor) -> None:
-        self._inner.select(rows)
+    def keep_rows(self, rows: Tensor) -> None:
+        self._inner.keep_rows(rows)
 
 
 class _Policy(TreePolicy):
@@ -174,17 +174,17 @@ class _Policy(TreePolicy):
     def commit(self, step: Step) -> None:
         self._inner.commit(step)
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        values = self._made_of(growth, proposal)
-        self._inner.expand(growth, proposal)
-        if growth.tree().draws is not Draws.POINT:
-            logits = vocabulary_logits(proposal, growth.state.vocab_size)
-            values = Proposal(growth.state.draft_law(logits).probs.log())
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        values = self._made_of(builder, proposal)
+        self._inner.expand(builder, proposal)
+        if builder.tree().draws is not Draws.POINT:
+            logits = vocabulary_logits(proposal, builder.state.vocab_size)
+            values = Proposal(builder.state.draft_distribution(logits).probs.log())
         self._found[-1].confidences.append(values)
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        self._found[-1].grown = growth.tree()
-        return self._inner.rerank(growth)
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        self._found[-1].grown = builder.tree()
+        return self._inner.rerank(builder)
 
 
 def _single(value: float) -> float:

@@ -13,14 +13,14 @@ class Verdict:
         name: of the property.
         failure: what is wrong and the smallest case that shows it; None if it holds.
         examples: cases that were checked.
-        too_large: cases that had more outcomes than are enumerated even with the fewest open laws;
-            they are not counted.
+        too_large: cases that had more outcomes than are enumerated even with the fewest open
+            distributions; they are not counted.
         largest: the largest difference seen.
         seconds: how long it took.
         unit: of the difference; empty where things are the same or are not.
         measured: whether the difference is only measured, and no figure is a failure.
         narrowed: cases that had more outcomes than are enumerated, and were checked with fewer open
-            laws; they are counted.
+            distributions; they are counted.
     """
 
     name: str

@@ -17,7 +17,7 @@ PLUGIN = '''
 from specdec import Component, Strategy, hookimpl
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.interfaces import Acceptor
-from specdec.decoding.traversal import Walk
+from specdec.decoding.traversal import TreeTraversal
 import torch
 
 
@@ -25,18 +25,18 @@ class Lossy(Acceptor):
     seed_exact = True
 
     def accept(self, tree, verification, randomness):
-        walk = Walk(tree, verification)
+        traversal = TreeTraversal(tree, verification)
         for level in range(tree.depth + 1):
-            law = verification.law(walk.node, walk.walking)
-            token = randomness.categorical(law, Key(Stream.TARGET, walk.position))
-            child = tree.child_with(walk.node, token)
-            if level >= 2 and walk.branching:
-                first = tree.children[:, :, 0].gather(1, walk.node[:, None])[:, 0]
+            distribution = verification.distribution(traversal.node, traversal.undecided)
+            token = randomness.categorical(distribution, Key(Stream.TARGET, traversal.position))
+            child = tree.child_with(traversal.node, token)
+            if level >= 2 and traversal.branching:
+                first = tree.children[:, :, 0].gather(1, traversal.node[:, None])[:, 0]
                 child = torch.where(first >= 0, first, child)
                 carried = tree.tokens.gather(1, child.clamp(min=0)[:, None])[:, 0]
                 token = torch.where(child >= 0, carried, token)
-            walk.descend(child, token)
-        return walk.finish()
+            traversal.descend(child, token)
+        return traversal.finish()
 
 
 @hookimpl
@@ -71,7 +71,7 @@ def test_a_lossy_acceptor_in_a_file_is_found_as_it_is_configured(plugin: str) ->
     assert told.exit_code == 1, told.output
     first = told.output.splitlines()[0]
     assert first.startswith("mine: drafter draft_model") and "depth=4" in told.output[:300]
-    assert "exact law" in told.output and "FAILS" in told.output
+    assert "exact distribution" in told.output and "FAILS" in told.output
     assert "counter-example" in told.output
     assert "left out after the failure (--all goes on): whole sequences" in told.output
     assert "1 of 1 properties checked fail" in told.output

@@ -13,7 +13,7 @@ import pytest
 from specdec import Engine
 from specdec.cli import runs
 from specdec.cli.identity import compare
-from specdec.cli.runs import Lane, Streamed
+from specdec.cli.runs import ContenderRuns, Streamed
 
 Command = Callable[..., Any]
 
@@ -73,7 +73,7 @@ def test_the_default_is_identical_to_plain_decoding(generated: Command, temperat
 def test_rejection_at_temperature_1_claims_no_identity(generated: Command) -> None:
     found = generated("--temperature", 1, "--acceptor", "rejection", "--strategy", "eagle2")
     assert found["identical"] is None
-    assert found["identical_reason"] == "rejection keeps the law, not the draw"
+    assert found["identical_reason"] == "rejection keeps the distribution, not the draw"
     assert found["lossless"] is True
 
 
@@ -208,14 +208,14 @@ def test_interrupt_keeps_what_was_streamed(
     pieces: list[str] = []
     stream = runs.stream
 
-    def interrupted_stream(lane: Any, prompt: Any, settings: Any, write: Any) -> Streamed:
+    def interrupted_stream(contender: Any, prompt: Any, settings: Any, write: Any) -> Streamed:
         def counting(piece: str) -> None:
             write(piece)
             pieces.append(piece)
             if len(pieces) == 2:
                 signal.raise_signal(signal.SIGINT)
 
-        return stream(lane, prompt, settings, counting)
+        return stream(contender, prompt, settings, counting)
 
     monkeypatch.setattr(runs, "stream", interrupted_stream)
     result = generate(*json_flag, "--temperature", 0)
@@ -237,8 +237,8 @@ def test_first_difference_is_reported_with_its_logit_gap(eagle: Engine, plain: E
     assert not isinstance(truth, list)
     wrong = [*truth.token_ids]
     wrong[3] = (wrong[3] + 1) % 60
-    lanes = Lane(eagle, replace(truth, token_ids=wrong)), Lane(plain, truth)
-    found = compare(*lanes, Streamed(prompt, greedy=True, interrupted=False))
+    contenders = ContenderRuns(eagle, replace(truth, token_ids=wrong)), ContenderRuns(plain, truth)
+    found = compare(*contenders, Streamed(prompt, greedy=True, interrupted=False))
     assert (found.identical, found.first_difference) == (False, 3)
     assert found.logit_gap is not None and found.logit_gap > 0
     assert "first difference at new token 3, in float64" in found.reason

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy, Verifier
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
-from specdec.decoding.traversal import Acceptance, Walk
+from specdec.decoding.traversal import Acceptance, TreeTraversal
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.plugin.components import Component, NoOptions, hookimpl
 
 
@@ -26,7 +26,7 @@ def _pick(table: Tensor, index: Tensor) -> Tensor:
 class Rejection(Acceptor):
     """The rejection rule with one flaw; with none it is exact, and so it is with ``late``.
 
-    ``late`` is no flaw: the bonus token is drawn once, after the walk, for every row.
+    ``late`` is no flaw: the bonus token is drawn once, after the traversal, for every row.
 
     Args:
         where: which draft tokens are accepted without being asked for.
@@ -38,33 +38,39 @@ class Rejection(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        walk, root, flaw = Walk(tree, verification), verification.root_position(), self.flaw
+        traversal, root, flaw = (
+            TreeTraversal(tree, verification),
+            verification.root_position(),
+            self.flaw,
+        )
         stream = Stream.DRAFT if flaw == "stream" else Stream.ACCEPT
-        deciding, left_over = walk.walking, None
+        deciding, left_over = traversal.undecided, None
         for _ in range(tree.depth + 1):
-            p = whole = verification.law(walk.node, walk.walking).probs
+            p = whole = verification.distribution(traversal.node, traversal.undecided).probs
             if flaw == "raw logits":
                 rows = torch.arange(len(p))
-                p = whole = verification.logits[rows, walk.node].softmax(-1)
-            at = torch.zeros_like(walk.node) if flaw == "wrong node" else walk.node
+                p = whole = verification.logits[rows, traversal.node].softmax(-1)
+            at = torch.zeros_like(traversal.node) if flaw == "wrong node" else traversal.node
             q = tree.sampled_from.at(at).to(p.dtype) if tree.sampled_from else None
             if q is not None and flaw == "row 0":
                 q = q[:1].expand_as(q)
-            deciding = walk.walking
+            deciding = traversal.undecided
             taken = torch.where(deciding, -1, 0)
-            for draw in range(walk.branching):
-                child = _pick(tree.children[:, :, draw], walk.node)
+            for draw in range(traversal.branching):
+                child = _pick(tree.children[:, :, draw], traversal.node)
                 token = _pick(tree.tokens, child.clamp(min=0))
-                law = torch.zeros_like(p).scatter(1, token[:, None], 1.0) if q is None else q
+                distribution = (
+                    torch.zeros_like(p).scatter(1, token[:, None], 1.0) if q is None else q
+                )
                 trying = (child >= 0) & (taken < 0)
-                ratio = torch.where(trying, _pick(p, token) / _pick(law, token), 0.0)
+                ratio = torch.where(trying, _pick(p, token) / _pick(distribution, token), 0.0)
                 if flaw == "counted twice":
-                    ratio = ratio * _carriers(tree, walk.node, token)
+                    ratio = ratio * _carriers(tree, traversal.node, token)
                 heads = randomness.bernoulli(
-                    ratio.clamp(max=1), Key(stream, root, walk.node, draw + 1)
+                    ratio.clamp(max=1), Key(stream, root, traversal.node, draw + 1)
                 )
                 taken = torch.where(heads, child, taken)
-                left = (p - law).clamp(min=0)
+                left = (p - distribution).clamp(min=0)
                 total = 1.0 if flaw == "not renormalised" else left.sum(-1, keepdim=True)
                 left = torch.where(left.sum(-1, keepdim=True) > 0, left / total, p)
                 if flaw != "siblings forgotten":
@@ -77,20 +83,20 @@ class Rejection(Acceptor):
             carried = _pick(tree.tokens, taken.clamp(min=0))
             point = torch.zeros_like(p).scatter(1, carried[:, None], 1.0)
             p = torch.where((taken >= 0)[:, None], point, whole if flaw == "bonus from p" else p)
-            key = Key(stream, root, walk.node, last)
+            key = Key(stream, root, traversal.node, last)
             if flaw == "target stream":
-                key = Key(Stream.TARGET, walk.position)
+                key = Key(Stream.TARGET, traversal.position)
             if self.where is not None:
-                token = randomness.categorical(Law.of(p.log()), key)
-                walk.descend(*unasked(self.where, walk, tree, taken, token))
+                token = randomness.categorical(Distribution.of(p.log()), key)
+                traversal.descend(*unasked(self.where, traversal, tree, taken, token))
             elif flaw == "late":
                 left_over = p if left_over is None else torch.where(deciding[:, None], p, left_over)
-                walk.descend(taken, carried)
+                traversal.descend(taken, carried)
             else:
-                walk.descend(taken, randomness.categorical(Law.of(p.log()), key))
-        acceptance, key = walk.finish(), Key(stream, root, 0, 99)
+                traversal.descend(taken, randomness.categorical(Distribution.of(p.log()), key))
+        acceptance, key = traversal.finish(), Key(stream, root, 0, 99)
         if left_over is not None:
-            bonus = randomness.categorical(Law.of(left_over.log()), key)
+            bonus = randomness.categorical(Distribution.of(left_over.log()), key)
             return replace(acceptance, bonus=bonus)
         if flaw == "coin":
             heads = randomness.bernoulli(torch.full_like(root, 0.5, dtype=torch.float64), key)
@@ -126,23 +132,23 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        walk = Walk(tree, verification)
+        traversal = TreeTraversal(tree, verification)
         if self.flaw == "own generator":
-            randomness = KeyedRandomness(torch.zeros_like(walk.node))
+            randomness = KeyedRandomness(torch.zeros_like(traversal.node))
         for level in range(tree.depth + 1):
-            law = verification.law(walk.node, walk.walking)
-            position = walk.position + (level if self.flaw == "by step" else 0)
+            distribution = verification.distribution(traversal.node, traversal.undecided)
+            position = traversal.position + (level if self.flaw == "by step" else 0)
             if self.flaw == "root's noise":
                 position = verification.root_position() + 1
             stream = Stream.ACCEPT if self.flaw == "accept stream" else Stream.TARGET
-            token = randomness.categorical(law, Key(stream, position))
-            child = tree.child_with(walk.node, token)
+            token = randomness.categorical(distribution, Key(stream, position))
+            child = tree.child_with(traversal.node, token)
             if self.flaw == "confidence":
-                child, token = _confident(tree, walk.node, child, token)
+                child, token = _confident(tree, traversal.node, child, token)
             if self.where is not None:
-                child, token = unasked(self.where, walk, tree, child, token)
-            walk.descend(child, token)
-        return walk.finish()
+                child, token = unasked(self.where, traversal, tree, child, token)
+            traversal.descend(child, token)
+        return traversal.finish()
 
 
 class Broken:

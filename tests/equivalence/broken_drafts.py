@@ -14,7 +14,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree, Draws, SampledFrom, label
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.decoding.verifiers import TreeVerifier
 from specdec.drafting.coupling import couple
@@ -34,28 +34,28 @@ class Policy(TreePolicy):
     def __init__(self, flaw: str) -> None:
         self.flaw = flaw
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        state = growth.state
-        q = state.draft_law(proposal.logits).probs
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        state = builder.state
+        q = state.draft_distribution(proposal.logits).probs
         if self.flaw == "argmax":
-            grow_level(growth, proposal, 1)
+            grow_level(builder, proposal, 1)
         elif self.flaw == "mislabelled":
-            sample_without_replacement(growth, proposal, 2)
+            sample_without_replacement(builder, proposal, 2)
         elif self.flaw == "reused noise":
             nothing = torch.zeros_like(state.root_position())
             token = state.sample(q[:, 0], Key(Stream.DRAFT, nothing, 0, 0))[:, None]
-            growth.add(token, nothing[:1], q[:, 0].gather(1, token).log(), branching=1)
+            builder.add(token, nothing[:1], q[:, 0].gather(1, token).log(), branching=1)
         elif self.flaw == "global seed":
             key = Key(Stream.DRAFT, state.root_position(), 0, torch.initial_seed() % 100)
             token = state.sample(q[:, 0], key)[:, None]
             first = torch.zeros_like(token[0])
-            growth.add(token, first, q[:, 0].gather(1, token).log(), branching=1)
+            builder.add(token, first, q[:, 0].gather(1, token).log(), branching=1)
         else:
-            sample(growth, proposal, 3 if self.flaw == "reranked" else 2)
-        self._law = SampledFrom(q, torch.zeros_like(growth.tree().tokens))
+            sample(builder, proposal, 3 if self.flaw == "reranked" else 2)
+        self._distribution = SampledFrom(q, torch.zeros_like(builder.tree().tokens))
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        tree = growth.tree()
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        tree = builder.tree()
         tokens, valid, values = tree.tokens, tree.valid, tree.log_value
         if self.flaw in ("sorted", "deduplicated", "reranked"):
             order = values[:, 1:].sort(dim=1, descending=True, stable=True).indices[:, :2] + 1
@@ -68,7 +68,7 @@ class Policy(TreePolicy):
             valid = valid & (values > -1.0)
         parents = tree.parents[:, : tokens.shape[1]]
         wrong = DraftTree(tokens, parents, values, valid, tree.depth, parents.shape[1] - 1)
-        return label(wrong, Draws.IID, self._law)
+        return label(wrong, Draws.IID, self._distribution)
 
 
 class Peeking(TreePolicy):
@@ -76,8 +76,8 @@ class Peeking(TreePolicy):
 
     levels = 1
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, couple(growth, proposal), 1)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, couple(builder, proposal), 1)
 
 
 class Orphans(TreePolicy):
@@ -85,12 +85,12 @@ class Orphans(TreePolicy):
 
     levels = 2
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
-        grow_level(growth, proposal, 2)
-        growth.advance_best(2)
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        grow_level(builder, proposal, 2)
+        builder.advance_best(2)
 
-    def rerank(self, growth: Growth) -> DraftTree:
-        tree = growth.tree()
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        tree = builder.tree()
         gone = torch.arange(tree.size) == 1
         return DraftTree(
             tree.tokens, tree.parents, tree.log_value, tree.valid & ~gone, tree.depth, 2

@@ -11,58 +11,58 @@ from torch import Tensor
 from specdec.decoding.metrics import Clock
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State, Step
-from specdec.decoding.traversal import Walk
+from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.models.hf_target import HFTarget
 
-# Whether a walking row is to take a draft token ``[B]`` unasked: ``[B]`` bool.
-Where = Callable[[Walk, Tensor], Tensor]
+# Whether a undecided row is to take a draft token ``[B]`` unasked: ``[B]`` bool.
+Where = Callable[[TreeTraversal, Tensor], Tensor]
 
 
 def from_level(level: int) -> Where:
     """Draft tokens at this level and below, the root's children being at 1."""
 
-    def where(walk: Walk, token: Tensor) -> Tensor:
-        depth = walk.position - walk.verification.root_position()
+    def where(traversal: TreeTraversal, token: Tensor) -> Tensor:
+        depth = traversal.position - traversal.verification.root_position()
         return depth >= level
 
     return where
 
 
 def from_token(least: int) -> Where:
-    return lambda walk, token: token >= least
+    return lambda traversal, token: token >= least
 
 
 def from_position(least: int) -> Where:
-    return lambda walk, token: walk.position >= least
+    return lambda traversal, token: traversal.position >= least
 
 
 def from_row(least: int) -> Where:
-    return lambda walk, token: torch.arange(len(token)) >= least
+    return lambda traversal, token: torch.arange(len(token)) >= least
 
 
 def from_new_token(least: int) -> Where:
     """As far as a row's own new tokens go."""
 
-    def where(walk: Walk, token: Tensor) -> Tensor:
-        state = walk.verification._state
+    def where(traversal: TreeTraversal, token: Tensor) -> Tensor:
+        state = traversal.verification._state
         begins = torch.tensor([len(state.prompts[member]) for member in state.members])
-        return walk.verification.root_position() - begins >= least
+        return traversal.verification.root_position() - begins >= least
 
     return where
 
 
 def unasked(
-    where: Where, walk: Walk, tree: DraftTree, child: Tensor, token: Tensor
+    where: Where, traversal: TreeTraversal, tree: DraftTree, child: Tensor, token: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The first draft token below each row's node where ``where`` says so, else what was drawn."""
-    if not walk.branching:
+    if not traversal.branching:
         return child, token
-    first = tree.children[:, :, 0].gather(1, walk.node[:, None]).squeeze(1)
+    first = tree.children[:, :, 0].gather(1, traversal.node[:, None]).squeeze(1)
     carried = tree.tokens.gather(1, first.clamp(min=0)[:, None]).squeeze(1)
-    taken = (first >= 0) & where(walk, carried)
+    taken = (first >= 0) & where(traversal, carried)
     return torch.where(taken, first, child), torch.where(taken, carried, token)
 
 
@@ -76,9 +76,9 @@ class Late(Policy):
     def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
         self.flaw, self._seen = "", 0
 
-    def expand(self, growth: Growth, proposal: Proposal) -> None:
+    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         self.flaw = self._late if self._seen >= self._step else ""
-        super().expand(growth, proposal)
+        super().expand(builder, proposal)
 
     def commit(self, step: Step) -> None:
         self._seen += 1

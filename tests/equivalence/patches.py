@@ -16,7 +16,7 @@ from specdec.decoding.proposal import NEVER, Proposal
 from specdec.decoding.randomness import KeyedRandomness, Stream
 from specdec.decoding.state import Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import Growth
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.network_drafter import NetworkDrafter, _Pending
@@ -221,8 +221,8 @@ def coarse() -> AbstractContextManager[Any]:
 
 
 def first_grown() -> AbstractContextManager[Any]:
-    def first(growth: Growth, budget: int) -> DraftTree:
-        tree, n = growth.tree(), budget + 1
+    def first(builder: TreeBuilder, budget: int) -> DraftTree:
+        tree, n = builder.tree(), budget + 1
         parts = (tree.tokens, tree.parents, tree.log_value, tree.valid)
         return DraftTree(*(part[:, :n] for part in parts), tree.depth, tree.branching)
 
@@ -230,22 +230,22 @@ def first_grown() -> AbstractContextManager[Any]:
 
 
 def by_own_confidence() -> AbstractContextManager[Any]:
-    def advance_best(self: Growth, k: int) -> None:
+    def advance_best(self: TreeBuilder, k: int) -> None:
         rows = self._rows.expand_as(self._values[-1])
         above = self._frontier.log_value.gather(1, rows)
         own = (self._values[-1] - above).nan_to_num(nan=NEVER, neginf=NEVER)
         self.advance(own.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
-    return mock.patch.object(Growth, "advance_best", advance_best)
+    return mock.patch.object(TreeBuilder, "advance_best", advance_best)
 
 
 def path_forgotten() -> AbstractContextManager[Any]:
-    def grow(growth: Growth, proposal: Proposal, k: int) -> None:
-        frontier = growth.frontier
+    def grow(builder: TreeBuilder, proposal: Proposal, k: int) -> None:
+        frontier = builder.frontier
         above = torch.where(frontier.log_value == NEVER, NEVER, 0.0)
-        growth._frontier = replace(frontier, log_value=above)
-        grow_level(growth, proposal, k)
-        growth._frontier = frontier
+        builder._frontier = replace(frontier, log_value=above)
+        grow_level(builder, proposal, k)
+        builder._frontier = frontier
 
     return mock.patch.object(policy, "grow_level", grow)
 
@@ -261,27 +261,27 @@ def one_level() -> AbstractContextManager[Any]:
 
 
 def drafter_keeps_first_rows() -> AbstractContextManager[Any]:
-    true = NetworkDrafter.select
+    true = NetworkDrafter.keep_rows
     return mock.patch.object(
-        NetworkDrafter, "select", lambda self, rows: true(self, torch.arange(len(rows)))
+        NetworkDrafter, "keep_rows", lambda self, rows: true(self, torch.arange(len(rows)))
     )
 
 
 def seeds_of_first_rows() -> AbstractContextManager[Any]:
-    def select(self: KeyedRandomness, rows: Tensor) -> KeyedRandomness:
+    def keep_rows(self: KeyedRandomness, rows: Tensor) -> KeyedRandomness:
         return KeyedRandomness(self.seeds[: len(rows)])
 
-    return mock.patch.object(KeyedRandomness, "select", select)
+    return mock.patch.object(KeyedRandomness, "keep_rows", keep_rows)
 
 
 def processors_stay() -> AbstractContextManager[Any]:
-    return mock.patch.object(Processors, "select", lambda self, rows: None)
+    return mock.patch.object(Processors, "keep_rows", lambda self, rows: None)
 
 
 def texts_of_first_rows() -> AbstractContextManager[Any]:
-    true = StopRules.select
+    true = StopRules.keep_rows
 
-    def select(self: StopRules, rows: Sequence[int]) -> StopRules:
+    def keep_rows(self: StopRules, rows: Sequence[int]) -> StopRules:
         return replace(true(self, rows), detokenizers=self.detokenizers[: len(rows)])
 
-    return mock.patch.object(StopRules, "select", select)
+    return mock.patch.object(StopRules, "keep_rows", keep_rows)

@@ -137,64 +137,83 @@ def _partly(flaw: str, position: int, rows: int = 1) -> dict[str, Any]:
     return _tree(plugins=[Broken(Partly, flaw, position, rows)], verifier="broken")
 
 
-LAW, WHOLE, ROWS = "exact_law", "whole_sequences", "neighbours_do_not_matter"
+DISTRIBUTION, WHOLE, ROWS = "exact_distribution", "whole_sequences", "neighbours_do_not_matter"
 NOISE, SEED = "same_as_plain_for_any_noise", "same_as_plain_for_any_seed"
 REAL, STOP = "same_as_plain_on_real_models", "stop_rules_hold"
 CACHE, TREE = "cache_is_a_fresh_prefill", "trees_are_well_formed"
-GROWN, VALUES, TABLE = "tree_is_the_reference", "values_are_products", "draft_law_is_the_table"
+GROWN, VALUES, TABLE = (
+    "tree_is_the_reference",
+    "values_are_products",
+    "draft_distribution_is_the_table",
+)
 FRESH, OPTIONS = "drafter_is_as_if_fresh", "options_round_trip"
 REPEAT, KEYED = "runs_repeat", "only_keyed_randomness_is_used"
-GENERATOR = "generator_has_its_laws"
+GENERATOR = "generator_has_its_distributions"
 
 _NEXT_SLOT = patches.keep(lambda scratch, counts: (scratch + (scratch > 0).long(), counts))
 _ONE_LESS = patches.keep(lambda scratch, counts: (scratch, counts - (counts > 1).long()))
 
 # Flaws that depend on where a draft token is: each with drawn drafts, ranked ones, and a head's.
 _SOMEWHERE = (
-    ("from the third level on", LAW, _drawn(from_level(3))),
-    ("from the third level on, ranked", LAW, _ranked(from_level(3))),
-    ("from the fourth level on, of a chain", LAW, _guessed(from_level(4), "chain")),
-    ("from the sixth level on, matched", LAW, _guessed(from_level(6), drafter="table")),
-    ("from the eighth level on, of looked up text", LAW, _guessed(from_level(8), "lookup")),
+    ("from the third level on", DISTRIBUTION, _drawn(from_level(3))),
+    ("from the third level on, ranked", DISTRIBUTION, _ranked(from_level(3))),
+    ("from the fourth level on, of a chain", DISTRIBUTION, _guessed(from_level(4), "chain")),
+    ("from the sixth level on, matched", DISTRIBUTION, _guessed(from_level(6), drafter="table")),
+    (
+        "from the eighth level on, of looked up text",
+        DISTRIBUTION,
+        _guessed(from_level(8), "lookup"),
+    ),
     ("from the fifth level on, by auto", WHOLE, _guessed(from_level(5), "auto", drafter="table")),
-    ("with an id of 40 and more", LAW, _drawn(from_token(40))),
-    ("with an id of 256 and more, ranked", LAW, _ranked(from_token(256))),
-    ("with an id of 32,768 and more, matched", LAW, _guessed(from_token(32_768))),
-    ("after position 20", LAW, _drawn(from_position(20))),
-    ("after position 100, ranked", LAW, _ranked(from_position(100))),
-    ("after position 255, matched", LAW, _guessed(from_position(255))),
-    ("in every row but the first", LAW, _drawn(from_row(1))),
-    ("in every row but the first three, ranked", LAW, _ranked(from_row(3))),
-    ("in every row but the first four, matched", LAW, _guessed(from_row(4))),
+    ("with an id of 40 and more", DISTRIBUTION, _drawn(from_token(40))),
+    ("with an id of 256 and more, ranked", DISTRIBUTION, _ranked(from_token(256))),
+    ("with an id of 32,768 and more, matched", DISTRIBUTION, _guessed(from_token(32_768))),
+    ("after position 20", DISTRIBUTION, _drawn(from_position(20))),
+    ("after position 100, ranked", DISTRIBUTION, _ranked(from_position(100))),
+    ("after position 255, matched", DISTRIBUTION, _guessed(from_position(255))),
+    ("in every row but the first", DISTRIBUTION, _drawn(from_row(1))),
+    ("in every row but the first three, ranked", DISTRIBUTION, _ranked(from_row(3))),
+    ("in every row but the first four, matched", DISTRIBUTION, _guessed(from_row(4))),
     ("after ten new tokens", WHOLE, _drawn(from_new_token(10))),
     ("after six new tokens, ranked", WHOLE, _ranked(from_new_token(6))),
     ("after eight new tokens, matched", WHOLE, _guessed(from_new_token(8))),
 )
 
 PLANTED = (
-    Planted("residual not renormalised", LAW, _acceptor("not renormalised")),
+    Planted("residual not renormalised", DISTRIBUTION, _acceptor("not renormalised")),
     Planted(
         "residual from the wrong node's q",
-        LAW,
+        DISTRIBUTION,
         _acceptor("wrong node", options={"policy": {"depth": 2}}),
     ),
-    Planted("p not reduced between siblings", LAW, _acceptor("siblings forgotten")),
-    Planted("duplicate siblings counted twice", LAW, _acceptor("counted twice")),
-    Planted("bonus token from p after a rejection", LAW, _acceptor("bonus from p")),
-    Planted("a coin thrown for rows that have settled", LAW, _acceptor("coin")),
-    Planted("row 0's draft law for every row", LAW, _acceptor("row 0")),
-    Planted("temperature and warps applied to q, not to p", LAW, _acceptor("raw logits")),
-    Planted("without-replacement draws labelled IID", LAW, _policy("mislabelled")),
-    Planted("argmax drafts with softmax q", LAW, _policy("argmax")),
-    Planted("independent siblings reranked, still labelled IID", LAW, _policy("reranked")),
-    Planted("independent siblings sorted, still labelled IID", LAW, _policy("sorted")),
-    Planted("independent siblings deduplicated, still labelled IID", LAW, _policy("deduplicated")),
-    Planted("a draft token dropped because its own q was low", LAW, _policy("low q dropped")),
-    Planted("acceptor and drafter share a stream", LAW, _acceptor("stream")),
-    Planted("colliding noise keys", LAW, _acceptor("colliding keys")),
-    Planted("temperature ignored everywhere", LAW, _tree(), patches.temperature_ignored),
-    Planted("processors see the root's prefix at every node", LAW, _tree(), patches.roots_prefix),
-    Planted("pad tokens seen by a repetition penalty", LAW, _tree(), patches.pad_seen),
+    Planted("p not reduced between siblings", DISTRIBUTION, _acceptor("siblings forgotten")),
+    Planted("duplicate siblings counted twice", DISTRIBUTION, _acceptor("counted twice")),
+    Planted("bonus token from p after a rejection", DISTRIBUTION, _acceptor("bonus from p")),
+    Planted("a coin thrown for rows that have settled", DISTRIBUTION, _acceptor("coin")),
+    Planted("row 0's draft distribution for every row", DISTRIBUTION, _acceptor("row 0")),
+    Planted("temperature and warps applied to q, not to p", DISTRIBUTION, _acceptor("raw logits")),
+    Planted("without-replacement draws labelled IID", DISTRIBUTION, _policy("mislabelled")),
+    Planted("argmax drafts with softmax q", DISTRIBUTION, _policy("argmax")),
+    Planted("independent siblings reranked, still labelled IID", DISTRIBUTION, _policy("reranked")),
+    Planted("independent siblings sorted, still labelled IID", DISTRIBUTION, _policy("sorted")),
+    Planted(
+        "independent siblings deduplicated, still labelled IID",
+        DISTRIBUTION,
+        _policy("deduplicated"),
+    ),
+    Planted(
+        "a draft token dropped because its own q was low", DISTRIBUTION, _policy("low q dropped")
+    ),
+    Planted("acceptor and drafter share a stream", DISTRIBUTION, _acceptor("stream")),
+    Planted("colliding noise keys", DISTRIBUTION, _acceptor("colliding keys")),
+    Planted("temperature ignored everywhere", DISTRIBUTION, _tree(), patches.temperature_ignored),
+    Planted(
+        "processors see the root's prefix at every node",
+        DISTRIBUTION,
+        _tree(),
+        patches.roots_prefix,
+    ),
+    Planted("pad tokens seen by a repetition penalty", DISTRIBUTION, _tree(), patches.pad_seen),
     Planted("draft noise reused in the next step", WHOLE, _policy("reused noise")),
     Planted("noise shared between rows", ROWS, _tree(), patches.shared_noise),
     Planted("top-k mask from the wrong row", ROWS, _tree(), patches.wrong_rows_mask),
@@ -206,10 +225,10 @@ PLANTED = (
     ),
     Planted(
         "coupled drafts under rejection that draws from the same stream",
-        LAW,
+        DISTRIBUTION,
         _peeking("target stream"),
     ),
-    Planted("drafts accepted by their learned confidence", LAW, _coupled("confidence")),
+    Planted("drafts accepted by their learned confidence", DISTRIBUTION, _coupled("confidence")),
     Planted("match draws from the acceptor's stream", SEED, _match("accept stream")),
     Planted("KV commit moves the first layer only", REAL, _tree(), patches.first_layer_only),
     Planted("eos ignored inside the accepted path", STOP, _tree(), patches.eos_ignored),
@@ -236,7 +255,7 @@ PLANTED = (
         patches.by_own_confidence,
     ),
     Planted("values that forget the path above", VALUES, _tree(), patches.path_forgotten),
-    Planted("draft law of another node's path", TABLE, _drafter(WrongParent)),
+    Planted("draft distribution of another node's path", TABLE, _drafter(WrongParent)),
     Planted("stale head KV", FRESH, {"strategy": "chain"}, patches.stale_head),
     Planted("options that are converted whenever they are read", OPTIONS, _options(Shifted)),
     Planted("options that take any name", OPTIONS, _options(Careless)),
@@ -293,17 +312,20 @@ PLANTED = (
 
 # The same parts without their flaw, and the properties that must then hold.
 SOUND = {
-    "rejection": (_acceptor(""), (LAW, WHOLE)),
-    "rejection, bonus token drawn last": (_acceptor("late"), (LAW, WHOLE)),
-    "the same on chains": (_acceptor("late", options=None), (LAW, WHOLE)),
-    "match": (_match(""), (LAW, NOISE, SEED, KEYED)),
-    "match under coupled drafts": (_coupled(""), (LAW, WHOLE, NOISE, SEED, KEYED)),
-    "rejection, the target's stream, uncoupled drafts": (_acceptor("target stream"), (LAW,)),
-    "rejection, a stream of its own, coupled drafts": (_peeking(""), (LAW, WHOLE)),
-    "policy": (_policy(""), (LAW, WHOLE, REPEAT)),
-    "policy that counts steps": (_late("", 2), (LAW, WHOLE)),
-    "rejection of drawn chains, nothing unasked": (_drawn(from_level(99)), (LAW, WHOLE)),
-    "rejection of ranked trees, nothing unasked": (_ranked(from_level(99)), (LAW, WHOLE)),
+    "rejection": (_acceptor(""), (DISTRIBUTION, WHOLE)),
+    "rejection, bonus token drawn last": (_acceptor("late"), (DISTRIBUTION, WHOLE)),
+    "the same on chains": (_acceptor("late", options=None), (DISTRIBUTION, WHOLE)),
+    "match": (_match(""), (DISTRIBUTION, NOISE, SEED, KEYED)),
+    "match under coupled drafts": (_coupled(""), (DISTRIBUTION, WHOLE, NOISE, SEED, KEYED)),
+    "rejection, the target's stream, uncoupled drafts": (
+        _acceptor("target stream"),
+        (DISTRIBUTION,),
+    ),
+    "rejection, a stream of its own, coupled drafts": (_peeking(""), (DISTRIBUTION, WHOLE)),
+    "policy": (_policy(""), (DISTRIBUTION, WHOLE, REPEAT)),
+    "policy that counts steps": (_late("", 2), (DISTRIBUTION, WHOLE)),
+    "rejection of drawn chains, nothing unasked": (_drawn(from_level(99)), (DISTRIBUTION, WHOLE)),
+    "rejection of ranked trees, nothing unasked": (_ranked(from_level(99)), (DISTRIBUTION, WHOLE)),
     "verifier": (_verifier(""), (TREE, CACHE)),
     "head": ({"strategy": "chain"}, (FRESH,)),
 }

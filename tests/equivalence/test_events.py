@@ -29,8 +29,8 @@ LEAST = {
     "a row left a batch with a processor for each row": 2,
     "a row left a batch with stop strings": 2,
 }
-# The law of one step is examined: its texts are short.
-LEAST_OF_LAW = {
+# The distribution of one step is examined: its texts are short.
+LEAST_OF_DISTRIBUTION = {
     "drafted": 40,
     "accepted": 20,
     "two or more accepted": 5,
@@ -41,7 +41,7 @@ LEAST_OF_LAW = {
 
 @pytest.mark.parametrize("strategy", [MATCH, REJECTION], ids=["match", "rejection"])
 @pytest.mark.parametrize(
-    ("name", "least"), [("stop_rules_hold", LEAST), ("exact_law", LEAST_OF_LAW)]
+    ("name", "least"), [("stop_rules_hold", LEAST), ("exact_distribution", LEAST_OF_DISTRIBUTION)]
 )
 def test_everything_happens(strategy: dict[str, Any], name: str, least: dict[str, int]) -> None:
     seen: Counter[str] = Counter()

@@ -12,14 +12,14 @@ from broken import Broken, Rejection
 from lenient import from_level
 
 from specdec.testing import Subject, Table, suite
+from specdec.testing.case_strategies import WIDEST, cases
 from specdec.testing.cases import Case
 from specdec.testing.enumerated_distributions import Autoregressive, Enumerated
-from specdec.testing.table_drafter import TableDrafter
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
 from specdec.testing.smallest_case import Failure, simplest
-from specdec.testing.case_strategies import WIDEST, cases
+from specdec.testing.table_drafter import TableDrafter
 from specdec.testing.table_model import TableForCausalLM
-from specdec.testing.toy_tokenizer import letter_tokenizer, letters
+from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
 
 LAWS = ((1.0, 2.0), (3.0, 1.0), (0.0, 1.0))
 BY_NAME = {prop.name: prop for prop in suite.PROPERTIES}
@@ -27,7 +27,7 @@ BY_NAME = {prop.name: prop for prop in suite.PROPERTIES}
 
 @pytest.mark.parametrize("vocabulary", [None, 300, WIDEST])
 @pytest.mark.parametrize("opened", [None, (2, 4)])
-def test_a_table_model_has_its_tables_laws(
+def test_a_table_model_has_its_tables_distributions(
     vocabulary: int | None, opened: tuple[int, ...] | None
 ) -> None:
     table = Table(2, 2, LAWS, vocabulary, opened, quiet=(1, 0, 0))
@@ -36,15 +36,15 @@ def test_a_table_model_has_its_tables_laws(
     tokens = torch.tensor([[high, low, low, high, high, low]])
     logits = TableForCausalLM.of(table)(tokens).logits[0]
     for position in range(tokens.shape[1]):
-        law = table.after(tokens[:, : position + 1])[0]
-        assert torch.equal(logits[position], law)
-        likely = law.exp().nonzero().flatten().tolist()
+        distribution = table.after(tokens[:, : position + 1])[0]
+        assert torch.equal(logits[position], distribution)
+        likely = distribution.exp().nonzero().flatten().tolist()
         if opened is not None and position not in opened:
             assert likely == [table.tokens[(1, 0, 0)[position % 3]]]
         assert set(likely) <= {low, high}
 
 
-def test_the_drafter_table_drafts_its_tables_laws() -> None:
+def test_the_drafter_table_drafts_its_tables_distributions() -> None:
     table = Table(2, 2, LAWS, 60, open=(2,), quiet=(1,))
     subject = Subject("chain", drafter="table")
     case = Case(table, table, ((29, 59),), {"temperature": 0.0, "max_new_tokens": 6})
@@ -56,8 +56,8 @@ def test_the_drafter_table_drafts_its_tables_laws() -> None:
 
 def test_letters_are_different_for_every_token() -> None:
     tokens = [0, 61, 62, 255, 256, WIDEST - 1]
-    assert len(set(letters(tokens))) == len(tokens)
-    assert letter_tokenizer(WIDEST).decode(tokens) == letters(tokens)
+    assert len(set(toy_text(tokens))) == len(tokens)
+    assert toy_tokenizer(WIDEST).decode(tokens) == toy_text(tokens)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_a_subject_is_examined_as_it_is_configured(
     assert ("instead" in said) == (subject.grows and not more), "what is changed is said"
 
 
-def test_laws_are_enumerated_down_to_the_deepest_level() -> None:
+def test_distributions_are_enumerated_down_to_the_deepest_level() -> None:
     subject = Subject("draft_model")
-    assert suite.check(subject, BY_NAME["exact_law"], examples=8).failure is None
+    assert suite.check(subject, BY_NAME["exact_distribution"], examples=8).failure is None
     assert suite.check(subject, BY_NAME["whole_sequences"], examples=12).failure is None
     reach = subject.reach
     assert reach.levels == subject.levels == 4
     assert reach.rows >= 4 and reach.token > 255 and reach.position > 20 and reach.steps > 4
     assert "down to level 4 of 4" in reach.describe(4)
-    assert "below level 4 the law is not known" in reach.describe(6)
+    assert "below level 4 the distribution is not known" in reach.describe(6)
 
 
 def test_beginnings_are_compared_as_far_as_they_can_differ() -> None:
@@ -120,7 +120,9 @@ def test_outcomes_apart_are_those_of_a_batch() -> None:
         step = next(iter(other.session().start([[0, 1]] * branches, seed=0, **chosen)))
         return list(map(tuple, step.new_tokens))
 
-    def law(texts: list[tuple[int, ...]], weights: torch.Tensor) -> dict[tuple[int, ...], float]:
+    def distribution(
+        texts: list[tuple[int, ...]], weights: torch.Tensor
+    ) -> dict[tuple[int, ...], float]:
         found: dict[tuple[int, ...], float] = {}
         for text, weight in zip(texts, weights.tolist(), strict=True):
             found[text] = found.get(text, 0.0) + weight
@@ -128,7 +130,7 @@ def test_outcomes_apart_are_those_of_a_batch() -> None:
 
     together, weights = outcomes(run)
     alone, others = outcomes_apart(lambda randomness: run(randomness, 1)[0])
-    assert law(together, weights) == pytest.approx(law(alone, others))
+    assert distribution(together, weights) == pytest.approx(distribution(alone, others))
     assert float(weights.sum()) == pytest.approx(1.0)
 
 
@@ -179,7 +181,7 @@ def test_a_smaller_case_fails_in_the_same_way() -> None:
 
 
 def test_a_counter_example_shows_the_settings_that_were_run() -> None:
-    """At temperature 0 for acceptors that keep no more than the law."""
+    """At temperature 0 for acceptors that keep no more than the distribution."""
     subject, seen = Subject("draft_model"), set()
     real = BY_NAME["same_as_plain_on_real_models"]
 
@@ -194,7 +196,7 @@ def test_a_counter_example_shows_the_settings_that_were_run() -> None:
 def test_a_case_with_too_many_outcomes_is_narrowed_and_said_to_be() -> None:
     given = {"policy": {"depth": 4, "width": 6}}
     subject = Subject("draft_model", drafter="table", options=given)
-    verdict = suite.check(subject, BY_NAME["exact_law"], examples=4)
+    verdict = suite.check(subject, BY_NAME["exact_distribution"], examples=4)
     assert verdict.failure is None
     assert verdict.narrowed > 0
     assert subject.reach.levels == 4
@@ -203,6 +205,6 @@ def test_a_case_with_too_many_outcomes_is_narrowed_and_said_to_be() -> None:
 def test_the_rest_of_a_property_is_left_out_after_a_failure() -> None:
     broken = Broken(Rejection, "", from_level(1))
     subject = Subject("draft_model", drafter="table", plugins=[broken], acceptor="broken")
-    verdict = suite.check(subject, BY_NAME["exact_law"], shrink=False)
+    verdict = suite.check(subject, BY_NAME["exact_distribution"], shrink=False)
     assert verdict.failure is not None and verdict.seconds < 30
     assert verdict.figure is None

@@ -196,7 +196,7 @@ def test_a_lossy_strategy_is_measured_and_not_judged() -> None:
     subject = Subject("eagle2", drafter="table", acceptor="typical")
     assert not subject.lossless
     concerned = {prop.name: prop for prop in PROPERTIES if prop.concerns(subject)}
-    assert "exact_law" not in concerned and "stop_rules_hold" in concerned
+    assert "exact_distribution" not in concerned and "stop_rules_hold" in concerned
     verdict = check(subject, concerned["measured_total_variation"], examples=EXAMPLES)
     assert verdict.failure is None
     assert verdict.largest > 0.05

@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 
 from specdec.cli.app import app
 from specdec.decoding.randomness import Key, KeyedRandomness, Stream
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.errors import PluginError
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.testing import Subject, suite
+from specdec.testing.case_strategies import cases
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import (
     EnumeratedRandomness,
@@ -32,15 +33,14 @@ from specdec.testing.enumeration import (
     outcomes,
     outcomes_apart,
 )
-from specdec.testing.stray_randomness import UnkeyedRandomnessError, only_keyed_randomness
-from specdec.testing.tiny_models import VOCAB
 from specdec.testing.properties.common import results
 from specdec.testing.providers import eagle_head
 from specdec.testing.references import Children, Node, chain, eagle2, kary_tree, static_tree
-from specdec.testing.case_strategies import cases
+from specdec.testing.stray_randomness import UnkeyedRandomnessError, only_keyed_randomness
 from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
-from specdec.testing.toy_tokenizer import letter_tokenizer, letters
+from specdec.testing.tiny_models import VOCAB
+from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))
 
@@ -53,13 +53,13 @@ def test_outcomes_are_all_there_with_their_probabilities() -> None:
     p = torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64)
 
     def run(randomness: EnumeratedRandomness, rows: int) -> list[tuple[int, bool]]:
-        tokens = randomness.categorical(Law.of(p.log().expand(rows, -1)), key(rows))
+        tokens = randomness.categorical(Distribution.of(p.log().expand(rows, -1)), key(rows))
         heads = randomness.bernoulli(torch.where(tokens == 0, 0.25, 1.0).double(), key(rows, 1))
         return list(zip(tokens.tolist(), heads.tolist(), strict=True))
 
     found, weights = outcomes(run)
-    law = dict(zip(found, weights.tolist(), strict=True))
-    assert law == {(0, False): 0.375, (0, True): 0.125, (2, True): 0.5}
+    distribution = dict(zip(found, weights.tolist(), strict=True))
+    assert distribution == {(0, False): 0.375, (0, True): 0.125, (2, True): 0.5}
 
 
 def test_a_key_used_twice_is_named() -> None:
@@ -82,13 +82,13 @@ def test_too_many_outcomes_are_refused() -> None:
         outcomes_apart(lambda randomness: run(randomness, 1), limit=64)
 
 
-def test_a_draw_whose_law_changes_on_replay_is_no_keyed_randomness() -> None:
+def test_a_draw_whose_distribution_changes_on_replay_is_no_keyed_randomness() -> None:
     own = random.Random(3)
 
     def run(randomness: EnumeratedRandomness, rows: int) -> None:
         randomness.bernoulli(torch.full((rows,), own.uniform(0.2, 0.8)), key(rows))
 
-    with pytest.raises(UnkeyedRandomnessError, match="draw 1 has another law"):
+    with pytest.raises(UnkeyedRandomnessError, match="draw 1 has another distribution"):
         outcomes(run)
 
 
@@ -115,8 +115,8 @@ def test_finished_rows_and_neighbours_branch_nothing() -> None:
         return (heads.int() + again.int())[randomness.branches].tolist()
 
     found, weights = outcomes(run)
-    law = dict(zip(found, weights.tolist(), strict=True))
-    assert law == {0: 0.5, 1: 0.25, 2: 0.25}
+    distribution = dict(zip(found, weights.tolist(), strict=True))
+    assert distribution == {0: 0.5, 1: 0.25, 2: 0.25}
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -145,11 +145,11 @@ def test_a_table_model_shows_a_damaged_context() -> None:
     assert last.exp().tolist() == [1.0, 0.0, 0.0], "a point mass at position 3 modulo V"
 
 
-def children_of(*laws: float) -> Children:
+def children_of(*distributions: float) -> Children:
     """Every node has children of these log q, the likeliest first."""
 
     def children(node: Node) -> list[Node]:
-        below = [Node((*node.path, token), node.value + q) for token, q in enumerate(laws)]
+        below = [Node((*node.path, token), node.value + q) for token, q in enumerate(distributions)]
         return sorted(below, key=lambda child: -child.value)
 
     return children
@@ -175,9 +175,9 @@ def test_the_reference_of_eagle2_goes_deeper_where_values_are_higher() -> None:
 
 
 def test_letters_are_what_the_toy_tokenizer_writes() -> None:
-    tokenizer = letter_tokenizer(5)
+    tokenizer = toy_tokenizer(5)
     tokens = [4, 0, 0, 3]
-    assert tokenizer.decode(tokens, skip_special_tokens=True) == letters(tokens) == "eaad"
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == toy_text(tokens) == "eaad"
     assert tokenizer("eaad").input_ids == tokens
 
 
@@ -193,7 +193,7 @@ def test_every_property_of_drafts_concerns_the_strategies_that_have_them() -> No
     nothing_learned = {"policy": {"calibrated": False, "costs": False}}
     assert grown <= names(strategy="auto", options=nothing_learned)
     sampled = names(strategy="draft_model")
-    assert "draft_law_is_the_table" in sampled and "tree_is_the_reference" not in sampled
+    assert "draft_distribution_is_the_table" in sampled and "tree_is_the_reference" not in sampled
     assert "same_as_plain_on_real_models" in sampled & names(strategy="chain", drafter="table")
 
 
@@ -307,7 +307,7 @@ def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> Non
     order: dict[str, int] = {}
 
     def large(subject: Subject, case: Case) -> float:
-        """Too large, however few laws are open, but for each ``every``-th case."""
+        """Too large, however few distributions are open, but for each ``every``-th case."""
         which = order.setdefault(f"{case.prompts} {case.settings} {case.seed}", len(order) + 1)
         if which % every:
             raise EnumerationError
@@ -341,11 +341,11 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     assert unknown.exit_code == 2 and "eagle2" in unknown.output
     monkeypatch.setattr(suite, "QUICK", 4)
     assert runner.invoke(app, ["check", "plain", "--quick"]).exit_code == 0
-    bad = suite.Verdict("exact_law", "the law is off [1]", 3, 0, 1.72, 0.1, "sd")
+    bad = suite.Verdict("exact_distribution", "the distribution is off [1]", 3, 0, 1.72, 0.1, "sd")
     monkeypatch.setattr(suite, "check", lambda *given, **more: bad)
     failed = runner.invoke(app, ["check", "plain", "--quick"])
     assert failed.exit_code == 1
-    assert "FAILS" in failed.output and "the law is off [1]" in failed.output
+    assert "FAILS" in failed.output and "the distribution is off [1]" in failed.output
     assert "1.7 sd" not in failed.output, "cases that hold say nothing of the one that does not"
     told = json.loads(runner.invoke(app, ["check", "plain", "--json"]).stdout)
     assert not told["passed"]

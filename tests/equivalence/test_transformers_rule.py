@@ -4,8 +4,8 @@ The function runs unmodified; only its two random calls are answered by the ``Ra
 acceptor is given: ``rand_like(ratio)`` by one Bernoulli draw for each position (it is compared with
 ``r <= ratio``), ``multinomial(p)`` by one categorical draw. What was found in transformers 5.24:
 
-- The rule is exact where q is the law that the drafts were sampled from; the last draft token
-  rejected, all accepted and eos inside the draft included. It knows no stop rule itself:
+- The rule is exact where q is the distribution that the drafts were sampled from; the last draft
+  token rejected, all accepted and eos inside the draft included. It knows no stop rule itself:
   ``GenerationMixin._assisted_decoding`` cuts at the first eos and at ``max_length`` afterwards.
 - It is not exact where the draft is the argmax of the q that is reported. Under ``do_sample=True``
   ``SinglePositionMultiTokenCandidateGenerator.get_candidates`` (assistants of Gemma 4) drafts so:
@@ -42,7 +42,7 @@ from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.traversal import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.distribution import Law
+from specdec.distribution import Distribution
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, QUICK, check
 
@@ -97,7 +97,7 @@ class TransformersRule(Acceptor):
         assert tree.branching <= 1
         root, active = verification.root_position(), verification.active
         nodes = [torch.full_like(root, node) for node in range(tree.size)]
-        p = torch.stack([verification.law(node, active).probs for node in nodes], dim=1)
+        p = torch.stack([verification.distribution(node, active).probs for node in nodes], dim=1)
         # A chain that was cut near the limit is no sample: its q is the point mass at each draft.
         q = torch.nn.functional.one_hot(tree.tokens.roll(-1, 1), p.shape[2]).to(p.dtype)
         if tree.sampled_from is not None:
@@ -117,11 +117,13 @@ class TransformersRule(Acceptor):
         for node in range(tree.depth):
             key = Key(Stream.ACCEPT, root, node, 0)
             heads[:, node] = randomness.bernoulli(ratio[:, node].clamp(max=1), key)
-        law = p[:, 0].clone()  # without draft tokens transformers draws from p
+        distribution = p[:, 0].clone()  # without draft tokens transformers draws from p
         for row in drafting:
             answers[row].append(torch.where(heads[row, : lengths[row] - 1], 0.0, torch.inf))
-            law[row] = next_draw(rows[row], answers[row])
-        bonus = randomness.categorical(Law.of(law.log()), Key(Stream.ACCEPT, root, 0, 1))
+            distribution[row] = next_draw(rows[row], answers[row])
+        bonus = randomness.categorical(
+            Distribution.of(distribution.log()), Key(Stream.ACCEPT, root, 0, 1)
+        )
 
         length = torch.zeros_like(root)
         for row in drafting:
@@ -141,7 +143,7 @@ def subject(*plugins: Broken, **more: Any) -> Subject:
 @pytest.mark.parametrize(
     ("name", "examples"),
     [
-        ("exact_law", 10),
+        ("exact_distribution", 10),
         ("whole_sequences", 10),
         ("neighbours_do_not_matter", 10),
         ("stop_rules_hold", QUICK),
@@ -149,14 +151,14 @@ def subject(*plugins: Broken, **more: Any) -> Subject:
         ("only_keyed_randomness_is_used", 10),
     ],
 )
-def test_the_rule_is_exact_where_q_is_the_sampled_law(name: str, examples: int) -> None:
+def test_the_rule_is_exact_where_q_is_the_sampled_distribution(name: str, examples: int) -> None:
     verdict = check(subject(), BY_NAME[name], examples=examples, shrink=False)
     assert verdict.failure is None, verdict.failure
 
 
 def test_argmax_drafts_with_softmax_q_are_caught() -> None:
     wrong = subject(Broken(Policy, "argmax"), policy="broken")
-    verdict = check(wrong, BY_NAME["exact_law"], examples=QUICK, shrink=False)
+    verdict = check(wrong, BY_NAME["exact_distribution"], examples=QUICK, shrink=False)
     assert verdict.failure is not None
     assert "total variation" in verdict.failure
 
@@ -170,8 +172,9 @@ def test_a_uniform_of_zero_accepts_a_token_of_probability_zero() -> None:
         assert int(rule(drafted, log_q, log_p, answers)[1]) == accepted
 
 
-def test_a_rejection_without_a_residual_has_no_law() -> None:
-    """p and q are one law with its logits shifted: equal but for rounding, and p below q."""
+def test_a_rejection_without_a_residual_has_no_distribution() -> None:
+    """p and q are one distribution with its logits shifted: equal but for rounding, and p below
+    q."""
     logits = 3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     q, p = logits.softmax(-1), (logits + 0.1).softmax(-1)
     row = int(((p <= q).all(-1) & (p < q).any(-1)).nonzero()[0])

@@ -98,9 +98,9 @@ class Probe:
         cache.advance(lengths, longest)
         compare(read.gather(last).last, before)
 
-        among, depths = _ancestors(target.device)
+        tree_mask, depths = _ancestors(target.device)
         tree = target.forward(
-            nodes, lengths[:, None] + depths, among.expand(len(rows), -1, -1), cache
+            nodes, lengths[:, None] + depths, tree_mask.expand(len(rows), -1, -1), cache
         )
         for index, path in enumerate(self.paths):
             compare(tree.last[:, list(path)], below[:, index])
@@ -138,8 +138,8 @@ def own_logits(target: HFTarget, tokens: Tensor, last: int) -> Tensor:
 
 def _ancestors(device: torch.device) -> tuple[Tensor, Tensor]:
     """What each node of the tree attends to, ``[9, 9]`` bool, and its depth ``[9]``."""
-    among = torch.eye(len(PARENTS), dtype=torch.bool)
+    tree_mask = torch.eye(len(PARENTS), dtype=torch.bool)
     for node, parent in enumerate(PARENTS):
         if parent >= 0:
-            among[node] |= among[parent]
-    return among.to(device), (among.sum(1) - 1).to(device)
+            tree_mask[node] |= tree_mask[parent]
+    return tree_mask.to(device), (tree_mask.sum(1) - 1).to(device)

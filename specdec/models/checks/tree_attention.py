@@ -56,8 +56,8 @@ def check_lm_head(target: HFTarget) -> None:
         )
     if not error <= _LEAST:
         raise UnsupportedModelError(
-            f"the logits of this {kind} model are not its lm_head applied to "
-            f"the last hidden states (relative error {error:.1e}): specdec cannot read its law"
+            f"the logits of this {kind} model are not its lm_head applied to the last hidden "
+            f"states (relative error {error:.1e}): specdec cannot read its distribution"
         )
 
 
@@ -77,7 +77,8 @@ class TreeCheck:
 
     Attributes:
         untried: lengths at which attention may change (:func:`attention_lengths
-            <specdec.models.checks.attention_lengths.attention_lengths>`), too long to be tried at load; increasing.
+            <specdec.models.checks.attention_lengths.attention_lengths>`), too long to be tried at
+            load; increasing.
         margin: the largest error in full precision so far, as a part of what is allowed.
     """
 

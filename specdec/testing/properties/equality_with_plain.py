@@ -26,6 +26,7 @@ def same_as_plain_for_any_seed(subject: Subject, case: Case) -> float:
 def same_as_plain_on_real_models(subject: Subject, case: Case) -> float:
     """On small transformers models the tokens are plain decoding's, seed for seed.
 
-    For acceptors that only keep the law the cases are at temperature 0, where it is a point mass.
+    For acceptors that only keep the distribution the cases are at temperature 0, where it is a
+    point mass.
     """
     return same_as_plain_for_any_seed(subject, case)

@@ -1,4 +1,4 @@
-"""The law of the text: by enumeration equal to the target's, and the same in any batch."""
+"""The distribution of the text: by enumeration equal to the target's, and the same in any batch."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from specdec.testing.cases import Case
 from specdec.testing.enumerated_distributions import (
     Autoregressive,
     Enumerated,
-    TextLaw,
+    TextDistribution,
     difference,
-    sequence_law,
-    step_law,
+    sequence_distribution,
+    step_distribution,
     total_variation,
 )
 from specdec.testing.properties.common import PRECISION, require, same_texts, texts
 from specdec.testing.subject import Subject
 
 
-def exact_law(subject: Subject, case: Case) -> float:
-    """One step, completed by the target, has the target's autoregressive law.
+def exact_distribution(subject: Subject, case: Case) -> float:
+    """One step, completed by the target, has the target's autoregressive distribution.
 
-    By induction over prefixes that is the law of the whole text. Neighbours in the batch are there
-    and must not matter.
+    By induction over prefixes that is the distribution of the whole text. Neighbours in the batch
+    are there and must not matter.
     """
-    law, reference = _against(subject, case, _step(subject, case))
-    return _same_law(law, reference)
+    distribution, reference = _against(subject, case, _step(subject, case))
+    return _same_distribution(distribution, reference)
 
 
 def whole_sequences(subject: Subject, case: Case) -> float:
-    """Every draw of every step enumerated: the law of whole sequences is the target's."""
-    found = sequence_law(subject, case)
+    """Every draw of every step enumerated: the distribution of whole sequences is the target's."""
+    found = sequence_distribution(subject, case)
     subject.reach.note(case, found.levels, found.steps)
-    law, reference = _against(subject, case, found)
-    return _same_law(law, reference)
+    distribution, reference = _against(subject, case, found)
+    return _same_distribution(distribution, reference)
 
 
 def neighbours_do_not_matter(subject: Subject, case: Case) -> float:
-    """A row's law, or under ``match`` its text, is the same alone and in any batch order."""
+    """A row's distribution, or under ``match`` its text, is the same alone and in any batch
+    order."""
     if not subject.seed_exact:
         alone = _step(subject, replace(case, prompts=case.prompts[:1]))
-        law, other, _ = _against(subject, case, _step(subject, case), alone)
-        return _same_law(law, other, "alone the row gives them")
+        distribution, other, _ = _against(subject, case, _step(subject, case), alone)
+        return _same_distribution(distribution, other, "alone the row gives them")
     rows = range(len(case.prompts))
     seeds = [case.seed + row for row in rows]
     engine = subject.of(case)
@@ -53,27 +54,33 @@ def neighbours_do_not_matter(subject: Subject, case: Case) -> float:
 
 
 def measured_total_variation(subject: Subject, case: Case) -> float:
-    """For lossy strategies: how far the law of a step is from the target's; never a failure."""
+    """For lossy strategies: how far the distribution of a step is from the target's; never a
+    failure."""
     return total_variation(*_against(subject, case, _step(subject, case)))
 
 
 def _step(subject: Subject, case: Case) -> Enumerated:
-    """The law of a step."""
-    law = step_law(subject, case)
-    subject.reach.note(case, law.levels, law.steps)
-    return law
+    """The distribution of a step."""
+    distribution = step_distribution(subject, case)
+    subject.reach.note(case, distribution.levels, distribution.steps)
+    return distribution
 
 
-def _against(subject: Subject, case: Case, *laws: Enumerated) -> list[TextLaw]:
-    """The laws, completed by the target, and the target's own."""
-    return Autoregressive(case, subject.of(case)).against(*laws)
+def _against(subject: Subject, case: Case, *distributions: Enumerated) -> list[TextDistribution]:
+    """The distributions, completed by the target, and the target's own."""
+    return Autoregressive(case, subject.of(case)).against(*distributions)
 
 
-def _same_law(law: TextLaw, reference: TextLaw, whose: str = "the target gives them") -> float:
-    gap, text = difference(law, reference)
+def _same_distribution(
+    distribution: TextDistribution,
+    reference: TextDistribution,
+    whose: str = "the target gives them",
+) -> float:
+    gap, text = difference(distribution, reference)
     require(
         gap <= PRECISION,
-        f"new tokens that begin {list(text)} have probability {law.get(text, 0.0):.6g}, {whose} "
-        f"{reference.get(text, 0.0):.6g}; total variation {total_variation(law, reference):.3g}",
+        f"new tokens that begin {list(text)} have probability {distribution.get(text, 0.0):.6g}, "
+        f"{whose} {reference.get(text, 0.0):.6g}; total variation "
+        f"{total_variation(distribution, reference):.3g}",
     )
     return gap

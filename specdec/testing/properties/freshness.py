@@ -13,8 +13,8 @@ from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import require, same_trees, shrinking
-from specdec.testing.tree_recorder import Drafted, record
 from specdec.testing.subject import Subject
+from specdec.testing.tree_recorder import Drafted, record
 
 
 def drafter_is_as_if_fresh(subject: Subject, case: Case) -> float:
@@ -31,7 +31,7 @@ def drafter_is_as_if_fresh(subject: Subject, case: Case) -> float:
             tree, fresh, members = due
             for row in rows:
                 was = members.index(step.members[row])
-                largest = max(largest, _same_root_law(drafted, fresh, row, was))
+                largest = max(largest, _same_root_distribution(drafted, fresh, row, was))
                 what = "a drafter that has just begun drafts otherwise"
                 same_trees(step.tree, tree, row, what, was)
         if running.state.finished:
@@ -65,7 +65,7 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
     return tree, trees[-1] if trees else None
 
 
-def _same_root_law(
+def _same_root_distribution(
     drafted: Drafted | None, fresh: Drafted | None, row: int, fresh_row: int
 ) -> float:
     """The largest difference of log q at the root."""

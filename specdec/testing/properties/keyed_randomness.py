@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from specdec.testing.cases import Case
-from specdec.testing.stray_randomness import global_seed, only_keyed_randomness
 from specdec.testing.noise_tables import NoiseTable
 from specdec.testing.properties.common import same_texts, texts
+from specdec.testing.stray_randomness import global_seed, only_keyed_randomness
 from specdec.testing.subject import Subject
 
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 from specdec.decoding.state import Step
 from specdec.engine import Engine
 from specdec.testing.cases import Case
-from specdec.testing.table_drafter import set_draft_table
-from specdec.testing.fake_clock import ticking
+from specdec.testing.fake_clock import fake_clock
 from specdec.testing.properties.common import require, same_trees
 from specdec.testing.subject import Subject
+from specdec.testing.table_drafter import set_draft_table
 
 
 def options_round_trip(subject: Subject, case: Case) -> float:
@@ -66,5 +66,5 @@ def _made(subject: Subject, engine: Engine, case: Case, form: str) -> Engine:
 
 
 def _steps(subject: Subject, engine: Engine, case: Case) -> list[Step]:
-    with ticking() if subject.adaptive else nullcontext():
+    with fake_clock() if subject.adaptive else nullcontext():
         return list(engine.session().start(case.rows, seed=case.seed, **case.settings))

@@ -57,7 +57,7 @@ def trees_are_well_formed(subject: Subject, case: Case) -> float:
             root = int(step.verification.root_position()[row])
             committed = running.state.tokens[row, : root + 1].tolist()
             paths = _paths(step, row, committed)
-            largest = max(largest, _laws_are_right(step, row, paths, case))
+            largest = max(largest, _distributions_are_right(step, row, paths, case))
     return largest
 
 
@@ -82,7 +82,9 @@ def _paths(step: Step, row: int, committed: list[int]) -> dict[int, list[int]]:
     return paths
 
 
-def _laws_are_right(step: Step, row: int, paths: dict[int, list[int]], case: Case) -> float:
+def _distributions_are_right(
+    step: Step, row: int, paths: dict[int, list[int]], case: Case
+) -> float:
     """The largest difference of a node's p from the table's."""
     largest = 0.0
     for node, path in paths.items():

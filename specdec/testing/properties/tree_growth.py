@@ -10,8 +10,8 @@ import torch
 from specdec.decoding.tree import DraftTree
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import PRECISION, require, shrinking
-from specdec.testing.tree_recorder import Drafted, nodes_of, record
 from specdec.testing.subject import Subject
+from specdec.testing.tree_recorder import Drafted, nodes_of, record
 
 Path = tuple[int, ...]
 
@@ -38,27 +38,28 @@ def values_are_products(subject: Subject, case: Case) -> float:
     """A node's value is the product of the drafter's confidences on its path."""
     largest = 0.0
     for tree, drafted, row, _, _ in _trees(subject, case):
-        laws, found = drafted.links(row), nodes_of(tree, row)
+        distributions, found = drafted.links(row), nodes_of(tree, row)
         due = {}
         for path in found:
             links = [(path[:depth], token) for depth, token in enumerate(path)]
             require(
-                all(token in laws.get(above, ()) for above, token in links),
+                all(token in distributions.get(above, ()) for above, token in links),
                 f"row {row}: the drafter never proposed the path {list(path)}",
             )
-            due[path] = sum(laws[above][token] for above, token in links)
+            due[path] = sum(distributions[above][token] for above, token in links)
         largest = max(largest, _same_values(row, found, due, drafted))
     return largest
 
 
-def draft_law_is_the_table(subject: Subject, case: Case) -> float:
-    """For drafters whose law is a table: q at every expanded node is that law of its path."""
+def draft_distribution_is_the_table(subject: Subject, case: Case) -> float:
+    """For drafters whose distribution is a table: q at every expanded node is that distribution of
+    its path."""
     largest = 0.0
     for _, drafted, row, committed, _ in _trees(subject, case):
-        for path, law in drafted.laws(row).items():
+        for path, distribution in drafted.distributions(row).items():
             due = case.draft.after(torch.tensor([[*committed, *path]]))[0].exp()
             q = torch.zeros_like(due)
-            for token, log_q in law.items():
+            for token, log_q in distribution.items():
                 q[token] = torch.tensor(log_q, dtype=due.dtype).exp()
             gap = float((q - due).abs().max())
             require(
