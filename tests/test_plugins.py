@@ -176,7 +176,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
     ("kind", "name", "owner"),
     [
         ("specdec_strategies", "eagle2", "eagle2"),
-        ("specdec_acceptors", "match", "sampling"),
+        ("specdec_acceptors", "match", "builtin"),
         ("specdec_tree_policies", "chain", "static_tree"),
         ("specdec_drafters", "eagle", "eagle2"),
         ("specdec_verifiers", "tree", "builtin"),

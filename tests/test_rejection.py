@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as configure
 from hypothesis import strategies as st
 
+from specdec.decoding.acceptors import Match, Rejection
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws, label
 from specdec.decoding.tree_builder import TreeBuilder
@@ -23,7 +24,7 @@ from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value as rerank
 from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.testing.enumerated_distributions import difference
-from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
+from specdec_plugins.sampling.typical import Typical, TypicalOptions
 
 PRECISION = 1e-12
 

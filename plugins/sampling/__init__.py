@@ -1,9 +1,8 @@
-"""Acceptors, sampled drafts with a small language model, and plain decoding as the baseline."""
+"""Standard speculative sampling with a small language model, and Medusa's lossy acceptor."""
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, NoOptions, Strategy, hookimpl
-from specdec_plugins.sampling.acceptors import Match, Rejection, Typical, TypicalOptions
+from specdec.plugin.components import Component, Strategy, hookimpl
 from specdec_plugins.sampling.draft_model import (
     NEEDED,
     DraftModelOptions,
@@ -11,22 +10,12 @@ from specdec_plugins.sampling.draft_model import (
     SampledOptions,
     make_draft_model,
 )
+from specdec_plugins.sampling.typical import Typical, TypicalOptions
 
 
 @hookimpl
 def specdec_acceptors() -> list[Component]:
-    return [
-        Component(
-            "match", lambda _: Match(), NoOptions, "the target's own draw; same seed, same text"
-        ),
-        Component(
-            "rejection",
-            lambda _: Rejection(),
-            NoOptions,
-            "speculative sampling; keeps the distribution",
-        ),
-        Component("typical", Typical, TypicalOptions, "Medusa's rule; LOSSY"),
-    ]
+    return [Component("typical", Typical, TypicalOptions, "Medusa's rule; LOSSY")]
 
 
 @hookimpl
@@ -50,9 +39,6 @@ def specdec_tree_policies() -> list[Component]:
 @hookimpl
 def specdec_strategies() -> list[Strategy]:
     return [
-        Strategy(
-            "plain", description="one token per target forward: the baseline, in the same loop"
-        ),
         Strategy(
             "draft_model",
             drafter="draft_model",

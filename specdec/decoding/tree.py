@@ -139,6 +139,14 @@ class DraftTree:
         table.scatter_(1, slot, torch.where(real, nodes, -1))
         return table[:, :-1].view(batch, size, self.branching)
 
+    def child(self, node: Tensor, rank: int) -> Tensor:
+        """The child number ``rank`` of ``node [B]``: ``[B]`` int64, -1 if it has not so many."""
+        return self.children[:, :, rank].gather(1, node[:, None]).squeeze(1)
+
+    def token(self, node: Tensor) -> Tensor:
+        """The token of ``node [B]``: ``[B]`` int64; the root's for -1."""
+        return self.tokens.gather(1, node.clamp(min=0)[:, None]).squeeze(1)
+
     def child_with(self, node: Tensor, token: Tensor) -> Tensor:
         """The child of ``node [B]`` that carries ``token [B]``: ``[B]`` int64, -1 if none."""
         found, index = (self._edges == ((node << 32) | token)[:, None]).max(dim=1)

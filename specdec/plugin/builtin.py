@@ -1,8 +1,8 @@
-"""The core's own plugin: the verifiers and the embedded default model."""
+"""The core's own plugin: what losslessness rests on, plain decoding and the embedded model."""
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, ModelAlias, NoOptions, hookimpl
+from specdec.plugin.components import Component, ModelAlias, NoOptions, Strategy, hookimpl
 from specdec.plugin.embedded_model import EMBEDDED
 
 
@@ -15,6 +15,32 @@ def specdec_verifiers() -> list[Component]:
         Component(
             "path", lambda _: PathVerifier(), NoOptions, "path by path, no cache: the oracle"
         ),
+    ]
+
+
+@hookimpl
+def specdec_acceptors() -> list[Component]:
+    from specdec.decoding.acceptors import Match, Rejection
+
+    return [
+        Component(
+            "match", lambda _: Match(), NoOptions, "the target's own draw; same seed, same text"
+        ),
+        Component(
+            "rejection",
+            lambda _: Rejection(),
+            NoOptions,
+            "speculative sampling; keeps the distribution",
+        ),
+    ]
+
+
+@hookimpl
+def specdec_strategies() -> list[Strategy]:
+    return [
+        Strategy(
+            "plain", description="one token per target forward: the baseline, in the same loop"
+        )
     ]
 
 

@@ -1,11 +1,10 @@
-"""The acceptors: by the target's own draw, by rejection sampling, and Medusa's lossy rule."""
+"""The lossless acceptors: by the target's own draw, and by rejection sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from specdec.decoding.interfaces import Acceptor
@@ -71,8 +70,8 @@ class Rejection(Acceptor):
             q = tree.sampled_from.at(traversal.node).to(p.dtype)
             taken = torch.where(traversal.undecided, -1, 0)  # who has settled tries no child
             for draw in range(traversal.branching):
-                child = _column(tree.children[:, :, draw], traversal.node)
-                token = _column(tree.tokens, child.clamp(min=0))
+                child = tree.child(traversal.node, draw)
+                token = tree.token(child)
                 trying = (child >= 0) & (taken < 0)
                 ratio = torch.where(trying, _at(p, token) / _at(q, token), 0.0).clamp(max=1)
                 heads = randomness.bernoulli(
@@ -82,7 +81,7 @@ class Rejection(Acceptor):
                 p = torch.where(trying[:, None], _residual(p, q), p)
                 if tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
-            accepted = _point(_column(tree.tokens, taken.clamp(min=0)), p)
+            accepted = _point(tree.token(taken), p)
             p = torch.where((taken >= 0)[:, None], accepted, p)
             # Draw 0 whatever the tree's width: a row draws alike with and without neighbours.
             key = Key(Stream.ACCEPT, root, traversal.node, 0)
@@ -105,55 +104,6 @@ def _draw_and_descend(
         token = randomness.categorical(distribution, key(traversal))
         traversal.descend(tree.child_with(traversal.node, token), token)
     return traversal.finish()
-
-
-class TypicalOptions(BaseModel):
-    """Options of the acceptor ``typical``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epsilon: float = Field(0.09, gt=0, lt=1, description="a token this likely is always accepted")
-    delta: float = Field(0.3, gt=0, le=1, description="threshold = min(epsilon, delta exp(-H(p)))")
-
-
-class Typical(Acceptor):
-    """Medusa's rule: accept a draft token that is typical of p. **Lossy**: the distribution is not
-    kept.
-
-    At temperature 0 it is greedy matching.
-
-    Source: Medusa (arXiv 2401.10774), section 2.3.1.
-    """
-
-    lossless = False
-
-    def __init__(self, options: TypicalOptions) -> None:
-        self.epsilon, self.delta = options.epsilon, options.delta
-
-    def accept(
-        self, tree: DraftTree, verification: Verification, randomness: Randomness
-    ) -> Acceptance:
-        traversal = TreeTraversal(tree, verification)
-        for _ in traversal.levels():
-            distribution = verification.distribution(traversal.node, traversal.undecided)
-            p = distribution.probs
-            entropy = torch.special.entr(p).sum(dim=-1)
-            threshold = (self.delta * (-entropy).exp()).clamp(max=self.epsilon)
-            taken = torch.full_like(traversal.node, -1)
-            for draw in range(traversal.branching):
-                child = _column(tree.children[:, :, draw], traversal.node)
-                token = _column(tree.tokens, child.clamp(min=0))
-                typical = (child >= 0) & (taken < 0) & (_at(p, token) > threshold)
-                taken = torch.where(typical, child, taken)
-            bonus = randomness.categorical(distribution, Key(Stream.TARGET, traversal.position))
-            carried = _column(tree.tokens, taken.clamp(min=0))
-            traversal.descend(taken, torch.where(taken >= 0, carried, bonus))
-        return traversal.finish()
-
-
-def _column(table: Tensor, index: Tensor) -> Tensor:
-    """``table [B, N]`` at ``index [B]``: ``[B]``."""
-    return table.gather(1, index[:, None]).squeeze(1)
 
 
 def _at(distribution: Tensor, token: Tensor) -> Tensor:
