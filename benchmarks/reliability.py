@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 
 BINS = 10
 _LEAST = 1e-6  # a certain miss has an infinite log loss

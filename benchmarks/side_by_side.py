@@ -13,7 +13,7 @@ import torch
 from specdec import Engine
 from specdec.bench import Prompt, encode_sets, load_sets
 from specdec.bench.machine import machine, versions
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 
 
 def prompts_in_turns(folder: Path, engine: Engine, count: int, new_tokens: int) -> list[Prompt]:

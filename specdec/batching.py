@@ -1,35 +1,24 @@
-"""A batch that does not fit into memory, decoded in batches."""
+"""The prompts of one call in batches: as many at a time as fit into memory."""
 
 from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from specdec.decoding.randomness import row_seeds
 from specdec.errors import OptionError, out_of_memory
-from specdec.request.caller_processors import ByPrompt, Place
+from specdec.generation import Decoder, Generation
 from specdec.request.generation_fields import plain
+from specdec.request.request import Request
 from specdec.results import GenerationResult
-from specdec.session import Session
-
-if TYPE_CHECKING:
-    from specdec.engine import Engine
 
 
 def generate_in_batches(
-    engine: Engine,
-    rows: Sequence[list[int]],
-    *,
-    batch_size: int | None = None,
-    progress: bool = False,
-    seed: int | Sequence[int] | None = None,
-    logits_processor_by_prompt: Any = None,
-    **settings: Any,
+    decoder: Decoder, request: Request, *, batch_size: int | None = None, progress: bool = False
 ) -> list[GenerationResult]:
     """Decode many prompts, ``batch_size`` at a time; a batch that runs out of memory is halved.
 
@@ -37,7 +26,6 @@ def generate_in_batches(
     prompts, so the tokens do not depend on the batches.
 
     Args:
-        rows: token ids of each prompt.
         batch_size: the most prompts of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
 
@@ -50,9 +38,7 @@ def generate_in_batches(
         raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
     if not isinstance(progress, bool):
         raise OptionError(f"progress={progress!r}: give True or False")
-    seeds = row_seeds(seed, len(rows))
-    by_prompt = ByPrompt.of(logits_processor_by_prompt, len(rows))
-    settings["logits_processor_by_prompt"] = by_prompt
+    rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
     order = list(range(len(rows)))
     if size < len(rows):
@@ -63,9 +49,7 @@ def generate_in_batches(
         while batches:
             batch = batches.popleft()
             try:
-                place = Place(batch, len(rows))
-                own = {**settings, "seed": [seeds[r] for r in batch]}
-                done = _decode(engine, [rows[r] for r in batch], place, advance, own)
+                done = _decode(decoder, request.part(batch), advance)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
@@ -81,7 +65,7 @@ def generate_in_batches(
                 warnings.warn(
                     f"a batch of {len(batch)} prompts does not fit into memory: going on with "
                     f"{half} at a time. Give batch_size={half} to begin there",
-                    stacklevel=4,
+                    stacklevel=3,
                 )
                 batches.extendleft([batch[half:], batch[:half]])
                 continue
@@ -90,9 +74,9 @@ def generate_in_batches(
 
 
 def _decode(
-    engine: Engine, rows: list[list[int]], place: Place, advance: Any, settings: dict[str, Any]
+    decoder: Decoder, request: Request, advance: Callable[[int], Any]
 ) -> list[GenerationResult]:
-    generation = Session(engine, keeps=False).start_batch(rows, place, **settings)
+    generation = Generation(decoder, request)
     for step in generation:
         advance(sum(reason is not None for reason in step.finished))
     return generation.results()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from specdec.batching import generate_in_batches
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.errors import OptionError, PluginError, warn
+from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import in_words
@@ -24,10 +25,10 @@ from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
 from specdec.plugin.selection import OptionsByRole, Selection, select
-from specdec.request.chat_template import Template
-from specdec.request.prompts import encode
+from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
-from specdec.session import Session, TextStream
+from specdec.session import Session
+from specdec.streaming import TextStream
 
 
 class Engine:
@@ -256,20 +257,8 @@ class Engine:
             OptionError: a value that is not allowed.
             UnknownNameError: an argument that does not exist.
         """
-        prompts = encode(
+        request = self.request(
             prompt,
-            self.tokenizer,
-            vocab_size=self.target.vocab_size,
-            context=self.target.context_limit,
-            template=Template(
-                tools, chat_template_kwargs, continue_final_message, add_generation_prompt
-            ),
-        )
-        results = generate_in_batches(
-            self,
-            prompts.rows,
-            batch_size=batch_size,
-            progress=progress,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -281,10 +270,21 @@ class Engine:
             logits_processor=logits_processor,
             logits_processor_by_prompt=logits_processor_by_prompt,
             generation_config=generation_config,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
             skip_special_tokens=skip_special_tokens,
             **fields,
         )
-        return results if prompts.batched else results[0]
+        results = generate_in_batches(
+            self.decoder(), request, batch_size=batch_size, progress=progress
+        )
+        return results if request.batched else results[0]
+
+    def start(self, prompt: Any, **settings: Any) -> Generation:
+        """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
+        return Generation(self.decoder(), self.request(prompt, **settings))
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream:
         """Decode one prompt and yield its text as it is committed; arguments as for ``generate``.
@@ -312,13 +312,36 @@ class Engine:
         """The strategy that the parts come from."""
         return self.selection.strategy
 
-    def observers(self) -> list[Callable[..., Any]]:
-        """What is called with every committed step."""
-        hook = self.registry.manager.hook.specdec_step
-        return [hook] if hook.get_hookimpls() else []
+    def request(self, prompt: Any, **settings: Any) -> Request:
+        """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
 
-    def reach(self, tokens: int) -> None:
-        """A text is about to have so many tokens: what was not tried at load is tried now.
+        Raises:
+            PromptError, OptionError, UnknownNameError: as for ``generate``.
+        """
+        return make_request(
+            prompt,
+            tokenizer=self.tokenizer,
+            vocab_size=self.target.vocab_size,
+            context=self.target.context_limit,
+            base=self.generation_config,
+            **settings,
+        )
+
+    def decoder(self) -> Decoder:
+        """What decodes requests."""
+        hook = self.registry.manager.hook.specdec_step
+        return Decoder(
+            target=self.target,
+            parts=self.parts,
+            strategy=self.strategy.name,
+            tokenizer=self.tokenizer,
+            observers=[hook] if hook.get_hookimpls() else [],
+            make_randomness=self.make_randomness,
+            check_length=self.check_length,
+        )
+
+    def check_length(self, tokens: int) -> None:
+        """A text is about to have this many tokens: what was not checked at load is checked now.
 
         Raises:
             UnsupportedModelError: from such a length on, decoding would differ from the model.

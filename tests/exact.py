@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.state import State
-from specdec.decoding.traversal import Acceptance
+from specdec.decoding.step import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from specdec import Engine
 from specdec.errors import OptionError
-from specdec.session import Session
 from specdec.testing.fake_clock import fake_clock
 from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
 
@@ -198,7 +197,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     with fake_clock(), mock.patch("specdec_plugins.auto.economy._REST", 2):
         memory = own.parts.policy.memory  # type: ignore[union-attr]
         for seed in range(8):
-            running = Session(own, keeps=False).start(PROMPTS, seed=seed, **chosen)
+            running = own.start(PROMPTS, seed=seed, **chosen)
             for number, one in enumerate(running):
                 drafted.append(one.tree.size > 1)
                 for record in memory.records.values():

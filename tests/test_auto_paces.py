@@ -16,9 +16,8 @@ from test_auto import auto
 
 from specdec import Engine
 from specdec.decoding import loop
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 from specdec.drafting.prompt_lookup import Lookup
-from specdec.session import Session
 from specdec_plugins.auto.economy import Economy
 from specdec_plugins.auto.pace import Plan
 from specdec_plugins.auto.policy import AutoPolicy
@@ -69,7 +68,7 @@ def run(
     with mock.patch.object(loop, "draft", draft):
         for seed in range(texts):
             settings = {"max_new_tokens": 100, "eos_token_id": [], "seed": seed, **chosen}
-            steps += Session(engine, keeps=False).start([prompt] * rows, **settings)
+            steps += engine.start([prompt] * rows, **settings)
     return [Seen(*known, step) for known, step in zip(before, steps, strict=True)]
 
 
@@ -146,7 +145,7 @@ def test_what_is_left_of_a_batch_begins_as_texts_do(plain: Engine, useless: Path
 
     with machine(forward=1.0, token=0.05, level=0.3), mock.patch.object(Record, "begin", counted):
         for _ in range(6):
-            list(Session(own, keeps=False).start(prompts, eos_token_id=ends, **chosen))
+            list(own.start(prompts, eos_token_id=ends, **chosen))
     records = own.parts.policy.memory.records.values()  # type: ignore[union-attr]
     assert len(records) > 1
     assert min(begun.count(record) for record in records) >= 3  # a rest may pass one by
@@ -208,7 +207,7 @@ def test_texts_of_deep_trees_are_plain_decodings(
     chosen["eos_token_id"] = []
     with machine(**CHEAP):
         for seed in range(3):
-            running = Session(own, keeps=False).start(tiny.PROMPTS, seed=seed, **chosen)
+            running = own.start(tiny.PROMPTS, seed=seed, **chosen)
             depths = [step.tree.depth for step in running]
             texts = [running.new_tokens(row) for row in range(len(tiny.PROMPTS))]
             assert texts == tiny.tokens(plain, tiny.PROMPTS, seed=seed, **chosen)

@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdec import Component, Engine, Strategy, hookimpl
-from specdec.decoding.interfaces import Drafter
-from specdec.decoding.loop import compact
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.errors import OptionError
-from specdec.session import Session
 
 PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
 SETTINGS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 1.0}
@@ -40,7 +38,7 @@ def ends(plain: Engine, seeds: list[int]) -> list[int]:
 
 def batch_sizes(own: Engine, **chosen: Any) -> list[int]:
     """Rows of every step's tree, as ``generate`` runs it."""
-    running = Session(own, keeps=False).start(PROMPTS, **chosen)
+    running = own.start(PROMPTS, **chosen)
     return [len(step.tree.tokens) for step in running]
 
 
@@ -87,12 +85,12 @@ def test_each_row_has_its_own_results_and_figures(plain: Engine, eagle: Engine) 
 
 
 def test_the_rows_that_stay_keep_their_cache(plain: Engine, dynamic: Engine) -> None:
-    running = dynamic.session().start(PROMPTS, max_new_tokens=9, temperature=0, eos_token_id=[])
+    running = dynamic.start(PROMPTS, max_new_tokens=9, temperature=0, eos_token_id=[])
     next(iter(running))
-    state, drafter = running.state, running._drafter
-    texts = [state.tokens[row, : state.host_lengths[row]].tolist() for row in (1, 3)]
+    state = running.state
     state.finish_reasons = ["eos" if row not in (1, 3) else None for row in range(len(PROMPTS))]
-    compact(state, drafter)
+    next(iter(running))
+    texts = [state.tokens[row, : state.host_lengths[row]].tolist() for row in range(2)]
     assert state.members == [1, 3] and state.rows == 2
     assert state.cache is not None
     for row, text in enumerate(texts):
@@ -106,15 +104,19 @@ def test_the_rows_that_stay_keep_their_cache(plain: Engine, dynamic: Engine) -> 
 
 
 def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) -> None:
-    class Stubborn(Drafter):
+    class Stubborn(TreeDrafts):
         def tree(self, state: State) -> DraftTree:
             assert state.rows == len(PROMPTS)
             return DraftTree.chain(state.root(), state.root()[:, None])
 
+    class StubbornDrafter(TreeDrafter):
+        def start(self, state: State, features: Features) -> Stubborn:
+            return Stubborn()
+
     class Plugin:
         @hookimpl
         def specdec_drafters(self) -> list[Component]:
-            return [Component("stubborn", lambda *given: Stubborn())]
+            return [Component("stubborn", lambda *given: StubbornDrafter())]
 
         @hookimpl
         def specdec_strategies(self) -> list[Strategy]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import specdec.decoding.loop
 from specdec import Engine
+from specdec.decoding.draft import Drafting
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
 from specdec.decoding.state import State
+from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.errors import OptionError
@@ -155,25 +156,30 @@ def looks() -> Iterator[list[Stream]]:
     """The streams whose noise is asked for while trees are drafted, in any way."""
     seen: list[Stream] = []
     drafting = False
-    draft, counter = specdec.decoding.loop.draft, KeyedRandomness._counter
+    tree = Drafting.tree
 
-    def drafted(*given: Any) -> Any:
+    def drafted(self: Drafting) -> DraftTree:
         nonlocal drafting
         drafting = True
         try:
-            return draft(*given)
+            return tree(self)
         finally:
             drafting = False
 
-    def counted(self: KeyedRandomness, key: Key) -> Tensor:
-        if drafting:
-            seen.append(key.stream)
-        return counter(self, key)
+    def watched(name: str) -> Any:
+        draw = getattr(KeyedRandomness, name)
 
-    with (
-        mock.patch.object(specdec.decoding.loop, "draft", drafted),
-        mock.patch.object(KeyedRandomness, "_counter", counted),
-    ):
+        def drawn(self: KeyedRandomness, *given: Any, **more: Any) -> Any:
+            if drafting:
+                seen.extend(each.stream for each in given if isinstance(each, Key))
+            return draw(self, *given, **more)
+
+        return mock.patch.object(KeyedRandomness, name, drawn)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Drafting, "tree", drafted))
+        for name in ("categorical", "categorical_ahead", "bernoulli", "exponential"):
+            stack.enter_context(watched(name))
         yield seen
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ import tiny
 import torch
 
 from specdec import Engine
-from specdec.decoding.state import Step
 from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
-from specdec_plugins.auto.policy import AutoPolicy
 
 # Texts that repeat themselves, so that there is something to draft from.
 PROMPTS = [[5, 9, 1, 7] * 8, [4], [6, 7, 1, 22] * 5]
@@ -75,23 +72,12 @@ def test_drafts_from_the_text_alone_are_accepted() -> None:
     assert result.stats.tau > 1.1
 
 
-class Watched(AutoPolicy):
-    """Notes how many levels it plans to grow."""
-
-    def commit(self, step: Step) -> None:
-        super().commit(step)
-        self.planned.append(self.levels)
-
-
-def test_without_a_drafter_no_tree_is_ever_planned(plain: Engine) -> None:
+def test_without_a_drafter_no_level_is_ever_drafted(plain: Engine) -> None:
     engine = auto(plain)
-    policy = Watched(engine.parts.policy.options)
-    policy.planned = []
-    engine.parts = replace(engine.parts, policy=policy)
     with fake_clock():
         for prompt in PROMPTS * 2:
-            engine.generate(prompt, max_new_tokens=40, eos_token_id=[])
-    assert len(policy.planned) > 100 and not any(policy.planned)
+            result = engine.generate(prompt, max_new_tokens=40, eos_token_id=[])
+            assert result.stats.draft_forwards == 0
 
 
 def test_a_session_goes_on_without_a_drafter(plain: Engine) -> None:

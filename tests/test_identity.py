@@ -18,7 +18,7 @@ import transformers as hf
 from tiny import EOS, PROMPTS
 
 from specdec import Engine
-from specdec.decoding.randomness import row_seeds
+from specdec.request.seeds import row_seeds
 from specdec.testing.tiny_models import CONFIGS, SHAPE, WINDOW
 
 NO_KV = {k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdec import Component, Engine, hookimpl
-from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.clock import StepSeconds
+from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
@@ -109,30 +111,37 @@ def test_a_guess_that_is_unlikely_is_not_drafted(model: Any) -> None:
     assert {step.tree.size for step in running} == {1}
 
 
-class EveryOther(TreePolicy):
+class EveryOther(TreeGrower):
     """Grows a level in one step, drafts from the text in the next."""
 
-    levels = 1
-
-    def begin(self, target: Any, state: State, clock: Any) -> None:
+    def __init__(self, state: State) -> None:
         self._lookup, self._step = Lookup(state, 3, 4), 0
 
-    def tree(self, state: State) -> DraftTree | None:
-        if self._step % 2 == 0:
-            return None
-        return self._lookup.tree(self._lookup.guesses())
+    @property
+    def levels(self) -> int:  # type: ignore[override]
+        return int(self._step % 2 == 0)
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         grow_level(builder, proposal, 2)
 
-    def commit(self, step: Step) -> None:
+    def rerank(self, builder: TreeBuilder) -> DraftTree:
+        if builder.depth:
+            return builder.tree()
+        return self._lookup.tree(self._lookup.guesses())
+
+    def commit(self, step: Step, seconds: StepSeconds) -> None:
         self._lookup.commit(step)
         self._step += 1
 
 
+class EveryOtherPolicy(TreePolicy):
+    def start(self, state: State, drafts: LevelDrafts | None) -> EveryOther:
+        return EveryOther(state)
+
+
 @hookimpl
 def specdec_tree_policies() -> list[Component]:
-    return [Component("every_other", lambda _: EveryOther())]
+    return [Component("every_other", lambda _: EveryOtherPolicy())]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

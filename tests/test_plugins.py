@@ -11,15 +11,24 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from parts import policy_of
 from pydantic import BaseModel, ConfigDict, Field
 from tiny import PROMPTS
 
 from specdec import Component, Engine, ModelAlias, Strategy, hookimpl
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy
+from specdec.decoding.interfaces import (
+    Acceptor,
+    Features,
+    LevelDrafter,
+    LevelDrafts,
+    TreeFunction,
+    TreeGrower,
+)
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
-from specdec.decoding.traversal import Acceptance, TreeTraversal
+from specdec.decoding.step import Acceptance
+from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
@@ -45,27 +54,33 @@ class ShiftOptions(BaseModel):
     by: int = Field(1, ge=0, description="what is added to the last token")
 
 
-class Shift(Drafter):
+class Shift(LevelDrafter):
     """Guesses that every token is the last one plus a constant."""
 
     def __init__(self, options: ShiftOptions, target: HFTarget) -> None:
         self.by, self.size = options.by, target.vocab_size
+
+    def start(self, state: State, features: Features) -> ShiftDrafts:
+        return ShiftDrafts(self.by, self.size)
+
+
+class ShiftDrafts(LevelDrafts):
+    def __init__(self, by: int, size: int) -> None:
+        self.by, self.size = by, size
 
     def propose(self, frontier: Frontier) -> Proposal:
         guess = (frontier.tokens + self.by) % self.size
         return Proposal(3.0 * torch.nn.functional.one_hot(guess, self.size))
 
 
-class Again(Drafter):
-    """A whole-tree drafter: the token that followed the last one before, as a chain."""
-
-    def tree(self, state: State) -> DraftTree:
-        root = state.root()
-        drafts = torch.stack([root, root], dim=1)
-        return DraftTree.chain(root, drafts[:, : state.room])
+def again(state: State) -> DraftTree:
+    """Whole trees: the last token again, as a chain."""
+    root = state.root()
+    drafts = torch.stack([root, root], dim=1)
+    return DraftTree.chain(root, drafts[:, : state.room])
 
 
-class Three(TreePolicy):
+class Three(TreeGrower):
     levels = 3
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
@@ -101,12 +116,16 @@ class ThirdParty:
     def specdec_drafters(self) -> list[Component]:
         return [
             Component("shift", Shift, ShiftOptions, "the last token plus a constant"),
-            Component("again", lambda options, target: Again(), description="the last token again"),
+            Component(
+                "again",
+                lambda options, target: TreeFunction(again),
+                description="the last token again",
+            ),
         ]
 
     @hookimpl
     def specdec_tree_policies(self) -> list[Component]:
-        return [Component("three", lambda options: Three(), description="three levels of two")]
+        return [Component("three", policy_of(Three), description="three levels of two")]
 
     @hookimpl
     def specdec_acceptors(self) -> list[Component]:

@@ -11,6 +11,8 @@ from tiny import EOS, PROMPTS
 from transformers import LogitsProcessor
 
 from specdec import Engine
+from specdec.decoding import verification as verifications
+from specdec.decoding.randomness import Key, KeyedRandomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.models.hf_target import Hidden
@@ -130,7 +132,7 @@ def test_a_greedy_call_with_a_sampling_setting_warns(plain: Engine) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("warp", [{}, *WARPS, {"eta_cutoff": 0.01}, {"top_h": 0.5}], ids=str)
-def test_distributions_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
+def test_draws_of_all_nodes_at_once_are_those_of_each(
     plain: Engine, warp: dict[str, Any], dtype: torch.dtype
 ) -> None:
     settings = {"temperature": 1.0, **warp}
@@ -138,19 +140,26 @@ def test_distributions_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
     state = tiny.make_state([[1, 2, 3], [4]], vocab=300)
     state.processors = sampling.processors([3, 1], torch.device("cpu"))
     tree = DraftTree.chain(state.root(), torch.zeros(2, 6, dtype=torch.int64))
-    logits = (4 * torch.randn(2, 7, 300)).to(dtype)
-    verification = Verification(state, tree, Hidden(logits), logits)
-    assert verification.distributions is not None
-    for node in range(7):
-        nodes = torch.full((2,), node)
-        each = verification.distribution(nodes, state.active).probs
-        assert torch.equal(verification.distributions.probs[:, node], each)
+    for seed in range(10):
+        logits = (4 * torch.randn(2, 7, 300)).to(dtype)
+        verification = Verification(state.committed, tree, Hidden(logits), logits)
+        randomness = KeyedRandomness(torch.tensor([seed, seed + 100]))
+        drawn = verification.draws(randomness, Stream.TARGET)
+        assert drawn is not None
+        for node in range(7):
+            nodes = torch.full((2,), node)
+            each = verification.distribution(nodes, state.active)
+            key = Key(Stream.TARGET, verification.position(nodes))
+            assert torch.equal(drawn[:, node], randomness.categorical(each, key))
+            assert torch.equal(
+                drawn[:, node], verification.draw(nodes, state.active, randomness, key)
+            )
 
 
 @pytest.mark.parametrize(
     ("settings", "nodes"),
     [
-        ({"temperature": 0.0}, 7),
+        ({"temperature": 0.0, "repetition_penalty": 1.4}, 7),
         ({"temperature": 1.0, "repetition_penalty": 1.4}, 7),
         ({"temperature": 1.0, "bad_words_ids": [[1]]}, 7),
         ({"temperature": 1.0}, 1000),
@@ -158,7 +167,7 @@ def test_distributions_of_all_nodes_at_once_are_bit_for_bit_those_of_each(
     ],
     ids=str,
 )
-def test_distributions_are_not_read_at_once_where_that_is_wrong_or_dear(
+def test_draws_are_not_made_at_once_where_that_is_wrong_or_takes_long(
     plain: Engine, settings: dict[str, Any], nodes: int
 ) -> None:
     sampling = resolve(plain.generation_config, settings, default_new_tokens=9)
@@ -166,11 +175,12 @@ def test_distributions_are_not_read_at_once_where_that_is_wrong_or_dear(
     state.processors = sampling.processors([3], torch.device("cpu"))
     tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
     logits = torch.randn(1, nodes, 100)
-    assert Verification(state, tree, Hidden(logits), logits).distributions is None
+    verification = Verification(state.committed, tree, Hidden(logits), logits)
+    assert verification.draws(KeyedRandomness(torch.tensor([1])), Stream.TARGET) is None
 
 
 @pytest.mark.parametrize("warp", [{}, *WARPS], ids=str)
-def test_draws_at_once_and_a_walk_accept_the_same(
+def test_draws_at_once_and_a_traversal_accept_the_same(
     dynamic: Engine, warp: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 30, "seed": 3, **warp}
@@ -180,6 +190,6 @@ def test_draws_at_once_and_a_walk_accept_the_same(
         return [(step.new_tokens, step.accepted, step.tried, step.finished) for step in steps]
 
     at_once = run()
-    monkeypatch.setattr(Verification, "distributions", None)
+    monkeypatch.setattr(verifications, "MOST_LOGITS_ON_CPU", 0)
     assert run() == at_once
     assert sum(sum(step[1]) for step in at_once) > 0

@@ -20,9 +20,11 @@ from transformers.generation import logits_process as hf
 
 from specdec import Engine, batching
 from specdec.errors import OptionError, SpecdecError
+from specdec.generation import Decoder, Generation
 from specdec.request import caller_processors, shared_processors
+from specdec.request import request as requests
 from specdec.request.copying import copied
-from specdec.session import Session
+from specdec.request.request import Request
 
 PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
 SEEDS = [5, 6, 7, 8, 9]
@@ -520,16 +522,15 @@ def test_a_call_of_many_prompts_warns_of_what_rows_cost(plain: Engine) -> None:
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     """Steps of more than ``fits`` rows fail, the first of them after a step that succeeds."""
-    begin = Session.start_batch
 
-    def start_batch(self: Session, rows: list[list[int]], *given: Any, **more: Any) -> Any:
-        generation = begin(self, rows, *given, **more)
-        if len(rows) > fits:
+    def start(decoder: Decoder, request: Request) -> Generation:
+        generation = Generation(decoder, request)
+        if len(request.rows) > fits:
             next(iter(generation))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return generation
 
-    monkeypatch.setattr(Session, "start_batch", start_batch)
+    monkeypatch.setattr(batching, "Generation", start)
 
 
 @pytest.mark.filterwarnings("ignore:a batch of")
@@ -595,7 +596,7 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "the row of a batch is taken for the prompt": (
         "loop over rows",
         lambda patch: patch.setattr(
-            batching,
+            requests,
             "Place",
             lambda prompts, total: caller_processors.Place(range(len(prompts)), total),
         ),

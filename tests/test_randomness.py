@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec import SpecdecError
-from specdec.decoding.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row_seeds
+from specdec import SpecdecError, splitmix
+from specdec.decoding.randomness import Key, KeyedRandomness, Stream
 from specdec.distribution import Distribution
+from specdec.request.seeds import row_seeds
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -58,12 +59,12 @@ def test_splitmix64_gives_its_published_sequence() -> None:
     # Steele, Lea and Flood's generator from seed 0, as in the reference implementations.
     known = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     states = torch.tensor([signed(((i + 1) * GOLDEN) & MASK) for i in range(3)])
-    assert [v & MASK for v in _mix(states).tolist()] == known
+    assert [v & MASK for v in splitmix.mix(states).tolist()] == known
 
 
 @given(int64)
 def test_the_mixer_equals_big_integer_arithmetic(value: int) -> None:
-    assert _mix(torch.tensor([value])).item() & MASK == mix(value & MASK)
+    assert splitmix.mix(torch.tensor([value])).item() & MASK == mix(value & MASK)
 
 
 @given(int64, keys)
@@ -99,7 +100,7 @@ def test_no_two_keys_of_a_row_are_equal() -> None:
 
 @pytest.mark.parametrize("bits", [0, -1, 1, (1 << 63) - 1, -(1 << 63), 0xFFF, -0x1000])
 def test_uniforms_never_reach_either_end_and_noise_is_finite(bits: int) -> None:
-    uniform = _uniform(torch.tensor([bits]))
+    uniform = splitmix.uniform(torch.tensor([bits]))
     assert uniform.dtype == torch.float64
     assert 0 < uniform.item() < 1
     noise = -uniform.log()

@@ -13,8 +13,9 @@ import transformers as hf
 from tiny import PROMPTS, VOCAB
 
 from specdec import Component, Engine, SpecdecError, Strategy, hookimpl
-from specdec.decoding.interfaces import Drafter
+from specdec.decoding.interfaces import TreeFunction
 from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.samplers import sample
@@ -170,20 +171,15 @@ def test_max_length_of_a_call_beats_max_new_tokens_of_the_model() -> None:
     assert len(tiny.tokens(engine, [1, 2, 3], max_length=6)) == 3
 
 
-class Whole(Drafter):
+def ones(state: State) -> DraftTree:
     """Drafts the token 1, once."""
-
-    def __init__(self, options: Any, target: HFTarget) -> None:
-        pass
-
-    def tree(self, state: Any) -> DraftTree:
-        return DraftTree.chain(state.root(), torch.ones(state.rows, 1, dtype=torch.int64))
+    return DraftTree.chain(state.root(), torch.ones(state.rows, 1, dtype=torch.int64))
 
 
 class WholePlugin:
     @hookimpl
     def specdec_drafters(self) -> list[Component]:
-        return [Component("whole", Whole)]
+        return [Component("whole", lambda options, target: TreeFunction(ones))]
 
 
 def test_a_whole_tree_drafter_replaces_drafter_and_policy(model: Any, head: Path) -> None:

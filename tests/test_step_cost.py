@@ -16,7 +16,7 @@ from counting import Counts, counting
 from torch import Tensor
 
 from specdec import Engine
-from specdec.decoding.traversal import Acceptance
+from specdec.decoding.step import Acceptance
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 
@@ -29,12 +29,12 @@ STEPS = 4
 # in these calls around the networks' modules (masks, positions, slots; the lm_head is a module).
 BOUNDS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "plain": ((55, 20), (110, 20)),
-    "eagle2": ((200, 155), (265, 155)),
-    "static_tree": ((190, 130), (255, 130)),
-    "chain": ((170, 110), (225, 110)),
+    "eagle2": ((210, 155), (270, 155)),
+    "static_tree": ((195, 130), (260, 130)),
+    "chain": ((175, 110), (230, 110)),
     "draft_model": ((390, 105), (1010, 105)),
-    "eagle2+rejection": ((205, 155), (595, 155)),
-    "auto": ((435, 190), (855, 190)),
+    "eagle2+rejection": ((210, 155), (600, 155)),
+    "auto": ((440, 190), (860, 190)),
 }
 
 
@@ -95,7 +95,7 @@ def test_no_distribution_is_asked_for_where_every_row_has_settled(
 
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (
-        mock.patch("specdec.decoding.verification._AT_ONCE_ON_CPU", 0),
+        mock.patch("specdec.decoding.verification.MOST_LOGITS_ON_CPU", 0),
         mock.patch.object(own.parts.acceptor, "accept", accepts),
         mock.patch.object(Verification, "distribution", distributions),
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,23 @@ from unittest import mock
 
 import pytest
 import torch
+from parts import policy_of
 from tiny import PROMPTS
-from torch import Tensor
 
 from specdec import Component, Engine, hookimpl
-from specdec.decoding.interfaces import TreePolicy
-from specdec.decoding.metrics import Clock
+from specdec.decoding.clock import StepSeconds
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import TreeGrower
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
-from specdec.models.hf_target import HFTarget
-from specdec.session import Session
 from specdec.testing.properties.freshness import _from_the_start
 from specdec.testing.tree_recorder import record
 
 
-class Sometimes(TreePolicy):
+class Sometimes(TreeGrower):
     """Asks the drafter in some steps only: in every ``every``-th, for a tree of two levels.
 
     Args:
@@ -35,23 +34,20 @@ class Sometimes(TreePolicy):
     """
 
     def __init__(self, every: int, verified: bool) -> None:
-        self.every, self.verified = every, verified
+        self.every, self.verified, self._step = every, verified, 0
 
     @property
     def levels(self) -> int:  # type: ignore[override]
         return 2 if self._step % self.every == self.every - 1 else 0
-
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
-        self._state, self._step = state, 0
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         grow_level(builder, proposal, 2)
         builder.advance_best(2)
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
-        return builder.tree() if self.verified else DraftTree.root(self._state.root())
+        return builder.tree() if self.verified else DraftTree.root(builder.state.root())
 
-    def commit(self, step: Any) -> None:
+    def commit(self, step: Step, seconds: StepSeconds) -> None:
         self._step += 1
 
 
@@ -59,7 +55,7 @@ class Skipping:
     """Registers the policy as ``skipping``."""
 
     def __init__(self, every: int, verified: bool = False) -> None:
-        self.make: Callable[[Any], TreePolicy] = lambda options: Sometimes(every, verified)
+        self.make = policy_of(lambda: Sometimes(every, verified))
 
     @hookimpl
     def specdec_tree_policies(self) -> list[Component]:
@@ -81,17 +77,26 @@ def skipping(plain: Engine, kind: str, folder: Path, every: int, verified: bool 
 @contextmanager
 def unread(most: int) -> Iterator[list[int]]:
     """Within, so many tokens may be left unread; yields how many each draft forward reads."""
-    from specdec.drafting.network_drafter import NetworkDrafter
+    from specdec.drafting.network_drafter import NetworkDrafts
 
-    reads, read = [], NetworkDrafter._read_pending
+    reads: list[int] = []
+    propose, commit = NetworkDrafts.propose, NetworkDrafts.commit
 
-    def counted(self: NetworkDrafter) -> Tensor:
-        reads.append(sum(pending.longest for pending in self._pending))
-        return read(self)
+    def proposed(self: NetworkDrafts, frontier: Frontier) -> Proposal:
+        if frontier.depth == 0:
+            reads.append(self.unread_tokens)
+        return propose(self, frontier)
+
+    def committed(self: NetworkDrafts, step: Step) -> None:
+        before = self.unread_tokens
+        commit(self, step)
+        if self.unread_tokens < before + step.longest:
+            reads.append(before)
 
     with (
-        mock.patch("specdec.drafting.network_drafter.UNREAD", most),
-        mock.patch.object(NetworkDrafter, "_read_pending", counted),
+        mock.patch("specdec.drafting.network_drafter.MOST_UNREAD", most),
+        mock.patch.object(NetworkDrafts, "propose", proposed),
+        mock.patch.object(NetworkDrafts, "commit", committed),
     ):
         yield reads
 
@@ -131,7 +136,7 @@ def test_a_drafter_that_skipped_steps_between_accepted_drafts_is_as_if_fresh(
     for ends in ([], [29, 7]):
         with unread(most):
             own, found = record(skipping(plain, kind, folder, every, verified=True))
-            running = Session(own, keeps=False).start(PROMPTS, eos_token_id=ends, **chosen)
+            running = own.start(PROMPTS, eos_token_id=ends, **chosen)
             before, due = 0, None
             for one in running:
                 if due is not None and len(found) > before:

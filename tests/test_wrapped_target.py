@@ -14,7 +14,7 @@ from specdec import Component, Engine, Strategy, hookimpl
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.packing import PackedLinear
-from specdec.decoding.interfaces import Drafter, Needs
+from specdec.decoding.interfaces import Features, Needs, TreeDrafts, TreeFunction
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.errors import PluginError
@@ -103,19 +103,20 @@ def test_a_target_that_cannot_run_as_asked_is_refused(large: Any, wrap: Any) -> 
 def test_drafters_get_their_layers_from_a_wrapped_target(model: Any) -> None:
     seen: list[Tensor] = []
 
-    class Reader(Drafter):
+    class Reader(TreeFunction):
         needs = Needs(aux_layers=(1,))
 
-        def begin(self, state: State, features: Any) -> None:
+        def start(self, state: State, features: Features) -> TreeDrafts:
             seen.extend(features.hidden.aux)
+            return super().start(state, features)
 
-        def tree(self, state: State) -> DraftTree:
-            return DraftTree.chain(state.root(), state.root()[:, None])
+    def again(state: State) -> DraftTree:
+        return DraftTree.chain(state.root(), state.root()[:, None])
 
     class Plugin(Wrapper):
         @hookimpl
         def specdec_drafters(self) -> list[Component]:
-            return [Component("reader", lambda options, target: Reader())]
+            return [Component("reader", lambda options, target: Reader(again))]
 
         @hookimpl
         def specdec_strategies(self) -> list[Strategy]:

@@ -16,7 +16,8 @@ import transformers as hf
 
 from specdec import Engine
 from specdec.decoding.randomness import KeyedRandomness, Randomness
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.request.logits_processors import Processors
 from specdec.request.stopping import StopRules

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-from specdec.decoding.metrics import Clock
-from specdec.decoding.state import State, Step
-from specdec.drafting.network_drafter import UNREAD
+from specdec.decoding.clock import Clock
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
+from specdec.drafting.network_drafter import MOST_UNREAD as UNREAD
 from specdec_plugins.auto.costs import Costs, doublings
 from specdec_plugins.auto.pace import PLAIN, Pace, Plan
 from specdec_plugins.auto.record import MARGIN, Record

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec_plugins.auto.calibration import Calibration
 
 

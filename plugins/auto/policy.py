@@ -8,15 +8,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from specdec.decoding.interfaces import TreePolicy
-from specdec.decoding.metrics import Clock
+from specdec.decoding.clock import Clock, StepSeconds
+from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
-from specdec.models.hf_target import HFTarget
 from specdec.pickling import IsPath
 from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
 from specdec_plugins.auto.costs import Costs
@@ -68,7 +68,7 @@ class AutoOptions(BaseModel):
         return self
 
 
-class AutoPolicy(TreePolicy):
+class AutoGrower(TreeGrower):
     """Grow by learned acceptance, stop where a level costs more than it brings, verify what pays.
 
     * *Value*: a child's confidence is the learned probability that the target draws it
@@ -84,9 +84,12 @@ class AutoPolicy(TreePolicy):
     and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
     """
 
-    def __init__(self, options: AutoOptions) -> None:
-        self.options, self.coupled = options, options.coupled
-        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
+    def __init__(self, policy: AutoPolicy, state: State, drafts: LevelDrafts | None) -> None:
+        self.options, self.memory = policy.options, policy.memory
+        self._clock = Clock()
+        self._text: DraftTree | None = None
+        self._asked = False
+        self.begin(state, self._clock)
 
     @property
     def plan(self) -> Plan:
@@ -96,9 +99,11 @@ class AutoPolicy(TreePolicy):
 
     @property
     def levels(self) -> int:  # type: ignore[override]
-        return self.plan.depth
+        if not self._asked:
+            self._asked, self._text = True, self.tree(self._state)
+        return 0 if self._text is not None else self.plan.depth
 
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
+    def begin(self, state: State, clock: Clock) -> None:
         self._state, self._seen = state, 0
         processors = state.processors
         coupled = self.options.coupled
@@ -107,7 +112,7 @@ class AutoPolicy(TreePolicy):
         self._setting = f"{processors.setting}, coupled={coupled}"
         self._calibration = self.memory.calibration(self._setting, prior, state.tokens.device)
         self._forget()
-        self._pace = self._find_pace(target, state, clock)
+        self._pace = self._find_pace(state, clock)
         self._lookup: Lookup | None = None
         if self.options.lookup and isinstance(self._pace, (Economy, TextAlone)):
             self._lookup = Lookup(state, _MATCH, self.options.depth)
@@ -137,10 +142,22 @@ class AutoPolicy(TreePolicy):
             builder.stop()
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
+        _ = self.levels
+        if self._text is not None:
+            return self._text
+        if builder.depth == 0:
+            return DraftTree.root(self._state.root())
         self._levels = builder.depth
         return self._pace.tree(builder)
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step, seconds: StepSeconds) -> None:
+        self._asked, self._text = False, None
+        for phase, spent in (
+            ("draft", sum(seconds.levels)),
+            ("verify", seconds.verify),
+            ("commit", seconds.other),
+        ):
+            self._clock.seconds[phase] += spent
         if self._grown:
             self._seen += 1
             if self._calibration.steps < _OFTEN or self._seen % _SELDOM == 0:
@@ -158,7 +175,7 @@ class AutoPolicy(TreePolicy):
         self._grown: list[Level] = []
         self._levels = 0
 
-    def _find_pace(self, target: HFTarget, state: State, clock: Clock) -> Pace:
+    def _find_pace(self, state: State, clock: Clock) -> Pace:
         """By costs, unless they are off, or no single forward verifies a tree."""
         options = self.options
         most = Plan(options.depth, options.budget)
@@ -179,3 +196,14 @@ class AutoPolicy(TreePolicy):
             return guess.top(k)
         best = guess.logits.topk(min(k, guess.logits.shape[-1]), dim=-1)
         return best.values, guess.tokens(best.indices)
+
+
+class AutoPolicy(TreePolicy):
+    """The policy: made once."""
+
+    def __init__(self, options: AutoOptions) -> None:
+        self.options, self.coupled = options, options.coupled
+        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
+
+    def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:
+        return AutoGrower(self, state, drafts)

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from specdec.decoding.metrics import Clock
-from specdec.decoding.state import State, Step
+from specdec.decoding.clock import Clock
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.reranking import top_by_value

@@ -78,6 +78,7 @@ class EagleDrafter(NetworkDrafter):
         features: Tensor | None,
         positions: Tensor,
         visible: Tensor,
+        cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
         embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
@@ -85,7 +86,7 @@ class EagleDrafter(NetworkDrafter):
             embeddings = embeddings.to(self.dtype)
             features = features.to(self.dtype) if features is not None else None
         mask = visible[:, None]
-        output: Tensor = self.network(embeddings, features, positions, mask, cache=self.cache)
+        output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
         return output
 
     def logits(self, outputs: Tensor) -> Tensor:

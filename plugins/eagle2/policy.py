@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
@@ -27,6 +28,16 @@ class Eagle2Policy(TreePolicy):
 
     Source: EAGLE-2 (arXiv 2406.16858), sections 4.1 (expansion) and 4.2 (reranking).
     """
+
+    def __init__(self, options: Eagle2Options) -> None:
+        self.options = options
+
+    def start(self, state: State, drafts: LevelDrafts | None) -> Eagle2Grower:
+        return Eagle2Grower(self.options)
+
+
+class Eagle2Grower(TreeGrower):
+    """The trees of one generation."""
 
     def __init__(self, options: Eagle2Options) -> None:
         self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget

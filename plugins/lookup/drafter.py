@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from specdec.decoding.interfaces import Drafter, Features
-from specdec.decoding.state import State, Step
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.models.hf_target import HFTarget
@@ -24,7 +25,7 @@ class LookupOptions(BaseModel):
     )
 
 
-class LookupDrafter(Drafter):
+class LookupDrafter(TreeDrafter):
     """Drafts what followed the last few tokens earlier in the row's own text, as a chain.
 
     How far it drafts depends on how often the text has gone on as it did before
@@ -39,13 +40,24 @@ class LookupDrafter(Drafter):
         # Where every size is compiled, all chains have one.
         self._least = options.depth if target.acceleration.fixed_shapes else 0
 
-    def begin(self, state: State, features: Features) -> None:
-        self._lookup = Lookup(state, self.options.match, self.options.depth)
+    def start(self, state: State, features: Features) -> LookupDrafts:
+        return LookupDrafts(self.options, self._least, state)
+
+
+class LookupDrafts(TreeDrafts):
+    """The drafts of one generation.
+
+    Args:
+        least: nodes that a chain has at least, where it has any.
+    """
+
+    def __init__(self, options: LookupOptions, least: int, state: State) -> None:
+        self._lookup = Lookup(state, options.match, options.depth)
+        self._floor, self._least = options.floor, least
 
     def tree(self, state: State) -> DraftTree:
-        floor = self.options.floor
         guesses = [
-            guess.first(sum(chance >= floor for chance in guess.chances))
+            guess.first(sum(chance >= self._floor for chance in guess.chances))
             for guess in self._lookup.guesses()
         ]
         likely = any(guess.tokens for guess in guesses)

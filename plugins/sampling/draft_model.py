@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.draft_vocabulary import (
     DESCRIPTION,
@@ -90,11 +91,12 @@ class DraftModel(NetworkDrafter):
         features: Tensor | None,
         positions: Tensor,
         visible: Tensor,
+        cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
         if self._last is not None:
             tokens = tokens.clamp(max=self._last)
-        return self.model.forward_on(tokens, positions, visible, self.cache, scratch_positions).last
+        return self.model.forward_on(tokens, positions, visible, cache, scratch_positions).last
 
     def logits(self, outputs: Tensor) -> Tensor:
         return self.model.logits(outputs, self.lm_head)
@@ -153,6 +155,16 @@ class Sampled(TreePolicy):
 
     Source: Leviathan et al. (arXiv 2211.17192); several drafts as in SpecTr (arXiv 2310.15141).
     """
+
+    def __init__(self, options: SampledOptions) -> None:
+        self.options = options
+
+    def start(self, state: State, drafts: LevelDrafts | None) -> SampledGrower:
+        return SampledGrower(self.options)
+
+
+class SampledGrower(TreeGrower):
+    """The trees of one generation."""
 
     def __init__(self, options: SampledOptions) -> None:
         self.levels, self.width = options.depth, options.width

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.randomness import Key, Randomness, Stream
-from specdec.decoding.traversal import Acceptance, TreeTraversal
+from specdec.decoding.step import Acceptance
+from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 

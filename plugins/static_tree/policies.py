@@ -8,8 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
+from specdec.decoding.state import State
 from specdec.decoding.tree import tree_from_choices
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
@@ -75,6 +76,9 @@ class ChainOptions(BaseModel):
     coupled: bool = Field(False, description=_COUPLED)
 
 
+Level = tuple[int, Tensor, Tensor]
+
+
 class StaticTree(TreePolicy):
     """The same tree at every step; only its tokens change.
 
@@ -88,25 +92,34 @@ class StaticTree(TreePolicy):
     def __init__(self, choices: Sequence[Sequence[int]], *, coupled: bool = False) -> None:
         self.coupled = coupled
         paths = tree_from_choices(choices)
-        self.levels = max(map(len, paths))
-        plan = [_level(paths, depth) for depth in range(1, self.levels + 1)]
-        self._plans = {torch.device("cpu"): plan}
+        self.levels = [_level(paths, depth) for depth in range(1, 1 + max(map(len, paths)))]
+
+    def start(self, state: State, drafts: LevelDrafts | None) -> StaticGrower:
+        device = state.tokens.device
+        levels = [(width, keep.to(device), next.to(device)) for width, keep, next in self.levels]
+        return StaticGrower(levels, self.coupled)
+
+
+class StaticGrower(TreeGrower):
+    """The trees of one generation.
+
+    Args:
+        plan: for each level the children of a node, which of them exist, and which are expanded.
+        coupled: as of the policy.
+    """
+
+    def __init__(self, plan: Sequence[Level], coupled: bool) -> None:
+        self.levels, self._plan, self._coupled = len(plan), plan, coupled
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
-        if self.coupled:
+        if self._coupled:
             proposal = couple(builder, proposal)
-        width, keep, expanded = self._plan(proposal.logits.device)[builder.depth]
+        width, keep, expanded = self._plan[builder.depth]
         grow_level(builder, proposal, width, keep=keep)
         builder.advance(expanded)
 
-    def _plan(self, device: torch.device) -> list[tuple[int, Tensor, Tensor]]:
-        if device not in self._plans:  # once: a copy in every step would wait
-            plan = self._plans[torch.device("cpu")]
-            self._plans[device] = [(w, a.to(device), b.to(device)) for w, a, b in plan]
-        return self._plans[device]
 
-
-def _level(paths: list[tuple[int, ...]], depth: int) -> tuple[int, Tensor, Tensor]:
+def _level(paths: list[tuple[int, ...]], depth: int) -> Level:
     """How to grow one level: children a node, which of them exist, which are expanded next."""
     level = [path for path in paths if len(path) == depth]
     inner = {path[:-1] for path in paths if len(path) == depth + 1}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
-from specdec.session import Session
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -65,8 +64,7 @@ class StrategyContender:
     ) -> Decoded:
         """Run the decoding loop on the whole batch, as `Engine.generate` does."""
         prompts = [list(row) for row in rows]
-        session = Session(self.engine, keeps=False)
-        generation = session.start(prompts, seed=list(seeds), **settings.decoding())
+        generation = self.engine.start(prompts, seed=list(seeds), **settings.decoding())
         steps = sum(1 for _ in generation)
         tokens = [generation.new_tokens(row) for row in range(len(rows))]
         return Decoded(tokens, generation.metrics.stats(), steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
-from specdec.decoding.metrics import PHASES
+from specdec.decoding.clock import PHASES
 
 
 @dataclass(frozen=True)

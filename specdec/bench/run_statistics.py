@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from specdec.bench.benchmark_report import Range, Ratio
-from specdec.decoding.metrics import PHASES, Stats
+from specdec.decoding.clock import PHASES
+from specdec.decoding.metrics import Stats
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from specdec.cli.terminal import table
 from specdec.plugin.components import hookimpl
 
 if TYPE_CHECKING:
-    from specdec.decoding.state import Step
+    from specdec.decoding.step import Step
     from specdec.engine import Engine
 
 _COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")

@@ -66,10 +66,10 @@ def stream(
     contender: ContenderRuns, prompt: Any, settings: Mapping[str, Any], write: Callable[[str], None]
 ) -> Streamed:
     """Run a contender once and write its text as it is committed; Ctrl-C ends it early."""
-    from specdec.session import TextStream
+    from specdec.streaming import TextStream
 
     generation = contender.engine.session().start(prompt, **settings)
-    text = TextStream(generation)
+    text = TextStream(generation, contender.engine.tokenizer)
     prompt_ids: list[int] = generation.state.tokens[0, : generation.state.host_lengths[0]].tolist()
     written = 0
     interrupted = False
@@ -82,7 +82,7 @@ def stream(
     text.close()
     contender.result = text.result
     write((contender.result.text or "")[written:])
-    return Streamed(prompt_ids, generation.sampling.greedy, interrupted)
+    return Streamed(prompt_ids, generation.request.sampling.greedy, interrupted)
 
 
 def measure(

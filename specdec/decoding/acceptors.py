@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.randomness import Key, Randomness, Stream
-from specdec.decoding.traversal import Acceptance, TreeTraversal, matching_path
+from specdec.decoding.step import Acceptance
+from specdec.decoding.traversal import TreeTraversal, matching_path
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
@@ -28,14 +27,7 @@ class Match(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        if distributions := verification.distributions:
-            first = Key(Stream.TARGET, verification.root_position() + 1)
-            drawn = randomness.categorical_ahead(distributions, first, tree.depths, tree.depth + 1)
-            if drawn is not None:
-                return matching_path(tree, verification, drawn)
-        return _draw_and_descend(
-            tree, verification, randomness, lambda traversal: Key(Stream.TARGET, traversal.position)
-        )
+        return matching_path(tree, verification, randomness, Stream.TARGET)
 
 
 class Rejection(Acceptor):
@@ -56,19 +48,15 @@ class Rejection(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
+        greedy = verification.draws(randomness, Stream.ACCEPT) is not None
+        if tree.sampled_from is None or greedy:
+            return matching_path(tree, verification, randomness, Stream.ACCEPT)
         root = verification.root_position()
-        if tree.sampled_from is None or verification.best is not None:
-            return _draw_and_descend(
-                tree,
-                verification,
-                randomness,
-                lambda traversal: Key(Stream.ACCEPT, root, traversal.node),
-            )
         traversal = TreeTraversal(tree, verification)
         for _ in traversal.levels():
             p = verification.distribution(traversal.node, traversal.undecided).probs
             q = tree.sampled_from.at(traversal.node).to(p.dtype)
-            taken = torch.where(traversal.undecided, -1, 0)  # who has settled tries no child
+            taken = torch.where(traversal.undecided, -1, 0)  # decided rows try no child
             for draw in range(traversal.branching):
                 child = tree.child(traversal.node, draw)
                 token = tree.token(child)
@@ -87,23 +75,6 @@ class Rejection(Acceptor):
             key = Key(Stream.ACCEPT, root, traversal.node, 0)
             traversal.descend(taken, randomness.categorical(Distribution.of(p.log()), key))
         return traversal.finish()
-
-
-def _draw_and_descend(
-    tree: DraftTree,
-    verification: Verification,
-    randomness: Randomness,
-    key: Callable[[TreeTraversal], Key],
-) -> Acceptance:
-    """Draw the target's token at each node and go to the child that carries it, if there is one."""
-    if verification.best is not None:
-        return matching_path(tree, verification, verification.best)
-    traversal = TreeTraversal(tree, verification)
-    for _ in traversal.levels():
-        distribution = verification.distribution(traversal.node, traversal.undecided)
-        token = randomness.categorical(distribution, key(traversal))
-        traversal.descend(tree.child_with(traversal.node, token), token)
-    return traversal.finish()
 
 
 def _at(distribution: Tensor, token: Tensor) -> Tensor:

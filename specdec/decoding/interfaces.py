@@ -1,27 +1,28 @@
-"""The four roles that a strategy is made of. Hooks choose the parts; plain calls run them."""
+"""The four roles that a strategy is made of. Hooks choose the parts; plain calls run them.
+
+What is made once for an engine (weights, options) and what belongs to one generation are different
+types: a drafter or a policy is asked to ``start`` and returns what drafts that generation.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from specdec.decoding.clock import StepSeconds
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Randomness
-from specdec.decoding.traversal import Acceptance
+from specdec.decoding.state import State
+from specdec.decoding.step import Acceptance, Step
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
-from specdec.errors import PluginError
 from specdec.models.hf_target import HFTarget, Hidden
-
-if TYPE_CHECKING:
-    from specdec.decoding.metrics import Clock
-    from specdec.decoding.state import State, Step
 
 
 @dataclass(frozen=True)
@@ -51,78 +52,115 @@ class Features:
     starts: Sequence[int]
 
 
-class Drafter:
-    """The draft distribution q at a set of nodes (:meth:`propose`), or whole draft trees
-    (:meth:`tree`).
+class LevelDrafts(ABC):
+    """What drafts one generation level by level, for a tree policy to choose from."""
 
-    A generation works on a shallow copy of the drafter: attributes set in :meth:`begin` belong to
-    that generation alone, what the factory set (weights, options) is shared.
-    """
+    @abstractmethod
+    def propose(self, frontier: Frontier) -> Proposal:
+        """The draft distribution q at every frontier node. Frontiers come level by level, the root
+        first."""
+
+    def commit(self, step: Step) -> None:  # noqa: B027
+        """A step has been committed: take its tokens and features, forget the drafts."""
+
+
+class TreeDrafts(ABC):
+    """What drafts one generation in whole trees (n-gram, lookup); it needs no policy."""
+
+    @abstractmethod
+    def tree(self, state: State) -> DraftTree:
+        """The draft tree of the step that comes."""
+
+    def commit(self, step: Step) -> None:  # noqa: B027
+        """A step has been committed, with or without drafts."""
+
+
+class LevelDrafter(ABC):
+    """A drafter that proposes draft tokens level by level; made once, with weights and options."""
 
     needs: ClassVar[Needs] = Needs()
 
-    def begin(self, state: State, features: Features) -> None:
-        """The prompts have been read. Called once, before the first step.
+    @abstractmethod
+    def start(self, state: State, features: Features) -> LevelDrafts:
+        """The drafts of one generation. The prompts have been read; no step has been made."""
 
-        When ``features.starts`` is not 0, this drafter has served the row before: what it keeps of
-        tokens before the start still holds, the rest is to be forgotten.
-        """
 
-    def propose(self, frontier: Frontier) -> Proposal:
-        """The draft distribution at every frontier node. Frontiers come level by level, the root
-        first."""
-        raise PluginError(f"{type(self).__name__} gives whole trees: it takes no policy")
+class TreeDrafter(ABC):
+    """A drafter that gives whole draft trees; made once, with weights and options."""
 
-    def commit(self, step: Step) -> None:
-        """A step has been committed: take its tokens and features, forget the drafts."""
+    needs: ClassVar[Needs] = Needs()
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Rows have left the batch: keep what belongs to ``rows [m]`` int64. Called between steps.
+    @abstractmethod
+    def start(self, state: State, features: Features) -> TreeDrafts:
+        """The drafts of one generation. The prompts have been read; no step has been made."""
 
-        A drafter without this method keeps finished rows in the batch until the last one ends.
-        """
-        raise NotImplementedError
 
-    def cached_tokens(self) -> Tensor | None:
-        """For each row how many leading tokens it has taken in for good, ``[B]`` int64.
+class TreeFunction(TreeDrafter):
+    """A drafter that keeps nothing: whole trees as a function of what is committed.
 
-        A later turn that shares them starts reading there. None: it keeps nothing by token.
-        """
-        return None
+    Args:
+        function: gives the tree of the step that comes.
+    """
+
+    def __init__(self, function: Callable[[State], DraftTree]) -> None:
+        self._function = function
+
+    def start(self, state: State, features: Features) -> TreeDrafts:
+        return _FunctionDrafts(self._function)
+
+
+class _FunctionDrafts(TreeDrafts):
+    def __init__(self, function: Callable[[State], DraftTree]) -> None:
+        self._function = function
 
     def tree(self, state: State) -> DraftTree:
-        """A whole draft tree at once, for drafters that need no policy (n-gram, lookup)."""
-        raise PluginError(f"{type(self).__name__} drafts node by node: it needs a policy")
+        return self._function(state)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Nothing is kept by row."""
 
 
-class TreePolicy(ABC):
-    """Which nodes exist, which are expanded next and which are worth verifying.
+Drafter = LevelDrafter | TreeDrafter
+Drafts = LevelDrafts | TreeDrafts
 
-    A generation works on a shallow copy of the policy, as of the drafter: what the factory made is
-    shared, so a policy that learns keeps what it learns in an object made there.
+
+@runtime_checkable
+class KeepsRows(Protocol):
+    """Drafts that go on when rows leave the batch. Without it finished rows stay to the end."""
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep what belongs to ``rows [m]`` int64. Called between steps."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Drafts that the next turn of a session may go on with, so that it need not read all anew."""
+
+    def cached_tokens(self) -> Tensor:
+        """For each row how many leading tokens it has taken in for good, ``[B]`` int64."""
+
+    def resume(self, state: State, features: Features) -> None:
+        """Start again on rows that begin alike: what is kept of tokens before ``features.starts``
+        still holds, the rest is to be forgotten."""
+
+
+@runtime_checkable
+class ReadsLater(Protocol):
+    """Drafts that read committed tokens when they are asked for a proposal, and not before."""
+
+    @property
+    def unread_tokens(self) -> int:
+        """Committed tokens of the longest row that the next proposal has to read first."""
+
+
+class TreeGrower(ABC):
+    """Which nodes exist, which are expanded next and which are worth verifying, in one generation.
 
     Attributes:
-        levels: the most levels it grows in the step that comes; 0 for a step of plain decoding.
-        coupled: whether it looks at the noise of the target's draws, so that drafts depend on it.
-            Exact under an acceptor that is ``seed_exact``, and refused with any other.
+        levels: the most levels that the drafter is asked for in the step that comes; 0 for none.
     """
 
     levels: int
-    coupled: bool = False
-
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:  # noqa: B027
-        """The prompts have been read. Called once, before the first step.
-
-        Args:
-            clock: seconds by phase, added up over the generation.
-        """
-
-    def tree(self, state: State) -> DraftTree | None:
-        """A whole draft tree for the step that comes, for which the drafter is not asked.
-
-        None: a tree is to be grown. A network drafter then reads what it has not been asked about.
-        """
-        return None
 
     @abstractmethod
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
@@ -132,8 +170,32 @@ class TreePolicy(ABC):
         """The tree to verify (reranking phase); everything that was grown unless overridden."""
         return builder.tree()
 
-    def commit(self, step: Step) -> None:  # noqa: B027
-        """A step has been committed, drafted or plain: a policy may learn from it."""
+
+@runtime_checkable
+class LearnsFromSteps(Protocol):
+    """A grower that learns from what was committed."""
+
+    def commit(self, step: Step, seconds: StepSeconds) -> None:
+        """A step has been committed, drafted or plain."""
+
+
+class TreePolicy(ABC):
+    """How draft trees are grown from a drafter's proposals; made once, with options.
+
+    Attributes:
+        coupled: whether it looks at the noise of the target's draws, so that drafts depend on it.
+            Exact under an acceptor that is ``seed_exact``, and refused with any other.
+    """
+
+    coupled: bool = False
+
+    @abstractmethod
+    def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:
+        """What grows the trees of one generation.
+
+        Args:
+            drafts: what proposes the draft tokens; None where the policy drafts from the text.
+        """
 
 
 class Verifier(ABC):
@@ -151,7 +213,7 @@ class Verifier(ABC):
 
 
 class Acceptor(ABC):
-    """Walks the tree, keeps a path and adds one bonus token.
+    """Descends the tree, keeps a path and adds one bonus token.
 
     Attributes:
         lossless: whether the output keeps the target's distribution.

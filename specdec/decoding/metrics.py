@@ -4,32 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from specdec.decoding.state import Step
-
-PHASES = ("prefill", "draft", "verify", "accept", "commit")
-
-
-class Clock:
-    """Seconds by phase, and the draft forwards that no step can count.
-
-    On an accelerator the phases overlap unless something synchronises; the total does not.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PHASES, 0.0)
-        self.draft_forwards = 0
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Time one phase."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] += time.perf_counter() - started
+from specdec.decoding.clock import Clock
+from specdec.decoding.step import Step
 
 
 @dataclass(frozen=True)

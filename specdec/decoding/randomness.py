@@ -7,19 +7,15 @@ every strategy. That is what lets speculation reproduce plain decoding token for
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from specdec.distribution import Distribution
-from specdec.errors import OptionError
-from specdec.request.generation_fields import plain
+from specdec.splitmix import GOLDEN, mix, mix_, signed, uniform
 
 
 class Stream(IntEnum):
@@ -89,12 +85,16 @@ class Randomness(ABC):
         """
         return None
 
-    def keep_rows(self, rows: Tensor) -> Randomness:
-        """The generator of ``rows [m]`` int64 alone; without it finished rows stay in the batch."""
-        raise NotImplementedError
+
+class RowRandomness(Randomness):
+    """A generator that goes on when rows leave the batch; with any other finished rows stay."""
+
+    @abstractmethod
+    def keep_rows(self, rows: Tensor) -> RowRandomness:
+        """The generator of ``rows [m]`` int64 alone."""
 
 
-class KeyedRandomness(Randomness):
+class KeyedRandomness(RowRandomness):
     """The generator that production uses.
 
     Args:
@@ -103,7 +103,7 @@ class KeyedRandomness(Randomness):
 
     def __init__(self, seeds: Tensor) -> None:
         self.seeds = seeds
-        self._base = _mix(seeds + _GOLDEN)
+        self._base = mix(seeds + GOLDEN)
         self._vocabulary = torch.arange(0, device=seeds.device)
 
     def categorical(self, distribution: Distribution, key: Key) -> Tensor:
@@ -127,8 +127,7 @@ class KeyedRandomness(Randomness):
         return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
-        uniform = _uniform(_mix(self._counter(key)))
-        return uniform < probability.to(torch.float64)
+        return uniform(mix(self._counter(key))) < probability.to(torch.float64)
 
     def exponential(self, key: Key, tokens: Tensor) -> Tensor:
         """Exponential noise of each token at ``key``.
@@ -139,8 +138,8 @@ class KeyedRandomness(Randomness):
         Returns:
             ``[B, n]`` or ``[B, m, n]`` float64, finite and greater than 0.
         """
-        bits = _mix_(tokens * _GOLDEN + self._counter(key)[..., None])
-        return _uniform(bits).log_().neg_()
+        bits = mix_(tokens * GOLDEN + self._counter(key)[..., None])
+        return uniform(bits).log_().neg_()
 
     def keep_rows(self, rows: Tensor) -> KeyedRandomness:
         return KeyedRandomness(self.seeds.index_select(0, rows))
@@ -153,71 +152,12 @@ class KeyedRandomness(Randomness):
             fixed += key.node * _NODE
         else:
             counter = counter + key.node * _NODE
-        return _mix_(counter + _signed(fixed))
-
-
-def row_seeds(seed: Any, rows: int) -> list[int]:
-    """One seed per row: an int is hashed with the row's index, a list is taken as it is.
-
-    Args:
-        seed: an int, a sequence of them or None, or the same from numpy or torch.
-
-    Raises:
-        OptionError: a list whose length is not the number of rows, or a value that is not an int.
-    """
-    seed = plain(seed)
-    if seed is None:
-        seed = secrets.randbits(63)
-    if isinstance(seed, int) and not isinstance(seed, bool):
-        base = torch.full((rows,), _signed(seed), dtype=torch.int64)
-        hashed: list[int] = _mix(_mix(base) + (torch.arange(rows) + 1) * _GOLDEN).tolist()
-        return hashed
-    whole = isinstance(seed, Sequence) and all(type(s) is int for s in seed)
-    if isinstance(seed, (bool, str)) or not whole:
-        raise OptionError(f"seed must be an int or one int per prompt, not {seed!r}")
-    seeds = list(seed)
-    if len(seeds) != rows:
-        raise OptionError(
-            f"seed has {len(seeds)} entries for {rows} prompts: give one int, or one per prompt"
-        )
-    return [_signed(s) for s in seeds]
-
-
-def _signed(value: int) -> int:
-    """``value`` modulo 2**64 as a signed 64-bit integer."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_MIX_1 = _signed(0xBF58476D1CE4E5B9)
-_MIX_2 = _signed(0x94D049BB133111EB)
+        return mix_(counter + signed(fixed))
 
 
 # A key is a sum of its fields times these (xxHash's 64-bit primes). Two keys of one row are never
 # equal for nodes below 2**15, draws up to 300 and positions up to 10**11: the tests check it.
-_POSITION = _signed(0x9E3779B185EBCA87)
-_NODE = _signed(0xC2B2AE3D27D4EB4F)
-_DRAW = _signed(0x165667B19E3779F9)
-_STREAM = _signed(0x85EBCA77C2B2AE63)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """The splitmix64 finaliser (Steele, Lea, Flood 2014) on int64 with wrap-around."""
-    return _mix_(x.clone())
-
-
-def _mix_(x: Tensor) -> Tensor:
-    """The same in place: at the size of a vocabulary, memory traffic is what it costs."""
-    x.bitwise_xor_(_shift_right(x, 30)).mul_(_MIX_1)
-    x.bitwise_xor_(_shift_right(x, 27)).mul_(_MIX_2)
-    return x.bitwise_xor_(_shift_right(x, 31))
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
-def _uniform(bits: Tensor) -> Tensor:
-    """Float64 in the open interval (0, 1): 52 bits, so that no rounding reaches either end."""
-    return (bits >> 12).double().mul_(2.0**-52).add_(0.5 + 2.0**-53)
+_POSITION = signed(0x9E3779B185EBCA87)
+_NODE = signed(0xC2B2AE3D27D4EB4F)
+_DRAW = signed(0x165667B19E3779F9)
+_STREAM = signed(0x85EBCA77C2B2AE63)

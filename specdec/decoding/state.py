@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from specdec.decoding.randomness import Key, Randomness
-from specdec.decoding.traversal import Acceptance
+from specdec.decoding.committed import Committed
+from specdec.decoding.randomness import Key, Randomness, RowRandomness
+from specdec.decoding.step import Acceptance, Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 from specdec.kv_cache.kv_cache import KVCache, bucketed
-from specdec.models.hf_target import Hidden
 from specdec.request.logits_processors import Processors
 from specdec.request.stopping import FinishReason, StopRules
-
-
-@dataclass(frozen=True)
-class Step:
-    """One draft, verify, accept, commit cycle, after stop rules.
-
-    Attributes:
-        tree, verification, acceptance: what the parts returned.
-        new_tokens: for each row the tokens it committed; empty for a row that had finished.
-        counts: ``[B]`` int64, how many they are.
-        accepted: for each row the draft tokens among them.
-        tried: for each row the levels at which it had a draft token to accept or turn down.
-        finished: for each row why it ended with this step, None if it did not.
-        kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
-            ``counts`` of each row count.
-        members: for each row the prompt that it belongs to: rows that end may leave the batch.
-    """
-
-    tree: DraftTree
-    verification: Verification
-    acceptance: Acceptance
-    new_tokens: list[list[int]]
-    counts: Tensor
-    accepted: list[int]
-    tried: list[int]
-    finished: list[FinishReason | None]
-    kept: Tensor
-    members: Sequence[int]
-
-    @property
-    def longest(self) -> int:
-        """The most tokens any row committed."""
-        return max(map(len, self.new_tokens))
-
-    @property
-    def features(self) -> Hidden:
-        """Hidden states of the tokens behind the new root that were not handed over before: the old
-        root and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
-        return self.verification.hidden.gather(self.kept)
 
 
 class State:
@@ -75,8 +35,6 @@ class State:
         prompts: token ids on the host, those of rows that have left the batch too.
         members: for each row the index of its prompt.
     """
-
-    derived = ("_root_position",)
 
     def __init__(
         self,
@@ -153,6 +111,13 @@ class State:
             if reason is None
         ]
 
+    @property
+    def committed(self) -> Committed:
+        """What a verification needs to know of the rows."""
+        return Committed(
+            self.tokens, self.lengths, self.span, self.active, self.processors, self.stopping
+        )
+
     def levels_left(self) -> Tensor:
         """The deepest tree that each row can still use: ``[B]`` int64."""
         return (self.limits - self.lengths - 1).clamp(min=0)
@@ -228,8 +193,12 @@ class State:
             self.members,
         )
 
-    def keep_rows(self, rows: Sequence[int]) -> Tensor:
-        """Keep only ``rows`` of the batch; returns them as ``[m]`` int64."""
+    def keep_unfinished(self) -> Tensor:
+        """Let finished rows leave the batch; those that stay: ``[m]`` int64.
+
+        The generator must be able to (:class:`~specdec.decoding.randomness.RowRandomness`).
+        """
+        rows = [row for row, why in enumerate(self.finish_reasons) if why is None]
         index = torch.tensor(list(rows), device=self.tokens.device)
         self.members = [self.members[row] for row in rows]
         self.host_lengths = [self.host_lengths[row] for row in rows]
@@ -239,6 +208,7 @@ class State:
         self._root_position = None
         self.processors.keep_rows(rows)
         self.stopping = self.stopping.keep_rows(rows)
+        assert isinstance(self.randomness, RowRandomness)
         self.randomness = self.randomness.keep_rows(index)
         if self.cache is not None:
             self.cache.keep_rows(index, self.longest - 1)

@@ -1,34 +1,17 @@
-"""What an acceptor returns, and the descent from the root that all acceptors share."""
+"""The descent from the root of a verified tree that acceptors share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.decoding.step import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """The accepted path of each row and the token that follows it.
-
-    Attributes:
-        path: ``[B, D]`` int64 node ids below the root, -1 past the end.
-        length: ``[B]`` int64, accepted draft tokens.
-        bonus: ``[B]`` int64, the bonus token: drawn from the target at the end of the path.
-        drafted: ``[B]`` bool, whether the node at the end of the path had a draft token below it
-            that was turned down.
-    """
-
-    path: Tensor
-    length: Tensor
-    bonus: Tensor
-    drafted: Tensor
 
 
 class TreeTraversal:
@@ -88,22 +71,43 @@ class TreeTraversal:
         return Acceptance(path, length, self._bonus, self.tree.has_child(self.node))
 
 
-def matching_path(tree: DraftTree, verification: Verification, best: Tensor) -> Acceptance:
-    """The longest path whose every draft token is the one that the target puts there.
+def matching_path(
+    tree: DraftTree, verification: Verification, randomness: Randomness, stream: Stream
+) -> Acceptance:
+    """Draw the target's token at each node and go to the child that carries it, if there is one.
 
-    The same text as a :class:`TreeTraversal` that takes the child with the target's token at each
-    node, for all nodes at once. Of siblings that carry one token the traversal takes the first;
-    here the one with the longer path counts.
+    Of siblings that carry the same token the first is taken.
 
     Args:
-        best: ``[B, N]`` int64, the target's token after each node.
+        stream: ``TARGET`` for the draws of plain decoding, ``ACCEPT`` for draws of this step alone.
+    """
+    drawn = verification.draws(randomness, stream)
+    if drawn is not None:
+        return _path_of(tree, verification, drawn)
+    root = verification.root_position()
+    traversal = TreeTraversal(tree, verification)
+    for _ in traversal.levels():
+        node = traversal.node
+        key = (
+            Key(stream, traversal.position) if stream is Stream.TARGET else Key(stream, root, node)
+        )
+        token = verification.draw(node, traversal.undecided, randomness, key)
+        traversal.descend(tree.child_with(node, token), token)
+    return traversal.finish()
+
+
+def _path_of(tree: DraftTree, verification: Verification, drawn: Tensor) -> Acceptance:
+    """The path whose every draft token is the target's, for all nodes at once.
+
+    Args:
+        drawn: ``[B, N]`` int64, the target's token after each node.
     """
     ends = verification.stopping.ends
     if tree.depth == 0:
-        nothing = torch.zeros_like(best[:, 0])
-        return Acceptance(best[:, :0], nothing, best[:, 0], nothing.bool())
+        nothing = torch.zeros_like(drawn[:, 0])
+        return Acceptance(drawn[:, :0], nothing, drawn[:, 0], nothing.bool())
     above = tree.parents.clamp(min=0)
-    wrong = (best.gather(1, above) != tree.tokens).logical_or_(~tree.valid)
+    wrong = (drawn.gather(1, above) != tree.tokens).logical_or_(tree.unreachable)
     if verification.stopping.eos:
         # Nothing follows an eos, except below the root: it is no draft token.
         wrong |= ends(tree.tokens).gather(1, above) & (above > 0)
@@ -114,5 +118,5 @@ def matching_path(tree: DraftTree, verification: Verification, best: Tensor) -> 
     nodes = torch.arange(tree.size, device=end.device).expand_as(on_path)
     path = end.new_full((len(end), tree.depth + 2), -1)
     path = path.scatter_(1, torch.where(on_path, tree.depths, tree.depth + 1), nodes)
-    bonus = best.gather(1, end[:, None]).squeeze(1)
+    bonus = drawn.gather(1, end[:, None]).squeeze(1)
     return Acceptance(path[:, 1:-1], length, bonus, tree.has_child(end))

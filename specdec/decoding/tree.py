@@ -157,6 +157,13 @@ class DraftTree:
         """``[B, N]`` int64: parent and token of each node in one number; negative: none."""
         return torch.where(self.valid, (self.parents << 32) | self.tokens, -1)
 
+    @cached_property
+    def unreachable(self) -> Tensor:
+        """``[B, N]`` bool: invalid nodes, and those whose token an earlier sibling carries."""
+        edges = self._edges
+        twice = (edges[:, :, None] == edges[:, None]).tril_(diagonal=-1).any(dim=2)
+        return twice.logical_or_(edges < 0)
+
     def has_child(self, node: Tensor) -> Tensor:
         """Whether ``node [B]`` has a draft token below it: ``[B]`` bool."""
         return ((self.parents == node[:, None]) & self.valid).any(dim=1)

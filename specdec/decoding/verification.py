@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from specdec.decoding.committed import Committed
+from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.distribution import Distribution, at_least_float32
 from specdec.models.hf_target import Hidden
 from specdec.request.logits_processors import Prefix
 from specdec.request.stopping import StopRules
 
-if TYPE_CHECKING:
-    from specdec.decoding.state import State
-
-# Distributions are read at once if all nodes' logits are at most so many numbers: past it what a
-# traversal passes by is dearer than the operators of the traversal. A warp that sorts is as dear as
-# several that do not.
-_AT_ONCE, _AT_ONCE_ON_CPU, _SORTING = 1 << 23, 1 << 16, 8
+# The distributions of all nodes are evaluated at once up to this many logits: past it the nodes
+# that no path visits cost more than evaluating one node after the other. A warp that sorts costs
+# as much as several that do not.
+MOST_LOGITS, MOST_LOGITS_ON_CPU, _SORTING = 1 << 23, 1 << 16, 8
 
 
 class Verification:
     """One target forward over a draft tree.
 
     Attributes:
+        tree: what was verified.
+        hidden: the hidden states behind the logits, ``[B, N, H]``.
         logits: ``[B, N, V]``, the target's scores of the token that follows each node.
-        hidden: the hidden states behind them, ``[B, N, H]``.
-        active: ``[B]`` bool, rows that are not finished.
-        stopping: the rules that end rows.
     """
 
     def __init__(
-        self,
-        state: State,
-        tree: DraftTree,
-        hidden: Hidden,
-        logits: Tensor,
+        self, committed: Committed, tree: DraftTree, hidden: Hidden, logits: Tensor
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
-        self.active = state.active
-        self.stopping: StopRules = state.stopping
-        self._state = state
-        self._lengths, self._span = state.lengths, state.span
-        rows = torch.arange(len(tree.tokens), device=tree.tokens.device)
-        self._first_node = rows * tree.size
+        self._committed = committed
+        self._drawn: dict[Stream, Tensor | None] = {}
+
+    @property
+    def active(self) -> Tensor:
+        """Rows that are not finished: ``[B]`` bool."""
+        return self._committed.active
+
+    @property
+    def stopping(self) -> StopRules:
+        """The rules that end rows."""
+        return self._committed.stopping
 
     @property
     def can_sync(self) -> bool:
@@ -62,48 +61,75 @@ class Verification:
 
         Args:
             node: ``[B]`` int64.
-            asking: ``[B]`` bool, rows that need their distribution; the others' is undefined.
+            asking: ``[B]`` bool, rows that need theirs; the others' is undefined.
         """
         scores = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
-        return self._state.processors.distribution(scores, lambda: self._prefix(node, asking))
+        processors = self._committed.processors
+        return processors.distribution(scores, lambda: self._prefix(node, asking))
 
-    @cached_property
-    def best(self) -> Tensor | None:
-        """The target's token after every node, ``[B, N]`` int64, where each distribution is a point
-        mass that no processor changes (temperature 0); None otherwise."""
-        processors = self._state.processors
-        if not processors.greedy or processors.penalties or processors.warps:
-            return None
-        return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
+    def draw(self, node: Tensor, asking: Tensor, randomness: Randomness, key: Key) -> Tensor:
+        """The target's own draw of the token after ``node``: ``[B]`` int64.
 
-    @cached_property
-    def distributions(self) -> Distribution | None:
-        """The target's distribution after every node at once, ``[B, N, V]``; None at temperature 0,
-        where a processor reads a prefix, and where the nodes that a traversal passes by are too
-        many numbers."""
-        processors = self._state.processors
-        most = _AT_ONCE_ON_CPU if self.logits.device.type == "cpu" else _AT_ONCE
-        most //= _SORTING if processors.sorts else 1
-        if processors.greedy or processors.reads_prefix or self.logits.numel() > most:
+        Ask as for :meth:`distribution`, of which it is drawn. Plain decoding draws in the stream
+        ``TARGET``, by the position of the token; in ``ACCEPT`` no other step makes the same draw.
+        """
+        everywhere = self.draws(randomness, key.stream)
+        if everywhere is not None:
+            return everywhere.gather(1, node[:, None]).squeeze(1)
+        return randomness.categorical(self.distribution(node, asking), key)
+
+    def draws(self, randomness: Randomness, stream: Stream) -> Tensor | None:
+        """The same after every node at once, ``[B, N]`` int64.
+
+        None where that would take longer than to ask node by node, or a processor reads a prefix.
+        """
+        if stream not in self._drawn:
+            self._drawn[stream] = self._draw_everywhere(randomness, stream)
+        return self._drawn[stream]
+
+    def _draw_everywhere(self, randomness: Randomness, stream: Stream) -> Tensor | None:
+        processors = self._committed.processors
+        if processors.greedy:
+            if processors.penalties or processors.warps:
+                return None
+            return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
+        if stream is not Stream.TARGET or processors.reads_prefix:
             return None
-        return Distribution.of(processors.scores(self.logits.flatten(0, 1)).view_as(self.logits))
+        most = MOST_LOGITS_ON_CPU if self.can_sync else MOST_LOGITS
+        if self.logits.numel() * (_SORTING if processors.sorts else 1) > most:
+            return None
+        scores = processors.scores(self.logits.flatten(0, 1)).view_as(self.logits)
+        first = Key(stream, self.root_position() + 1)
+        tree = self.tree
+        return randomness.categorical_ahead(
+            Distribution.of(scores), first, tree.depths, tree.depth + 1
+        )
 
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""
         depth = self.tree.depths.gather(1, node[:, None]).squeeze(1)
-        return self._lengths + depth
+        return self._committed.lengths + depth
+
+    @cached_property
+    def _first_node(self) -> Tensor:
+        rows = torch.arange(len(self.tree.tokens), device=self.tree.tokens.device)
+        return rows * self.tree.size
+
+    @cached_property
+    def _root_position(self) -> Tensor:
+        return self._committed.lengths - 1
 
     def root_position(self) -> Tensor:
         """Index in the whole sequence of the root: ``[B]`` int64."""
-        return self._lengths - 1
+        return self._root_position
 
     def _prefix(self, node: Tensor, asking: Tensor) -> Prefix:
-        tree, state = self.tree, self._state
+        tree, known = self.tree, self._committed
         index = node[:, None, None].expand(-1, 1, tree.size)
         on_path = tree.ancestors.gather(1, index).squeeze(1)
-        padding = state.tokens[:, :1].expand(-1, tree.depth + 1)
-        tokens = torch.cat([state.tokens[:, : self._span], padding], dim=1)
-        spare = self._span + tree.depth
+        padding = known.tokens[:, :1].expand(-1, tree.depth + 1)
+        tokens = torch.cat([known.tokens[:, : known.span], padding], dim=1)
+        spare = known.span + tree.depth
         slot = torch.where(on_path, self.root_position()[:, None] + tree.depths, spare)
         tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
         return Prefix(tokens, self.position(node), asking)

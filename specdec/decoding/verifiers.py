@@ -21,7 +21,7 @@ class TreeVerifier(Verifier):
         assert state.cache is not None
         positions = state.root_position()[:, None] + tree.depths
         hidden = target.forward(tree.tokens, positions, tree.ancestors, state.cache)
-        return Verification(state, tree, hidden, target.logits(hidden.last))
+        return Verification(state.committed, tree, hidden, target.logits(hidden.last))
 
 
 class PathVerifier(Verifier):
@@ -49,4 +49,4 @@ class PathVerifier(Verifier):
             return picked.view(state.rows, tree.size, -1)
 
         own = Hidden(at_ends(hidden.last), tuple(at_ends(each) for each in hidden.aux))
-        return Verification(state, tree, own, target.logits(own.last))
+        return Verification(state.committed, tree, own, target.logits(own.last))

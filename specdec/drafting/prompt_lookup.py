@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.drafting.repeating_text import Guess, RepeatingText
 

@@ -44,8 +44,6 @@ class KVCache(Cache):  # type: ignore[misc]
         bucket: rounds sizes up, so that attention sees few different shapes; monotone.
     """
 
-    derived = ("_scratch",)
-
     def __init__(
         self,
         layout: Sequence[LayerShape],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from specdec.plugin.components import Component, ModelAlias, Strategy, hookspec
 
 if TYPE_CHECKING:
-    from specdec.decoding.state import Step
+    from specdec.decoding.step import Step
     from specdec.models.hf_target import HFTarget
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from specdec.decoding.interfaces import Acceptor, Drafter
-from specdec.decoding.loop import Parts
-from specdec.errors import CheckpointError, OptionError, UnknownNameError
+from specdec.decoding.interfaces import Acceptor, LevelDrafter, TreeDrafter
+from specdec.decoding.parts import Parts
+from specdec.errors import CheckpointError, OptionError, PluginError, UnknownNameError
 from specdec.models.checkpoints import resolve_checkpoint
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import unwrapped
@@ -54,19 +55,23 @@ class Selection:
                 arguments = (parsed, target) if role == "drafter" else (parsed,)
                 made[role] = component.factory(*arguments)
         drafter = made["drafter"]
-        if drafter is not None and made["policy"] is None and type(drafter).tree is Drafter.tree:
+        if isinstance(drafter, LevelDrafter) and made["policy"] is None:
             raise OptionError(
-                f"the drafter {self.names['drafter']!r} drafts node by node and needs a tree "
+                f"the drafter {self.names['drafter']!r} drafts level by level and needs a tree "
                 f"policy: {', '.join(registry.components['policy'])}"
             )
-        whole = drafter is not None and type(drafter).propose is Drafter.propose
-        if made["policy"] is not None and whole:
+        if isinstance(drafter, TreeDrafter) and made["policy"] is not None:
             if self.names["policy"] != self.strategy.policy:
                 raise OptionError(
                     f"the drafter {self.names['drafter']!r} gives whole trees: it takes no policy, "
                     f"{self.names['policy']!r} was given"
                 )
             made["policy"] = None  # the strategy's own was meant for the drafter that was replaced
+        if not isinstance(drafter, (LevelDrafter, TreeDrafter, NoneType)):
+            raise PluginError(
+                f"the drafter {self.names['drafter']!r} is a {type(drafter).__name__}: its factory "
+                "must make a LevelDrafter or a TreeDrafter"
+            )
         if (policy := made["policy"]) is not None and policy.coupled:
             _check_coupled(self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])

@@ -21,10 +21,10 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 from specdec.engine import Engine
+from specdec.generation import Generation
 from specdec.models.hf_target import HFTarget
 from specdec.request.caller_processors import listed
 from specdec.request.copying import copied
-from specdec.session import Generation
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
 from specdec.testing.fake_clock import fake_clock

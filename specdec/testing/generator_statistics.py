@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from specdec.decoding.randomness import Key, Randomness, Stream, row_seeds
+from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.distribution import Distribution
+from specdec.request.seeds import row_seeds
 from specdec.testing.cases import Case
 from specdec.testing.subject import Subject
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.decoding.randomness import Key, RowRandomness, Stream
 from specdec.distribution import Distribution
 
 
-class NoiseTable(Randomness):
+class NoiseTable(RowRandomness):
     """Any table of positive numbers, one row for a token position.
 
     Args:

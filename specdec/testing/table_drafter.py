@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import Drafter, Features
+from specdec.decoding.interfaces import Features, LevelDrafter, LevelDrafts
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.components import Component, NoOptions, hookimpl
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.tables import NEVER, Table
 
 
-class TableDrafter(Drafter):
+class TableDrafter(LevelDrafter):
     """Drafts from a table of its own, by the last two tokens of every path and their position.
 
     Attributes:
@@ -39,13 +39,14 @@ class TableDrafter(Drafter):
         self.table, self.distributions = table, table.log_probs().to(device)
         self._certain = None if table.open is None else table.certain().to(device)
 
-    def begin(self, state: State, features: Features) -> None:
-        self._state = state
+    def start(self, state: State, features: Features) -> TableDrafts:
+        return TableDrafts(self, state)
 
-    def propose(self, frontier: Frontier) -> Proposal:
-        root = self._state.root_position()[:, None]
+    def propose(self, state: State, frontier: Frontier) -> Proposal:
+        """The rows of the table that the frontier's paths end in."""
+        root = state.root_position()[:, None]
         if frontier.depth == 0:
-            before = self._slots(self._state.tokens.gather(1, (root - 1).clamp(min=0)))
+            before = self._slots(state.tokens.gather(1, (root - 1).clamp(min=0)))
             before = torch.where(root > 0, before, self.distributions.shape[1])
         else:
             before = self._slots(frontier.history[-2].gather(1, frontier.parents))
@@ -61,8 +62,15 @@ class TableDrafter(Drafter):
     def _slots(self, tokens: Tensor) -> Tensor:
         return tokens if self.table is None else self.table.slots(tokens)
 
-    def commit(self, step: Step) -> None:
-        """The state has all that the next step needs."""
+
+class TableDrafts(LevelDrafts):
+    """The drafts of one generation: the state has all that a step needs."""
+
+    def __init__(self, drafter: TableDrafter, state: State) -> None:
+        self._drafter, self._state = drafter, state
+
+    def propose(self, frontier: Frontier) -> Proposal:
+        return self._drafter.propose(self._state, frontier)
 
     def keep_rows(self, rows: Tensor) -> None:
         """The state has let the others go already."""

@@ -7,17 +7,23 @@ import struct
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import Drafter, Features, TreePolicy
-from specdec.decoding.metrics import Clock
+from specdec.decoding.interfaces import (
+    Drafter,
+    Features,
+    LevelDrafter,
+    LevelDrafts,
+    TreeDrafter,
+    TreeDrafts,
+    TreeGrower,
+    TreePolicy,
+)
 from specdec.decoding.proposal import Proposal, vocabulary_logits
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.engine import Engine
-from specdec.models.hf_target import HFTarget
 from specdec.testing.confidences import Confidence, confidence, draft_distribution
 from specdec.testing.references import Children, Node
 
@@ -123,68 +129,73 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
 
 
 def _recording(drafter: Drafter, found: list[Drafted]) -> Drafter:
-    """``drafter``, recorded; finished rows leave the batch if its own would."""
-    shrinks = type(drafter).keep_rows is not Drafter.keep_rows
-    return (_ShrinkingDrafter if shrinks else _Drafter)(drafter, found)
+    if isinstance(drafter, TreeDrafter):
+        return _TreeDrafter(drafter, found)
+    return _LevelDrafter(drafter, found)
 
 
-class _Drafter(Drafter):
-    def __init__(self, inner: Drafter, found: list[Drafted]) -> None:
-        self._inner, self._found = copy.copy(inner), found
+class _LevelDrafter(LevelDrafter):
+    def __init__(self, inner: LevelDrafter, found: list[Drafted]) -> None:
+        self._inner, self._found = inner, found
         self.needs = inner.needs  # type: ignore[misc]
 
-    def begin(self, state: State, features: Features) -> None:
-        self._inner.begin(state, features)
+    def start(self, state: State, features: Features) -> LevelDrafts:
+        drafts, found = self._inner.start(state, features), self._found
+        propose = drafts.propose
 
-    def propose(self, frontier: Frontier) -> Proposal:
-        if frontier.depth == 0:
-            self._found.append(Drafted())
-        proposal = self._inner.propose(frontier)
-        self._found[-1].frontiers.append(frontier)
-        self._found[-1].proposals.append(proposal)
-        return proposal
+        def recorded(frontier: Frontier) -> Proposal:
+            if frontier.depth == 0:
+                found.append(Drafted())
+            proposal = propose(frontier)
+            found[-1].frontiers.append(frontier)
+            found[-1].proposals.append(proposal)
+            return proposal
 
-    def commit(self, step: Step) -> None:
-        self._inner.commit(step)
-
-    def cached_tokens(self) -> Tensor | None:
-        return self._inner.cached_tokens()
-
-    def tree(self, state: State) -> DraftTree:
-        self._found.append(Drafted())
-        return self._inner.tree(state)
+        vars(drafts)["propose"] = recorded
+        return drafts
 
 
-class _ShrinkingDrafter(_Drafter):
-    def keep_rows(self, rows: Tensor) -> None:
-        self._inner.keep_rows(rows)
+class _TreeDrafter(TreeDrafter):
+    def __init__(self, inner: TreeDrafter, found: list[Drafted]) -> None:
+        self._inner, self._found = inner, found
+        self.needs = inner.needs  # type: ignore[misc]
+
+    def start(self, state: State, features: Features) -> TreeDrafts:
+        drafts, found = self._inner.start(state, features), self._found
+        tree = drafts.tree
+
+        def recorded(state: State) -> DraftTree:
+            found.append(Drafted())
+            return tree(state)
+
+        vars(drafts)["tree"] = recorded
+        return drafts
 
 
 class _Policy(TreePolicy):
     def __init__(self, inner: TreePolicy, found: list[Drafted], made_of: Confidence) -> None:
-        self._inner, self._found, self._made_of = copy.copy(inner), found, made_of
+        self._inner, self._found, self._made_of = inner, found, made_of
+        self.coupled = inner.coupled
 
-    @property
-    def levels(self) -> int:  # type: ignore[override]
-        return self._inner.levels
+    def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:
+        grower, found = self._inner.start(state, drafts), self._found
+        expand, rerank = grower.expand, grower.rerank
 
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
-        self._inner.begin(target, state, clock)
+        def expanded(builder: TreeBuilder, proposal: Proposal) -> None:
+            values = self._made_of(builder, proposal)
+            expand(builder, proposal)
+            if builder.tree().draws is not Draws.POINT:
+                logits = vocabulary_logits(proposal, builder.state.vocab_size)
+                values = Proposal(builder.state.draft_distribution(logits).probs.log())
+            found[-1].confidences.append(values)
 
-    def commit(self, step: Step) -> None:
-        self._inner.commit(step)
+        def reranked(builder: TreeBuilder) -> DraftTree:
+            if builder.depth:
+                found[-1].grown = builder.tree()
+            return rerank(builder)
 
-    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
-        values = self._made_of(builder, proposal)
-        self._inner.expand(builder, proposal)
-        if builder.tree().draws is not Draws.POINT:
-            logits = vocabulary_logits(proposal, builder.state.vocab_size)
-            values = Proposal(builder.state.draft_distribution(logits).probs.log())
-        self._found[-1].confidences.append(values)
-
-    def rerank(self, builder: TreeBuilder) -> DraftTree:
-        self._found[-1].grown = builder.tree()
-        return self._inner.rerank(builder)
+        vars(grower).update(expand=expanded, rerank=reranked)
+        return grower
 
 
 def _single(value: float) -> float:

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from lenient import Where, unasked
+from parts import GrownBy
 from pydantic import BaseModel
 from torch import Tensor
 
-from specdec.decoding.interfaces import Acceptor, Drafter, TreePolicy, Verifier
+from specdec.decoding.interfaces import Acceptor, LevelDrafter, TreeGrower, TreePolicy, Verifier
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
-from specdec.decoding.traversal import Acceptance, TreeTraversal
+from specdec.decoding.step import Acceptance
+from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
@@ -156,20 +158,22 @@ class Broken:
 
     def __init__(
         self,
-        part: type[Acceptor | TreePolicy | Drafter | Verifier],
+        part: type[Acceptor | TreePolicy | TreeGrower | LevelDrafter | Verifier],
         *flaw: Any,
         options: type[BaseModel] = NoOptions,
     ) -> None:
         self.part, self.flaw, self.options = part, flaw, options
 
-    def _offer(self, role: type) -> list[Component]:
-        if not issubclass(self.part, role):
+    def _offer(self, *roles: type) -> list[Component]:
+        if not issubclass(self.part, roles):
             return []
         return [Component("broken", lambda *given: self._make(*given), self.options, "broken")]
 
     def _make(self, *given: Any) -> Any:
         part: Any = self.part
-        takes_options = issubclass(part, Drafter) or self.options is not NoOptions
+        if issubclass(part, TreeGrower):
+            return GrownBy(lambda: part(*self.flaw))
+        takes_options = issubclass(part, LevelDrafter) or self.options is not NoOptions
         return part(*self.flaw, *given) if takes_options else part(*self.flaw)
 
     @hookimpl
@@ -178,7 +182,7 @@ class Broken:
 
     @hookimpl
     def specdec_tree_policies(self) -> list[Component]:
-        return self._offer(TreePolicy)
+        return self._offer(TreePolicy, TreeGrower)
 
     @hookimpl
     def specdec_verifiers(self) -> list[Component]:
@@ -186,4 +190,4 @@ class Broken:
 
     @hookimpl
     def specdec_drafters(self) -> list[Component]:
-        return self._offer(Drafter)
+        return self._offer(LevelDrafter)

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import TreePolicy
+from specdec.decoding.interfaces import TreeGrower
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.state import State
@@ -26,7 +26,7 @@ from specdec.testing.table_drafter import TableDrafter
 from specdec_plugins.eagle2.policy import Eagle2Options
 
 
-class Policy(TreePolicy):
+class Policy(TreeGrower):
     """Trees of two siblings, drawn or ranked, whose label is a lie."""
 
     levels = 1
@@ -71,7 +71,7 @@ class Policy(TreePolicy):
         return label(wrong, Draws.IID, self._distribution)
 
 
-class Peeking(TreePolicy):
+class Peeking(TreeGrower):
     """Coupled drafts from a policy that does not say so, so that any acceptor takes them."""
 
     levels = 1
@@ -80,7 +80,7 @@ class Peeking(TreePolicy):
         grow_level(builder, couple(builder, proposal), 1)
 
 
-class Orphans(TreePolicy):
+class Orphans(TreeGrower):
     """A reranking that turns the first child out and keeps what hangs from it."""
 
     levels = 2
@@ -104,16 +104,16 @@ class Unkeyed(TableDrafter):
         super().__init__(options, target)
         self.flaw = flaw
 
-    def propose(self, frontier: Frontier) -> Proposal:
+    def propose(self, state: State, frontier: Frontier) -> Proposal:
         noise = torch.rand(1).item() if self.flaw == "torch" else random.random()
-        return Proposal(super().propose(frontier).logits * (1 + noise))
+        return Proposal(super().propose(state, frontier).logits * (1 + noise))
 
 
 class WrongParent(TableDrafter):
     """A drafter that takes the first node of the level above for every node's parent."""
 
-    def propose(self, frontier: Frontier) -> Proposal:
-        return super().propose(replace(frontier, parents=torch.zeros_like(frontier.parents)))
+    def propose(self, state: State, frontier: Frontier) -> Proposal:
+        return super().propose(state, replace(frontier, parents=torch.zeros_like(frontier.parents)))
 
 
 class Shifted(Eagle2Options):
@@ -152,4 +152,14 @@ class WrongVerifier(TreeVerifier):
             mask = mask | (tree.parents[:, :, None] == tree.parents[:, None, :])
         positions = state.root_position()[:, None] + depths
         hidden = target.forward(tree.tokens, positions, mask, state.cache)
-        return Verification(state, tree, hidden, target.logits(hidden.last))
+        return Verification(state.committed, tree, hidden, target.logits(hidden.last))
+
+
+class Telling(TreeVerifier):
+    """A right verifier that tells acceptors where each row's answer begins."""
+
+    def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
+        verification = super().verify(target, state, tree)
+        begins = [len(state.prompts[member]) for member in state.members]
+        vars(verification)["begins"] = torch.tensor(begins)
+        return verification

@@ -8,9 +8,10 @@ import torch
 from broken_drafts import Policy, WrongVerifier
 from torch import Tensor
 
-from specdec.decoding.metrics import Clock
+from specdec.decoding.clock import StepSeconds
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
@@ -44,11 +45,10 @@ def from_row(least: int) -> Where:
 
 
 def from_new_token(least: int) -> Where:
-    """As far as a row's own new tokens go."""
+    """As far as a row's own new tokens go; needs the verifier ``Telling``."""
 
     def where(traversal: TreeTraversal, token: Tensor) -> Tensor:
-        state = traversal.verification._state
-        begins = torch.tensor([len(state.prompts[member]) for member in state.members])
+        begins = vars(traversal.verification)["begins"]
         return traversal.verification.root_position() - begins >= least
 
     return where
@@ -71,16 +71,13 @@ class Late(Policy):
 
     def __init__(self, flaw: str, step: int) -> None:
         super().__init__("")
-        self._late, self._step = flaw, step
-
-    def begin(self, target: HFTarget, state: State, clock: Clock) -> None:
-        self.flaw, self._seen = "", 0
+        self._late, self._step, self._seen = flaw, step, 0
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         self.flaw = self._late if self._seen >= self._step else ""
         super().expand(builder, proposal)
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step, seconds: StepSeconds) -> None:
         self._seen += 1
 
 

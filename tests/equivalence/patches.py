@@ -14,12 +14,13 @@ from transformers import GenerationConfig
 
 from specdec.decoding.proposal import NEVER, Proposal
 from specdec.decoding.randomness import KeyedRandomness, Stream
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.drafting.expansion import grow_level
-from specdec.drafting.network_drafter import NetworkDrafter, _Pending
+from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.unread_tokens import UnreadTokens
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
 from specdec.models.checks.tree_attention import TreeCheck
@@ -115,11 +116,11 @@ def stale_head() -> AbstractContextManager[Any]:
 
     They were made from the head's own features; only what it never ran is read with true ones.
     """
-    true = NetworkDrafter.commit
+    true = NetworkDrafts.commit
 
-    def commit(self: NetworkDrafter, step: Step) -> None:
+    def commit(self: NetworkDrafts, step: Step) -> None:
         true(self, step)
-        (new,) = self._pending
+        (new,) = self._unread
         assert new.features is not None
         ran = self._drafted if step.tree.depth else 0
         kept = torch.tensor(step.accepted).clamp(max=ran).minimum((new.counts - 1).clamp(min=0))
@@ -128,9 +129,9 @@ def stale_head() -> AbstractContextManager[Any]:
         wide = index[:, :, None].expand(-1, -1, new.features.shape[2])
         features = new.features.gather(1, wide)
         tokens = new.tokens.gather(1, index)
-        self._pending = [_Pending(tokens, features, new.counts - kept, new.longest)]
+        self._unread = [UnreadTokens(tokens, features, new.counts - kept, new.longest)]
 
-    return mock.patch.object(NetworkDrafter, "commit", commit)
+    return mock.patch.object(NetworkDrafts, "commit", commit)
 
 
 def eos_ignored() -> AbstractContextManager[Any]:
@@ -217,7 +218,7 @@ def coarse() -> AbstractContextManager[Any]:
     def uniform(bits: Tensor) -> Tensor:
         return ((bits & 0xFFFF).double() + 0.5) * 2.0**-16
 
-    return mock.patch("specdec.decoding.randomness._uniform", uniform)
+    return mock.patch("specdec.decoding.randomness.uniform", uniform)
 
 
 def first_grown() -> AbstractContextManager[Any]:
@@ -251,19 +252,19 @@ def path_forgotten() -> AbstractContextManager[Any]:
 
 
 def one_level() -> AbstractContextManager[Any]:
-    true = policy.Eagle2Policy.__init__
+    true = policy.Eagle2Grower.__init__
 
-    def init(self: policy.Eagle2Policy, options: policy.Eagle2Options) -> None:
+    def init(self: policy.Eagle2Grower, options: policy.Eagle2Options) -> None:
         true(self, options)
         self.levels = 1
 
-    return mock.patch.object(policy.Eagle2Policy, "__init__", init)
+    return mock.patch.object(policy.Eagle2Grower, "__init__", init)
 
 
 def drafter_keeps_first_rows() -> AbstractContextManager[Any]:
-    true = NetworkDrafter.keep_rows
+    true = NetworkDrafts.keep_rows
     return mock.patch.object(
-        NetworkDrafter, "keep_rows", lambda self, rows: true(self, torch.arange(len(rows)))
+        NetworkDrafts, "keep_rows", lambda self, rows: true(self, torch.arange(len(rows)))
     )
 
 

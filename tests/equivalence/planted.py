@@ -14,6 +14,7 @@ from broken_drafts import (
     Peeking,
     Policy,
     Shifted,
+    Telling,
     Unkeyed,
     WrongParent,
     WrongVerifier,
@@ -129,6 +130,10 @@ def _guessed(where: Where, strategy: str = "eagle2", **more: Any) -> dict[str, A
     }
 
 
+def _telling(given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, "plugins": [*given["plugins"], Broken(Telling)], "verifier": "broken"}
+
+
 def _late(flaw: str, step: int) -> dict[str, Any]:
     return {**_policy(""), "plugins": [Broken(Late, flaw, step)]}
 
@@ -174,9 +179,9 @@ _SOMEWHERE = (
     ("in every row but the first", DISTRIBUTION, _drawn(from_row(1))),
     ("in every row but the first three, ranked", DISTRIBUTION, _ranked(from_row(3))),
     ("in every row but the first four, matched", DISTRIBUTION, _guessed(from_row(4))),
-    ("after ten new tokens", WHOLE, _drawn(from_new_token(10))),
-    ("after six new tokens, ranked", WHOLE, _ranked(from_new_token(6))),
-    ("after eight new tokens, matched", WHOLE, _guessed(from_new_token(8))),
+    ("after ten new tokens", WHOLE, _telling(_drawn(from_new_token(10)))),
+    ("after six new tokens, ranked", WHOLE, _telling(_ranked(from_new_token(6)))),
+    ("after eight new tokens, matched", WHOLE, _telling(_guessed(from_new_token(8)))),
 )
 
 PLANTED = (

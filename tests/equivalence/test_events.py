@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 from specdec.testing import Subject
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import shrinking

@@ -39,7 +39,7 @@ from transformers.generation.utils import _speculative_sampling
 
 from specdec.decoding.interfaces import Acceptor
 from specdec.decoding.randomness import Key, Randomness, Stream
-from specdec.decoding.traversal import Acceptance
+from specdec.decoding.step import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution

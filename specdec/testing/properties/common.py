@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
+from specdec.generation import Generation
 from specdec.results import GenerationResult
-from specdec.session import Generation, Session
 from specdec.testing.cases import Case
 from specdec.testing.tree_recorder import nodes_of
 
@@ -35,7 +35,7 @@ def shrinking(engine: Engine, case: Case) -> Generation:
 
     They leave at the beginning of a step: what is seen right after one has all of its rows.
     """
-    return Session(engine, keeps=False).start(case.rows, seed=case.seed, **case.settings)
+    return engine.start(case.rows, seed=case.seed, **case.settings)
 
 
 def texts(

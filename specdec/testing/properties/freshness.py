@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
-from specdec.decoding.loop import draft, prefill
-from specdec.decoding.metrics import Clock
+from specdec.decoding.clock import Clock
+from specdec.decoding.draft import Drafting
+from specdec.decoding.loop import prefill
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.engine import Engine
@@ -55,13 +54,9 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
         device=old.tokens.device,
     )
     state.finish_reasons, state.active = list(old.finish_reasons), old.active.clone()
-    drafter = copy.copy(recorded.parts.drafter)
-    assert drafter is not None
-    drafter.begin(state, prefill(engine.target, state))
-    clock = Clock()
-    if recorded.parts.policy:
-        recorded.parts.policy.begin(engine.target, state, clock)
-    tree = draft(recorded.parts, state, clock)
+    drafting = Drafting(recorded.parts, Clock())
+    drafting.start(state, prefill(engine.target, state))
+    tree = drafting.tree()
     return tree, trees[-1] if trees else None
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from pydantic import BaseModel, ValidationError
 
-from specdec.decoding.state import Step
+from specdec.decoding.step import Step
 from specdec.engine import Engine
 from specdec.testing.cases import Case
 from specdec.testing.fake_clock import fake_clock

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from specdec.decoding.state import State, Step
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
 from specdec.models.hf_target import HFTarget
 from specdec.testing.cases import Case
 from specdec.testing.properties.common import PRECISION, require, shrinking

@@ -1,0 +1,111 @@
+"""The drafting half of a step: the expansion phase, then the reranking phase."""
+
+from __future__ import annotations
+
+from specdec.decoding.clock import Clock
+from specdec.decoding.interfaces import (
+    Drafts,
+    Features,
+    KeepsRows,
+    LearnsFromSteps,
+    LevelDrafts,
+    Resumable,
+    TreeDrafts,
+    TreeGrower,
+)
+from specdec.decoding.parts import Parts
+from specdec.decoding.randomness import RowRandomness
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
+from specdec.decoding.tree import DraftTree, label
+from specdec.decoding.tree_builder import TreeBuilder
+from specdec.errors import PluginError
+
+
+class Drafting:
+    """What drafts the trees of one generation.
+
+    Args:
+        parts: of the strategy.
+        clock: of the generation.
+        before: the drafts of the generation that this one goes on from.
+        may_shrink: whether finished rows may leave the batch as far as the caller is concerned.
+
+    Attributes:
+        drafts: the drafter's, once started; None if the strategy has no drafter.
+        shrinks: whether finished rows leave the batch: where whatever keeps something by row can
+            let them go.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        clock: Clock,
+        before: Drafts | None = None,
+        *,
+        may_shrink: bool = False,
+    ) -> None:
+        self._parts, self._clock, self._before = parts, clock, before
+        self._may_shrink = may_shrink
+        self.drafts: Drafts | None = None
+        self._grower: TreeGrower | None = None
+
+    def start(self, state: State, features: Features) -> None:
+        """The prompts have been read."""
+        self._state = state
+        drafter, policy = self._parts.drafter, self._parts.policy
+        if isinstance(self._before, Resumable) and any(features.starts):
+            self._before.resume(state, features)
+            self.drafts = self._before
+        elif drafter is not None:
+            self.drafts = drafter.start(state, features)
+        if policy is not None:
+            levels = self.drafts if isinstance(self.drafts, LevelDrafts) else None
+            self._grower = policy.start(state, levels)
+        able = self.drafts is None or isinstance(self.drafts, KeepsRows)
+        self.shrinks = self._may_shrink and able and isinstance(state.randomness, RowRandomness)
+
+    def tree(self) -> DraftTree:
+        """The tree to verify, no deeper than the rows' limits leave room for.
+
+        Raises:
+            PluginError: a tree whose draws the acceptor is not exact for.
+        """
+        state = self._state
+        tree = self._tree(state) if state.room else None
+        if tree is None:
+            return DraftTree.root(state.root())
+        if tree.draws not in self._parts.acceptor.supports:
+            name = type(self._parts.acceptor).__name__
+            raise PluginError(f"{name} is not exact for {tree.draws.value} draws")
+        if tree.depth <= state.tightest_room:
+            return tree
+        # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
+        return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
+
+    def _tree(self, state: State) -> DraftTree | None:
+        if isinstance(self.drafts, TreeDrafts):
+            return self.drafts.tree(state)
+        return self._grow(self._grower, self.drafts, state) if self._grower else None
+
+    def _grow(self, grower: TreeGrower, drafts: LevelDrafts | None, state: State) -> DraftTree:
+        """The expansion phase, then the reranking phase."""
+        builder = TreeBuilder(state)
+        levels = min(grower.levels, state.room) if drafts else 0
+        while drafts and builder.depth < levels and not builder.stopped:
+            with self._clock.draft_level():
+                grower.expand(builder, drafts.propose(builder.frontier))
+        return grower.rerank(builder)
+
+    def commit(self, step: Step) -> None:
+        """A step has been committed."""
+        if isinstance(self._grower, LearnsFromSteps):
+            self._grower.commit(step, self._clock.step())
+        if self.drafts is not None and not self._state.finished:
+            self.drafts.commit(step)
+
+    def keep_unfinished(self) -> None:
+        """Let finished rows leave the batch: tokens, caches, randomness and drafts together."""
+        rows = self._state.keep_unfinished()
+        if isinstance(self.drafts, KeepsRows):
+            self.drafts.keep_rows(rows)

@@ -1,0 +1,70 @@
+"""What one step came to: the accepted path, and what was committed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification import Verification
+from specdec.models.hf_target import Hidden
+from specdec.request.stopping import FinishReason
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The accepted path of each row and the token that follows it.
+
+    Attributes:
+        path: ``[B, D]`` int64 node ids below the root, -1 past the end.
+        length: ``[B]`` int64, accepted draft tokens.
+        bonus: ``[B]`` int64, the bonus token: drawn from the target at the end of the path.
+        drafted: ``[B]`` bool, whether the node at the end of the path had a draft token below it
+            that was rejected.
+    """
+
+    path: Tensor
+    length: Tensor
+    bonus: Tensor
+    drafted: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One draft, verify, accept, commit cycle, after stop rules.
+
+    Attributes:
+        tree, verification, acceptance: what the parts returned.
+        new_tokens: for each row the tokens it committed; empty for a row that had finished.
+        counts: ``[B]`` int64, how many they are.
+        accepted: for each row the draft tokens among them.
+        tried: for each row the levels at which it had a draft token to accept or reject.
+        finished: for each row why it ended with this step, None if it did not.
+        kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
+            ``counts`` of each row count.
+        members: for each row the prompt that it belongs to: rows that end may leave the batch.
+    """
+
+    tree: DraftTree
+    verification: Verification
+    acceptance: Acceptance
+    new_tokens: list[list[int]]
+    counts: Tensor
+    accepted: list[int]
+    tried: list[int]
+    finished: list[FinishReason | None]
+    kept: Tensor
+    members: Sequence[int]
+
+    @property
+    def longest(self) -> int:
+        """The most tokens any row committed."""
+        return max(map(len, self.new_tokens))
+
+    @property
+    def features(self) -> Hidden:
+        """Hidden states of the tokens behind the new root that were not handed over before: the old
+        root and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
+        return self.verification.hidden.gather(self.kept)

@@ -1,0 +1,217 @@
+"""One generation: making its state, running the loop, its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from specdec.decoding.clock import Clock
+from specdec.decoding.draft import Drafting
+from specdec.decoding.interfaces import Drafts, Resumable
+from specdec.decoding.loop import decode
+from specdec.decoding.metrics import Metrics
+from specdec.decoding.parts import Parts
+from specdec.decoding.randomness import Randomness
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
+from specdec.models.hf_target import HFTarget
+from specdec.request.detokenizer import Detokenizer, text_of
+from specdec.request.request import Request
+from specdec.request.stopping import StopRules
+from specdec.results import GenerationResult
+
+# Slots that a cache has for new tokens at first; it grows when they are used up.
+ROOM = 512
+# Tokens that a step may verify past the longest row.
+AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What the generations of an engine share.
+
+    Attributes:
+        target: the target model.
+        parts: of the strategy.
+        strategy: its name.
+        tokenizer: None where prompts and results are token ids.
+        observers: called with every committed step, as ``observe(step=step)``.
+        make_randomness: makes the generator from ``seeds [B]`` int64.
+        check_length: called before a text has so many tokens.
+    """
+
+    target: HFTarget
+    parts: Parts
+    strategy: str
+    tokenizer: PreTrainedTokenizerBase | None
+    observers: Sequence[Callable[..., Any]]
+    make_randomness: Callable[[Tensor], Randomness]
+    check_length: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a later generation may go on from: consistent between steps only."""
+
+    state: State
+    drafts: Drafts | None
+
+
+class Generation:
+    """One generation: iterate to run it step by step, ask for results at any time.
+
+    Args:
+        decoder: what decodes.
+        request: what is asked for.
+        before: an earlier generation of as many rows that ended between steps. What the rows have
+            in common with it is not read again.
+        keeps: whether a later generation is to go on from this one. If not, finished rows leave
+            the batch, where the drafter allows it.
+
+    Attributes:
+        request: what is asked for.
+        state: the rows.
+        clock, metrics: what it costs.
+        kept: what a later generation may go on from; None before the end, and if it ended within
+            a step.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        request: Request,
+        *,
+        before: Kept | None = None,
+        keeps: bool = False,
+    ) -> None:
+        rows, limits, sampling = request.rows, request.limits, request.sampling
+        target, parts = decoder.target, decoder.parts
+        lengths = [len(row) for row in rows]
+        decoder.check_length(max(lengths))
+        processors = sampling.processors(lengths, target.device, request.place)
+        processors.check_support(target.vocab_size, target.device)
+        reusable = _shared(before, parts, rows) if before else None
+        cache = before.state.cache if before and reusable is not None else None
+        if cache is None and parts.verifier.uses_cache:
+            cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
+        detokenizers = [Detokenizer(decoder.tokenizer, skip_special_tokens=False) for _ in rows]
+        self._decoder, self.request, self._keeps = decoder, request, keeps
+        self.state = State(
+            rows,
+            processors=processors,
+            randomness=decoder.make_randomness(torch.tensor(request.seeds, device=target.device)),
+            stopping=StopRules(
+                sampling.eos, sampling.stop, limits, detokenizers if sampling.stop else ()
+            ),
+            cache=cache,
+            vocab_size=target.vocab_size,
+            device=target.device,
+            cached=reusable,
+        )
+        self.clock = Clock()
+        self.metrics = Metrics(len(rows), self.clock, lossless=parts.acceptor.lossless)
+        self.kept: Kept | None = None
+        self._drafting = Drafting(
+            parts,
+            self.clock,
+            before.drafts if before and reusable is not None else None,
+            may_shrink=not keeps and len(rows) > 1,
+        )
+        self._prompt_lengths = lengths
+        self._tokens: list[list[int]] = [[] for _ in rows]
+        self._reasons = list(self.state.finish_reasons)
+        self._running = self._steps()
+
+    @property
+    def batched(self) -> bool:
+        """Whether the caller gave several prompts."""
+        return self.request.batched
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._running
+
+    def close(self) -> None:
+        """Stop here: what has been committed stands."""
+        self._running.close()
+
+    def _steps(self) -> Generator[Step, None, None]:
+        decoder, state, parts = self._decoder, self.state, self._decoder.parts
+        steps = decode(
+            decoder.target, self._drafting, parts.verifier, parts.acceptor, state, self.clock
+        )
+        between_steps = False
+        try:
+            for step in self.metrics.timed(steps):
+                self._collect(step)
+                self.metrics.observe(step)
+                self.metrics.row_processor_seconds = state.processors.row_seconds
+                for observe in decoder.observers:
+                    observe(step=step)
+                between_steps = True
+                yield step
+                between_steps = False
+                if not state.finished:
+                    most = max(state.stopping.limits)
+                    decoder.check_length(min(state.longest + AHEAD, most))
+            between_steps = True
+        finally:
+            if between_steps and self._keeps:
+                self.kept = Kept(state, self._drafting.drafts)
+
+    def _collect(self, step: Step) -> None:
+        for member, tokens, why in zip(step.members, step.new_tokens, step.finished, strict=True):
+            self._tokens[member] += tokens
+            self._reasons[member] = why or self._reasons[member]
+
+    def new_tokens(self, row: int) -> list[int]:
+        """The tokens that the answer to a prompt has so far."""
+        return list(self._tokens[row])
+
+    def results(self) -> list[GenerationResult]:
+        """One for each prompt."""
+        return [self._result(row) for row in range(len(self._tokens))]
+
+    def _result(self, row: int) -> GenerationResult:
+        tokens, request = self.new_tokens(row), self.request
+        text = None
+        if (tokenizer := self._decoder.tokenizer) is not None:
+            skip = request.skip_special_tokens
+            text = text_of(tokenizer, tokens, request.sampling.stop, skip_special_tokens=skip)
+        return GenerationResult(
+            text=text,
+            token_ids=tokens,
+            finish_reason=self._reasons[row],
+            stats=self.metrics.stats(row),
+            prompt_tokens=self._prompt_lengths[row],
+            strategy=self._decoder.strategy,
+        )
+
+
+def _shared(before: Kept, parts: Parts, rows: Sequence[Sequence[int]]) -> list[int] | None:
+    """How many leading tokens of each row need not be read again; the cache is cut to them.
+
+    None: another number of rows, or no cache.
+    """
+    old, cache, drafts = before.state, before.state.cache, before.drafts
+    if cache is None or old.rows != len(rows):
+        return None
+    most = cache.lengths
+    if isinstance(drafts, Resumable):
+        most = torch.minimum(most, drafts.cached_tokens())
+    elif parts.drafter is not None and (needs := parts.drafter.needs) and needs.hidden:
+        return None  # a drafter that starts anew wants the hidden states of all tokens
+    starts = []
+    for row, limit in enumerate(most.tolist()):
+        known = old.tokens[row, : old.host_lengths[row]].tolist()
+        alike = 0
+        while alike < min(len(known), len(rows[row])) and known[alike] == rows[row][alike]:
+            alike += 1
+        # A drafter may need the token after a feature, and something to read.
+        starts.append(max(0, min(limit, alike - 2)))
+    cache.truncate(torch.tensor(starts, device=cache.lengths.device), max(starts))
+    return starts

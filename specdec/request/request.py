@@ -1,0 +1,114 @@
+"""One call's request: prompts, seeds and settings, resolved once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from specdec.errors import OptionError, PromptError
+from specdec.request.caller_processors import ByPrompt, Place
+from specdec.request.chat_template import Template
+from specdec.request.generation_config import Sampling, resolve
+from specdec.request.prompts import encode
+from specdec.request.seeds import row_seeds
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asked for. Nothing in it depends on a strategy.
+
+    Attributes:
+        rows: token ids of each prompt.
+        batched: whether the caller gave several prompts, and so gets a list back.
+        seeds: one for each prompt.
+        limits: for each prompt the most tokens that it may have, answer included.
+        sampling: sampling settings and stop rules.
+        skip_special_tokens: whether texts leave out special tokens.
+        place: where the prompts stand among those of the call.
+    """
+
+    rows: list[list[int]]
+    batched: bool
+    seeds: list[int]
+    limits: list[int]
+    sampling: Sampling
+    skip_special_tokens: bool
+    place: Place
+
+    def part(self, prompts: Sequence[int]) -> Request:
+        """The request for some of its prompts."""
+        return replace(
+            self,
+            rows=[self.rows[index] for index in prompts],
+            seeds=[self.seeds[index] for index in prompts],
+            limits=[self.limits[index] for index in prompts],
+            place=Place([self.place.prompts[index] for index in prompts], self.place.total),
+        )
+
+
+def make_request(
+    prompt: Any,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocab_size: int,
+    context: int,
+    base: GenerationConfig,
+    seed: int | Sequence[int] | None = None,
+    stop: str | Sequence[str] | None = None,
+    logits_processor: Any = None,
+    logits_processor_by_prompt: Any = None,
+    generation_config: Any = None,
+    skip_special_tokens: bool = True,
+    **fields: Any,
+) -> Request:
+    """Encode the prompts, resolve settings and seeds, check what can be checked before decoding.
+
+    Args:
+        prompt: as for :meth:`Engine.generate <specdec.engine.Engine.generate>`, like all arguments
+            that are not listed here.
+        vocab_size: tokens V of the target.
+        context: the most tokens that it takes.
+        base: the model's own defaults.
+        fields: fields of a GenerationConfig, and the arguments of a chat template.
+
+    Raises:
+        PromptError: a prompt that cannot be decoded, or stop strings without a tokenizer.
+        OptionError: a value that is not allowed.
+        UnknownNameError: an argument that does not exist.
+    """
+    template = Template.taken_from(fields)
+    sampling = resolve(
+        base,
+        fields,
+        given=generation_config,
+        stop=stop,
+        logits_processor=logits_processor,
+        logits_processor_by_prompt=logits_processor_by_prompt,
+        default_new_tokens=DEFAULT_NEW_TOKENS,
+    )
+    if sampling.stop and tokenizer is None:
+        raise PromptError(
+            f"stop strings need a tokenizer, and {list(sampling.stop)} are such: give "
+            "Engine(..., tokenizer=...)"
+        )
+    if not isinstance(skip_special_tokens, bool):
+        raise OptionError(f"skip_special_tokens={skip_special_tokens!r}: give True or False")
+    prompts = encode(prompt, tokenizer, vocab_size=vocab_size, context=context, template=template)
+    rows = prompts.rows
+    seeds = row_seeds(seed, len(rows))
+    by_prompt = ByPrompt.of(sampling.by_prompt, len(rows))
+    sampling.check_tokens(vocab_size)
+    return Request(
+        rows,
+        prompts.batched,
+        seeds,
+        sampling.limits([len(row) for row in rows], context),
+        replace(sampling, by_prompt=by_prompt),
+        skip_special_tokens,
+        Place(range(len(rows)), len(rows)),
+    )

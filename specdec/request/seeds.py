@@ -1,0 +1,40 @@
+"""One seed for each prompt of a call."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from specdec.errors import OptionError
+from specdec.request.generation_fields import plain
+from specdec.splitmix import GOLDEN, mix, signed
+
+
+def row_seeds(seed: Any, rows: int) -> list[int]:
+    """One seed per row: an int is hashed with the row's index, a list is taken as it is.
+
+    Args:
+        seed: an int, a sequence of them or None, or the same from numpy or torch.
+
+    Raises:
+        OptionError: a list whose length is not the number of rows, or a value that is not an int.
+    """
+    seed = plain(seed)
+    if seed is None:
+        seed = secrets.randbits(63)
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        base = torch.full((rows,), signed(seed), dtype=torch.int64)
+        hashed: list[int] = mix(mix(base) + (torch.arange(rows) + 1) * GOLDEN).tolist()
+        return hashed
+    whole = isinstance(seed, Sequence) and all(type(s) is int for s in seed)
+    if isinstance(seed, (bool, str)) or not whole:
+        raise OptionError(f"seed must be an int or one int per prompt, not {seed!r}")
+    seeds = list(seed)
+    if len(seeds) != rows:
+        raise OptionError(
+            f"seed has {len(seeds)} entries for {rows} prompts: give one int, or one per prompt"
+        )
+    return [signed(s) for s in seeds]
