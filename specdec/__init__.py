@@ -6,6 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specdec.decoding.interfaces import Acceptor as Acceptor
+    from specdec.decoding.interfaces import LevelDrafter as LevelDrafter
+    from specdec.decoding.interfaces import LevelDrafts as LevelDrafts
+    from specdec.decoding.interfaces import TreeDrafter as TreeDrafter
+    from specdec.decoding.interfaces import TreeDrafts as TreeDrafts
+    from specdec.decoding.interfaces import TreeFunction as TreeFunction
+    from specdec.decoding.interfaces import TreeGrower as TreeGrower
+    from specdec.decoding.interfaces import TreePolicy as TreePolicy
+    from specdec.decoding.interfaces import Verifier as Verifier
+    from specdec.decoding.proposal import Proposal as Proposal
+    from specdec.decoding.tree import DraftTree as DraftTree
     from specdec.engine import Engine as Engine
     from specdec.errors import SpecdecError as SpecdecError
     from specdec.plugin.components import Component as Component
@@ -19,12 +30,23 @@ __version__ = "0.1.0"
 # Importing specdec is light: torch and transformers come with the first name that needs them.
 _WHERE = {
     "Engine": "engine",
+    "GenerationResult": "results",
     "SpecdecError": "errors",
     "Component": "plugin.components",
     "ModelAlias": "plugin.components",
     "Strategy": "plugin.components",
     "hookimpl": "plugin.components",
-    "GenerationResult": "results",
+    "Acceptor": "decoding.interfaces",
+    "LevelDrafter": "decoding.interfaces",
+    "LevelDrafts": "decoding.interfaces",
+    "TreeDrafter": "decoding.interfaces",
+    "TreeDrafts": "decoding.interfaces",
+    "TreeFunction": "decoding.interfaces",
+    "TreeGrower": "decoding.interfaces",
+    "TreePolicy": "decoding.interfaces",
+    "Verifier": "decoding.interfaces",
+    "DraftTree": "decoding.tree",
+    "Proposal": "decoding.proposal",
 }
 __all__ = ["__version__", *_WHERE]
 

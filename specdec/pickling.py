@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specdec.plugin.registry import Registry, Role
+    from specdec.plugin.components import IsPath
+from specdec.plugin.registry import Registry, Role
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,6 @@ class _Module:
     """A plugin module, by the name that it is imported under."""
 
     name: str
-
-
-class IsPath:
-    """Marks an option whose string is a file or folder, ``Annotated[str | None, IsPath()]``: an
-    engine is pickled with its absolute path."""
 
 
 def settled(

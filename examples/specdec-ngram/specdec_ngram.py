@@ -3,11 +3,7 @@
 import torch
 from pydantic import BaseModel, Field
 
-from specdec import Component, Strategy, hookimpl
-from specdec.decoding.interfaces import Drafter
-from specdec.decoding.state import State
-from specdec.decoding.tree import DraftTree
-from specdec.models.hf_target import HFTarget
+from specdec import Component, DraftTree, Strategy, TreeFunction, hookimpl
 
 
 class NgramOptions(BaseModel, frozen=True, extra="forbid"):
@@ -15,33 +11,29 @@ class NgramOptions(BaseModel, frozen=True, extra="forbid"):
     depth: int = Field(8, ge=1, le=64, description="draft tokens, each below the one before")
 
 
-class NgramDrafter(Drafter):
+def ngram(options: NgramOptions, target: object) -> TreeFunction:
     """The text repeats itself since its longest match, the latest of several (Saxena 2023)."""
 
-    def __init__(self, options: NgramOptions, target: HFTarget) -> None:
-        self.match, self.depth = options.match, options.depth
-
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """It keeps nothing by row."""
-
-    def tree(self, state: State) -> DraftTree:
+    def tree(state) -> DraftTree:
         text, last = state.tokens[:, : state.longest], state.root_position()[:, None]
         ends = torch.arange(state.longest, device=text.device)  # [T]: where a match may end
         alike, size = ends < last, torch.zeros_like(text)  # [B, T]
-        for back in range(self.match):
+        for back in range(options.match):
             token = text.gather(1, (last - back).clamp(min=0))
             alike = alike & (ends >= back) & (text.roll(back, dims=1) == token)
             size = size + alike
         best = (size * state.longest + ends).amax(dim=1, keepdim=True)  # the longest, the latest
         found = best >= state.longest
         period = torch.where(found, last - best % state.longest, 1)
-        source = last + 1 - period + torch.arange(self.depth, device=text.device) % period
+        source = last + 1 - period + torch.arange(options.depth, device=text.device) % period
         return DraftTree.chain(state.root(), text.gather(1, source), found.expand_as(source))
+
+    return TreeFunction(tree)
 
 
 @hookimpl
 def specdec_drafters() -> list[Component]:
-    return [Component("ngram", NgramDrafter, NgramOptions, "what followed the last tokens before")]
+    return [Component("ngram", ngram, NgramOptions, "what followed the last tokens before")]
 
 
 @hookimpl

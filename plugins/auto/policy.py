@@ -17,7 +17,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
-from specdec.pickling import IsPath
+from specdec.plugin.components import IsPath
 from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.economy import Economy

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
-from specdec.pickling import IsPath
+from specdec.plugin.components import IsPath
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -22,6 +22,11 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class IsPath:
+    """Marks an option whose string is a file or folder, ``Annotated[str | None, IsPath()]``: an
+    engine is pickled with its absolute path."""
+
+
 @dataclass(frozen=True)
 class Component:
     """A drafter, tree policy, verifier or acceptor that a plugin offers.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,6 +11,13 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from specdec.errors import OptionError, UnknownNameError, warn
+
+# The arguments of Engine.generate that are no fields of a GenerationConfig.
+ARGUMENTS = (
+    "prompt", "stop", "seed", "logits_processor", "logits_processor_by_prompt",
+    "generation_config", "tools", "chat_template_kwargs", "continue_final_message",
+    "add_generation_prompt", "skip_special_tokens", "batch_size", "progress",
+)  # fmt: skip
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
@@ -216,13 +222,9 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 
 def _refuse_unknown(name: str, kind: str = "argument of generate") -> None:
-    from specdec.engine import Engine
-
-    arguments = [n for n in inspect.signature(Engine.generate).parameters if n != "self"]
-    arguments.remove("fields")
-    if name in arguments:
+    if name in ARGUMENTS:
         raise OptionError(f"{name} is an argument of Engine.generate alone")
-    known = {*arguments, *Fields.model_fields, *_HARMLESS}
+    known = {*ARGUMENTS, *Fields.model_fields, *_HARMLESS}
     raise UnknownNameError(kind, name, known, _ELSEWHERE.get(name, ""))
 
 
