@@ -101,6 +101,18 @@ def test_a_strategy_in_the_readme_takes_less_than_forty_lines() -> None:
     assert len([line for line in plugin.splitlines() if line.strip()]) < 40
 
 
+def test_the_tutorial_begins_with_ten_lines_that_import_specdec_alone(
+    model: Any, plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(each for each in SNIPPETS if each.page == TUTORIAL)
+    assert len([line for line in first.code.splitlines() if line.strip()]) <= 10
+    assert re.findall(r"^\s*(?:from|import) (\S+)", first.code, flags=re.MULTILINE) == ["specdec"]
+    engine = Engine(model, strategy="again", plugins=[pasted(first.code, TUTORIAL, monkeypatch)])
+    settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 2}
+    found, wanted = (each.generate([5, 9, 1], **settings) for each in (engine, plain))
+    assert found.token_ids == wanted.token_ids and len(found.stats.alpha) == 3
+
+
 def test_the_files_in_the_tutorial_are_the_files_of_the_example() -> None:
     shown = files(TUTORIAL)
     package = {path.name: path for path in EXAMPLE.iterdir() if path.suffix in (".py", ".toml")}
