@@ -55,8 +55,9 @@ class Session:
         return self._start(self._engine.request(prompt, **settings))
 
     def _start(self, request: Request) -> Generation:
-        before = None
+        before = self._last.kept if self._last else None
+        generation = Generation(self._engine.decoder(), request, before=before, keeps=True)
         if self._last is not None:
-            before, self._last.kept = self._last.kept, None
-        self._last = Generation(self._engine.decoder(), request, before=before, keeps=True)
-        return self._last
+            self._last.kept = None  # its cache has another owner now
+        self._last = generation
+        return generation

@@ -22,7 +22,8 @@ from specdec.drafting.samplers import sample
 from specdec.errors import CheckpointError, OptionError, SpecdecError
 from specdec.models.hf_target import HFTarget
 from specdec.request.generation_config import resolve
-from specdec.request.logits_processors import Processors, Stage
+from specdec.request.logits_processors import Processors
+from specdec.request.processor_stages import Stage
 from specdec.testing.tiny_models import CONFIGS
 
 DRAFTERS = ["eagle2", "eagle2+draft_model", "auto", "chain", "draft_model"]

@@ -12,7 +12,7 @@ from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.distribution import Distribution, at_least_float32
 from specdec.models.hf_target import Hidden
-from specdec.request.logits_processors import Prefix
+from specdec.request.processor_stages import Prefix
 from specdec.request.stopping import StopRules
 
 # The distributions of all nodes are evaluated at once up to this many logits: past it the nodes

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.request.logits_processors import PREFIX_FREE, SET_BASED, PerRow, Stage, named
+from specdec.request.processor_stages import PREFIX_FREE, SET_BASED, PerRow, Stage, named
 from specdec.request.shared_processors import Shared
 
 # Processors of transformers that are functions of a row's own prefix: one serves every row.

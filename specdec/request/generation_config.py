@@ -14,7 +14,8 @@ from transformers.generation import logits_process as hf
 from specdec.errors import OptionError, warn
 from specdec.request.caller_processors import ByPrompt, Place, listed, processors_in, stages
 from specdec.request.generation_fields import SAMPLING, apply, plain, settings_of
-from specdec.request.logits_processors import PerRow, Processors, Stage
+from specdec.request.logits_processors import Processors
+from specdec.request.processor_stages import PerRow, Stage
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError, SpecdecError, out_of_memory
 from specdec.request.copying import copied
-from specdec.request.logits_processors import named
+from specdec.request.processor_stages import named
 
 # From here on a processor that is called with a row for every prompt is worth a warning.
 MANY = 64

@@ -26,7 +26,8 @@ from specdec.models.attention_mask import MaskForm
 from specdec.models.checks.tree_attention import TreeCheck
 from specdec.models.hf_target import HFTarget
 from specdec.request.generation_config import Sampling
-from specdec.request.logits_processors import Prefix, PrefixFree, Processors
+from specdec.request.logits_processors import Processors
+from specdec.request.processor_stages import Prefix, PrefixFree
 from specdec.request.stopping import StopRules
 from specdec_plugins.eagle2 import policy
 
