@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> ruff format --check' && $(BIN)/ruff format --check .
 	@echo '> mypy' && $(BIN)/mypy
 	@echo '> lint-imports' && $(BIN)/lint-imports --no-logo
+	@echo '> docs/architecture.md' && $(BIN)/python scripts/make_house_picture.py --check
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 
@@ -40,6 +41,7 @@ format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
 
 docs: $(VENV)/.installed-test ## write the generated pages and lists anew
+	@$(BIN)/python scripts/make_house_picture.py
 	@$(BIN)/python scripts/make_options_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
 	@$(BIN)/python scripts/make_models_list.py

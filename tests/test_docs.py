@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from pages import PAGES, ROOT, Snippet, blocks, files, snippets
 
-from specdec import Engine, session
+from specdec import Engine, generation
 from specdec.acceleration.packing import _refusal
 from specdec.plugin import hookspecs
 from specdec.testing import Subject
@@ -90,7 +91,7 @@ def test_the_loop_in_the_architecture_is_the_loop(
     settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 2}
     wanted = eagle.generate([[5, 9, 1], [4]], **settings)
     shown = pasted(loop.code, str(loop), monkeypatch).decode
-    monkeypatch.setattr(session, "decode", torch.inference_mode()(shown))
+    monkeypatch.setattr(generation, "decode", torch.inference_mode()(shown))
     found = eagle.generate([[5, 9, 1], [4]], **settings)
     assert [each.token_ids for each in found] == [each.token_ids for each in wanted]
 
@@ -151,5 +152,37 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 def test_the_layout_in_the_architecture_is_the_layout() -> None:
     (layout,) = [b for b in blocks("docs/architecture.md", "") if b.startswith("specdec/")]
     core = layout.split("\nplugins/")[0]
-    named = set(re.findall(r"^  (\w+)\.py", core, flags=re.MULTILINE))
-    assert named == {path.stem for path in (ROOT / "specdec").glob("*.py")}
+    entries = re.split(r"^  (?=\w)", core, flags=re.MULTILINE)[1:]
+    described = {entry.split(maxsplit=1)[0]: entry.split(maxsplit=1)[1] for entry in entries}
+    parts = [path for path in (ROOT / "specdec").iterdir() if path.name[0] not in "._"]
+    modules = {path.name for path in parts if path.suffix == ".py" and path.stem != "__init__"}
+    folders = {path for path in parts if path.is_dir() and list(path.glob("*.py"))}
+    assert described.keys() == modules | {f"{path.name}/" for path in folders}
+    listed = [folder for folder in folders if folder.name not in ("testing", "bench", "cli")]
+    for folder in listed:
+        modules = {path.stem for path in folder.rglob("*.py")} - {"__init__"}
+        own = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        named = set(re.findall(r"\w+", described[f"{folder.name}/"]))
+        assert own <= named and not {n for n in named if "_" in n} - modules, folder.name
+
+
+class _WithoutClock(ast.NodeTransformer):
+    """Puts what is timed in the place of the statement that times it."""
+
+    def visit_With(self, node: ast.With) -> list[ast.stmt]:
+        return node.body
+
+
+def statements(source: str) -> list[str]:
+    """The statements of ``decode``, those that take the time left out."""
+    functions = [each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef)]
+    (decode,) = [each for each in functions if each.name == "decode"]
+    _WithoutClock().visit(decode)
+    written = decode.body[1:] if ast.get_docstring(decode) else decode.body
+    return [ast.unparse(each) for each in written]
+
+
+def test_the_printed_loop_is_the_code_without_its_clock() -> None:
+    (shown,) = [each.code for each in SNIPPETS if "def decode(" in each.code]
+    source = (ROOT / "specdec" / "decoding" / "loop.py").read_text(encoding="utf-8")
+    assert statements(shown) == statements(source)
