@@ -96,8 +96,8 @@ def picture(root: Path = ROOT) -> str:
     for layer in order:
         for name in layer:
             folder = (root / "specdec" / name).is_dir()
-            lines.append(f"  {name}[{name}/]" if folder else f"  {name}({name})")
-    lines.append(f"  {PLUGINS}[[plugins/]]")
+            lines.append(f'  {name}["{name}/"]' if folder else f"  {name}({name})")
+    lines.append(f'  {PLUGINS}[["plugins/"]]')
     for name in (PLUGINS, *(name for layer in order for name in layer)):
         below = [other for layer in order for other in layer if other in arrows[name]]
         if below:
