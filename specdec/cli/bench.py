@@ -184,7 +184,7 @@ def _write(report: Report, files: dict[str, Path | None]) -> None:
 
     from specdec.bench.markdown import markdown
     from specdec.bench.plot import plot
-    from specdec.bench.records import as_csv, as_json
+    from specdec.bench.report_export import as_csv, as_json
     from specdec.cli import terminal
 
     if files["--json"] == _STDOUT:
