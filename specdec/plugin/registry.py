@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -100,6 +100,33 @@ def listed_plugins(plugins: Any) -> list[object]:
     return found
 
 
+def collected(
+    manager: pluggy.PluginManager, hook: str, kinds: tuple[type[Any], ...]
+) -> Iterator[tuple[str, Any]]:
+    """What plugins return from a collecting hook, one by one, with the plugin's name.
+
+    Args:
+        kinds: what the hook's lists may hold.
+
+    Raises:
+        PluginError: a hook that fails, or returns something else.
+    """
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        plugin = implementation.plugin_name
+        try:
+            items = list(implementation.function())
+        except Exception as error:
+            raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
+        for item in items:
+            if not isinstance(item, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise PluginError(
+                    f"plugin {plugin!r} returned {item!r} from {hook}: it must return a list of "
+                    f"{wanted}"
+                )
+            yield plugin, item
+
+
 def _origin(distribution: str) -> str:
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"
@@ -134,25 +161,14 @@ class Registry:
 
         def collect(kind: str, hook: str, wanted: type[Any]) -> dict[str, Any]:
             found: dict[str, Any] = {}
-            for implementation in getattr(manager.hook, hook).get_hookimpls():
-                plugin = implementation.plugin_name
-                try:
-                    items = list(implementation.function())
-                except Exception as error:
-                    raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
-                for item in items:
-                    if not isinstance(item, wanted):
-                        raise PluginError(
-                            f"plugin {plugin!r} returned {item!r} from {hook}: it must return a "
-                            f"list of {wanted.__name__}"
-                        )
-                    if item.name in found:
-                        raise PluginError(
-                            f"plugins {origins[kind, item.name]!r} and {plugin!r} both register "
-                            f"the {kind} {item.name!r}: uninstall one of them"
-                        )
-                    found[item.name] = item
-                    origins[kind, item.name] = plugin
+            for plugin, item in collected(manager, hook, (wanted,)):
+                if item.name in found:
+                    raise PluginError(
+                        f"plugins {origins[kind, item.name]!r} and {plugin!r} both register "
+                        f"the {kind} {item.name!r}: uninstall one of them"
+                    )
+                found[item.name] = item
+                origins[kind, item.name] = plugin
             return dict(sorted(found.items()))
 
         return cls(
