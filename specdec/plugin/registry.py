@@ -11,7 +11,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from specdec.errors import OptionError, PluginError, UnknownNameError
-from specdec.plugin import builtin, hookspecs
+from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
 from specdec.plugin.components import PROJECT, Component, ModelAlias, Strategy
 
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
@@ -186,7 +186,9 @@ class Registry:
         Raises:
             UnknownNameError: with the nearest match.
         """
-        found: Strategy = self._find("strategy", name, self.strategies)
+        default = "It is the default, and no plugin that is installed registers it: name another"
+        hint = default if name == DEFAULT_STRATEGY else ""
+        found: Strategy = self._find("strategy", name, self.strategies, hint)
         return found
 
     def component(self, role: Role, name: str) -> Component:
@@ -198,10 +200,33 @@ class Registry:
         found: Component = self._find(role, name, self.components[role])
         return found
 
-    def _find(self, kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    def part(self, strategy: Strategy, role: Role) -> Component | None:
+        """The component that the strategy names for the role; None if it names none.
+
+        Raises:
+            UnknownNameError: no plugin that is installed registers it.
+        """
+        if (name := getattr(strategy, role)) is None:
+            return None
+        hint = (
+            f"The strategy {strategy.name!r} needs it, and no plugin that is installed registers "
+            f"it. Strategies whose parts are all there: {', '.join(self.complete())}"
+        )
+        found: Component = self._find(role, name, self.components[role], hint)
+        return found
+
+    def complete(self) -> list[str]:
+        """The strategies whose parts are all registered."""
+        return [
+            name
+            for name, strategy in self.strategies.items()
+            if all(getattr(strategy, role) in (None, *self.components[role]) for role in ROLES)
+        ]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Any], hint: str = "") -> Any:
         if name not in known:
-            hint = "; ".join(f"plugin {p.name}: {p.error}" for p in self.plugins if p.error)
-            raise UnknownNameError(kind, name, known, hint)
+            broken = "; ".join(f"plugin {p.name}: {p.error}" for p in self.plugins if p.error)
+            raise UnknownNameError(kind, name, known, ". ".join(filter(None, (hint, broken))))
         return known[name]
 
     def options(self, role: Role, component: Component, given: Mapping[str, Any]) -> BaseModel:
