@@ -21,6 +21,7 @@ from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import in_words
 from specdec.pickling import picklable, rebuilt, settled
+from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
@@ -75,7 +76,7 @@ class Engine:
         self,
         model: str | Path | PreTrainedModel | nn.Module | None = None,
         *,
-        strategy: str = "auto",
+        strategy: str = DEFAULT_STRATEGY,
         drafter: str | Path | nn.Module | None = None,
         policy: str | None = None,
         verifier: str | None = None,

@@ -22,7 +22,7 @@ from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
 from specdec.bench.plot import plot
-from specdec.bench.records import as_csv, as_json
+from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.runner import batches_of
 from specdec.errors import OptionError
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tiny import PROMPTS
 
 from specdec import Component, Engine, ModelAlias, Strategy, hookimpl
+from specdec.cli.compared_engines import USUAL, labels_of
+from specdec.cli.describe import options_of
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import (
     Acceptor,
@@ -43,6 +45,7 @@ HOOKS = {
     "specdec_models": ([], False),
     "specdec_step": (["step"], False),
     "specdec_strategies": ([], False),
+    "specdec_test_support": ([], False),
     "specdec_tree_policies": ([], False),
     "specdec_verifiers": ([], False),
     "specdec_wrap_target": (["target"], True),
@@ -174,6 +177,30 @@ def test_parts_that_do_not_go_together_are_refused(third: Engine) -> None:
         third.with_strategy("again", policy="eagle2")
     with pytest.raises(SpecdecError, match="policy"):
         third.with_strategy("again", drafter="shift")
+
+
+def test_a_strategy_whose_part_nobody_registers_says_so(model: Any, plain: Engine) -> None:
+    half = plugin("half", specdec_strategies=lambda: [Strategy("half", "nowhere", "eagle2")])
+    with pytest.raises(UnknownNameError, match=r"'nowhere'.*'half' needs it.*all there: .*plain"):
+        Engine(model, strategy="half", plugins=[half])
+    other = Engine(model, strategy="half", drafter="shift", plugins=[half, ThirdParty()])
+    assert tiny.tokens(other, PROMPTS, max_new_tokens=5) == tiny.tokens(
+        plain, PROMPTS, max_new_tokens=5
+    )
+    with pytest.raises(OptionError, match=r"'draft_model' needs a model.*need none: auto, lookup"):
+        Engine(model, strategy="draft_model", plugins=[half])
+    with pytest.raises(UnknownNameError, match="'half' needs it"):
+        options_of(Registry.load([half]), "half")
+
+
+def test_what_is_compared_by_default_is_what_is_installed() -> None:
+    registry = Registry.load()
+    assert labels_of(registry, USUAL) == USUAL.split(",")
+    del registry.strategies["static_tree"]
+    assert labels_of(registry, USUAL) == ["auto", "eagle2", "chain"]
+    assert labels_of(registry, "eagle2,static_tree") == ["eagle2", "static_tree"]
+    del registry.components["drafter"]["eagle"]
+    assert labels_of(registry, USUAL) == []
 
 
 def plugin(name: str, **hooks: Any) -> Any:

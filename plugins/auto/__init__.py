@@ -30,3 +30,10 @@ def specdec_strategies() -> list[Strategy]:
             without_drafter={"policy": {"grow": False}},
         )
     ]
+
+
+@hookimpl
+def specdec_test_support() -> list[object]:
+    from specdec_plugins.auto.testing import SUPPORT
+
+    return [*SUPPORT]

@@ -42,3 +42,10 @@ def specdec_strategies() -> list[Strategy]:
             description="EAGLE-2: an EAGLE head and a tree that follows its confidence",
         )
     ]
+
+
+@hookimpl
+def specdec_test_support() -> list[object]:
+    from specdec_plugins.eagle2.testing import SUPPORT
+
+    return [*SUPPORT]

@@ -47,3 +47,10 @@ def specdec_strategies() -> list[Strategy]:
             description="standard speculative sampling with a small draft model",
         ),
     ]
+
+
+@hookimpl
+def specdec_test_support() -> list[object]:
+    from specdec_plugins.sampling.testing import SUPPORT
+
+    return [*SUPPORT]

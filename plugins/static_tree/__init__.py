@@ -37,3 +37,10 @@ def specdec_strategies() -> list[Strategy]:
             "chain", drafter="eagle", policy="chain", description="an EAGLE head, drafts in a chain"
         ),
     ]
+
+
+@hookimpl
+def specdec_test_support() -> list[object]:
+    from specdec_plugins.static_tree.testing import SUPPORT
+
+    return [*SUPPORT]

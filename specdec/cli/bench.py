@@ -14,6 +14,7 @@ import typer
 
 from specdec.cli import bench_options as own
 from specdec.cli import generate_options as flags
+from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.errors import OptionError
 
@@ -26,7 +27,7 @@ _STDOUT = Path("-")
 @reported
 def bench(
     model: flags.Model = None,
-    strategies: own.Strategies = "auto,eagle2,static_tree,chain",
+    strategies: own.Strategies = USUAL,
     option: own.PartOptions = None,
     inflate: own.Inflate = None,
     data: own.Data = None,
@@ -98,7 +99,7 @@ def bench(
         "fields": flags.assignments("--set", set_),
     }
     report = _measure(
-        labels=[label.strip() for label in strategies.split(",")],
+        strategies=strategies,
         options=flags.assignments("-o", option),
         loading=loading,
         inflate=inflate,
@@ -126,7 +127,7 @@ def bench(
 
 def _measure(
     *,
-    labels: list[str],
+    strategies: str,
     options: dict[str, Any],
     loading: dict[str, Any],
     inflate: str | None,
@@ -141,14 +142,14 @@ def _measure(
     from specdec.bench.prompt_sets import BUILT_IN
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
-    from specdec.cli.compared_engines import choose_labelled, make_engines
+    from specdec.cli.compared_engines import choose_labelled, labels_of, make_engines
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
     settings = Settings(**decoding)
     sets = [BUILT_IN] if prompts["data"] is None else load_sets(prompts["data"])
     registry = Registry.load()
-    labels = [label for label in labels if label not in (PLAIN, TRANSFORMERS)]
+    labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)
     if threads is not None:
         import torch
@@ -184,7 +185,7 @@ def _write(report: Report, files: dict[str, Path | None]) -> None:
 
     from specdec.bench.markdown import markdown
     from specdec.bench.plot import plot
-    from specdec.bench.records import as_csv, as_json
+    from specdec.bench.report_export import as_csv, as_json
     from specdec.cli import terminal
 
     if files["--json"] == _STDOUT:

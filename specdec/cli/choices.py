@@ -104,5 +104,4 @@ def _component(registry: Registry, choice: Choice, role: Any) -> Any:
     swap = choice.swaps.get(role)
     if role == "drafter" and swap not in registry.components["drafter"]:
         swap = None  # a checkpoint of the strategy's own drafter
-    name = swap or getattr(chosen, role)
-    return None if name is None else registry.component(role, name)
+    return registry.component(role, swap) if swap else registry.part(chosen, role)

@@ -45,13 +45,13 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
             for alias in registry.models.values()
             if name in alias.options
         }
-        parts = [(role, getattr(chosen, role)) for role in ROLES if getattr(chosen, role)]
+        parts = [(role, part) for role in ROLES if (part := registry.part(chosen, role))]
         return [
             row
             for role, part in parts
             for row in component_options(
                 role,
-                registry.component(role, part),
+                part,
                 chosen.options.get(role, {}),
                 {alias: options.get(role, {}) for alias, options in fitting.items()},
             )

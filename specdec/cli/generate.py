@@ -11,13 +11,14 @@ from specdec.cli import generate_options as flags
 from specdec.cli.demo import Request, prepare
 from specdec.cli.failures import INTERRUPTED, reported
 from specdec.errors import OptionError
+from specdec.plugin import DEFAULT_STRATEGY
 
 
 @reported
 def generate(
     prompt: flags.Prompt,
     model: flags.Model = None,
-    strategy: flags.Strategy = "auto",
+    strategy: flags.Strategy = DEFAULT_STRATEGY,
     drafter: flags.Drafter = None,
     policy: flags.Policy = None,
     verifier: flags.Verifier = None,

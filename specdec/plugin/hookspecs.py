@@ -1,8 +1,9 @@
 """The whole plugin surface on one page.
 
-Collecting hooks are called once, when a :class:`~specdec.plugin.registry.Registry` is built, and
-return what a plugin offers. Nothing is looked up through pluggy while tokens are decoded, except
-``specdec_step``, at most once a step.
+Collecting hooks return what a plugin offers. They are called once, when a
+:class:`~specdec.plugin.registry.Registry` is built; ``specdec_test_support`` is called by the suite
+of :mod:`specdec.testing` instead. Nothing is looked up through pluggy while tokens are decoded,
+except ``specdec_step``, at most once a step.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ def specdec_strategies() -> list[Strategy]:  # type: ignore[empty-body]
 @hookspec
 def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
     """Short names for target models, with the checkpoints and options that go with them."""
+
+
+@hookspec
+def specdec_test_support() -> list[object]:  # type: ignore[empty-body]
+    """What the suite needs to know of drafters and tree policies: a list of ``DrafterSupport`` and
+    ``PolicySupport``, imported within the hook from :mod:`specdec.testing`, which alone calls it.
+    """
 
 
 @hookspec(firstresult=True)

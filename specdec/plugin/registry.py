@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from specdec.errors import OptionError, PluginError, UnknownNameError
-from specdec.plugin import builtin, hookspecs
+from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
 from specdec.plugin.components import PROJECT, Component, ModelAlias, Strategy
 
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
@@ -100,6 +100,33 @@ def listed_plugins(plugins: Any) -> list[object]:
     return found
 
 
+def collected(
+    manager: pluggy.PluginManager, hook: str, kinds: tuple[type[Any], ...]
+) -> Iterator[tuple[str, Any]]:
+    """What plugins return from a collecting hook, one by one, with the plugin's name.
+
+    Args:
+        kinds: what the hook's lists may hold.
+
+    Raises:
+        PluginError: a hook that fails, or returns something else.
+    """
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        plugin = implementation.plugin_name
+        try:
+            items = list(implementation.function())
+        except Exception as error:
+            raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
+        for item in items:
+            if not isinstance(item, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise PluginError(
+                    f"plugin {plugin!r} returned {item!r} from {hook}: it must return a list of "
+                    f"{wanted}"
+                )
+            yield plugin, item
+
+
 def _origin(distribution: str) -> str:
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"
@@ -134,25 +161,14 @@ class Registry:
 
         def collect(kind: str, hook: str, wanted: type[Any]) -> dict[str, Any]:
             found: dict[str, Any] = {}
-            for implementation in getattr(manager.hook, hook).get_hookimpls():
-                plugin = implementation.plugin_name
-                try:
-                    items = list(implementation.function())
-                except Exception as error:
-                    raise PluginError(f"{hook} of plugin {plugin!r} failed: {error!r}") from error
-                for item in items:
-                    if not isinstance(item, wanted):
-                        raise PluginError(
-                            f"plugin {plugin!r} returned {item!r} from {hook}: it must return a "
-                            f"list of {wanted.__name__}"
-                        )
-                    if item.name in found:
-                        raise PluginError(
-                            f"plugins {origins[kind, item.name]!r} and {plugin!r} both register "
-                            f"the {kind} {item.name!r}: uninstall one of them"
-                        )
-                    found[item.name] = item
-                    origins[kind, item.name] = plugin
+            for plugin, item in collected(manager, hook, (wanted,)):
+                if item.name in found:
+                    raise PluginError(
+                        f"plugins {origins[kind, item.name]!r} and {plugin!r} both register "
+                        f"the {kind} {item.name!r}: uninstall one of them"
+                    )
+                found[item.name] = item
+                origins[kind, item.name] = plugin
             return dict(sorted(found.items()))
 
         return cls(
@@ -170,7 +186,9 @@ class Registry:
         Raises:
             UnknownNameError: with the nearest match.
         """
-        found: Strategy = self._find("strategy", name, self.strategies)
+        default = "It is the default, and no plugin that is installed registers it: name another"
+        hint = default if name == DEFAULT_STRATEGY else ""
+        found: Strategy = self._find("strategy", name, self.strategies, hint)
         return found
 
     def component(self, role: Role, name: str) -> Component:
@@ -182,10 +200,33 @@ class Registry:
         found: Component = self._find(role, name, self.components[role])
         return found
 
-    def _find(self, kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    def part(self, strategy: Strategy, role: Role) -> Component | None:
+        """The component that the strategy names for the role; None if it names none.
+
+        Raises:
+            UnknownNameError: no plugin that is installed registers it.
+        """
+        if (name := getattr(strategy, role)) is None:
+            return None
+        hint = (
+            f"The strategy {strategy.name!r} needs it, and no plugin that is installed registers "
+            f"it. Strategies whose parts are all there: {', '.join(self.complete())}"
+        )
+        found: Component = self._find(role, name, self.components[role], hint)
+        return found
+
+    def complete(self) -> list[str]:
+        """The strategies whose parts are all registered."""
+        return [
+            name
+            for name, strategy in self.strategies.items()
+            if all(getattr(strategy, role) in (None, *self.components[role]) for role in ROLES)
+        ]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Any], hint: str = "") -> Any:
         if name not in known:
-            hint = "; ".join(f"plugin {p.name}: {p.error}" for p in self.plugins if p.error)
-            raise UnknownNameError(kind, name, known, hint)
+            broken = "; ".join(f"plugin {p.name}: {p.error}" for p in self.plugins if p.error)
+            raise UnknownNameError(kind, name, known, ". ".join(filter(None, (hint, broken))))
         return known[name]
 
     def options(self, role: Role, component: Component, given: Mapping[str, Any]) -> BaseModel:

@@ -120,6 +120,9 @@ def select(
     checkpoint = None
     if drafter is not None:
         names["drafter"], checkpoint = _drafter(registry, chosen, drafter)
+    for role in ROLES:
+        if names[role] == own[role]:
+            registry.part(chosen, role)  # refuses a strategy that is not complete
     fitting = alias.options.get(strategy, {}) if alias else {}
     resolved: dict[Role, dict[str, Any]] = {}
     for role in ROLES:
@@ -172,8 +175,9 @@ def _without_checkpoint(registry: Registry) -> list[str]:
     """The strategies that run without one."""
     return [
         name
-        for name, each in registry.strategies.items()
-        if each.without_drafter is not None or not _lacks_checkpoint(registry, each.drafter, {})
+        for name in registry.complete()
+        if (each := registry.strategies[name]).without_drafter is not None
+        or not _lacks_checkpoint(registry, each.drafter, {})
     ]
 
 

@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from specdec.testing.references import Node as Node
     from specdec.testing.stray_randomness import only_keyed_randomness as only_keyed_randomness
     from specdec.testing.subject import Subject as Subject
+    from specdec.testing.support import DrafterSupport as DrafterSupport
+    from specdec.testing.support import PolicySupport as PolicySupport
     from specdec.testing.table_model import TableForCausalLM as TableForCausalLM
     from specdec.testing.tables import Table as Table
 
 # Importing this is light: torch, pytest and Hypothesis come with the first name that needs them.
 _WHERE = {
     "Case": "cases",
+    "DrafterSupport": "support",
     "EnumeratedRandomness": "enumeration",
     "Node": "references",
+    "PolicySupport": "support",
     "StrategyContract": "contract",
     "Subject": "subject",
     "Table": "tables",
     "TableForCausalLM": "table_model",
-    "only_keyed_randomness": "guards",
+    "only_keyed_randomness": "stray_randomness",
     "outcomes": "enumeration",
 }
 __all__ = [*_WHERE]

@@ -82,7 +82,7 @@ class Case:
         lines += [f"settings {', '.join(f'{k}={v}' for k, v in self.settings.items())}"]
         lines += [f"seed     {self.seed}"]
         if self.small:
-            lines += ["trees    small ones: see specdec.testing.providers.SMALL"]
+            lines += ["trees    small ones: see PolicySupport.small"]
         if self.window:
             lines += [f"window   {self.window}"]
         if self.noise:

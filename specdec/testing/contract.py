@@ -7,18 +7,20 @@ from typing import Any, ClassVar
 
 import pytest
 
-from specdec.testing.providers import Provider
 from specdec.testing.references import Reference
 from specdec.testing.subject import Subject
 from specdec.testing.suite import FULL, PROPERTIES, Property, check
+from specdec.testing.support import Provider
 
 
 class StrategyContract:
     """Every property that keeps a strategy lossless, as pytest tests.
 
     Example:
-        >>> class TestLookup(StrategyContract):
-        ...     strategy = "lookup"
+        >>> class TestMine(StrategyContract):
+        ...     strategy = "mine"
+
+    What the plugins say of their parts (:mod:`specdec.testing.support`) need not be said again.
 
     Attributes:
         strategy: its name.

@@ -20,13 +20,12 @@ from specdec.decoding.tree import Draws
 from specdec.engine import Engine
 from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
-from specdec.testing.confidences import confidence
 from specdec.testing.coverage import Reach
 from specdec.testing.fake_clock import fake_clock
-from specdec.testing.providers import ADAPTIVE, PROVIDERS, SMALL, Provider
-from specdec.testing.references import REFERENCES, Reference
+from specdec.testing.references import Reference
+from specdec.testing.support import Provider, Support
 from specdec.testing.table_drafter import TableDrafter, TablePlugin, set_draft_table
-from specdec.testing.table_model import TableForCausalLM
+from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
 from specdec.testing.tiny_models import CONFIGS, bigrams, make_model
 from specdec.testing.toy_tokenizer import toy_tokenizer
@@ -43,15 +42,15 @@ class Subject:
             that fits the table models, or a function ``(target model, folder)`` that saves one
             that fits the model into the folder and returns the folder as a string.
         policy, verifier, acceptor: names of other parts than the strategy's.
-        reference: what the tree policy is to do, in plain Python; known for the policies that ship
-            with specdec.
+        reference: what the tree policy is to do, in plain Python; by default what its plugin says.
         adaptive: whether drafts depend on how earlier drafts fared, so that they need not be those
-            of a drafter that has just begun on the same text; known for the policies that ship
-            with specdec.
+            of a drafter that has just begun on the same text; also where the policy's plugin says
+            so.
 
-    The strategy is examined as it is configured. On some of the cases a policy that ships with
-    specdec has small options besides, unless it was given options: over a few tokens its usual tree
-    holds every continuation.
+    What plugins say of their parts (:mod:`specdec.testing.support`) is taken into account. The
+    strategy is examined as it is configured. On some of the cases the policy has the small options
+    that its plugin gives, unless it was given options: over a few tokens its usual tree holds
+    every continuation.
 
     Attributes:
         small: those options of the policy; None if there are none.
@@ -88,7 +87,8 @@ class Subject:
         registry = Registry.load(self._plugins)
         own = registry.strategy(strategy)
         self._options = {role: dict(given) for role, given in (options or {}).items()}
-        small = SMALL.get(policy or own.policy or "")
+        support = Support.of(registry)
+        small = support.policy(policy or own.policy).small
         self.small = None if "policy" in self._options else small
         self.reach, self.tokens = Reach(), MANY
         self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
@@ -96,10 +96,11 @@ class Subject:
         self._provider: Provider | None = None
         given_checkpoint = "checkpoint" in self._options.get("drafter", {})
         if not given_checkpoint:
-            name = self._drafter or own.drafter or ""
-            self._provider = drafter if callable(drafter) else PROVIDERS.get(name)
+            shipped = support.drafter(self._drafter or own.drafter).checkpoint
+            self._provider = drafter if callable(drafter) else shipped
         known = self._drafter is None or self._drafter in registry.components["drafter"]
         self.any_model = known and not given_checkpoint
+        register()
         self._folder = tempfile.mkdtemp()  # of the checkpoints; removed with the subject
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._engines: dict[object, Engine] = {}
@@ -110,12 +111,11 @@ class Subject:
         self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
         self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
         whole = getattr(parts.drafter, "vocabulary", None) is None
-        self.has_table = set_draft_table(parts.drafter, _ANY) and whole
-        named, parsed = selection.names["policy"] or "", selection.parsed.get("policy")
-        self.adaptive = adaptive or (named in ADAPTIVE and ADAPTIVE[named](parsed))
-        self.known_values = confidence(named, parsed) is not None
-        shipped = None if self.adaptive else REFERENCES.get(named)
-        self.reference = reference or shipped
+        self.has_table = set_draft_table(engine, _ANY) and whole
+        parsed, growing = selection.parsed.get("policy"), support.policy(selection.names["policy"])
+        self.adaptive = adaptive or growing.adaptive(parsed)
+        self.known_values = growing.confidence(parsed) is not None
+        self.reference = reference or (None if self.adaptive else growing.reference)
         self.levels, self.sampled = self._drafted(parsed)
 
     def _drafted(self, options: Any) -> tuple[int, bool]:
@@ -162,7 +162,7 @@ class Subject:
         engine = self._engines[key]
         if isinstance(model := engine.target.model, TableForCausalLM):
             model.set_table(case.target)
-            set_draft_table(engine.parts.drafter, case.draft)
+            set_draft_table(engine, case.draft)
         return drawing(engine, randomness)
 
     def plain(self, case: Case, randomness: Randomness | None = None) -> Engine:

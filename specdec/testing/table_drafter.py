@@ -11,9 +11,10 @@ from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features, LevelDrafter, LevelDrafts
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
+from specdec.engine import Engine
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.components import Component, NoOptions, hookimpl
-from specdec.testing.table_model import TableForCausalLM
+from specdec.testing.support import Support
 from specdec.testing.tables import NEVER, Table
 
 
@@ -86,13 +87,11 @@ class TablePlugin:
         ]
 
 
-def set_draft_table(drafter: object, table: Table) -> bool:
-    """Let a drafter draft from ``table``; False for a drafter that has no table."""
+def set_draft_table(engine: Engine, table: Table) -> bool:
+    """Let the engine's drafter draft from ``table``; False for a drafter that has no table."""
+    drafter = engine.parts.drafter
     if isinstance(drafter, TableDrafter):
         drafter.set_table(table)
         return True
-    inner = getattr(getattr(drafter, "model", None), "model", None)
-    if isinstance(inner, TableForCausalLM):
-        inner.set_table(table)
-        return True
-    return False
+    set_table = Support.of(engine.registry).drafter(engine.selection.names["drafter"]).set_table
+    return set_table is not None and set_table(drafter, table)

@@ -93,23 +93,6 @@ def noisy_copy(
 
 
 @torch.no_grad()
-def next_feature(model: hf.PreTrainedModel, seed: int = 0) -> Tensor:
-    """The linear map ``[H, 2H]`` from (embedding, feature) to the next feature, by least squares.
-
-    As the ``fc`` of an EAGLE head it is right about half of the time.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    vocab = model.get_output_embeddings().weight.shape[0]
-    length = min(24, model.config.max_position_embeddings)
-    text = torch.randint(0, vocab, (48, length), generator=generator)
-    features = model.base_model(input_ids=text).last_hidden_state.double()
-    embedded = model.get_input_embeddings()(text).double()
-    pairs = torch.cat([embedded[:, 1:], features[:, :-1]], dim=-1).flatten(0, 1)
-    solution: Tensor = torch.linalg.lstsq(pairs, features[:, 1:].flatten(0, 1)).solution
-    return solution.T.contiguous()
-
-
-@torch.no_grad()
 def bigrams(model: hf.PreTrainedModel) -> Tensor:
     """The model's distributions after a single token: ``[V + 1, V, V]`` as
     :meth:`Table.log_probs`."""

@@ -24,8 +24,8 @@ from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.engine import Engine
-from specdec.testing.confidences import Confidence, confidence, draft_distribution
 from specdec.testing.references import Children, Node
+from specdec.testing.support import Confidence, Support, draft_distribution
 
 Path = tuple[int, ...]
 
@@ -39,7 +39,7 @@ class Drafted:
         proposals: for each frontier what it proposed.
         confidences: for each frontier the distribution that its children's values are to come from:
             the proposal, where children are sampled what they are sampled from, and what
-            :mod:`specdec.testing.confidences` says of the policy.
+            :attr:`PolicySupport.confidence` gives for the policy.
         grown: all candidates; None where no policy is used.
     """
 
@@ -119,7 +119,8 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     drafter, policy, found = engine.parts.drafter, engine.parts.policy, list[Drafted]()
     other = copy.copy(engine)
     names, parsed = engine.selection.names, engine.selection.parsed
-    made_of = confidence(names["policy"], parsed.get("policy")) or draft_distribution
+    growing = Support.of(engine.registry).policy(names["policy"])
+    made_of = growing.confidence(parsed.get("policy")) or draft_distribution
     other.parts = replace(
         engine.parts,
         drafter=_recording(drafter, found) if drafter else None,

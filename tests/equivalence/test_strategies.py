@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import pytest
 
 from specdec.testing import StrategyContract, Subject
-from specdec.testing.providers import SMALL
 from specdec.testing.suite import FULL, PROPERTIES, check
+from specdec_plugins.auto.testing import SMALL as _AUTO
+from specdec_plugins.static_tree.testing import CHOICES
 
 EXAMPLES = 16
-_AUTO = SMALL["auto"]
 
 
 class _Contract(StrategyContract):
@@ -117,7 +117,7 @@ class TestSampledTreeOfTwoLevels(_Contract):
 class TestCoupledStaticTree(_Contract):
     strategy = "static_tree"
     drafter = "table"
-    options: ClassVar[dict[str, Any]] = {"policy": {**SMALL["static_tree"], "coupled": True}}
+    options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES, "coupled": True}}
 
 
 class TestCoupledChain(_Contract):

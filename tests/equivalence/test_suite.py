@@ -34,13 +34,14 @@ from specdec.testing.enumeration import (
     outcomes_apart,
 )
 from specdec.testing.properties.common import results
-from specdec.testing.providers import eagle_head
-from specdec.testing.references import Children, Node, chain, eagle2, kary_tree, static_tree
+from specdec.testing.references import Children, Node
 from specdec.testing.stray_randomness import UnkeyedRandomnessError, only_keyed_randomness
 from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
 from specdec.testing.tiny_models import VOCAB
 from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
+from specdec_plugins.eagle2.testing import eagle2, eagle_head
+from specdec_plugins.static_tree.testing import chain, kary_tree, static_tree
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))
 

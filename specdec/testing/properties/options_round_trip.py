@@ -61,7 +61,7 @@ def _made(subject: Subject, engine: Engine, case: Case, form: str) -> Engine:
     }
     names = {str(role): name for role, name in engine.selection.names.items()}
     made = engine.with_strategy(subject.strategy, options=written, **names)  # type: ignore[arg-type]
-    set_draft_table(made.parts.drafter, case.draft)
+    set_draft_table(made, case.draft)
     return made
 
 

@@ -21,14 +21,14 @@ def as_json(report: Report) -> dict[str, Any]:
         if f.name not in ("results", "by_set", "noise")
     }
     return {
-        "results": [record(result) for result in report.results],
-        "by_set": [record(result) for result in report.by_set],
+        "results": [as_row(result) for result in report.results],
+        "by_set": [as_row(result) for result in report.by_set],
         "noise": {**_ratio("ratio", report.noise), "quiet": report.quiet},
         **about,
     }
 
 
-def record(result: Result) -> dict[str, Any]:
+def as_row(result: Result) -> dict[str, Any]:
     """A result with its ratios as numbers, their spreads beside them."""
     found: dict[str, Any] = {}
     for name in (f.name for f in fields(result)):
@@ -50,7 +50,7 @@ def record(result: Result) -> dict[str, Any]:
 
 def as_csv(report: Report) -> str:
     """A line for each contender and prompt set, the first ones on all prompts."""
-    rows = [_flat(record(result)) for result in (*report.results, *report.by_set)]
+    rows = [_flat(as_row(result)) for result in (*report.results, *report.by_set)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

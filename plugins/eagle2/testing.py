@@ -1,9 +1,8 @@
-"""What drafters and policies that ship with specdec need to run on the suite's models."""
+"""What the suite of specdec.testing needs to know of the drafter and the policy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.testing.table_model import OTHERS, TableForCausalLM, register
-from specdec.testing.tiny_models import next_feature, noisy_copy
-
-# Saves a checkpoint that fits the target model into the folder, and returns what names it.
-Provider = Callable[[PreTrainedModel, Path], str]
-
-
-def draft_model(model: PreTrainedModel, folder: Path) -> str:
-    """Save a model like the target, for drafters that load a causal language model."""
-    register()
-    draft = model if isinstance(model, TableForCausalLM) else noisy_copy(model)
-    draft.save_pretrained(folder)
-    return str(folder)
+from specdec.testing.references import ROOT, Children, Node, best
+from specdec.testing.support import DrafterSupport, PolicySupport
+from specdec.testing.table_model import OTHERS, TableForCausalLM
 
 
 def eagle_head(model: PreTrainedModel, folder: Path) -> str:
@@ -71,19 +60,34 @@ def eagle_head(model: PreTrainedModel, folder: Path) -> str:
     return str(folder)
 
 
-# By the drafter's name.
-PROVIDERS: dict[str, Provider] = {"eagle": eagle_head, "draft_model": draft_model}
-# By the policy's name: options for a vocabulary of 2 to 6 tokens. With the defaults such a small
-# tree holds every continuation, and nothing is ever turned down.
-SMALL: dict[str, dict[str, Any]] = {
-    "eagle2": {"depth": 3, "top_k": 2, "budget": 4},
-    "static_tree": {"choices": ((0,), (1,), (0, 0), (0, 1), (1, 0), (0, 1, 0))},
-    "chain": {"depth": 3},
-    "kary_tree": {"k": 2, "depth": 2},
-    "sampled": {"depth": 2},
-    "auto": {"depth": 3, "width": 2, "children": 2, "budget": 4},
-}
-# By the policy's name, from its options: whether drafts depend on how earlier drafts fared.
-ADAPTIVE: dict[str, Callable[[Any], bool]] = {
-    "auto": lambda options: options.calibrated or options.costs
-}
+@torch.no_grad()
+def next_feature(model: PreTrainedModel, seed: int = 0) -> Tensor:
+    """The linear map ``[H, 2H]`` from (embedding, feature) to the next feature, by least squares.
+
+    As the ``fc`` of an EAGLE head it is right about half of the time.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vocab = model.get_output_embeddings().weight.shape[0]
+    length = min(24, model.config.max_position_embeddings)
+    text = torch.randint(0, vocab, (48, length), generator=generator)
+    features = model.base_model(input_ids=text).last_hidden_state.double()
+    embedded = model.get_input_embeddings()(text).double()
+    pairs = torch.cat([embedded[:, 1:], features[:, :-1]], dim=-1).flatten(0, 1)
+    solution: Tensor = torch.linalg.lstsq(pairs, features[:, 1:].flatten(0, 1)).solution
+    return solution.T.contiguous()
+
+
+def eagle2(options: Any, levels: int, children: Children) -> list[Node]:
+    """Expand the best nodes of every level, then keep the best of all; ties to the earlier one."""
+    frontier, grown = [ROOT], []
+    for _ in range(min(levels, options.depth)):
+        level = [child for node in frontier for child in children(node)[: options.top_k]]
+        grown += level
+        frontier = best(level, options.top_k)
+    return best(grown, options.budget)
+
+
+SUPPORT = [
+    DrafterSupport("eagle", checkpoint=eagle_head),
+    PolicySupport("eagle2", small={"depth": 3, "top_k": 2, "budget": 4}, reference=eagle2),
+]
