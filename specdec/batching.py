@@ -1,4 +1,4 @@
-"""The prompts of one call in batches: as many at a time as fit into memory."""
+"""Batches: the prompts of one call, as many at a time as fit into memory."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 
-# Of difflib's likeness: a letter wrong, missing or swapped is above it, another word below.
+# Of difflib's ratio: a letter wrong, missing or swapped is above it, another word below.
 _NEAR = 0.75
 
 
@@ -69,7 +69,7 @@ def first_line(error: BaseException) -> str:
 
 
 def warn(message: str) -> None:
-    """Tell a user of something that an error would be too much for, at their own line of code."""
+    """Warn the user, at their own line of code."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "specdec":
         level, frame = level + 1, frame.f_back

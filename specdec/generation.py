@@ -42,7 +42,7 @@ class Decoder:
         tokenizer: None where prompts and results are token ids.
         observers: called with every committed step, as ``observe(step=step)``.
         make_randomness: makes the generator from ``seeds [B]`` int64.
-        check_length: called before a text has so many tokens.
+        check_length: called with a number of tokens before a text reaches it.
     """
 
     target: HFTarget

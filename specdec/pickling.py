@@ -1,4 +1,4 @@
-"""An engine as the arguments that it was made with: for spawned processes and actors."""
+"""Pickling of engines, as the arguments that they were made with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generations one after the other on one cache, as the turns of a chat are."""
+"""Sessions: generations one after the other on one cache, as the turns of a chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of one prompt's answer, piece by piece as it is committed."""
+"""Text streams: the answer to one prompt, piece by piece as it is committed."""
 
 from __future__ import annotations
 

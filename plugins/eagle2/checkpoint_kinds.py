@@ -1,4 +1,4 @@
-"""What a checkpoint is that was given for an EAGLE-1/2 head and is none, by its config and keys."""
+"""Kinds of checkpoints that are no EAGLE-1/2 head, told apart by config and keys."""
 
 from __future__ import annotations
 

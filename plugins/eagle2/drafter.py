@@ -95,7 +95,7 @@ class EagleDrafter(NetworkDrafter):
 
 
 def _head(checkpoint: str | EagleHead, target: HFTarget) -> EagleHead:
-    """The head, which is not the one that was given but a copy."""
+    """The head, loaded or copied from the one that was given."""
     if not isinstance(checkpoint, EagleHead):
         return load_head(checkpoint, target)
     check_fit("that was given", checkpoint.config.to_dict(), target)

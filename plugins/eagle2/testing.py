@@ -1,4 +1,4 @@
-"""What the suite of specdec.testing needs to know of the drafter and the policy."""
+"""Test support of the drafter ``eagle`` and the policy ``eagle2``."""
 
 from __future__ import annotations
 

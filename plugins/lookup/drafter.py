@@ -1,4 +1,4 @@
-"""The drafter ``lookup``."""
+"""The drafter ``lookup``: prompt lookup as chains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens a draft model and its target have in common."""
+"""The tokens that a draft model and its target have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def common_tokens(target: HFTarget, model: HFTarget) -> int:
     where one tokenizer's vocabulary is padded in two ways.
 
     Raises:
-        CheckpointError: other sizes, and tokenizers that differ or are not known.
+        CheckpointError: other sizes, and tokenizers that differ or are missing.
     """
     sizes = model.vocab_size, target.vocab_size
     if sizes[0] == sizes[1]:

@@ -1,4 +1,4 @@
-"""What the suite of specdec.testing needs to know of the policies."""
+"""Test support of the policies ``static_tree``, ``kary_tree`` and ``chain``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine does to make the forwards of its networks cheaper: packing or compiling them."""
+"""Acceleration of an engine's networks: packed weights or ``torch.compile``."""
 
 from specdec.acceleration.acceleration import Acceleration
 

@@ -1,4 +1,4 @@
-"""The choice of an engine, and the networks it has been applied to."""
+"""The acceleration that an engine was asked for, applied to its networks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Acceleration:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is to run otherwise than as it is."""
+        """Whether any network is accelerated."""
         return self.pack or self.compile
 
     @property
@@ -72,7 +72,7 @@ class Acceleration:
         return self.compile
 
     def network(self, module: nn.Module) -> nn.Module:
-        """``module`` as it is to run: itself, or what stands for it. ``module`` is not changed.
+        """What runs in place of ``module``, which stays as it is: itself, or another network.
 
         Raises:
             OptionError: its dtype or device does not allow what was asked for.

@@ -1,4 +1,4 @@
-"""How far two computations of the same values are apart, and how far they may be."""
+"""The relative error between two computations of the same values, and its tolerance by dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks whose frequent shapes are compiled; all others run as they are."""
+"""Compiled networks: ``torch.compile`` for frequent shapes, the network as it is for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers on weights that are laid out beforehand as the CPU's kernels want them."""
+"""Linear layers on weights that are packed once for the CPU's kernels (oneDNN)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache as one forward sees it: what compiled code reads in place of the cache itself."""
+"""The view of a key-value cache that compiled code reads in place of the cache itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CacheView(Cache):  # type: ignore[misc]
     same :attr:`KVCache.geometry`.
 
     Args:
-        cache: whose layout, capacity and view it has for good.
+        cache: its layout, capacity and view are those of every later cache.
     """
 
     def __init__(self, cache: KVCache) -> None:

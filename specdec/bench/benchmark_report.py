@@ -1,4 +1,4 @@
-"""What a benchmark found."""
+"""The report of a benchmark: figures by contender and prompt set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From runs to results: how fast, how much work, and whether the tokens are plain decoding's."""
+"""Results of runs: speed, work, and whether the tokens are plain decoding's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark compares: strategies with their options, and peers that decode otherwise."""
+"""Contenders of a benchmark: strategies with their options, and peers that decode otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one batch came to.
+    """The outcome of decoding one batch.
 
     Attributes:
         tokens: new tokens by row, eos included.

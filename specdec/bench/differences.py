@@ -1,4 +1,4 @@
-"""Where two outputs part, and how near a tie the target model was there."""
+"""The first difference between two outputs, and the target's logit gap there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which machine, versions and commit a figure comes from."""
+"""The machine, versions and commit that a figure comes from."""
 
 from __future__ import annotations
 

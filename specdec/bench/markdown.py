@@ -1,4 +1,4 @@
-"""A report as a page, for the record."""
+"""A report as a Markdown page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from specdec.bench.report_tables import ReportTable, notes, report_tables
 
 
 def markdown(report: Report) -> str:
-    """Date, versions, command, the report_tables, the notes and every contender's options."""
+    """Date, versions, command, the tables, the notes and every contender's options."""
     about = report.versions
     lines = [
         f"# Strategies on {report.model}",

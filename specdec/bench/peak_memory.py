@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work, as well as the system can tell."""
+"""Peak memory of a stretch of work, as far as the system reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as a picture."""
+"""A report as a plot."""
 
 from __future__ import annotations
 

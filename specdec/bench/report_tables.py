@@ -1,4 +1,4 @@
-"""A report as tables of text, whatever shows them."""
+"""The tables of a report, as text for any output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From single runs to medians, spreads and ratios."""
+"""Medians, spreads and ratios of single runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs: all contenders in turns on every batch of prompts, several times over."""
+"""The runs of a benchmark: all contenders in turns on every batch, several times over."""
 
 from __future__ import annotations
 

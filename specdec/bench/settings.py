@@ -1,4 +1,4 @@
-"""What every contender of a benchmark is asked to do."""
+"""The settings that all contenders of a benchmark share."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
 
 
 def table(report: Report) -> Group:
-    """The report_tables below each other, then the notes."""
+    """The tables below each other, then the notes."""
     lines = [Text(note, style="dim") for note in notes(report)]
     return Group(*(_table(report_table) for report_table in report_tables(report)), *lines)
 

@@ -1,4 +1,4 @@
-"""Which strategies run, with which parts and options."""
+"""The choice of strategies, parts and options on the command line."""
 
 from __future__ import annotations
 

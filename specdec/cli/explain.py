@@ -1,4 +1,4 @@
-"""``specdec generate --explain``: what was decided at each step, and what came of it."""
+"""``specdec generate --explain``: for each step what was drafted, expected and accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a strategy's tokens are plain decoding's, and if not, where they part."""
+"""Comparison of a strategy's tokens with plain decoding's."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Rejection(Acceptor):
     Accept x if ``u q(x) < p(x)``, else ``p <- norm((p - q)+)``; q is the draft distribution, or the
     draft distribution without the tokens drawn before, as the tree's draws say. Where children are
     point masses, to try them one after the other is to draw from p once: x is accepted with what is
-        left of p(x).
+    left of p(x).
 
     What needs no draw is drawn from a point mass: a child that is not there or comes after an
     accepted one is accepted with probability 0, and the token after an accepted child is its own.

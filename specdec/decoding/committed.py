@@ -1,4 +1,4 @@
-"""What a verification needs to know of the rows that it verifies."""
+"""The committed tokens of a batch, as a verification reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes of a growing draft tree that the drafter is asked to expand next."""
+"""Frontiers: the nodes of a draft tree that the drafter is asked to expand next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generation cost and what it got for it."""
+"""Metrics of a generation: tau, acceptance by depth, seconds by phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a strategy, made."""
+"""The parts of a strategy, as an engine has made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a drafter says about a frontier: the draft distribution at every node."""
+"""Proposals: the draft distribution at every node of a frontier."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class Randomness(ABC):
     def exponential(self, key: Key, tokens: Tensor) -> Tensor | None:
         """The noise E that decides the draw at ``key``: its token is ``argmin E / p``.
 
-        A policy may look at the ``TARGET`` stream while drafting, if the acceptor is ``match``.
+        A coupled policy reads the ``TARGET`` stream while drafting: exact if the acceptor is
+        ``seed_exact``.
 
         Args:
             tokens: ``[n]`` or ``[B, n]`` int64 token ids.

@@ -1,4 +1,4 @@
-"""The one mutable object of a generation: what each row has committed so far."""
+"""State: the one mutable object of a generation, what each row has committed so far."""
 
 from __future__ import annotations
 

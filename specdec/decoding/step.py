@@ -1,4 +1,4 @@
-"""What one step came to: the accepted path, and what was committed of it."""
+"""Acceptance and step: the accepted path, and what was committed of it."""
 
 from __future__ import annotations
 

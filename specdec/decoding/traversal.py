@@ -1,4 +1,4 @@
-"""The descent from the root of a verified tree that acceptors share."""
+"""Tree traversal: the descent from the root of a verified tree that acceptors share."""
 
 from __future__ import annotations
 

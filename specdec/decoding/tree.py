@@ -1,4 +1,4 @@
-"""The draft tree: tokens, parents and what follows from them, all in tensor operations."""
+"""Draft trees: tokens, parents and what follows from them, all in tensor operations."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class DraftTree:
         reach = step.float()
         for squaring in range(1, math.ceil(math.log2(self.depth)) + 1):
             reach = reach @ reach
-            if squaring % 6 == 0:  # numbers of ways, which 2**6 steps leave below 2**64
+            if squaring % 6 == 0:  # counts of paths, which 2**6 steps keep below 2**64
                 reach = reach.clamp_(max=1)
         return reach > 0
 
@@ -140,7 +140,7 @@ class DraftTree:
         return table[:, :-1].view(batch, size, self.branching)
 
     def child(self, node: Tensor, rank: int) -> Tensor:
-        """The child number ``rank`` of ``node [B]``: ``[B]`` int64, -1 if it has not so many."""
+        """The child number ``rank`` of ``node [B]``: ``[B]`` int64, -1 if there is none."""
         return self.children[:, :, rank].gather(1, node[:, None]).squeeze(1)
 
     def token(self, node: Tensor) -> Tensor:

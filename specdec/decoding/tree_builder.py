@@ -1,4 +1,4 @@
-"""The candidates of one expansion phase, and the frontier to expand next."""
+"""Tree builder: the candidates of one expansion phase, and the frontier to expand next."""
 
 from __future__ import annotations
 

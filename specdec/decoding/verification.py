@@ -1,4 +1,4 @@
-"""The target's distribution at every node of a draft tree, evaluated only where it is asked for."""
+"""Verification: the target's distribution at the nodes of a tree, evaluated where asked for."""
 
 from __future__ import annotations
 

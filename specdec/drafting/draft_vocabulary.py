@@ -1,5 +1,4 @@
-"""Draft vocabularies: the few tokens that a drafter chooses tree_mask, and an lm_head for them
-alone.
+"""Draft vocabularies: the tokens that a drafter chooses among, and an lm_head for them alone.
 
 The target's text never depends on it: a token outside is not drafted, the target still writes it.
 

@@ -1,4 +1,4 @@
-"""The common ground of drafters that are networks with a key-value cache of their own."""
+"""Network drafters: draft networks with a key-value cache of their own."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class NetworkDrafter(LevelDrafter):
     Attributes:
         shift: entry i of the cache holds token ``i + shift`` (with feature i, if features are
             needed): 0 for a language model, 1 for an EAGLE head.
-        windowed: whether a layer has a sliding window, so that :meth:`forward` is to be told the
-            positions of the scratch slots.
+        windowed: whether a layer has a sliding window, so that :meth:`forward` needs the positions
+            of the scratch slots.
         vocabulary: ``[C]`` int64, the tokens that the columns of :meth:`logits` stand for; None for
             all of V.
     """
@@ -78,9 +78,9 @@ class NetworkDrafter(LevelDrafter):
 class NetworkDrafts(LevelDrafts):
     """The drafts of one generation.
 
-    *Stable KV*: the cache keeps only entries made from committed tokens and the target's own
-    features. Whatever was computed while drafting is thrown away, and the accepted tokens are read
-    again, in one forward, with their true features.
+    The cache keeps only entries made from committed tokens and the target's own features. Whatever
+    was computed while drafting is thrown away, and the accepted tokens are read again, in one
+    forward, with their true features.
 
     Attributes:
         cache: of the network; all committed tokens but those that are unread.

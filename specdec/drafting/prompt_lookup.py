@@ -1,4 +1,4 @@
-"""The texts of a batch, and drafts from them."""
+"""Prompt lookup: drafts from the text of each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from specdec.drafting.repeating_text import Guess, RepeatingText
 class Lookup:
     """Guesses at every row's next tokens, from its own text, prompt included.
 
-    Rows that leave the batch need not be told: texts are kept by the prompt that they answer.
+    Rows may leave the batch at any time: texts are kept by prompt, not by row.
 
     Args:
         state: the rows, before their first step.
@@ -27,7 +27,7 @@ class Lookup:
     def __init__(self, state: State, longest: int, most: int) -> None:
         self._state, self._most = state, most
         self._texts = {member: RepeatingText(longest) for member in state.members}
-        # What texts do not know of themselves yet: they read on when they are asked.
+        # Committed tokens that the texts have not read yet: they do so when guesses are asked for.
         prompts = [list(state.prompts[member]) for member in state.members]
         self._unread: list[tuple[Sequence[int], list[list[int]]]] = [(state.members, prompts)]
         self._guesses: dict[int, Guess] = {}

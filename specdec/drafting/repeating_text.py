@@ -1,12 +1,12 @@
-"""One text: where its last few tokens came before, and how often it went on as it did then."""
+"""Repeating text: the latest match of a text's last tokens, and how far it can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# What is believed of any text before it is read: it goes on as it did before with this probability,
-# by the tokens matched. It counts like so many tokens.
+# Before anything is read: the probability that a text goes on as after its match, by the tokens
+# matched, and the number of tokens that this prior counts for.
 _BELIEF, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
 # Older tokens fade by this factor.
 _FADING = 0.97

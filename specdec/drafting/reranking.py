@@ -1,4 +1,4 @@
-"""The reranking phase: what is worth verifying of all that was grown."""
+"""The reranking phase: the candidates that are worth verifying."""
 
 from __future__ import annotations
 

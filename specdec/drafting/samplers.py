@@ -1,5 +1,4 @@
-"""Children that are drawn from the draft distribution: the only code that labels a tree as
-sampled."""
+"""Samplers: children drawn from the draft distribution, with the label that says how."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Committed tokens that a draft network has not read yet."""
+"""Unread tokens: committed tokens that a draft network has not read yet."""
 
 from __future__ import annotations
 

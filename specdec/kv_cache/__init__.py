@@ -1,1 +1,1 @@
-"""The key-value cache with a length per row."""
+"""The key-value cache with per-row lengths."""

@@ -1,4 +1,4 @@
-"""The layers of a cache: each writes into its part of memory that layers of one shape share."""
+"""Layers of the key-value cache, on memory that layers of one shape share."""
 
 from __future__ import annotations
 

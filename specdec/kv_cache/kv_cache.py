@@ -1,4 +1,4 @@
-"""A preallocated key-value cache with one length per row: rolling back is not advancing.
+"""Key-value cache with per-row lengths, preallocated: rolling back is not advancing.
 
 The layers implement transformers' cache layer interface, so any modelling file writes into it
 unchanged. Keys and values of all layers of one shape live in one tensor, so that committing a

@@ -17,7 +17,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True)
 class MaskForm:
-    """How a model wants to be told what each token may attend to.
+    """The form in which a model takes its attention mask.
 
     Attributes:
         windows: for each layer type the size of its window, None for no window. One entry named

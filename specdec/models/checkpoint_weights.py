@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: one file or shards with an index, and never code from a pickle."""
+"""Tensors of a checkpoint, from one file or shards; pickles are read as weights only."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def resolve_checkpoint(
         trust_remote_code: whether to download Python files as well.
 
     Raises:
-        CheckpointError: neither a folder nor something that the hub knows.
+        CheckpointError: neither a folder nor an id on the hub.
     """
     path = Path(checkpoint).expanduser()
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Whether a checkpoint gave a model all of its weights, and the model used all that it should."""
+"""Completeness of a loaded checkpoint: no weight is missing, none was left unused."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HARMLESS = re.compile(
     r"(\.inv_freq|\.masked_bias|\.(attn|attention|self_attn)\.bias|position_ids|causal_mask"
     r"|\.[qkv]_scale)$"
 )
-# Parts beside the layers or the lm_head that the text of a model does not go through: other
-# senses, heads that predict further tokens, values or classes.
+# Parts beside the layers or the lm_head that text does not go through: vision and sound, heads
+# that predict further tokens, values or classes.
 _APART = re.compile(
     r"vision|visual|image|img|video|audio|speech|talker|token2wav|code2wav|vqmodel|mm_|multi_?modal"
     r"|projector|language_projection|connector|aligner|resampler|qformer|query_tokens|patch_merger"
@@ -33,14 +33,14 @@ _PEFT = "base_model.model."
 def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
     """Refuse a model some of whose weights are random, or that is not the one of the checkpoint.
 
-    A tensor of the checkpoint that the model has no place for tells of another model if it belongs
+    A tensor of the checkpoint that the model has no place for means another model if it belongs
     to a layer or a part that the model has (a bias, a norm, an adapter, a layer more), or stands
     beside its layers or its lm_head. Parts that text does not go through (vision towers, value
     heads, heads that predict further tokens) are not read, and harmless.
 
     Args:
         info: what ``from_pretrained(..., output_loading_info=True,
-            ignore_mismatched_sizes=True)`` tells.
+            ignore_mismatched_sizes=True)`` returns.
 
     Raises:
         CheckpointError: with the names of the tensors.

@@ -1,4 +1,4 @@
-"""A transformers causal language model behind the few calls that decoding needs."""
+"""The target model: a transformers causal language model behind the calls that decoding needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
 from specdec.models.loaded_model import own_copy
 
-# What configs call the most positions that a model has.
+# Names in configs of the most positions that a model has.
 _CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 _FALLBACK_CONTEXT = 1 << 30
 

@@ -1,4 +1,4 @@
-"""A loaded model that a user gives: what it is, and a copy of it that the engine may set up."""
+"""Loaded models that a user gives: unwrapped, checked, and copied on the same weights."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _undo_compile(module: nn.Module) -> None:
 
 @contextmanager
 def in_words(model: PreTrainedModel) -> Iterator[None]:
-    """Within, an error of the model itself is told as what it means.
+    """Within, an error of the model itself becomes one that says what it means.
 
     Raises:
         UnsupportedModelError: the model did not run as a causal language model.

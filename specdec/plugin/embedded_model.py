@@ -1,4 +1,4 @@
-"""The model that ships inside the package."""
+"""The embedded model: the alias of the one that ships inside the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole plugin surface on one page.
+"""Hook specifications: the whole plugin surface on one page.
 
 Collecting hooks return what a plugin offers. They are called once, when a
 :class:`~specdec.plugin.registry.Registry` is built; ``specdec_test_support`` is called by the suite

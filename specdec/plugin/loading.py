@@ -1,4 +1,4 @@
-"""What a user calls a model, turned into a loaded target model and its tokenizer."""
+"""Loading of the target model and its tokenizer, from an alias, a path, a hub id or a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: every component, strategy and model alias, by name and with its origin."""
+"""The registry: installed components, strategies and model aliases, by name and origin."""
 
 from __future__ import annotations
 
@@ -253,6 +253,6 @@ class Registry:
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence: a whole network is told by its type."""
+    """A value as an error message shows it: a whole network by its type."""
     text = repr(value)
     return text if len(text) <= 200 and "\n" not in text else f"<{type(value).__name__}>"

@@ -1,4 +1,4 @@
-"""Which part fills each role, and its options: the strategy's, the model's, the user's."""
+"""Selection of the part for each role, with options of the strategy, the model and the user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Selection:
         names: the part in each role, None for a role that stays empty.
         options: for each role what differs from the part's own defaults.
         parsed: the same as the part takes them, checked.
-        notice: what the user is to know of the choice; empty if nothing.
+        notice: a warning about the choice; empty if there is none.
     """
 
     strategy: Strategy

@@ -1,1 +1,1 @@
-"""What a caller asks for: prompts, sampling settings, stop rules and text."""
+"""Requests: prompts, sampling settings, logits processors, stop rules and text."""

@@ -98,7 +98,7 @@ def processors_in(given: Any, origin: str = "logits_processor") -> tuple[LogitsP
 
 
 def _takes(function: Callable[..., Any], *arguments: object) -> bool:
-    """Whether a function can be called with so many arguments, as far as that is known."""
+    """Whether a function takes these arguments; True if it has no signature."""
     try:
         inspect.signature(function).bind(*arguments)
     except ValueError:
@@ -208,5 +208,5 @@ def _copied(processor: LogitsProcessor, place: Place) -> bool:
 def _constrained(
     allowed: Callable[[int, Tensor], list[int]], prompt: int
 ) -> hf.PrefixConstrainedLogitsProcessor:
-    """The same constraint for a call with one row, which the function knows as ``prompt``."""
+    """The same constraint for a call with one row, whose index for the function is ``prompt``."""
     return hf.PrefixConstrainedLogitsProcessor(lambda _, tokens: allowed(prompt, tokens), 1)

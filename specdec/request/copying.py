@@ -1,4 +1,4 @@
-"""Copies of what a caller made: state of their own, the heavy things that are only read shared."""
+"""Deep copies of a caller's objects; models and tokenizers that they hold are shared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of a row, given out as soon as no later token can change or cut it."""
+"""Detokenizer: the text of a row, as soon as no later token can change or cut it."""
 
 from __future__ import annotations
 

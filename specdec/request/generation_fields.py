@@ -1,4 +1,4 @@
-"""Which fields of transformers' GenerationConfig specdec honours, and what values they may have."""
+"""The fields of transformers' GenerationConfig that are honoured, and their allowed values."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ _HARMLESS = ("pad_token_id", "bos_token_id", "use_cache")
 # Settings of a config that are no part of the distribution: where transformers' cache lives,
 # provenance, its own assisted generation, what its generate returns, beam search's where no beams
 # are. In a call they are refused, in a config they are left alone, as is every name that
-# transformers itself does not know: its generate does not read it.
+# transformers itself does not have: its generate does not read it.
 _IRRELEVANT = (
     "decoder_start_token_id", "cache_", "max_cache_len", "compile_config", "disable_compile",
     "transformers_version", "prefill_chunk_size", "low_memory", "early_stopping", "length_penalty",

@@ -1,4 +1,4 @@
-"""The text of growing tokens: what is settled, and what a later token may still change."""
+"""Growing text: the settled text of tokens so far, and what a later token may still change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All logits processors of a request, from the target's logits to the distribution of a token."""
+"""Logits processors of a request: from the target's logits to the distribution of a token."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Processors:
 
     @property
     def setting(self) -> str:
-        """What kind of distribution tokens are drawn from, in words: equal for equal warps."""
+        """A description of the warps: equal for equal warps."""
         if self.greedy:
             return "greedy"
         return "; ".join(

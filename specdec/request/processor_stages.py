@@ -1,4 +1,4 @@
-"""How one logits processor is called on a ragged batch: with each row's exact, unpadded prefix."""
+"""Processor stages: one logits processor on a ragged batch, with exact, unpadded prefixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever users call a prompt, as rows of token ids."""
+"""Prompts, in every form that users give them, as rows of token ids."""
 
 from __future__ import annotations
 

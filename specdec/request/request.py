@@ -1,4 +1,4 @@
-"""One call's request: prompts, seeds and settings, resolved once."""
+"""The request of one call: prompts, seeds and settings, resolved once."""
 
 from __future__ import annotations
 

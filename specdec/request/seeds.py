@@ -1,4 +1,4 @@
-"""One seed for each prompt of a call."""
+"""Row seeds: one for each prompt of a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors of unknown kind that were given for several prompts: a copy for each, and its row."""
+"""Shared processors: of unknown kind, for several prompts, each with a copy and a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from specdec.request.processor_stages import named
 
 # From here on a processor that is called with a row for every prompt is worth a warning.
 MANY = 64
-# So many calls are tried beside other texts: some processors look at new tokens alone.
+# The number of calls that are tried beside other texts: some processors read new tokens alone.
 _TRIED = 3
 EACH = (
     "Give one for each prompt, for instance logits_processor_by_prompt=lambda prompt: "

@@ -1,4 +1,4 @@
-"""Stop rules: they look at a row's tokens alone, never at how the tokens came about."""
+"""Stop rules: eos, stop strings and length limits, as functions of a row's tokens alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bytes a token stands for, where one character may be made of several tokens."""
+"""Bytes of single tokens, for characters that are made of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lengths of a text at which a model's attention may change, as far as its config tells."""
+"""Lengths of a text at which a model's attention may change, read from its config."""
 
 from __future__ import annotations
 

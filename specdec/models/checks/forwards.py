@@ -1,4 +1,4 @@
-"""The forwards of decoding on a few short texts, and the model's own over each path by itself."""
+"""Probe of the check at load: the forwards of decoding, and the model's own over each path."""
 
 from __future__ import annotations
 

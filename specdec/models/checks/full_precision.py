@@ -1,4 +1,4 @@
-"""A network in float32 on its own weights, for comparisons that rounding must not blur."""
+"""Full precision: a half-precision network computed in float32 on its own weights."""
 
 from __future__ import annotations
 

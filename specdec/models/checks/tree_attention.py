@@ -37,8 +37,7 @@ def check_lm_head(target: HFTarget) -> None:
     token must not change what came before it.
 
     Raises:
-        UnsupportedModelError: the architecture has a factor that specdec does not know, or is not
-            causal.
+        UnsupportedModelError: the architecture has a factor that specdec lacks, or is not causal.
     """
     tokens = tokens_of(target, 4, 11)[None]
     exact = target.apart(in_full_precision(target.dtype))
@@ -63,7 +62,7 @@ def check_lm_head(target: HFTarget) -> None:
 
 @dataclass
 class TreeCheck:
-    """What has been shown of a target's forwards, and up to which length of a text.
+    """The check of a target's forwards, and the length of a text up to which it has been made.
 
     Two prompts of different length, together and one alone, are read, a small tree is verified
     below them, one of its paths is kept, one more token is decoded, and a part is read again. All
@@ -114,7 +113,7 @@ class TreeCheck:
 
     @torch.inference_mode()
     def reach(self, target: HFTarget, tokens: int) -> None:
-        """A text is about to have so many tokens: try the lengths that it passes, once each.
+        """A text is about to have ``tokens`` tokens: check the lengths that it passes, once each.
 
         Raises:
             UnsupportedModelError: beyond one of them decoding would differ from the model.

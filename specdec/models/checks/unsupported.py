@@ -1,4 +1,4 @@
-"""Architectures whose attention is known not to be a function of mask and positions."""
+"""Unsupported architectures: attention that is no function of mask and positions."""
 
 from __future__ import annotations
 
