@@ -11,11 +11,12 @@ from unittest import mock
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import specdec.decoding.loop
+from examples import examples
 from specdec import Engine
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
@@ -64,7 +65,7 @@ def agreeing(draw: Any) -> Case:
     return Case(table, table, draw(prompts(size)), chosen, draw(st.integers(0, 99)))
 
 
-@settings(max_examples=60)
+@examples(20, many=100)
 @given(case=agreeing())
 def test_the_token_that_plain_decoding_draws_is_ranked_first_where_q_is_p(
     chain: Subject, case: Case
