@@ -1,27 +1,10 @@
-"""Shared fixtures: a tiny target, an EAGLE head, a draft model, a tokenizer, engines on them."""
+"""What runs by default, on how many examples; the fixtures are in shared_fixtures.py."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-import tiny
-import torch
-from hypothesis import HealthCheck, settings
 
-from specdec import Engine
-
-torch.set_num_threads(1)
-settings.register_profile(
-    "specdec",
-    deadline=None,
-    max_examples=30,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("specdec")
+from examples import load_profile
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,52 +15,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    load_profile(many=_slow(config))
+    hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if not hands_out:  # the process that hands tests to others (pytest -n) needs no torch
+        config.pluginmanager.import_plugin("shared_fixtures")
+
+
+def _slow(config: pytest.Config) -> bool:
+    """Whether the slow tests are asked for, and they alone."""
+    return bool(config.getoption("-m") == "slow")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out unless a marker expression asks for them."""
+    """Leave slow tests out unless a marker expression asks for them.
+
+    A property that Hypothesis tries on few examples is a slow test too, on many.
+    """
+    if _slow(config):
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
     if config.getoption("-m"):
         return
     skip = pytest.mark.skip(reason="slow: run with `pytest -m slow`")
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
-
-
-@pytest.fixture(scope="session")
-def model() -> Any:
-    """A tiny random Llama in float64 whose greedy text varies."""
-    return tiny.make_model()
-
-
-@pytest.fixture(scope="session")
-def head(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an EAGLE head that is right about half of the time."""
-    return tiny.make_head(tmp_path_factory.mktemp("head"), model)
-
-
-@pytest.fixture(scope="session")
-def draft(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a draft model that is right most of the time."""
-    return tiny.save_model(tiny.noisy_copy(model), tmp_path_factory.mktemp("draft"))
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    return tiny.make_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def plain(model: Any, tokenizer: Any) -> Engine:
-    """Plain decoding of the tiny target."""
-    return Engine(model, strategy="plain", tokenizer=tokenizer)
-
-
-@pytest.fixture(scope="session")
-def eagle(plain: Engine, head: Path) -> Engine:
-    """EAGLE-2 with the tiny head."""
-    return tiny.engine(plain, "eagle2", head)
-
-
-@pytest.fixture(scope="session")
-def dynamic(plain: Engine, draft: Path) -> Engine:
-    """EAGLE-2's tree with the draft model, for long accepted paths."""
-    return tiny.engine(plain, "eagle2+draft_model", draft)

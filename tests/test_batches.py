@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from specdec import Component, Engine, Strategy, hookimpl
 from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
 from specdec.decoding.state import State
@@ -43,7 +44,7 @@ def batch_sizes(own: Engine, **chosen: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=4)
+@examples(2, many=12)
 @given(first=st.integers(0, 50), temperature=st.sampled_from([0.0, 1.0]))
 def test_rows_that_leave_the_batch_change_no_other_row(
     plain: Engine, head: Path, draft: Path, name: str, first: int, temperature: float
@@ -128,7 +129,7 @@ def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) 
 
 
 @pytest.mark.parametrize("name", ["chain", "static_tree+draft_model"])
-@settings(max_examples=30)
+@examples(6, many=60)
 @given(lengths=st.lists(st.integers(46, 64), min_size=2, max_size=4), seed=st.integers(0, 9))
 def test_rows_that_cross_a_bucket_of_the_cache_at_different_steps_stay_right(
     plain: Engine, head: Path, draft: Path, name: str, lengths: list[int], seed: int
@@ -139,7 +140,7 @@ def test_rows_that_cross_a_bucket_of_the_cache_at_different_steps_stay_right(
     assert tiny.tokens(own, prompts, **chosen) == tiny.tokens(plain, prompts, **chosen)
 
 
-@settings(max_examples=8)
+@examples(3, many=20)
 @given(batch_size=st.integers(1, 7), seed=st.integers(0, 9))
 def test_waves_change_no_token(plain: Engine, dynamic: Engine, batch_size: int, seed: int) -> None:
     whole = tiny.tokens(dynamic, PROMPTS, seed=seed, **SETTINGS)

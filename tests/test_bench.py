@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from specdec import Engine, bench
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
@@ -118,7 +118,7 @@ def test_a_batch_does_the_work_of_its_rows(eagle: Engine) -> None:
     assert (one.steps, three.steps) == (3 * NEW, NEW)
 
 
-@hypothesis.settings(max_examples=6)
+@examples(2, many=12)
 @given(position=st.integers(0, NEW - 1), index=st.integers(0, len(PROMPTS) - 1))
 def test_every_wrong_token_is_found_where_it_is(plain: Engine, position: int, index: int) -> None:
     wrong = Wrong(StrategyContender("inner", plain), PROMPTS[index].token_ids, position)

@@ -11,10 +11,11 @@ from unittest import mock
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from examples import examples
 from specdec import Engine
 from specdec.decoding.draft import Drafting
 from specdec.decoding.proposal import Proposal
@@ -65,7 +66,7 @@ def agreeing(draw: Any) -> Case:
     return Case(table, table, draw(prompts(size)), chosen, draw(st.integers(0, 99)))
 
 
-@settings(max_examples=60)
+@examples(20, many=100)
 @given(case=agreeing())
 def test_the_token_that_plain_decoding_draws_is_ranked_first_where_q_is_p(
     chain: Subject, case: Case

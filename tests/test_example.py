@@ -14,18 +14,43 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pages import ROOT, blocks
 
+from examples import examples
 from specdec import Engine
 from specdec.testing import Subject
-from specdec.testing.suite import PROPERTIES, check
+from specdec.testing.suite import PROPERTIES, QUICK, check
 
 EXAMPLE = ROOT / "examples" / "specdec-ngram"
 MODULE = EXAMPLE / "specdec_ngram.py"
 TUTORIAL = "docs/writing-a-plugin.md"
 texts = st.lists(st.integers(0, 1), min_size=1, max_size=7)
+
+
+# What is run where the example is installed, all of it in one process: most of its time is imports.
+RUNS = """
+import contextlib, io, json, runpy, sys
+from specdec.testing import suite
+
+suite.QUICK = int(sys.argv[1])
+runs = json.loads(sys.argv[2])
+told = {}
+for name, (how, *arguments) in runs.items():
+    sys.argv = arguments
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            {"module": runpy.run_module, "script": runpy.run_path}[how](
+                arguments[0], run_name="__main__"
+            )
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+    told[name] = int(status), out.getvalue()
+print(json.dumps(told))
+"""
+TESTS = ["-p", "no:cacheprovider", "--specdec-examples", "3", "--junitxml", "report.xml"]
 
 
 class Installed:
@@ -36,10 +61,15 @@ class Installed:
         searched = [str(site), os.environ.get("PYTHONPATH", "")]
         self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, searched))}
 
-    def run(self, *command: str | Path) -> str:
-        """What Python prints when it runs ``command`` there; it must succeed."""
+    def run(self, runs: dict[str, list[str]], quick: int) -> dict[str, str]:
+        """What every run prints; each must succeed.
+
+        Args:
+            runs: by name ``"module"`` or ``"script"``, then what ``sys.argv`` is to be.
+            quick: examples of ``specdec check --quick``.
+        """
         done = subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, "-c", RUNS, str(quick), json.dumps(runs)],
             cwd=self.place,
             env=self._environment,
             capture_output=True,
@@ -47,7 +77,9 @@ class Installed:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        told = json.loads(done.stdout.splitlines()[-1])
+        assert not {name: out for name, (status, out) in told.items() if status}, done.stderr
+        return {name: out for name, (_, out) in told.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +97,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Installed(site, place)
+
+
+@pytest.fixture(scope="module")
+def told(installed: Installed) -> dict[str, str]:
+    """What the command line, the example's own tests and the tutorial's script print."""
+    shutil.copy(EXAMPLE / "test_specdec_ngram.py", installed.place)
+    (script,) = [block for block in blocks(TUTORIAL) if "Engine(strategy=" in block]
+    (installed.place / "run.py").write_text(script, encoding="utf-8")
+    return installed.run(
+        {
+            "plugins": ["module", "specdec.cli", "plugins", "--json"],
+            "check": ["module", "specdec.cli", "check", "ngram", "--quick"],
+            "script": ["script", "run.py"],
+            "tests": ["module", "pytest", *TESTS, "test_specdec_ngram.py"],
+        },
+        quick=3,
+    )
 
 
 def module_of(path: Path) -> ModuleType:
@@ -88,32 +137,34 @@ def continuation(text: list[int], match: int, depth: int) -> list[int]:
     return []
 
 
-def test_it_is_found_by_its_entry_point(installed: Installed) -> None:
-    listed = json.loads(installed.run("-m", "specdec.cli", "plugins", "--json"))
+def test_it_is_found_by_its_entry_point(told: dict[str, str]) -> None:
+    listed = json.loads(told["plugins"])
     (plugin,) = [entry for entry in listed["plugins"] if entry["name"] == "ngram"]
     assert plugin["origin"] == "specdec-ngram 0.1.0"
 
 
+@pytest.mark.usefixtures("told")
 def test_its_own_tests_pass(installed: Installed) -> None:
-    shutil.copy(EXAMPLE / "test_specdec_ngram.py", installed.place)
-    options = ["-p", "no:cacheprovider", "--specdec-examples", "3", "--junitxml", "report.xml"]
-    installed.run("-m", "pytest", *options, "test_specdec_ngram.py")
     report = (installed.place / "report.xml").read_text(encoding="utf-8")
     examples = [int(count) for count in re.findall(r'name="examples" value="(\d+)"', report)]
     most = max(prop.cases_of(3) for prop in PROPERTIES)
     assert len(examples) > 10 and max(examples) <= most
 
 
-def test_specdec_check_finds_nothing(installed: Installed) -> None:
-    assert "every property holds" in installed.run("-m", "specdec.cli", "check", "ngram", "--quick")
+def test_specdec_check_finds_nothing(told: dict[str, str]) -> None:
+    assert "every property holds" in told["check"]
+
+
+@pytest.mark.slow
+def test_specdec_check_finds_nothing_on_many_examples(installed: Installed) -> None:
+    runs = {"check": ["module", "specdec.cli", "check", "ngram", "--quick"]}
+    assert "every property holds" in installed.run(runs, quick=QUICK)["check"]
 
 
 def test_the_script_of_the_tutorial_drafts_and_decodes_like_plain_decoding(
-    installed: Installed,
+    told: dict[str, str],
 ) -> None:
-    (script,) = [block for block in blocks(TUTORIAL) if "Engine(strategy=" in block]
-    (installed.place / "run.py").write_text(script, encoding="utf-8")
-    lines = installed.run("run.py").splitlines()
+    lines = told["script"].splitlines()
     assert len(lines) == 4
     assert all(line.endswith("identical to plain decoding") for line in lines)
     assert max(float(line.split("tau ")[1].split(",")[0]) for line in lines) > 1.5
@@ -129,7 +180,7 @@ def lookup(model: Any) -> Engine:
     return Engine(model, strategy="ngram", plugins=[module_of(MODULE)])
 
 
-@settings(max_examples=100)
+@examples(30, many=200)
 @given(st.lists(texts, min_size=1, max_size=4), st.integers(1, 4), st.integers(1, 6))
 def test_it_drafts_what_followed_the_latest_of_the_longest_matches(
     lookup: Engine, prompts: list[list[int]], match: int, depth: int

@@ -48,13 +48,15 @@ SLOW: dict[str, Callable[[], Any]] = {
 }
 EXPERTS = {"mixtral", "deepseek-v3"}
 NEW = 20
+# By default a strategy runs on every third architecture; all on all is slow.
+TURNS = 3
 
 
 @pytest.fixture(
     scope="module", params=[*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
 )
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A plain engine on one architecture, with the folders of a head and of a draft model."""
+    """A plain engine on one architecture, folders of a head and of a draft model, its number."""
     name = request.param
     kwargs = {"experts_implementation": "eager"} if name in EXPERTS else {}
     model = tiny.make_model({**QUICK, **SLOW}[name](), **kwargs)
@@ -62,16 +64,27 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     # A saved model forgets how its experts run, and the other ways need float32.
     draft = tiny.make_model() if name in EXPERTS else tiny.noisy_copy(model)
     tiny.save_model(draft, folder / "draft")
-    return Engine(model, strategy="plain"), tiny.make_head(folder / "head", model), folder / "draft"
+    number = [*QUICK, *SLOW].index(name)
+    head = tiny.make_head(folder / "head", model)
+    return Engine(model, strategy="plain"), head, folder / "draft", number
 
 
 def variants(plain: Engine, head: Path, draft: Path, names: Any = tiny.STRATEGIES) -> Any:
     return {n: tiny.engine(plain, n, head if tiny.needs_head(n) else draft) for n in names}
 
 
+def turn(number: int) -> list[str]:
+    """The strategies whose turn it is on the ``number``-th architecture."""
+    return [name for n, name in enumerate(tiny.STRATEGIES) if (n + number) % TURNS == 0]
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_every_strategy_gives_plain_decodings_tokens(family: Any, temperature: float) -> None:
-    plain, head, draft = family
+def test_every_strategy_gives_plain_decodings_tokens(
+    family: Any, temperature: float, every: bool
+) -> None:
+    plain, head, draft, number = family
+    names = list(tiny.STRATEGIES) if every else turn(number)
     settings = {"max_new_tokens": NEW, "temperature": temperature, "seed": 3}
     eos = tiny.tokens(plain, PROMPTS, **settings)[0][NEW // 2]
     settings["eos_token_id"] = eos
@@ -81,12 +94,17 @@ def test_every_strategy_gives_plain_decodings_tokens(family: Any, temperature: f
     if temperature == 0:
         model = plain.target.model
         assert wanted == [tiny.greedy_reference(model, p, NEW, eos) for p in PROMPTS]
-    for name, engine in variants(plain, head, draft).items():
+    for name, engine in variants(plain, head, draft, names).items():
         assert tiny.tokens(engine, PROMPTS, **settings) == wanted, name
 
 
+def test_every_strategy_has_its_turn() -> None:
+    turns = [name for number in range(len(QUICK)) for name in turn(number)]
+    assert all(turns.count(name) >= len(QUICK) // TURNS for name in tiny.STRATEGIES)
+
+
 def test_one_prompt_alone_gives_what_it_gives_in_a_batch(family: Any) -> None:
-    plain, head, draft = family
+    plain, head, draft, _ = family
     settings = {"max_new_tokens": NEW, "temperature": 1.0, "eos_token_id": EOS}
     wanted = tiny.tokens(plain, PROMPTS, seed=4, **settings)
     engines = variants(plain, head, draft, ["eagle2", "eagle2+draft_model"])

@@ -11,10 +11,11 @@ import pytest
 import tiny
 import torch
 import transformers as hf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from examples import examples
 from specdec import Engine
 from specdec.bench.inflate import LABEL, inflate, inflate_head, inflated_config
 from specdec.bench.presets import PRESETS, Shape
@@ -116,7 +117,7 @@ def test_logits_are_those_of_the_small_model(pair: tuple[dict[str, Any], Shape])
     assert (found[..., tiny.VOCAB :] < -100).all()
 
 
-@settings(max_examples=15)
+@examples(4, many=30)
 @given(pairs(), st.booleans(), st.booleans(), st.sampled_from([1e-6, 1e-2]))
 def test_draft_logits_are_those_of_the_small_head(
     tmp_path_factory: pytest.TempPathFactory,

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from specdec import Component, Engine, hookimpl
 from specdec.decoding.clock import StepSeconds
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
@@ -37,7 +38,7 @@ def expected(text: list[int], longest: int, most: int) -> tuple[int, ...]:
     return ()
 
 
-@settings(max_examples=200)
+@examples(100, many=500)
 @given(texts, texts, st.integers(1, 5), st.integers(1, 8))
 def test_a_guess_follows_the_latest_of_the_longest_matches_however_the_text_grew(
     start: list[int], more: list[int], longest: int, most: int

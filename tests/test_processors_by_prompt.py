@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import VOCAB
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
+from examples import examples
 from specdec import Engine, batching
 from specdec.errors import OptionError, SpecdecError
 from specdec.generation import Decoder, Generation
@@ -281,7 +282,7 @@ def test_rows_are_treated_as_by_transformers(plain: Engine, kind: str) -> None:
     assert texts == out[:, 3:].tolist()
 
 
-@settings(max_examples=4)
+@examples(2, many=12)
 @given(
     first=st.integers(0, 50),
     temperature=st.sampled_from([0.0, 1.0]),

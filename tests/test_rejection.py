@@ -13,9 +13,9 @@ import pytest
 import torch
 from exact import Draft, Table
 from hypothesis import given
-from hypothesis import settings as configure
 from hypothesis import strategies as st
 
+from examples import examples
 from specdec.decoding.acceptors import Match, Rejection
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws, label
@@ -83,7 +83,7 @@ def gap(draft: Draft, acceptor: Any, p: Table, depth: int) -> float:
 
 
 seeds = st.integers(0, 10**6)
-few = configure(max_examples=6)
+few = examples(4, many=20)
 
 
 @pytest.mark.parametrize("acceptor", [Match(), Rejection()], ids=["match", "rejection"])

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import tokenizers as tk
 import transformers as hf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from examples import examples
 from specdec.models.checkpoints import load_tokenizer
 from specdec.plugin.embedded_model import EMBEDDED
 from specdec.request.detokenizer import Detokenizer, cut, text_of
@@ -96,7 +97,7 @@ def drawn(data: st.DataObject, kinds: list[list[int]], most: int = 12) -> list[i
     return tokens
 
 
-@settings(max_examples=150)
+@examples(50, many=300)
 @given(data=st.data(), skip=st.booleans())
 def test_text_is_that_of_decoding_at_once_and_is_never_taken_back(
     tokenizer: Any, kinds: list[list[int]], data: st.DataObject, skip: bool
@@ -112,7 +113,7 @@ def test_text_is_that_of_decoding_at_once_and_is_never_taken_back(
     assert tokenizer.decode(tokens, skip_special_tokens=skip).startswith(taken)
 
 
-@settings(max_examples=40)
+@examples(20, many=80)
 @given(data=st.data())
 def test_text_is_streamed_at_the_token_that_makes_it_certain(
     tokenizer: Any, kinds: list[list[int]], data: st.DataObject
@@ -131,7 +132,7 @@ def test_text_is_streamed_at_the_token_that_makes_it_certain(
     assert detokenizer.streamable() == common(texts)
 
 
-@settings(max_examples=150)
+@examples(50, many=300)
 @given(data=st.data(), skip=st.booleans())
 def test_a_stop_string_is_found_at_the_token_that_completes_it_and_cuts_the_stream(
     tokenizer: Any, kinds: list[list[int]], data: st.DataObject, skip: bool

@@ -66,7 +66,10 @@ def plugin(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_lossy_acceptor_in_a_file_is_found_as_it_is_configured(plugin: str) -> None:
+def test_a_lossy_acceptor_in_a_file_is_found_as_it_is_configured(
+    plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "PATIENCE", 0.1)
     told = run("mine", "--quick", "--plugin", plugin)
     assert told.exit_code == 1, told.output
     first = told.output.splitlines()[0]

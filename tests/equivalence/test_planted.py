@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from planted import PLANTED, SOUND, Planted
@@ -15,7 +16,12 @@ BY_NAME = {prop.name: prop for prop in PROPERTIES}
 CRASH = re.compile(r"(Attribute|Index|Key|Name|NotImplemented|Runtime|Type|Value)Error")
 
 
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.bug.replace(" ", "-"))
+def _case(planted: Planted) -> Any:
+    marks = [pytest.mark.slow] if planted.rare else []
+    return pytest.param(planted, marks=marks, id=planted.bug.replace(" ", "-"))
+
+
+@pytest.mark.parametrize("planted", map(_case, PLANTED))
 def test_the_suite_catches(planted: Planted) -> None:
     with planted.patch():
         subject = Subject(**planted.subject)
@@ -29,12 +35,13 @@ def test_the_suite_catches(planted: Planted) -> None:
     assert not CRASH.match(verdict.failure), "it only crashed"
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(QUICK, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part", SOUND)
-def test_the_parts_without_their_flaw_are_sound(part: str) -> None:
+def test_the_parts_without_their_flaw_are_sound(part: str, examples: int) -> None:
     given, names = SOUND[part]
     subject = Subject(**given)
     for name in names:
-        verdict = check(subject, BY_NAME[name], examples=10, shrink=False)
+        verdict = check(subject, BY_NAME[name], examples=examples, shrink=False)
         assert verdict.failure is None, verdict.failure
 
 

@@ -11,11 +11,15 @@ from specdec.testing.suite import FULL, PROPERTIES, check
 from specdec_plugins.auto.testing import SMALL as _AUTO
 from specdec_plugins.static_tree.testing import CHOICES
 
-EXAMPLES = 16
+# Examples of the strategies that ship with specdec, and of the same parts in other combinations.
+EXAMPLES, FEWER = 8, 3
+# The slow tests check the same contracts on ``FULL`` examples; costly ones on fewer.
+MANY = 112
 
 
 class _Contract(StrategyContract):
     examples = EXAMPLES
+    many = FULL
 
 
 class TestPlain(_Contract):
@@ -45,6 +49,7 @@ class TestDraftModel(_Contract):
 class TestDraftModelMatch(_Contract):
     strategy = "draft_model"
     acceptor = "match"
+    examples = FEWER
 
 
 class TestPathVerifier(_Contract):
@@ -53,7 +58,8 @@ class TestPathVerifier(_Contract):
     strategy = "eagle2"
     drafter = "table"
     verifier = "path"
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestEagle2Table(_Contract):
@@ -61,12 +67,14 @@ class TestEagle2Table(_Contract):
 
     strategy = "eagle2"
     drafter = "table"
+    examples = FEWER
 
 
 class TestKaryTree(_Contract):
     strategy = "eagle2"
     drafter = "draft_model"
     policy = "kary_tree"
+    examples = FEWER
 
 
 class TestEagle2Rejection(_Contract):
@@ -74,18 +82,21 @@ class TestEagle2Rejection(_Contract):
     drafter = "table"
     acceptor = "rejection"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "top_k": 2, "budget": 3}}
+    examples = FEWER
 
 
 class TestIndependentSiblings(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 1, "width": 2}}
+    examples = FEWER
 
 
 class TestSiblingsWithoutReplacement(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 1, "width": 2, "replacement": False}}
+    examples = FEWER
 
 
 class TestTreeOfTwelveNodes(_Contract):
@@ -95,7 +106,8 @@ class TestTreeOfTwelveNodes(_Contract):
     drafter = "table"
     acceptor = "rejection"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 4, "top_k": 3, "budget": 12}}
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestSixDraws(_Contract):
@@ -104,26 +116,30 @@ class TestSixDraws(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "width": 2}}
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestSampledTreeOfTwoLevels(_Contract):
     strategy = "draft_model"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2, "width": 2}}
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestCoupledStaticTree(_Contract):
     strategy = "static_tree"
     drafter = "table"
     options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES, "coupled": True}}
+    examples = FEWER
 
 
 class TestCoupledChain(_Contract):
     strategy = "chain"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "coupled": True}}
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestDraftVocabulary(_Contract):
@@ -131,7 +147,8 @@ class TestDraftVocabulary(_Contract):
 
     strategy = "eagle2"
     options: ClassVar[dict[str, Any]] = {"drafter": {"vocabulary": 2}}
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestSampledDraftVocabulary(_Contract):
@@ -139,6 +156,7 @@ class TestSampledDraftVocabulary(_Contract):
 
     strategy = "draft_model"
     options: ClassVar[dict[str, Any]] = {"drafter": {"vocabulary": 2}}
+    examples = FEWER
 
 
 class TestCoupledDraftVocabulary(_Contract):
@@ -148,12 +166,14 @@ class TestCoupledDraftVocabulary(_Contract):
         "policy": {**_AUTO, "costs": False, "calibrated": False},
         "drafter": {"vocabulary": 2},
     }
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestAuto(_Contract):
     strategy = "auto"
-    examples = 6
+    examples = FEWER
+    many = MANY
 
 
 class TestAutoTable(_Contract):
@@ -183,6 +203,7 @@ class TestAutoCoupledOnly(_Contract):
     strategy = "auto"
     drafter = "draft_model"
     options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "calibrated": False}}
+    examples = FEWER
 
 
 @pytest.mark.slow
@@ -205,7 +226,7 @@ def test_a_lossy_strategy_is_measured_and_not_judged() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("contract", _Contract.__subclasses__(), ids=lambda one: one.__name__)
 def test_the_contract_holds_on_many_examples(contract: type[_Contract]) -> None:
-    subject, examples = contract.make_subject(), FULL * contract.examples // EXAMPLES
+    subject, examples = contract.make_subject(), contract.many
     concerned = [prop for prop in PROPERTIES if prop.concerns(subject)]
     verdicts = [check(subject, prop, examples=examples) for prop in concerned]
     assert not {verdict.name: verdict.failure for verdict in verdicts if verdict.failure}

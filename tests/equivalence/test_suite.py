@@ -260,34 +260,59 @@ def test_importing_the_plugin_pulls_in_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_pytest_plugin_works_in_any_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "specdec.testing.pytest_plugin"]
-    command += ["--specdec-strategy", "plain", "-k", "stop_rules or noise"]
-    command += ["--specdec-examples", "5"]
-    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
-    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+# What ``pytest`` is called with outside this repository, and what its output says once.
+RUNS: dict[str, tuple[list[str], str]] = {
+    "a strategy": (
+        ["--specdec-strategy", "plain", "-k", "stop_rules or noise", "--specdec-examples", "5"],
+        "2 passed",
+    ),
+    "an unknown drafter": (
+        ["--specdec-strategy", "eagle2", "--specdec-drafter", "eagle9"],
+        "unknown drafter",
+    ),
+    "a drafter alone": (
+        ["--specdec-drafter", "table"],
+        "--specdec-drafter needs --specdec-strategy",
+    ),
+    "a contract of nothing": (["test_nothing.py"], "TestNothing names no strategy"),
+}
+PYTEST = """
+import contextlib, io, json, sys, pytest
+told = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        status = int(pytest.main(["-q", "-p", "specdec.testing.pytest_plugin", *arguments]))
+    told[name] = status, out.getvalue()
+print(json.dumps(told))
+"""
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--specdec-strategy", "eagle2", "--specdec-drafter", "eagle9"], "unknown drafter"),
-        (["--specdec-drafter", "table"], "--specdec-drafter needs --specdec-strategy"),
-        (["test_nothing.py"], "TestNothing names no strategy"),
-    ],
-)
-def test_a_contract_that_cannot_be_made_is_one_error(
-    tmp_path: Path, given: list[str], said: str
-) -> None:
-    (tmp_path / "test_nothing.py").write_text(
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit status and output of every run, by name; one process runs them all."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "test_nothing.py").write_text(
         "from specdec.testing import StrategyContract\nclass TestNothing(StrategyContract): ..."
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "specdec.testing.pytest_plugin", *given]
+    runs = json.dumps({name: arguments for name, (arguments, _) in RUNS.items()})
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
-    told = ran.stdout + ran.stderr
-    assert ran.returncode != 0 and told.count(said) == 1, told
+    command = [sys.executable, "-c", PYTEST, runs]
+    ran = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_the_pytest_plugin_works_in_any_folder(outside: dict[str, tuple[int, str]]) -> None:
+    status, told = outside["a strategy"]
+    assert status == 0 and RUNS["a strategy"][1] in told, told
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "a strategy"])
+def test_a_contract_that_cannot_be_made_is_one_error(
+    outside: dict[str, tuple[int, str]], name: str
+) -> None:
+    status, told = outside[name]
+    assert status != 0 and told.count(RUNS[name][1]) == 1, told
     assert "Traceback" not in told and "failed" not in told, told
 
 

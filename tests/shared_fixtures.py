@@ -1,0 +1,55 @@
+"""Shared fixtures: a tiny target, an EAGLE head, a draft model, a tokenizer, engines on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from specdec import Engine
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    """A tiny random Llama in float64 whose greedy text varies."""
+    return tiny.make_model()
+
+
+@pytest.fixture(scope="session")
+def head(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an EAGLE head that is right about half of the time."""
+    return tiny.make_head(tmp_path_factory.mktemp("head"), model)
+
+
+@pytest.fixture(scope="session")
+def draft(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a draft model that is right most of the time."""
+    return tiny.save_model(tiny.noisy_copy(model), tmp_path_factory.mktemp("draft"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return tiny.make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def plain(model: Any, tokenizer: Any) -> Engine:
+    """Plain decoding of the tiny target."""
+    return Engine(model, strategy="plain", tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def eagle(plain: Engine, head: Path) -> Engine:
+    """EAGLE-2 with the tiny head."""
+    return tiny.engine(plain, "eagle2", head)
+
+
+@pytest.fixture(scope="session")
+def dynamic(plain: Engine, draft: Path) -> Engine:
+    """EAGLE-2's tree with the draft model, for long accepted paths."""
+    return tiny.engine(plain, "eagle2+draft_model", draft)
