@@ -25,7 +25,7 @@ flaw must pass.
 
 def page() -> str:
     """The whole page."""
-    sys.path.insert(0, str(ROOT / "tests" / "equivalence"))
+    sys.path[:0] = [str(ROOT / "tests" / "equivalence"), str(ROOT / "tests")]
     from planted import PLANTED
 
     from specdec.testing.suite import PROPERTIES
