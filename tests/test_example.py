@@ -103,7 +103,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def told(installed: Installed) -> dict[str, str]:
     """What the command line, the example's own tests and the tutorial's script print."""
     shutil.copy(EXAMPLE / "test_specdec_ngram.py", installed.place)
-    (script,) = [block for block in blocks(TUTORIAL) if 'Engine(strategy="ngram", d' in block]
+    (script,) = [block for block in blocks(TUTORIAL) if 'Engine(strategy="ngram"' in block]
     (installed.place / "run.py").write_text(script, encoding="utf-8")
     return installed.run(
         {

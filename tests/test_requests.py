@@ -431,11 +431,11 @@ def test_a_published_generation_config_does_not_stop_a_model(family: str) -> Non
     with no_warnings():
         result = engine.session().start(PROMPTS[0], max_new_tokens=4)
         list(result)
-    config = result.sampling.config
+    config = result.request.sampling.config
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "do_sample"):
         assert getattr(config, name) == published.get(name)
     eos = published.get("eos_token_id", [])
-    assert result.sampling.eos == tuple(eos if isinstance(eos, list) else [eos])
+    assert result.request.sampling.eos == tuple(eos if isinstance(eos, list) else [eos])
 
 
 def test_published_settings_are_those_of_the_same_call() -> None:
@@ -495,7 +495,7 @@ def test_own_values_that_are_not_allowed_are_named_as_the_models(fields: dict[st
 def test_minus_one_in_a_models_own_config_means_none() -> None:
     for published, eos in (({"eos_token_id": -1}, ()), ({"eos_token_id": [-1, 9]}, (9,))):
         engine = own({"top_k": -1, "do_sample": True, **published})
-        sampling = engine.session().start(PROMPTS[0], max_new_tokens=2).sampling
+        sampling = engine.session().start(PROMPTS[0], max_new_tokens=2).request.sampling
         assert (sampling.config.top_k, sampling.eos) == (None, eos)
 
 
@@ -508,7 +508,7 @@ def test_generation_config_comes_before_the_models_and_after_the_call() -> None:
     engine = own({"do_sample": True, "temperature": 0.5, "top_k": 7, "eos_token_id": [9, 3]})
 
     def resolved(**settings: Any) -> Any:
-        return engine.session().start(PROMPTS[0], **settings).sampling
+        return engine.session().start(PROMPTS[0], **settings).request.sampling
 
     given = hf.GenerationConfig(temperature=0.8, top_p=0.9, max_new_tokens=5)
     with no_warnings():

@@ -68,7 +68,7 @@ class Result:
         prompts: how many there are.
         differences: the prompts where they part, if they should not.
         new_tokens: tokens committed.
-        steps: of the batches; None from a peer that does not tell.
+        steps: of the batches; None from a peer that does not count them.
         target_forwards: verifications in which a row took part; the prefill is not counted.
         draft_forwards: times the drafter was asked for a level (of a whole batch).
         seconds: by phase, with ``"other"`` for what no phase covers and ``"total"``.

@@ -19,7 +19,7 @@ class Decoded:
 
     Attributes:
         tokens: new tokens by row, eos included.
-        stats: rows added up; None from a peer that does not tell.
+        stats: rows added up; None from a peer that does not count them.
         steps: of the batch; None likewise.
     """
 

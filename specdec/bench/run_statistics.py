@@ -20,7 +20,7 @@ class Run:
         repetition, batch: which.
         seconds: wall-clock time of the whole call.
         new_tokens: rows added up.
-        stats: rows added up; None from a peer that does not tell.
+        stats: rows added up; None from a peer that does not count them.
         steps: of the batch.
         peak_memory: in bytes.
     """

@@ -48,7 +48,7 @@ Inflate = Annotated[
     typer.Option(
         "--inflate",
         metavar="PRESET",
-        help="Make the model and its EAGLE head as dear as a large one, with the same text: "
+        help="Make the model and its EAGLE head cost what a large one does, with the same text: "
         "240m, 1b or 8b. Options that suit the small model do not apply.",
         rich_help_panel=_PARTS,
         show_default=False,

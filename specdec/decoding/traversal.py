@@ -35,7 +35,7 @@ class TreeTraversal:
 
     def levels(self) -> Iterator[None]:
         """Once for each output position, the deepest bonus token's the last; no further than any
-        row walks where it costs nothing to look."""
+        row goes where reading that costs nothing."""
         for level in range(self.tree.depth + 1):
             if level and self.verification.can_sync and not self.undecided.any():
                 return

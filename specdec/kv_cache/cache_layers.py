@@ -45,7 +45,7 @@ class Group:
 
 
 class Reserved(Protocol):
-    """What the layers of a cache need to know of the forward that comes.
+    """What the layers of a cache need for the forward that comes.
 
     Attributes:
         write_slots: flat, where its tokens are written.

@@ -79,7 +79,7 @@ class HFTarget:
         acceleration: how the model's body and lm_head run; as they are if left out.
 
     Attributes:
-        tokenizer: of the model, where the engine knows it: drafters with a vocabulary of their own
+        tokenizer: of the model, where the engine has it: drafters with a vocabulary of their own
             compare it with theirs.
 
     Raises:

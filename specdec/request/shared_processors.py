@@ -90,9 +90,9 @@ class OwnCopy:
     its own. Rows are at different lengths here, so each has a copy, which is called with its prefix
     in every row; the row of the prompt counts. Beside it a second copy is called with the prefix
     alone: what does not depend on the row is then bit for bit what the prompt would get alone, and
-    a processor that mixes rows, or that keeps state where no copy reaches, is told from one that
-    does not. At the first calls a third copy is called with other texts and scores in the other
-    rows: its row must not change.
+    a processor that mixes rows, or that keeps state where no copy reaches, is distinguished from
+    one that does not. At the first calls a third copy is called with other texts and scores in the
+    other rows: its row must not change.
 
     Args:
         index: of the processor among the shared ones.
