@@ -156,7 +156,7 @@ def looks() -> Iterator[list[Stream]]:
     """The streams whose noise is asked for while trees are drafted, in any way."""
     seen: list[Stream] = []
     drafting = False
-    draft, counter = specdec.decoding.loop.draft, KeyedRandomness._counter
+    draft, counter = specdec.decoding.loop.draft, KeyedRandomness.counter
 
     def drafted(*given: Any) -> Any:
         nonlocal drafting
@@ -173,7 +173,7 @@ def looks() -> Iterator[list[Stream]]:
 
     with (
         mock.patch.object(specdec.decoding.loop, "draft", drafted),
-        mock.patch.object(KeyedRandomness, "_counter", counted),
+        mock.patch.object(KeyedRandomness, "counter", counted),
     ):
         yield seen
 

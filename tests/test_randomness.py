@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import SpecdecError
-from specdec.decoding.randomness import Key, KeyedRandomness, Stream, _mix, _uniform, row_seeds
+from specdec.decoding.randomness import Key, KeyedRandomness, Stream, _mix, row_seeds, uniform
 from specdec.distribution import Distribution
 
 MASK = (1 << 64) - 1
@@ -99,10 +99,10 @@ def test_no_two_keys_of_a_row_are_equal() -> None:
 
 @pytest.mark.parametrize("bits", [0, -1, 1, (1 << 63) - 1, -(1 << 63), 0xFFF, -0x1000])
 def test_uniforms_never_reach_either_end_and_noise_is_finite(bits: int) -> None:
-    uniform = _uniform(torch.tensor([bits]))
-    assert uniform.dtype == torch.float64
-    assert 0 < uniform.item() < 1
-    noise = -uniform.log()
+    drawn = uniform(torch.tensor([bits]))
+    assert drawn.dtype == torch.float64
+    assert 0 < drawn.item() < 1
+    noise = -drawn.log()
     assert 0 < noise.item() < math.inf
 
 

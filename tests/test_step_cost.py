@@ -95,7 +95,7 @@ def test_no_distribution_is_asked_for_where_every_row_has_settled(
 
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (
-        mock.patch("specdec.decoding.verification._AT_ONCE_ON_CPU", 0),
+        mock.patch.object(Verification, "distributions", None),
         mock.patch.object(own.parts.acceptor, "accept", accepts),
         mock.patch.object(Verification, "distribution", distributions),
     ):

@@ -127,8 +127,8 @@ class KeyedRandomness(Randomness):
         return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
-        uniform = _uniform(_mix(self._counter(key)))
-        return uniform < probability.to(torch.float64)
+        drawn = uniform(_mix(self.counter(key)))
+        return drawn < probability.to(torch.float64)
 
     def exponential(self, key: Key, tokens: Tensor) -> Tensor:
         """Exponential noise of each token at ``key``.
@@ -139,13 +139,14 @@ class KeyedRandomness(Randomness):
         Returns:
             ``[B, n]`` or ``[B, m, n]`` float64, finite and greater than 0.
         """
-        bits = _mix_(tokens * _GOLDEN + self._counter(key)[..., None])
-        return _uniform(bits).log_().neg_()
+        bits = _mix_(tokens * _GOLDEN + self.counter(key)[..., None])
+        return uniform(bits).log_().neg_()
 
     def keep_rows(self, rows: Tensor) -> KeyedRandomness:
         return KeyedRandomness(self.seeds.index_select(0, rows))
 
-    def _counter(self, key: Key) -> Tensor:
+    def counter(self, key: Key) -> Tensor:
+        """The hash of a key that its numbers are made from: ``[B]`` or ``[B, m]`` int64."""
         fixed = int(key.stream) * _STREAM + key.draw * _DRAW
         base = self._base if key.position.dim() == 1 else self._base[:, None]
         counter = base + key.position * _POSITION
@@ -218,6 +219,6 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _uniform(bits: Tensor) -> Tensor:
+def uniform(bits: Tensor) -> Tensor:
     """Float64 in the open interval (0, 1): 52 bits, so that no rounding reaches either end."""
     return (bits >> 12).double().mul_(2.0**-52).add_(0.5 + 2.0**-53)

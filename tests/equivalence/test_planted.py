@@ -21,7 +21,7 @@ def _case(planted: Planted) -> Any:
     return pytest.param(planted, marks=marks, id=planted.bug.replace(" ", "-"))
 
 
-@pytest.mark.parametrize("planted", map(_case, PLANTED))
+@pytest.mark.parametrize("planted", [_case(planted) for planted in PLANTED])
 def test_the_suite_catches(planted: Planted) -> None:
     with planted.patch():
         subject = Subject(**planted.subject)
