@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from specdec.decoding.interfaces import Acceptor as Acceptor
     from specdec.decoding.interfaces import LevelDrafter as LevelDrafter
     from specdec.decoding.interfaces import LevelDrafts as LevelDrafts
+    from specdec.decoding.interfaces import Needs as Needs
     from specdec.decoding.interfaces import TreeDrafter as TreeDrafter
     from specdec.decoding.interfaces import TreeDrafts as TreeDrafts
     from specdec.decoding.interfaces import TreeFunction as TreeFunction
@@ -39,6 +40,7 @@ _WHERE = {
     "Acceptor": "decoding.interfaces",
     "LevelDrafter": "decoding.interfaces",
     "LevelDrafts": "decoding.interfaces",
+    "Needs": "decoding.interfaces",
     "TreeDrafter": "decoding.interfaces",
     "TreeDrafts": "decoding.interfaces",
     "TreeFunction": "decoding.interfaces",

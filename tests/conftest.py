@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from examples import load_profile
@@ -25,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def _slow(config: pytest.Config) -> bool:
     """Whether the slow tests are asked for, and they alone."""
     return bool(config.getoption("-m") == "slow")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: the garbage collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

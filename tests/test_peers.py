@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "peers" / "run.py"
 
 
+@pytest.mark.slow
 def test_a_run_measures_who_starts_and_says_why_others_do_not_without_a_path_of_the_machine(
     tmp_path: Path,
 ) -> None:

@@ -72,12 +72,12 @@ def interleave(
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
 
-    def turn(batch: list[Prompt], order: Sequence[Contender], what: str) -> dict[str, _Timed]:
+    def turn(batch: list[Prompt], order: Sequence[Contender], what: str) -> dict[str, Timed]:
         nonlocal done
         outputs = {}
         for contender in order:
             progress(done, total, f"{what}: {contender.label}")
-            outputs[contender.label] = _timed(contender, batch, settings, memory, device)
+            outputs[contender.label] = timed(contender, batch, settings, memory, device)
             done += 1
         return outputs
 
@@ -97,19 +97,22 @@ def interleave(
 
 
 @dataclass(frozen=True)
-class _Timed:
+class Timed:
+    """What one contender decoded in one turn, and what that took."""
+
     decoded: Decoded
     seconds: float
     peak_memory: int
 
 
-def _timed(
+def timed(
     contender: Contender,
     batch: list[Prompt],
     settings: Settings,
     memory: PeakMemory,
     device: torch.device,
-) -> _Timed:
+) -> Timed:
+    """One contender on one batch."""
     rows = [prompt.token_ids for prompt in batch]
     seeds = [settings.seed + prompt.index for prompt in batch]
     memory.reset()
@@ -117,7 +120,7 @@ def _timed(
     started = time.perf_counter()
     decoded = contender.decode(rows, seeds, settings)
     _wait_for(device)
-    return _Timed(decoded, time.perf_counter() - started, memory.read())
+    return Timed(decoded, time.perf_counter() - started, memory.read())
 
 
 def _wait_for(device: torch.device) -> None:
@@ -129,21 +132,21 @@ def _keep(
     runs: Runs,
     repetition: int,
     index: int,
-    outputs: dict[str, _Timed],
+    outputs: dict[str, Timed],
     contenders: Sequence[Contender],
 ) -> None:
     base = outputs[contenders[0].label].decoded.tokens
-    for label, timed in outputs.items():
-        decoded = timed.decoded
+    for label, one in outputs.items():
+        decoded = one.decoded
         runs.by_label[label].append(
             Run(
                 repetition,
                 index,
-                timed.seconds,
+                one.seconds,
                 sum(map(len, decoded.tokens)),
                 decoded.stats,
                 decoded.steps,
-                timed.peak_memory,
+                one.peak_memory,
             )
         )
         for prompt, ours, theirs in zip(runs.batches[index], decoded.tokens, base, strict=True):

@@ -62,6 +62,10 @@ class Drafting:
         if policy is not None:
             levels = self.drafts if isinstance(self.drafts, LevelDrafts) else None
             self._grower = policy.start(state, levels)
+            if not hasattr(self._grower, "levels"):
+                raise PluginError(
+                    f"{type(self._grower).__name__} has no `levels`: set how many levels it grows"
+                )
         able = self.drafts is None or isinstance(self.drafts, KeepsRows)
         self.shrinks = self._may_shrink and able and isinstance(state.randomness, RowRandomness)
 
@@ -107,5 +111,6 @@ class Drafting:
     def keep_unfinished(self) -> None:
         """Let finished rows leave the batch: tokens, caches, randomness and drafts together."""
         rows = self._state.keep_unfinished()
-        if isinstance(self.drafts, KeepsRows):
-            self.drafts.keep_rows(rows)
+        for keeper in (self.drafts, self._grower):
+            if isinstance(keeper, KeepsRows):
+                keeper.keep_rows(rows)

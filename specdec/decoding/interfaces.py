@@ -61,7 +61,8 @@ class LevelDrafts(ABC):
         first."""
 
     def commit(self, step: Step) -> None:  # noqa: B027
-        """A step has been committed: take its tokens and features, forget the drafts."""
+        """A step has been committed: take its tokens and features, forget the drafts. Not called
+        after the last step."""
 
 
 class TreeDrafts(ABC):
@@ -72,7 +73,7 @@ class TreeDrafts(ABC):
         """The draft tree of the step that comes."""
 
     def commit(self, step: Step) -> None:  # noqa: B027
-        """A step has been committed, with or without drafts."""
+        """A step has been committed, with or without drafts. Not called after the last step."""
 
 
 class LevelDrafter(ABC):
@@ -126,7 +127,11 @@ Drafts = LevelDrafts | TreeDrafts
 
 @runtime_checkable
 class KeepsRows(Protocol):
-    """Drafts that go on when rows leave the batch. Without it finished rows stay to the end."""
+    """What goes on when rows leave the batch, because it lets go of what it keeps by row.
+
+    Finished rows stay to the end with drafts that cannot. A grower that keeps nothing by row needs
+    no such method.
+    """
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep what belongs to ``rows [m]`` int64. Called between steps."""
@@ -176,7 +181,7 @@ class LearnsFromSteps(Protocol):
     """A grower that learns from what was committed."""
 
     def commit(self, step: Step, seconds: StepSeconds) -> None:
-        """A step has been committed, drafted or plain."""
+        """A step has been committed, drafted or plain. Called after the last step too."""
 
 
 class TreePolicy(ABC):

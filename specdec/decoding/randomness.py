@@ -128,7 +128,7 @@ class KeyedRandomness(RowRandomness):
         return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:
-        return uniform(mix(self._counter(key))) < probability.to(torch.float64)
+        return uniform(mix(self.counter(key))) < probability.to(torch.float64)
 
     def exponential(self, key: Key, tokens: Tensor) -> Tensor:
         """Exponential noise of each token at ``key``.
@@ -139,13 +139,14 @@ class KeyedRandomness(RowRandomness):
         Returns:
             ``[B, n]`` or ``[B, m, n]`` float64, finite and greater than 0.
         """
-        bits = mix_(tokens * GOLDEN + self._counter(key)[..., None])
+        bits = mix_(tokens * GOLDEN + self.counter(key)[..., None])
         return uniform(bits).log_().neg_()
 
     def keep_rows(self, rows: Tensor) -> KeyedRandomness:
         return KeyedRandomness(self.seeds.index_select(0, rows))
 
-    def _counter(self, key: Key) -> Tensor:
+    def counter(self, key: Key) -> Tensor:
+        """The hash of a key that its numbers are made from: ``[B]`` or ``[B, m]`` int64."""
         fixed = int(key.stream) * _STREAM + key.draw * _DRAW
         base = self._base if key.position.dim() == 1 else self._base[:, None]
         counter = base + key.position * _POSITION

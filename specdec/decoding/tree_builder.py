@@ -40,7 +40,7 @@ class TreeBuilder:
         self.branching = 0
         self.stopped = False
         self._draws = Draws.POINT
-        self._distributions: list[tuple[Tensor, Tensor]] = []
+        self._drawn_from: list[tuple[Tensor, Tensor]] = []
         self._tokens = [root]
         self._parents = [nothing - 1]
         self._values = [nothing.float()]
@@ -67,8 +67,35 @@ class TreeBuilder:
 
         Whatever was sampled before, the tree is ``POINT`` from here on.
         """
-        self._draws, self._distributions = Draws.POINT, []
+        self._draws, self._drawn_from = Draws.POINT, []
         self._append(tokens, rows, log_value, branching)
+
+    def add_sampled(
+        self,
+        tokens: Tensor,
+        rows: Tensor,
+        log_value: Tensor,
+        *,
+        branching: int,
+        draws: Draws,
+        q: Tensor,
+    ) -> None:
+        """Append one level that was drawn from the draft distribution: for the samplers alone.
+
+        Args:
+            tokens, rows, log_value, branching: as for :meth:`add`.
+            draws: how siblings were drawn.
+            q: ``[B, n, V]``, what each frontier node's children were drawn from.
+
+        Raises:
+            PluginError: a tree of other draws.
+        """
+        if self.size > 1 and self._draws is not draws:
+            raise PluginError(f"a tree of {self._draws.value} draws cannot take {draws.value} ones")
+        nodes = self.frontier.nodes
+        self._append(tokens, rows, log_value, branching)
+        self._draws = draws
+        self._drawn_from += [(nodes[:, index], q[:, index]) for index in range(q.shape[1])]
 
     def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
         if self.depth != self.frontier.depth:
@@ -149,9 +176,9 @@ class TreeBuilder:
         if self._draws is Draws.POINT:
             return tree
         row = torch.zeros_like(tree.tokens)
-        for entry, (node, _) in enumerate(self._distributions):
+        for entry, (node, _) in enumerate(self._drawn_from):
             row.scatter_(1, node[:, None], entry)
-        q = torch.stack([distribution for _, distribution in self._distributions], dim=1)
+        q = torch.stack([distribution for _, distribution in self._drawn_from], dim=1)
         return label(tree, self._draws, SampledFrom(q=q, row=row))
 
 

@@ -8,7 +8,6 @@ from specdec.decoding.proposal import NEVER, Proposal, vocabulary_logits
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.tree import Draws
 from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
-from specdec.errors import PluginError
 
 
 def sample(builder: TreeBuilder, proposal: Proposal, n: int) -> None:
@@ -30,9 +29,6 @@ def sample_without_replacement(builder: TreeBuilder, proposal: Proposal, n: int)
 
 
 def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> None:
-    if builder.size > 1 and builder._draws is not draws:
-        raise PluginError(f"a tree of {builder._draws.value} draws cannot take {draws.value} ones")
-    builder._draws = draws
     state, frontier = builder.state, builder.frontier
     q = state.draft_distribution(vocabulary_logits(proposal, state.vocab_size)).probs
     abstained = (proposal.logits == NEVER).all(dim=-1)
@@ -40,7 +36,6 @@ def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> N
     for index in range(frontier.width):
         left = distribution = q[:, index]
         node = frontier.nodes[:, index]
-        builder._distributions.append((node, distribution))
         for draw in range(n):
             key = Key(Stream.DRAFT, state.root_position(), node, draw)
             token = state.sample(left, key)[:, None]
@@ -53,4 +48,6 @@ def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> N
             if draws is Draws.WITHOUT_REPLACEMENT:
                 left = left.scatter(1, token, 0.0)
     rows = frontier_rows_of_children(frontier.width, n, q.device)
-    builder._append(torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), n)
+    builder.add_sampled(
+        torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), branching=n, draws=draws, q=q
+    )

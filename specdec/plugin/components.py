@@ -10,7 +10,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 
 PROJECT = "specdec"
-API_VERSION = 1
+API_VERSION = 2
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -61,7 +61,7 @@ def only_keyed_randomness(*, production: bool = False) -> Iterator[None]:
             "a part made a generator of its own: draw through the Randomness that is handed over"
         )
 
-    off = mock.patch.object(KeyedRandomness, "_counter", refuse)
+    off = mock.patch.object(KeyedRandomness, "counter", refuse)
     before = _global_states()
     with nullcontext() if production else off, _NoRandomOperators():  # type: ignore[no-untyped-call]
         yield

@@ -154,7 +154,7 @@ def test_an_option_that_none_has_is_refused() -> None:
 
 
 def test_interrupt_shows_what_was_measured(bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed, calls = runner._timed, []
+    timed, calls = runner.timed, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(args)
@@ -162,7 +162,7 @@ def test_interrupt_shows_what_was_measured(bench: Command, monkeypatch: pytest.M
             signal.raise_signal(signal.SIGINT)
         return timed(*args)
 
-    monkeypatch.setattr(runner, "_timed", interrupted)
+    monkeypatch.setattr(runner, "timed", interrupted)
     result = bench("--no-transformers")
     assert result.exit_code == 130
     assert "Interrupted: these are the runs that were finished" in result.stdout
@@ -173,13 +173,13 @@ def test_interrupt_shows_what_was_measured(bench: Command, monkeypatch: pytest.M
 def test_a_busy_machine_is_told(
     bench: Command, monkeypatch: pytest.MonkeyPatch, seconds: float, told: bool
 ) -> None:
-    timed = runner._timed
+    timed = runner.timed
 
     def at_a_fixed_speed(contender: Any, *rest: Any) -> Any:
         again = contender.label == AGAIN
         return replace(timed(contender, *rest), seconds=seconds if again else 1.0)
 
-    monkeypatch.setattr(runner, "_timed", at_a_fixed_speed)
+    monkeypatch.setattr(runner, "timed", at_a_fixed_speed)
     warning = f"plain decoding beside itself came to {1 / seconds:.2f}x: the machine is busy"
     assert (warning in bench("--no-transformers").stderr) is told
 

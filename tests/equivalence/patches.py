@@ -18,6 +18,7 @@ from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
+from specdec.distribution import Distribution
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.network_drafter import NetworkDrafts
 from specdec.drafting.unread_tokens import UnreadTokens
@@ -35,21 +36,32 @@ Patch = Callable[[], AbstractContextManager[Any]]
 
 
 def roots_prefix() -> AbstractContextManager[Any]:
-    true = Verification._prefix
-    return mock.patch.object(
-        Verification, "_prefix", lambda self, node, asking: true(self, node * 0, asking)
-    )
+    true, read = Verification.distribution, Processors.distribution
+
+    def distribution(self: Verification, node: Tensor, asking: Tensor) -> Distribution:
+        root = self.root_position() + 1
+
+        def cut(processors: Processors, scores: Tensor, prefix: Callable[[], Prefix]) -> Any:
+            return read(processors, scores, lambda: replace(prefix(), lengths=root))
+
+        with mock.patch.object(Processors, "distribution", cut):
+            return true(self, node, asking)
+
+    return mock.patch.object(Verification, "distribution", distribution)
 
 
 def pad_seen() -> AbstractContextManager[Any]:
-    true = Verification._prefix
+    true = Processors.distribution
 
-    def padded(self: Verification, node: Tensor, asking: Tensor) -> Prefix:
-        prefix = true(self, node, asking)
-        past = torch.arange(prefix.tokens.shape[1]) >= prefix.lengths[:, None]
-        return replace(prefix, tokens=prefix.tokens.masked_fill(past, 0))
+    def padded(self: Processors, scores: Tensor, prefix: Callable[[], Prefix]) -> Distribution:
+        def seen() -> Prefix:
+            own = prefix()
+            past = torch.arange(own.tokens.shape[1]) >= own.lengths[:, None]
+            return replace(own, tokens=own.tokens.masked_fill(past, 0))
 
-    return mock.patch.object(Verification, "_prefix", padded)
+        return true(self, scores, seen)
+
+    return mock.patch.object(Processors, "distribution", padded)
 
 
 def wrong_rows_mask() -> AbstractContextManager[Any]:
@@ -182,35 +194,35 @@ def overshoot() -> AbstractContextManager[Any]:
 
 
 def shared_noise() -> AbstractContextManager[Any]:
-    true = KeyedRandomness._counter
+    true = KeyedRandomness.counter
 
     def first_row(self: KeyedRandomness, key: Any) -> Tensor:
         return true(KeyedRandomness(self.seeds[:1].expand_as(self.seeds)), key)
 
-    return mock.patch.object(KeyedRandomness, "_counter", first_row)
+    return mock.patch.object(KeyedRandomness, "counter", first_row)
 
 
 def draw_left_out() -> AbstractContextManager[Any]:
-    true = KeyedRandomness._counter
+    true = KeyedRandomness.counter
     return mock.patch.object(
-        KeyedRandomness, "_counter", lambda self, key: true(self, replace(key, draw=0))
+        KeyedRandomness, "counter", lambda self, key: true(self, replace(key, draw=0))
     )
 
 
 def stream_left_out() -> AbstractContextManager[Any]:
-    true = KeyedRandomness._counter
+    true = KeyedRandomness.counter
     return mock.patch.object(
         KeyedRandomness,
-        "_counter",
+        "counter",
         lambda self, key: true(self, replace(key, stream=Stream.TARGET)),
     )
 
 
 def shared_by_two_positions() -> AbstractContextManager[Any]:
-    true = KeyedRandomness._counter
+    true = KeyedRandomness.counter
     return mock.patch.object(
         KeyedRandomness,
-        "_counter",
+        "counter",
         lambda self, key: true(self, replace(key, position=key.position // 2)),
     )
 

@@ -21,7 +21,7 @@ def _case(planted: Planted) -> Any:
     return pytest.param(planted, marks=marks, id=planted.bug.replace(" ", "-"))
 
 
-@pytest.mark.parametrize("planted", map(_case, PLANTED))
+@pytest.mark.parametrize("planted", [_case(planted) for planted in PLANTED])
 def test_the_suite_catches(planted: Planted) -> None:
     with planted.patch():
         subject = Subject(**planted.subject)
@@ -35,7 +35,7 @@ def test_the_suite_catches(planted: Planted) -> None:
     assert not CRASH.match(verdict.failure), "it only crashed"
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(QUICK, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [2, pytest.param(QUICK, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part", SOUND)
 def test_the_parts_without_their_flaw_are_sound(part: str, examples: int) -> None:
     given, names = SOUND[part]

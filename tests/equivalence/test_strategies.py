@@ -12,7 +12,7 @@ from specdec_plugins.auto.testing import SMALL as _AUTO
 from specdec_plugins.static_tree.testing import CHOICES
 
 # Examples of the strategies that ship with specdec, and of the same parts in other combinations.
-EXAMPLES, FEWER = 8, 3
+EXAMPLES, FEWER = 7, 3
 # The slow tests check the same contracts on ``FULL`` examples; costly ones on fewer.
 MANY = 112
 
@@ -46,6 +46,7 @@ class TestDraftModel(_Contract):
     strategy = "draft_model"
 
 
+@pytest.mark.slow
 class TestDraftModelMatch(_Contract):
     strategy = "draft_model"
     acceptor = "match"
@@ -85,6 +86,7 @@ class TestEagle2Rejection(_Contract):
     examples = FEWER
 
 
+@pytest.mark.slow
 class TestIndependentSiblings(_Contract):
     strategy = "draft_model"
     drafter = "table"
@@ -99,6 +101,7 @@ class TestSiblingsWithoutReplacement(_Contract):
     examples = FEWER
 
 
+@pytest.mark.slow
 class TestTreeOfTwelveNodes(_Contract):
     """The largest tree of point masses that the suite promises to enumerate."""
 
@@ -110,6 +113,7 @@ class TestTreeOfTwelveNodes(_Contract):
     many = MANY
 
 
+@pytest.mark.slow
 class TestSixDraws(_Contract):
     """The most sampled drafts that it does: two chains of three."""
 
@@ -120,6 +124,7 @@ class TestSixDraws(_Contract):
     many = MANY
 
 
+@pytest.mark.slow
 class TestSampledTreeOfTwoLevels(_Contract):
     strategy = "draft_model"
     drafter = "table"
@@ -135,6 +140,7 @@ class TestCoupledStaticTree(_Contract):
     examples = FEWER
 
 
+@pytest.mark.slow
 class TestCoupledChain(_Contract):
     strategy = "chain"
     options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "coupled": True}}
@@ -142,6 +148,7 @@ class TestCoupledChain(_Contract):
     many = MANY
 
 
+@pytest.mark.slow
 class TestDraftVocabulary(_Contract):
     """A head that drafts among two tokens of two to six."""
 
@@ -159,6 +166,7 @@ class TestSampledDraftVocabulary(_Contract):
     examples = FEWER
 
 
+@pytest.mark.slow
 class TestCoupledDraftVocabulary(_Contract):
     strategy = "auto"
     drafter = "draft_model"

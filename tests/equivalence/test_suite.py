@@ -349,7 +349,7 @@ def test_too_few_enumerated_cases_are_a_failure(every: int, enough: bool) -> Non
 def test_a_lossy_strategy_is_measured_and_not_said_to_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(suite, "QUICK", 4)
+    monkeypatch.setattr(suite, "QUICK", 2)
     command = ["check", "eagle2", "--drafter", "table", "--acceptor", "typical", "--quick"]
     told = CliRunner().invoke(app, command)
     assert told.exit_code == 0
@@ -365,7 +365,7 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     runner = CliRunner()
     unknown = runner.invoke(app, ["check", "eagle3"])
     assert unknown.exit_code == 2 and "eagle2" in unknown.output
-    monkeypatch.setattr(suite, "QUICK", 4)
+    monkeypatch.setattr(suite, "QUICK", 2)
     assert runner.invoke(app, ["check", "plain", "--quick"]).exit_code == 0
     bad = suite.Verdict("exact_distribution", "the distribution is off [1]", 3, 0, 1.72, 0.1, "sd")
     monkeypatch.setattr(suite, "check", lambda *given, **more: bad)
