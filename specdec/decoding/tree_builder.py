@@ -95,7 +95,7 @@ class TreeBuilder:
         nodes = self.frontier.nodes
         self._append(tokens, rows, log_value, branching)
         self._draws = draws
-        self._drawn_from += [(nodes[:, index], q[:, index]) for index in range(q.shape[1])]
+        self._drawn_from.append((nodes, q))
 
     def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
         if self.depth != self.frontier.depth:
@@ -175,10 +175,10 @@ class TreeBuilder:
         )
         if self._draws is Draws.POINT:
             return tree
-        row = torch.zeros_like(tree.tokens)
-        for entry, (node, _) in enumerate(self._drawn_from):
-            row.scatter_(1, node[:, None], entry)
-        q = torch.stack([distribution for _, distribution in self._drawn_from], dim=1)
+        expanded = torch.cat([nodes for nodes, _ in self._drawn_from], dim=1)
+        entries = torch.arange(expanded.shape[1], device=expanded.device).expand_as(expanded)
+        row = torch.zeros_like(tree.tokens).scatter_(1, expanded, entries)
+        q = torch.cat([q for _, q in self._drawn_from], dim=1)
         return label(tree, self._draws, SampledFrom(q=q, row=row))
 
 
