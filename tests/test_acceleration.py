@@ -390,7 +390,7 @@ GENERATE = ("generate", "HELLO", "-s", "plain", "--max-new-tokens", 1, "--repeat
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("flag", ["pack", "compile"])
+@pytest.mark.parametrize("flag", ["pack", pytest.param("compile", marks=pytest.mark.slow)])
 def test_generate_takes_the_flags_and_records_them(folder: Path, flag: str) -> None:
     result = command(*GENERATE, "-m", folder, "--json", f"--{flag}")
     assert result.exit_code == 0, result.stderr

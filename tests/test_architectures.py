@@ -17,7 +17,7 @@ import torch
 from specdec import Engine
 from specdec.models.attention_mask import MaskForm
 
-NEW = 16
+NEW = 10
 PROMPTS = [
     torch.randint(1, architectures.VOCAB - 4, (n,), generator=torch.Generator().manual_seed(n))
     for n in (37, 5, 50)

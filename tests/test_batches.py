@@ -21,6 +21,9 @@ from specdec.errors import OptionError
 PROMPTS = [*tiny.PROMPTS, [3, 3, 8], [12, 40]]
 SETTINGS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 1.0}
 NAMES = ["plain", *tiny.STRATEGIES, "rejection"]
+# The same parts in other combinations are slow.
+COMBINED = ("eagle2+draft_model", "chain", "auto+draft_model")
+SOME = [pytest.param(n, marks=[pytest.mark.slow] if n in COMBINED else []) for n in NAMES]
 
 
 def engine(plain: Engine, name: str, head: Path, draft: Path) -> Engine:
@@ -43,7 +46,7 @@ def batch_sizes(own: Engine, **chosen: Any) -> list[int]:
     return [len(step.tree.tokens) for step in running]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 @examples(2, many=12)
 @given(first=st.integers(0, 50), temperature=st.sampled_from([0.0, 1.0]))
 def test_rows_that_leave_the_batch_change_no_other_row(
@@ -129,7 +132,7 @@ def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) 
 
 
 @pytest.mark.parametrize("name", ["chain", "static_tree+draft_model"])
-@examples(6, many=60)
+@examples(4, many=60)
 @given(lengths=st.lists(st.integers(46, 64), min_size=2, max_size=4), seed=st.integers(0, 9))
 def test_rows_that_cross_a_bucket_of_the_cache_at_different_steps_stay_right(
     plain: Engine, head: Path, draft: Path, name: str, lengths: list[int], seed: int

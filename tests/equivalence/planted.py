@@ -31,8 +31,10 @@ from lenient import (
 )
 from patches import Patch
 
+from specdec.testing.suite import QUICK
 from specdec_plugins.eagle2.policy import Eagle2Policy
 
+FEW = QUICK // 4
 PAIR = {"policy": {"depth": 1, "width": 2}}
 SMALL_TREE = {"policy": {"depth": 2, "top_k": 2, "budget": 3}}
 # Lookup that drafts whatever followed, however seldom it came true.
@@ -48,13 +50,15 @@ class Planted:
         seen_by: the property that is meant to catch it.
         subject: arguments of ``Subject``.
         patch: breaks the core while the property runs.
-        rare: whether it shows in one case of hundreds, so that finding it is a slow test.
+        examples: how many are enough to find it; more are tried where they are not.
+        rare: whether many are needed, so that finding it is a slow test.
     """
 
     bug: str
     seen_by: str
     subject: dict[str, Any]
     patch: Patch = nullcontext
+    examples: int = QUICK
     rare: bool = False
 
 
@@ -193,6 +197,20 @@ _SOMEWHERE = (
     ("after eight new tokens, matched", WHOLE, _telling(_guessed(from_new_token(8)))),
 )
 
+_SOON = (
+    "from the fourth level on, of a chain",
+    "from the sixth level on, matched",
+    "with an id of 40 and more",
+    "with an id of 256 and more, ranked",
+    "after position 20",
+    "after position 100, ranked",
+    "after position 255, matched",
+)
+_RARE = (
+    "from the eighth level on, of looked up text",
+    "with an id of 32,768 and more, matched",
+)
+
 PLANTED = (
     Planted("residual not renormalised", DISTRIBUTION, _acceptor("not renormalised")),
     Planted(
@@ -236,6 +254,7 @@ PLANTED = (
         "the root's noise decides at every level under coupled drafts",
         NOISE,
         _coupled("root's noise"),
+        examples=FEW,
     ),
     Planted(
         "coupled drafts under rejection that draws from the same stream",
@@ -315,7 +334,13 @@ PLANTED = (
         patches.texts_of_first_rows,
     ),
     *(
-        Planted(f"draft tokens accepted unasked {bug}", seen_by, subject)
+        Planted(
+            f"draft tokens accepted unasked {bug}",
+            seen_by,
+            subject,
+            examples=FEW if bug in _SOON else QUICK,
+            rare=bug in _RARE,
+        )
         for bug, seen_by, subject in _SOMEWHERE
     ),
     Planted("argmax drafts with softmax q from the fifth step on", WHOLE, _late("argmax", 4)),

@@ -26,7 +26,7 @@ def test_the_suite_catches(planted: Planted) -> None:
     with planted.patch():
         subject = Subject(**planted.subject)
         assert BY_NAME[planted.seen_by].concerns(subject)
-        for examples in (QUICK, 3 * QUICK, FULL):
+        for examples in dict.fromkeys((planted.examples, QUICK, 3 * QUICK, FULL)):
             verdict = check(subject, BY_NAME[planted.seen_by], examples=examples, shrink=False)
             if verdict.failure is not None:
                 break
