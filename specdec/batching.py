@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,25 @@ from typing import Any
 
 import torch
 
-from specdec.errors import OptionError, out_of_memory
+from specdec.errors import OptionError, out_of_memory, warn
 from specdec.generation import Decoder, Generation
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request
 from specdec.results import GenerationResult
+
+
+def checked_batch_size(batch_size: Any, progress: Any) -> int | None:
+    """The batch size that was given.
+
+    Raises:
+        OptionError: it is below 1, or ``progress`` is no bool.
+    """
+    batch_size = plain(batch_size)
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
+    if not isinstance(progress, bool):
+        raise OptionError(f"progress={progress!r}: give True or False")
+    return batch_size
 
 
 def generate_in_batches(
@@ -30,14 +43,9 @@ def generate_in_batches(
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        OptionError: a batch size below 1, a progress that is no bool, or a batch that cannot begin
-            again in halves because its logits processors have been called.
+        OptionError: a batch that cannot begin again in halves because its logits processors have
+            been called.
     """
-    batch_size = plain(batch_size)
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
-    if not isinstance(progress, bool):
-        raise OptionError(f"progress={progress!r}: give True or False")
     rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
     order = list(range(len(rows)))
@@ -62,10 +70,9 @@ def generate_in_batches(
                 done = None
             if done is None:  # outside of the handler, which would keep the tensors alive
                 half = len(batch) // 2
-                warnings.warn(
+                warn(
                     f"a batch of {len(batch)} prompts does not fit into memory: going on with "
-                    f"{half} at a time. Give batch_size={half} to begin there",
-                    stacklevel=3,
+                    f"{half} at a time. Give batch_size={half} to begin there"
                 )
                 batches.extendleft([batch[half:], batch[:half]])
                 continue

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.batching import generate_in_batches
+from specdec.batching import checked_batch_size, generate_in_batches
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.errors import OptionError, PluginError, warn
@@ -258,7 +258,8 @@ class Engine:
             OptionError: a value that is not allowed.
             UnknownNameError: an argument that does not exist.
         """
-        request = self.request(
+        batch_size = checked_batch_size(batch_size, progress)
+        request = self._request(
             prompt,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -279,13 +280,13 @@ class Engine:
             **fields,
         )
         results = generate_in_batches(
-            self.decoder(), request, batch_size=batch_size, progress=progress
+            self._decoder(), request, batch_size=batch_size, progress=progress
         )
         return results if request.batched else results[0]
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return Generation(self.decoder(), self.request(prompt, **settings))
+        return Generation(self._decoder(), self._request(prompt, **settings))
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream:
         """Decode one prompt and yield its text as it is committed; arguments as for ``generate``.
@@ -297,7 +298,7 @@ class Engine:
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
-        return Session(self)
+        return Session(self._decoder, self._request)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -313,7 +314,7 @@ class Engine:
         """The strategy that the parts come from."""
         return self.selection.strategy
 
-    def request(self, prompt: Any, **settings: Any) -> Request:
+    def _request(self, prompt: Any, **settings: Any) -> Request:
         """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
 
         Raises:
@@ -321,14 +322,14 @@ class Engine:
         """
         return make_request(
             prompt,
+            settings,
             tokenizer=self.tokenizer,
             vocab_size=self.target.vocab_size,
             context=self.target.context_limit,
             base=self.generation_config,
-            **settings,
         )
 
-    def decoder(self) -> Decoder:
+    def _decoder(self) -> Decoder:
         """What decodes requests."""
         hook = self.registry.manager.hook.specdec_step
         return Decoder(
@@ -338,10 +339,10 @@ class Engine:
             tokenizer=self.tokenizer,
             observers=[hook] if hook.get_hookimpls() else [],
             make_randomness=self.make_randomness,
-            check_length=self.check_length,
+            check_length=self._check_length,
         )
 
-    def check_length(self, tokens: int) -> None:
+    def _check_length(self, tokens: int) -> None:
         """A text is about to have this many tokens: what was not checked at load is checked now.
 
         Raises:

@@ -70,15 +70,13 @@ class Generation:
         request: what is asked for.
         before: an earlier generation of as many rows that ended between steps. What the rows have
             in common with it is not read again.
-        keeps: whether a later generation is to go on from this one. If not, finished rows leave
-            the batch, where the drafter allows it.
+        on_end: called with what a later generation may go on from, when this one has ended between
+            steps. Without it finished rows leave the batch, where the drafter allows it.
 
     Attributes:
         request: what is asked for.
         state: the rows.
         clock, metrics: what it costs.
-        kept: what a later generation may go on from; None before the end, and if it ended within
-            a step.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class Generation:
         request: Request,
         *,
         before: Kept | None = None,
-        keeps: bool = False,
+        on_end: Callable[[Kept], None] | None = None,
     ) -> None:
         rows, limits, sampling = request.rows, request.limits, request.sampling
         target, parts = decoder.target, decoder.parts
@@ -95,32 +93,35 @@ class Generation:
         decoder.check_length(max(lengths))
         processors = sampling.processors(lengths, target.device, request.place)
         processors.check_support(target.vocab_size, target.device)
-        reusable = _shared(before, parts, rows) if before else None
-        cache = before.state.cache if before and reusable is not None else None
-        if cache is None and parts.verifier.uses_cache:
+        randomness = decoder.make_randomness(torch.tensor(request.seeds, device=target.device))
+        cache, cached, drafts = None, None, None
+        if before and (cached := _shared(before, parts, rows)) is not None:
+            cache, drafts = before.state.cache, before.drafts
+        elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
         detokenizers = [Detokenizer(decoder.tokenizer, skip_special_tokens=False) for _ in rows]
-        self._decoder, self.request, self._keeps = decoder, request, keeps
+        self._decoder, self.request, self._on_end = decoder, request, on_end
         self.state = State(
             rows,
             processors=processors,
-            randomness=decoder.make_randomness(torch.tensor(request.seeds, device=target.device)),
+            randomness=randomness,
             stopping=StopRules(
                 sampling.eos, sampling.stop, limits, detokenizers if sampling.stop else ()
             ),
             cache=cache,
             vocab_size=target.vocab_size,
             device=target.device,
-            cached=reusable,
+            cached=cached,
         )
+        if cache is not None and cached is not None:
+            cache.truncate(torch.tensor(cached, device=target.device), max(cached))
         self.clock = Clock()
         self.metrics = Metrics(len(rows), self.clock, lossless=parts.acceptor.lossless)
-        self.kept: Kept | None = None
         self._drafting = Drafting(
             parts,
             self.clock,
-            before.drafts if before and reusable is not None else None,
-            may_shrink=not keeps and len(rows) > 1,
+            drafts,
+            may_shrink=on_end is None and len(rows) > 1,
         )
         self._prompt_lengths = lengths
         self._tokens: list[list[int]] = [[] for _ in rows]
@@ -160,8 +161,8 @@ class Generation:
                     decoder.check_length(min(state.longest + AHEAD, most))
             between_steps = True
         finally:
-            if between_steps and self._keeps:
-                self.kept = Kept(state, self._drafting.drafts)
+            if between_steps and self._on_end:
+                self._on_end(Kept(state, self._drafting.drafts))
 
     def _collect(self, step: Step) -> None:
         for member, tokens, why in zip(step.members, step.new_tokens, step.finished, strict=True):
@@ -193,7 +194,7 @@ class Generation:
 
 
 def _shared(before: Kept, parts: Parts, rows: Sequence[Sequence[int]]) -> list[int] | None:
-    """How many leading tokens of each row need not be read again; the cache is cut to them.
+    """How many leading tokens of each row need not be read again.
 
     None: another number of rows, or no cache.
     """
@@ -213,5 +214,4 @@ def _shared(before: Kept, parts: Parts, rows: Sequence[Sequence[int]]) -> list[i
             alike += 1
         # A drafter may need the token after a feature, and something to read.
         starts.append(max(0, min(limit, alike - 2)))
-    cache.truncate(torch.tensor(starts, device=cache.lengths.device), max(starts))
     return starts

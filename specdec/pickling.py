@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from specdec.plugin.components import IsPath
+from specdec.plugin.components import IsPath
 from specdec.plugin.registry import Registry, Role
 
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from specdec.errors import PromptError
-from specdec.generation import Decoder, Generation
+from specdec.generation import Decoder, Generation, Kept
 from specdec.request.request import Request
 from specdec.results import GenerationResult
 from specdec.streaming import TextStream
-
-
-class Requests(Protocol):
-    """What a session asks its engine for."""
-
-    def decoder(self) -> Decoder:
-        """What decodes."""
-
-    def request(self, prompt: Any, **settings: Any) -> Request:
-        """A call's request; arguments as for ``generate``."""
 
 
 class Session:
@@ -28,9 +19,9 @@ class Session:
     last prompt and answer is read from where it parts (or a few tokens before).
     """
 
-    def __init__(self, engine: Requests) -> None:
-        self._engine = engine
-        self._last: Generation | None = None
+    def __init__(self, decoder: Callable[[], Decoder], request: Callable[..., Request]) -> None:
+        self._decoder, self._request = decoder, request
+        self._kept: Kept | None = None
 
     def generate(self, prompt: Any, **settings: Any) -> GenerationResult | list[GenerationResult]:
         """Like :meth:`Engine.generate <specdec.engine.Engine.generate>`."""
@@ -42,22 +33,22 @@ class Session:
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream:
         """Like :meth:`Engine.stream <specdec.engine.Engine.stream>`."""
-        tokenizer = self._engine.decoder().tokenizer
+        tokenizer = self._decoder().tokenizer
         if tokenizer is None:
             raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
-        request = self._engine.request(prompt, **settings)
+        request = self._request(prompt, **settings)
         if request.batched:
             raise PromptError("stream takes one prompt: give generate the batch")
         return TextStream(self._start(request), tokenizer)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return self._start(self._engine.request(prompt, **settings))
+        return self._start(self._request(prompt, **settings))
 
     def _start(self, request: Request) -> Generation:
-        before = self._last.kept if self._last else None
-        generation = Generation(self._engine.decoder(), request, before=before, keeps=True)
-        if self._last is not None:
-            self._last.kept = None  # its cache has another owner now
-        self._last = generation
+        generation = Generation(self._decoder(), request, before=self._kept, on_end=self._keep)
+        self._kept = None  # its cache has another owner now
         return generation
+
+    def _keep(self, kept: Kept) -> None:
+        self._kept = kept

@@ -130,7 +130,7 @@ class EveryOther(TreeGrower):
             return builder.tree()
         return self._lookup.tree(self._lookup.guesses())
 
-    def commit(self, step: Step, seconds: StepSeconds) -> None:
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
         self._lookup.commit(step)
         self._step += 1
 

@@ -144,7 +144,7 @@ def test_draws_of_all_nodes_at_once_are_those_of_each(
         logits = (4 * torch.randn(2, 7, 300)).to(dtype)
         verification = Verification(state.committed, tree, Hidden(logits), logits)
         randomness = KeyedRandomness(torch.tensor([seed, seed + 100]))
-        drawn = verification.draws(randomness, Stream.TARGET)
+        drawn = verification.drawn_everywhere(randomness, Stream.TARGET)
         assert drawn is not None
         for node in range(7):
             nodes = torch.full((2,), node)
@@ -152,7 +152,7 @@ def test_draws_of_all_nodes_at_once_are_those_of_each(
             key = Key(Stream.TARGET, verification.position(nodes))
             assert torch.equal(drawn[:, node], randomness.categorical(each, key))
             assert torch.equal(
-                drawn[:, node], verification.draw(nodes, state.active, randomness, key)
+                drawn[:, node], verification.draw(nodes, state.active, randomness, key.stream)
             )
 
 
@@ -176,7 +176,7 @@ def test_draws_are_not_made_at_once_where_that_is_wrong_or_takes_long(
     tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
     logits = torch.randn(1, nodes, 100)
     verification = Verification(state.committed, tree, Hidden(logits), logits)
-    assert verification.draws(KeyedRandomness(torch.tensor([1])), Stream.TARGET) is None
+    assert verification.drawn_everywhere(KeyedRandomness(torch.tensor([1])), Stream.TARGET) is None
 
 
 @pytest.mark.parametrize("warp", [{}, *WARPS], ids=str)

@@ -22,6 +22,7 @@ from tiny import PROMPTS, SHAPE
 
 from specdec import Engine
 from specdec.errors import OptionError, PromptError, UnknownNameError
+from specdec.request.generation_fields import ARGUMENTS, Fields
 from specdec.request.prompts import encode
 
 TOOLS = (
@@ -613,6 +614,7 @@ def test_the_known_arguments_are_all_of_generates(plain: Engine) -> None:
         plain.generate(PROMPTS[0], nonsense=1)
     own = set(inspect.signature(Engine.generate).parameters) - {"self", "fields"}
     assert own <= set(error.value.known)
+    assert own - set(Fields.model_fields) == set(ARGUMENTS)
     assert {"no_repeat_ngram_size", "do_sample", "eos_token_id"} <= set(error.value.known)
 
 

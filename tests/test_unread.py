@@ -47,7 +47,7 @@ class Sometimes(TreeGrower):
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         return builder.tree() if self.verified else DraftTree.root(builder.state.root())
 
-    def commit(self, step: Step, seconds: StepSeconds) -> None:
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
         self._step += 1
 
 

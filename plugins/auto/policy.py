@@ -150,7 +150,7 @@ class AutoGrower(TreeGrower):
         self._levels = builder.depth
         return self._pace.tree(builder)
 
-    def commit(self, step: Step, seconds: StepSeconds) -> None:
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
         self._asked, self._text = False, None
         for phase, spent in (
             ("draft", sum(seconds.levels)),

@@ -48,8 +48,7 @@ class Rejection(Acceptor):
     def accept(
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
-        greedy = verification.draws(randomness, Stream.ACCEPT) is not None
-        if tree.sampled_from is None or greedy:
+        if tree.sampled_from is None or verification.greedy:
             return matching_path(tree, verification, randomness, Stream.ACCEPT)
         root = verification.root_position()
         traversal = TreeTraversal(tree, verification)

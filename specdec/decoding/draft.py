@@ -8,6 +8,7 @@ from specdec.decoding.interfaces import (
     Features,
     KeepsRows,
     LearnsFromSteps,
+    LevelDrafter,
     LevelDrafts,
     Resumable,
     TreeDrafts,
@@ -32,7 +33,7 @@ class Drafting:
         may_shrink: whether finished rows may leave the batch as far as the caller is concerned.
 
     Attributes:
-        drafts: the drafter's, once started; None if the strategy has no drafter.
+        drafts: what the drafter has started; None if the strategy has no drafter.
         shrinks: whether finished rows leave the batch: where whatever keeps something by row can
             let them go.
     """
@@ -51,23 +52,31 @@ class Drafting:
         self._grower: TreeGrower | None = None
 
     def start(self, state: State, features: Features) -> None:
-        """The prompts have been read."""
+        """The prompts have been read.
+
+        Raises:
+            PluginError: a drafter or policy that starts something else than its role says.
+        """
         self._state = state
         drafter, policy = self._parts.drafter, self._parts.policy
-        if isinstance(self._before, Resumable) and any(features.starts):
-            self._before.resume(state, features)
-            self.drafts = self._before
+        before, self._before = self._before, None
+        if isinstance(before, Resumable) and any(features.starts):
+            before.resume(state, features)
+            self.drafts = before
         elif drafter is not None:
             self.drafts = drafter.start(state, features)
+            by_level = isinstance(drafter, LevelDrafter)
+            _check_started(self.drafts, LevelDrafts if by_level else TreeDrafts, drafter)
         if policy is not None:
             levels = self.drafts if isinstance(self.drafts, LevelDrafts) else None
             self._grower = policy.start(state, levels)
+            _check_started(self._grower, TreeGrower, policy)
             if not hasattr(self._grower, "levels"):
-                raise PluginError(
-                    f"{type(self._grower).__name__} has no `levels`: set how many levels it grows"
-                )
+                name = type(self._grower).__name__
+                raise PluginError(f"{name} has no `levels`: set how many levels it grows")
         able = self.drafts is None or isinstance(self.drafts, KeepsRows)
         self.shrinks = self._may_shrink and able and isinstance(state.randomness, RowRandomness)
+        self._clock.step()  # what came before the first step is no part of it
 
     def tree(self) -> DraftTree:
         """The tree to verify, no deeper than the rows' limits leave room for.
@@ -90,21 +99,22 @@ class Drafting:
     def _tree(self, state: State) -> DraftTree | None:
         if isinstance(self.drafts, TreeDrafts):
             return self.drafts.tree(state)
-        return self._grow(self._grower, self.drafts, state) if self._grower else None
+        return None if self._grower is None else self._grow(self._grower, self.drafts, state)
 
     def _grow(self, grower: TreeGrower, drafts: LevelDrafts | None, state: State) -> DraftTree:
         """The expansion phase, then the reranking phase."""
         builder = TreeBuilder(state)
-        levels = min(grower.levels, state.room) if drafts else 0
-        while drafts and builder.depth < levels and not builder.stopped:
+        levels = 0 if drafts is None else min(grower.levels, state.room)
+        while drafts is not None and builder.depth < levels and not builder.stopped:
             with self._clock.draft_level():
                 grower.expand(builder, drafts.propose(builder.frontier))
         return grower.rerank(builder)
 
     def commit(self, step: Step) -> None:
         """A step has been committed."""
+        seconds = self._clock.step()
         if isinstance(self._grower, LearnsFromSteps):
-            self._grower.commit(step, self._clock.step())
+            self._grower.learn(step, seconds)
         if self.drafts is not None and not self._state.finished:
             self.drafts.commit(step)
 
@@ -114,3 +124,12 @@ class Drafting:
         for keeper in (self.drafts, self._grower):
             if isinstance(keeper, KeepsRows):
                 keeper.keep_rows(rows)
+
+
+def _check_started(made: object, due: type, part: object) -> None:
+    """Refuse what a part has started if its role says something else."""
+    if not isinstance(made, due):
+        raise PluginError(
+            f"{type(part).__name__}.start returned a {type(made).__name__}: it must return "
+            f"{due.__name__}"
+        )

@@ -100,7 +100,8 @@ class TreeFunction(TreeDrafter):
     """A drafter that keeps nothing: whole trees as a function of what is committed.
 
     Args:
-        function: gives the tree of the step that comes.
+        function: gives the tree of the step that comes. It serves every generation, so it must
+            keep nothing between calls; what has to be kept is a :class:`TreeDrafter`'s.
     """
 
     def __init__(self, function: Callable[[State], DraftTree]) -> None:
@@ -161,6 +162,9 @@ class ReadsLater(Protocol):
 class TreeGrower(ABC):
     """Which nodes exist, which are expanded next and which are worth verifying, in one generation.
 
+    Rows may leave the batch between steps: one that keeps something by row is told if it has the
+    method of :class:`KeepsRows`.
+
     Attributes:
         levels: the most levels that the drafter is asked for in the step that comes; 0 for none.
     """
@@ -172,7 +176,12 @@ class TreeGrower(ABC):
         """Add one level below the frontier and choose the next frontier (expansion phase)."""
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
-        """The tree to verify (reranking phase); everything that was grown unless overridden."""
+        """The tree to verify (reranking phase); everything that was grown unless overridden.
+
+        Called in every step that has room for draft tokens. Where no level was grown the builder
+        holds the root alone, and the tree is one of plain decoding unless candidates from elsewhere
+        (the text) are added.
+        """
         return builder.tree()
 
 
@@ -180,7 +189,7 @@ class TreeGrower(ABC):
 class LearnsFromSteps(Protocol):
     """A grower that learns from what was committed."""
 
-    def commit(self, step: Step, seconds: StepSeconds) -> None:
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
         """A step has been committed, drafted or plain. Called after the last step too."""
 
 

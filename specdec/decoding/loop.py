@@ -28,7 +28,10 @@ def decode(
     Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
     """
     with clock("prefill"):
-        drafting.start(state, prefill(target, state))
+        features = prefill(target, state)
+    with clock("draft"):
+        drafting.start(state, features)
+    del features
     while not state.finished:
         if state.any_finished and drafting.shrinks:
             with clock("commit"):

@@ -198,6 +198,8 @@ class State:
 
         The generator must be able to (:class:`~specdec.decoding.randomness.RowRandomness`).
         """
+        randomness = self.randomness
+        assert isinstance(randomness, RowRandomness)
         rows = [row for row, why in enumerate(self.finish_reasons) if why is None]
         index = torch.tensor(list(rows), device=self.tokens.device)
         self.members = [self.members[row] for row in rows]
@@ -208,8 +210,7 @@ class State:
         self._root_position = None
         self.processors.keep_rows(rows)
         self.stopping = self.stopping.keep_rows(rows)
-        assert isinstance(self.randomness, RowRandomness)
-        self.randomness = self.randomness.keep_rows(index)
+        self.randomness = randomness.keep_rows(index)
         if self.cache is not None:
             self.cache.keep_rows(index, self.longest - 1)
         return index

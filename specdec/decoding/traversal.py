@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from specdec.decoding.randomness import Key, Randomness, Stream
+from specdec.decoding.randomness import Randomness, Stream
 from specdec.decoding.step import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
@@ -81,18 +81,13 @@ def matching_path(
     Args:
         stream: ``TARGET`` for the draws of plain decoding, ``ACCEPT`` for draws of this step alone.
     """
-    drawn = verification.draws(randomness, stream)
+    drawn = verification.drawn_everywhere(randomness, stream)
     if drawn is not None:
         return _path_of(tree, verification, drawn)
-    root = verification.root_position()
     traversal = TreeTraversal(tree, verification)
     for _ in traversal.levels():
-        node = traversal.node
-        key = (
-            Key(stream, traversal.position) if stream is Stream.TARGET else Key(stream, root, node)
-        )
-        token = verification.draw(node, traversal.undecided, randomness, key)
-        traversal.descend(tree.child_with(node, token), token)
+        token = verification.draw(traversal.node, traversal.undecided, randomness, stream)
+        traversal.descend(tree.child_with(traversal.node, token), token)
     return traversal.finish()
 
 

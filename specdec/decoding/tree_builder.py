@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import NEVER
+from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree, Draws, SampledFrom, label
 from specdec.errors import PluginError
-
-if TYPE_CHECKING:
-    from specdec.decoding.state import State
 
 
 class TreeBuilder:

@@ -35,7 +35,6 @@ class Verification:
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
         self._committed = committed
-        self._drawn: dict[Stream, Tensor | None] = {}
 
     @property
     def active(self) -> Tensor:
@@ -67,27 +66,32 @@ class Verification:
         processors = self._committed.processors
         return processors.distribution(scores, lambda: self._prefix(node, asking))
 
-    def draw(self, node: Tensor, asking: Tensor, randomness: Randomness, key: Key) -> Tensor:
+    @property
+    def greedy(self) -> bool:
+        """Whether every distribution is a point mass (temperature 0)."""
+        return self._committed.processors.greedy
+
+    def draw(self, node: Tensor, asking: Tensor, randomness: Randomness, stream: Stream) -> Tensor:
         """The target's own draw of the token after ``node``: ``[B]`` int64.
 
-        Ask as for :meth:`distribution`, of which it is drawn. Plain decoding draws in the stream
-        ``TARGET``, by the position of the token; in ``ACCEPT`` no other step makes the same draw.
+        Ask as for :meth:`distribution`, of which it is drawn.
+
+        Args:
+            stream: ``TARGET`` for the draw that plain decoding makes at that position, ``ACCEPT``
+                for one that no other step makes.
         """
-        everywhere = self.draws(randomness, key.stream)
-        if everywhere is not None:
-            return everywhere.gather(1, node[:, None]).squeeze(1)
+        if stream is Stream.TARGET:
+            key = Key(stream, self.position(node))
+        else:
+            key = Key(stream, self.root_position(), node)
         return randomness.categorical(self.distribution(node, asking), key)
 
-    def draws(self, randomness: Randomness, stream: Stream) -> Tensor | None:
-        """The same after every node at once, ``[B, N]`` int64.
+    def drawn_everywhere(self, randomness: Randomness, stream: Stream) -> Tensor | None:
+        """The same after every node at once, ``[B, N]`` int64, for
+        :func:`~specdec.decoding.traversal.matching_path`.
 
         None where that would take longer than to ask node by node, or a processor reads a prefix.
         """
-        if stream not in self._drawn:
-            self._drawn[stream] = self._draw_everywhere(randomness, stream)
-        return self._drawn[stream]
-
-    def _draw_everywhere(self, randomness: Randomness, stream: Stream) -> Tensor | None:
         processors = self._committed.processors
         if processors.greedy:
             if processors.penalties or processors.warps:
@@ -124,12 +128,12 @@ class Verification:
         return self._root_position
 
     def _prefix(self, node: Tensor, asking: Tensor) -> Prefix:
-        tree, known = self.tree, self._committed
+        tree, committed = self.tree, self._committed
         index = node[:, None, None].expand(-1, 1, tree.size)
         on_path = tree.ancestors.gather(1, index).squeeze(1)
-        padding = known.tokens[:, :1].expand(-1, tree.depth + 1)
-        tokens = torch.cat([known.tokens[:, : known.span], padding], dim=1)
-        spare = known.span + tree.depth
+        padding = committed.tokens[:, :1].expand(-1, tree.depth + 1)
+        tokens = torch.cat([committed.tokens[:, : committed.span], padding], dim=1)
+        spare = committed.span + tree.depth
         slot = torch.where(on_path, self.root_position()[:, None] + tree.depths, spare)
         tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
         return Prefix(tokens, self.position(node), asking)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,42 +53,37 @@ class Request:
 
 def make_request(
     prompt: Any,
+    settings: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     vocab_size: int,
     context: int,
     base: GenerationConfig,
-    seed: int | Sequence[int] | None = None,
-    stop: str | Sequence[str] | None = None,
-    logits_processor: Any = None,
-    logits_processor_by_prompt: Any = None,
-    generation_config: Any = None,
-    skip_special_tokens: bool = True,
-    **fields: Any,
 ) -> Request:
     """Encode the prompts, resolve settings and seeds, check what can be checked before decoding.
 
     Args:
-        prompt: as for :meth:`Engine.generate <specdec.engine.Engine.generate>`, like all arguments
-            that are not listed here.
+        prompt: as for :meth:`Engine.generate <specdec.engine.Engine.generate>`.
+        settings: the call's other arguments by name.
         vocab_size: tokens V of the target.
         context: the most tokens that it takes.
         base: the model's own defaults.
-        fields: fields of a GenerationConfig, and the arguments of a chat template.
 
     Raises:
         PromptError: a prompt that cannot be decoded, or stop strings without a tokenizer.
         OptionError: a value that is not allowed.
         UnknownNameError: an argument that does not exist.
     """
+    fields = dict(settings)
     template = Template.taken_from(fields)
+    seed, skip_special_tokens = fields.pop("seed", None), fields.pop("skip_special_tokens", True)
     sampling = resolve(
         base,
-        fields,
-        given=generation_config,
-        stop=stop,
-        logits_processor=logits_processor,
-        logits_processor_by_prompt=logits_processor_by_prompt,
+        given=fields.pop("generation_config", None),
+        stop=fields.pop("stop", None),
+        logits_processor=fields.pop("logits_processor", None),
+        logits_processor_by_prompt=fields.pop("logits_processor_by_prompt", None),
+        fields=fields,
         default_new_tokens=DEFAULT_NEW_TOKENS,
     )
     if sampling.stop and tokenizer is None:

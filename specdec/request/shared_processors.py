@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NoReturn
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.generation import logits_process as hf
 
-from specdec.errors import OptionError, SpecdecError, out_of_memory
+from specdec.errors import OptionError, SpecdecError, out_of_memory, warn
 from specdec.request.copying import copied
 from specdec.request.processor_stages import named
 
@@ -46,12 +45,11 @@ class Shared:
                 )
         if originals and total > MANY:
             names = ", ".join(map(named, originals))
-            warnings.warn(
+            warn(
                 f"logits processors of unknown kind ({names}) may depend on the row, so they are "
                 f"called with {total} rows for each token of each row, one for every prompt. "
                 "One that depends on the prefix alone is faster as "
-                "logits_processor_by_prompt=lambda prompt: functools.partial(processor)",
-                stacklevel=10,
+                "logits_processor_by_prompt=lambda prompt: functools.partial(processor)"
             )
 
     def copies(self, prompt: int) -> list[OwnCopy]:

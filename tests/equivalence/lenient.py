@@ -77,7 +77,7 @@ class Late(Policy):
         self.flaw = self._late if self._seen >= self._step else ""
         super().expand(builder, proposal)
 
-    def commit(self, step: Step, seconds: StepSeconds) -> None:
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
         self._seen += 1
 
 
