@@ -18,8 +18,8 @@ page.
 
 The equivalence suite (`specdec.testing`) is tested itself. Each of the {bugs} bugs below is a part
 or a piece of the core that is wrong in one way. `tests/equivalence/test_planted.py` runs the suite
-on every one: the property named must fail on it, and not by a crash; the same parts without their
-flaw must pass.
+on every one, by `pytest -m slow` on those that take many examples: the property named must fail on
+it, and not by a crash; the same parts without their flaw must pass.
 """
 
 

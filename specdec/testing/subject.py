@@ -158,7 +158,7 @@ class Subject:
         """The strategy on the case's models, drawing from ``randomness`` if it is given."""
         key = _key(case)
         if key not in self._engines:
-            self._engines[key] = self._make(case)
+            self._engines[key] = self._make(case, self._engines.get((key[0], not case.small)))
         engine = self._engines[key]
         if isinstance(model := engine.target.model, TableForCausalLM):
             model.set_table(case.target)
@@ -172,16 +172,29 @@ class Subject:
             self._plain[key] = engine.with_strategy("plain")
         return drawing(self._plain[key], randomness)
 
-    def _make(self, case: Case) -> Engine:
+    def _make(self, case: Case, other: Engine | None) -> Engine:
+        """An engine for the case, on the model of the ``other`` one with the policy's other
+        options if there is one."""
+        options = {role: dict(given) for role, given in self._options.items()}
+        if case.small and self.small is not None:
+            options["policy"] = dict(self.small)
+        if other is not None:
+            if self._provider is not None:
+                checkpoint = other.selection.options["drafter"]["checkpoint"]
+                options.setdefault("drafter", {})["checkpoint"] = checkpoint
+            engine = other.with_strategy(
+                self.strategy,
+                drafter=self._drafter,
+                options=options,
+                **self._swaps,
+            )
+            return self._drafting(engine, case)
         logging.disable_progress_bar()
         model: PreTrainedModel
         if case.model:
             model = make_model(CONFIGS[case.model]())
         else:
             model = TableForCausalLM.of(case.target, case.window)
-        options = {role: dict(given) for role, given in self._options.items()}
-        if case.small and self.small is not None:
-            options["policy"] = dict(self.small)
         if self._provider is not None:
             folder = Path(tempfile.mkdtemp(dir=self._folder))
             options.setdefault("drafter", {})["checkpoint"] = self._provider(model, folder)
@@ -194,8 +207,12 @@ class Subject:
             tokenizer=toy_tokenizer(model.config.vocab_size),
             **self._swaps,  # type: ignore[arg-type]
         )
+        return self._drafting(engine, case)
+
+    def _drafting(self, engine: Engine, case: Case) -> Engine:
+        """The engine, whose table drafter has the bigrams of a model that is no table."""
         if case.model and isinstance(engine.parts.drafter, TableDrafter):
-            engine.parts.drafter.distributions = bigrams(model)
+            engine.parts.drafter.distributions = bigrams(engine.target.model)
         return engine
 
 
@@ -207,7 +224,7 @@ _PROBED = 4
 _LONGEST = 40
 
 
-def _key(case: Case) -> object:
+def _key(case: Case) -> tuple[object, bool]:
     """Cases of one key share their engine."""
     return case.model or (case.target.size, case.target.vocab_size, case.window), case.small
 

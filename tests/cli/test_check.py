@@ -56,7 +56,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "QUICK", 2)
+    monkeypatch.setattr(suite, "QUICK", 1)
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_cases_end_in_every_way() -> None:
         reasons.update(result.finish_reason for result in results(subject.of(case), case, 0))
         return 0.0
 
-    suite.check(Subject("plain"), suite.Property(collect, cases()), examples=30)
+    suite.check(Subject("plain"), suite.Property(collect, cases()), examples=80)
     assert reasons == {"eos", "stop", "length"}
 
 

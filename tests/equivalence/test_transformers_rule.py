@@ -145,9 +145,9 @@ def subject(*plugins: Broken, **more: Any) -> Subject:
     [
         ("exact_distribution", 5),
         ("whole_sequences", 6),
-        ("neighbours_do_not_matter", 10),
-        ("stop_rules_hold", 10),
-        ("runs_repeat", 10),
+        ("neighbours_do_not_matter", 5),
+        ("stop_rules_hold", 6),
+        ("runs_repeat", 5),
         ("only_keyed_randomness_is_used", 10),
     ],
 )
