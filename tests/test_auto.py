@@ -7,7 +7,6 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import tiny
@@ -18,7 +17,7 @@ from torch import Tensor
 from specdec import Engine
 from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
-from specdec_plugins.auto.calibration import COUPLED, GREEDY, SAMPLED, Calibration, Prior
+from specdec_plugins.auto.acceptance import PRIORS, Calibration, Prior
 
 NEVER = float("-inf")
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12}
@@ -29,14 +28,9 @@ SIZES = [
 ]
 
 
-# How depth and budget of a step are found: as given, by its own values, before it begins.
-PACES = ["given", "shortcut"]
-
-
-def auto(
-    plain: Engine, folder: Path, drafter: str = "draft_model", pace: str = "given", **policy: Any
-) -> Engine:
-    options = {"policy": {**SMALL, "costs": pace != "given", **policy}}
+def auto(plain: Engine, folder: Path, drafter: str = "draft_model", **policy: Any) -> Engine:
+    """An engine; depth and budget as given unless ``costs=True``."""
+    options = {"policy": {**SMALL, "costs": False, **policy}}
     own = plain.with_strategy(
         "auto", drafter=drafter, options={**options, "drafter": {"checkpoint": str(folder)}}
     )
@@ -67,7 +61,7 @@ def log_scores(count: int, generator: torch.Generator, spread: float = 2.0) -> T
     return (spread * torch.randn(count, 5, generator=generator)).log_softmax(-1)[:, :4]
 
 
-@pytest.mark.parametrize("start", [GREEDY, COUPLED, SAMPLED], ids=["greedy", "coupled", "sampled"])
+@pytest.mark.parametrize("start", PRIORS.values(), ids=PRIORS)
 @pytest.mark.parametrize("truth", [Prior(0.35, -5.0), Prior(1.0, -1.0), Prior(2.0, 0.5)], ids=str)
 def test_planted_parameters_are_learned_from_choices(start: Prior, truth: Prior) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -86,7 +80,7 @@ def test_planted_parameters_are_learned_from_choices(start: Prior, truth: Prior)
 
 def test_what_was_learned_follows_a_drafter_that_changes() -> None:
     generator, device = torch.Generator().manual_seed(2), torch.device("cpu")
-    calibration = Calibration(GREEDY, device)
+    calibration = Calibration(PRIORS["greedy"], device)
     for truth in (Prior(0.4, -4.0), Prior(1.5, 0.0)):
         for _ in range(200):
             scores = log_scores(16, generator)
@@ -99,14 +93,14 @@ def test_what_was_learned_follows_a_drafter_that_changes() -> None:
 
 def test_nodes_that_do_not_count_and_children_that_do_not_exist_teach_nothing() -> None:
     device = torch.device("cpu")
-    one, other = Calibration(COUPLED, device), Calibration(COUPLED, device)
+    one, other = Calibration(PRIORS["coupled"], device), Calibration(PRIORS["coupled"], device)
     scores = torch.tensor([[-0.5, -1.0, NEVER], [-3.0, -4.0, -5.0]])
     hit = torch.tensor([[False, False, True], [True, False, False]])
     one.learn(scores, hit, torch.tensor([True, False]))
     other.learn(scores[:1, :2], torch.zeros(1, 2, dtype=torch.bool), torch.tensor([True]))
     torch.testing.assert_close(one.theta, other.theta)
     torch.testing.assert_close(one.precision, other.precision)
-    still = Calibration(COUPLED, device)
+    still = Calibration(PRIORS["coupled"], device)
     before = still.theta.clone()
     still.learn(scores, hit, torch.tensor([False, False]))
     assert torch.equal(still.theta, before)
@@ -116,7 +110,7 @@ def test_acceptance_rises_with_the_score_and_adds_up_to_less_than_1() -> None:
     scores = torch.tensor(
         [[0.0, -1.0, -2.5, -9.0], [-0.1, -0.1, NEVER, NEVER], [NEVER] * 4, [3.0, 2.0, 1.0, -60.0]]
     )
-    for prior in (GREEDY, COUPLED, SAMPLED, Prior(5.0, 2.0)):
+    for prior in (*PRIORS.values(), Prior(5.0, 2.0)):
         log_p = Calibration(prior, torch.device("cpu")).log_acceptance(scores)
         assert log_p.dtype == torch.float32 and log_p.shape == scores.shape
         assert bool((log_p[:, :-1] >= log_p[:, 1:]).all())
@@ -128,7 +122,7 @@ def test_acceptance_rises_with_the_score_and_adds_up_to_less_than_1() -> None:
 @pytest.mark.parametrize("spread", [0.0, 2.0, 50.0])
 def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
     generator = torch.Generator().manual_seed(3)
-    calibration = Calibration(COUPLED, torch.device("cpu"))
+    calibration = Calibration(PRIORS["coupled"], torch.device("cpu"))
     for step in range(300):
         scores = log_scores(8, generator, spread)
         scores[torch.rand(8, 4, generator=generator) < 0.3] = NEVER
@@ -146,26 +140,26 @@ def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
 # --- timing
 
 
-@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("options", SIZES, ids=lambda sizes: f"budget {sizes['budget']}")
 def test_trees_stay_within_depth_and_budget(
-    plain: Engine, draft: Path, pace: str, temperature: float, options: dict[str, int]
+    plain: Engine, draft: Path, costs: bool, temperature: float, options: dict[str, int]
 ) -> None:
-    own = auto(plain, draft, pace=pace, **options)
+    own = auto(plain, draft, costs=costs, **options)
     running = own.session().start(PROMPTS, max_new_tokens=24, temperature=temperature, seed=1)
     steps = list(running)
     for one in steps:
         assert one.tree.size - 1 <= options["budget"]
         assert one.tree.depth <= options["depth"]
         assert int(one.tree.depths.max()) <= options["depth"]
-    if pace == "given":
+    if not costs:
         assert max(one.tree.size for one in steps) == options["budget"] + 1
 
 
 @pytest.mark.parametrize("kind", ["draft_model", "eagle"])
 @pytest.mark.parametrize("coupled", [True, False])
-@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_are_plain_decodings(
     plain: Engine,
@@ -173,10 +167,10 @@ def test_texts_are_plain_decodings(
     head: Path,
     kind: str,
     coupled: bool,
-    pace: str,
+    costs: bool,
     temperature: float,
 ) -> None:
-    own = auto(plain, draft if kind == "draft_model" else head, kind, pace=pace, coupled=coupled)
+    own = auto(plain, draft if kind == "draft_model" else head, kind, costs=costs, coupled=coupled)
     prompts = [*PROMPTS, [3, 3, 8], [12, 40]]
     chosen: dict[str, Any] = {"max_new_tokens": 30, "temperature": temperature, "seed": 5}
     text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
@@ -187,36 +181,28 @@ def test_texts_are_plain_decodings(
             assert tiny.tokens(own, one, eos_token_id=ends, **chosen) == wanted
 
 
-@pytest.mark.parametrize("pace", PACES[1:])
 def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
-    plain: Engine, draft: Path, pace: str
+    plain: Engine, draft: Path
 ) -> None:
-    own = auto(plain, draft, pace=pace)
+    own = auto(plain, draft, costs=True)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
-    with fake_clock(), mock.patch("specdec_plugins.auto.economy._REST", 2):
-        memory = own.parts.policy.memory  # type: ignore[union-attr]
+    with fake_clock():
         for seed in range(8):
             running = own.start(PROMPTS, seed=seed, **chosen)
-            for number, one in enumerate(running):
-                drafted.append(one.tree.size > 1)
-                for record in memory.records.values():
-                    if number % 7 == 3:
-                        record.drafting = False
-                    if number % 7 == 6:
-                        record.waited(1e6)
+            drafted += [one.tree.size > 1 for one in running]
             texts = [running.new_tokens(row) for row in range(3)]
             assert texts == tiny.tokens(plain, PROMPTS, seed=seed, **chosen)
     changes = sum(one != other for one, other in pairwise(drafted))
     assert changes > 4, "it neither paused nor went on"
 
 
-@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_turn_of_a_session_equals_a_fresh_run(
-    plain: Engine, head: Path, pace: str, temperature: float
+    plain: Engine, head: Path, costs: bool, temperature: float
 ) -> None:
-    own = auto(plain, head, "eagle", pace=pace)
+    own = auto(plain, head, "eagle", costs=costs)
     session, prompts = own.session(), [list(prompt) for prompt in PROMPTS]
     chosen: dict[str, Any] = {"max_new_tokens": 9, "temperature": temperature, "seed": [1, 2, 3]}
     for turn in ([3, 9, 11], [40], [8, 8, 2, 1], []):
@@ -227,7 +213,7 @@ def test_every_turn_of_a_session_equals_a_fresh_run(
         prompts = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def lessons(engine: Engine) -> int:
+def updates(engine: Engine) -> int:
     return sum(one.steps for one in engine.parts.policy.memory.calibrations.values())  # type: ignore[union-attr]
 
 
@@ -240,11 +226,11 @@ def test_what_is_learned_is_shared_by_the_generations_of_an_engine_alone(
     own.generate(PROMPTS, temperature=0.0, **chosen)
     known = own.parts.policy.memory.calibrations  # type: ignore[union-attr]
     assert len(known) == 2, "one for each setting"
-    learned = lessons(own)
+    learned = updates(own)
     own.generate(PROMPTS, temperature=1.0, **chosen)
     assert len(known) == 2
-    assert lessons(own) > learned
-    assert lessons(other) == 0
+    assert updates(own) > learned
+    assert updates(other) == 0
 
 
 def test_what_was_learned_outlives_the_engine_in_a_file(
@@ -259,7 +245,7 @@ def test_what_was_learned_outlives_the_engine_in_a_file(
     again = auto(plain, draft, memory=str(file))
     memory = again.parts.policy.memory  # type: ignore[union-attr]
     (setting,) = json.loads(file.read_text())
-    read = memory.calibration(setting, COUPLED, torch.device("cpu"))
+    read = memory.calibration(setting, PRIORS["coupled"], torch.device("cpu"))
     assert torch.equal(read.theta, known.theta) and torch.equal(read.precision, known.precision)
     assert tiny.tokens(again, PROMPTS, **chosen) == wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -9,20 +10,19 @@ from pathlib import Path
 import torch
 
 from specdec.errors import OptionError
-from specdec_plugins.auto.calibration import Calibration, Prior
+from specdec_plugins.auto.acceptance import Acceptance, Calibration, Prior
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.record import Record
+from specdec_plugins.auto.decision import Exploration
 
-# The latest sampling settings are remembered, so many of them.
-_SETTINGS = 256
-_FIELDS = ("theta", "precision", "steps")
+# Sampling settings that are remembered, the latest ones: a bound on the memory of a server whose
+# requests bring settings of their own.
+SETTINGS = 256
 
 
 class Memory:
-    """Calibrations by sampling setting; costs by batch size and length of the texts
-    (:func:`~specdec_plugins.auto.costs.doublings`); records by setting and batch size to the
-    nearest power of two, as rows leave a batch in mid-text, and what drafts bring hardly changes
-    with each.
+    """Calibrations by sampling setting; acceptance by setting and batch size to the nearest power
+    of two, as rows leave a batch in mid-text; costs by batch size and length of the texts
+    (:func:`~specdec_plugins.auto.costs.doublings`); one budget of exploration.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 
@@ -35,8 +35,9 @@ class Memory:
 
     def __init__(self, file: Path | None = None) -> None:
         self.calibrations: dict[str, Calibration] = {}
-        self.costs: dict[tuple[int, int], Costs] = {}
-        self.records: dict[tuple[str, int], Record] = {}
+        self.exploration = Exploration()
+        self._acceptance: dict[tuple[str, int], Acceptance] = {}
+        self._costs: dict[tuple[int, int], Costs] = {}
         self._file = file
         self._saved: dict[str, dict[str, object]] = {}
         if file is not None and not file.parent.is_dir():
@@ -56,39 +57,37 @@ class Memory:
                 made.precision = made.precision.new_tensor(saved["precision"])
                 made.steps = int(str(saved["steps"]))
             self.calibrations[setting] = made
-            if len(self.calibrations) > _SETTINGS:
+            if len(self.calibrations) > SETTINGS:
                 self._forget(next(iter(self.calibrations)))
         return self.calibrations[setting]
 
     def _forget(self, setting: str) -> None:
         del self.calibrations[setting]
-        for key in [key for key in self.records if key[0] == setting]:
-            del self.records[key]
+        for key in [key for key in self._acceptance if key[0] == setting]:
+            del self._acceptance[key]
 
-    def costs_of(self, rows: int, length: int = 0) -> Costs:
-        """Those of a batch size and a length in doublings: known, or unknown so far.
+    def acceptance(self, setting: str, rows: int) -> Acceptance:
+        """That of a batch size; a new one begins with what is known of the nearest size."""
+        size = round(math.log2(rows))
+        if (setting, size) not in self._acceptance:
+            known = [(abs(other - size), other) for s, other in self._acceptance if s == setting]
+            near = self._acceptance[setting, min(known)[1]] if known else Acceptance()
+            self._acceptance[setting, size] = copy.deepcopy(near)
+        return self._acceptance[setting, size]
 
-        Unknown ones begin with those of the nearest length as a guess.
-        """
+    def costs(self, rows: int, length: int = 0) -> Costs:
+        """Those of a batch size and a length in doublings; a new length begins with what the
+        nearest one costs."""
         key = rows, length
-        if key not in self.costs:
+        if key not in self._costs:
             known = [
                 (abs(other - length), other)
-                for (size, other), costs in self.costs.items()
+                for (size, other), costs in self._costs.items()
                 if size == rows and costs.plain_known
             ]
-            near = self.costs[rows, min(known)[1]].another() if known else Costs(rows)
-            self.costs[key] = near
-        return self.costs[key]
-
-    def record(self, setting: str, rows: int) -> Record:
-        """That of a batch size; a new one begins with what the nearest size has taught."""
-        size = round(math.log2(rows))
-        if (setting, size) not in self.records:
-            known = [(abs(other - size), other) for s, other in self.records if s == setting]
-            made = self.records[setting, min(known)[1]].another(rows) if known else Record(rows)
-            self.records[setting, size] = made
-        return self.records[setting, size]
+            near = self._costs[rows, min(known)[1]] if known else Costs(rows)
+            self._costs[key] = copy.deepcopy(near)
+        return self._costs[key]
 
     def save(self) -> None:
         """Write the calibrations to the file, if there is one; whole or not at all."""
@@ -109,7 +108,7 @@ def _read(file: Path) -> dict[str, dict[str, object]]:
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
         for known in saved.values():
-            theta, precision, steps = (known[name] for name in _FIELDS)
+            theta, precision, steps = (known[name] for name in ("theta", "precision", "steps"))
             shapes = torch.tensor(theta).shape, torch.tensor(precision).shape
             if shapes != ((2,), (2, 2)) or not isinstance(steps, int):
                 raise ValueError("numbers of the wrong shape")

@@ -1,15 +1,19 @@
-"""The tree policy ``auto``: the set of nodes that is worth most on this machine."""
+"""The tree policy ``auto``: each step verifies the tree of most expected tokens a second."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from specdec.decoding.clock import Clock, StepSeconds
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.clock import StepSeconds
+from specdec.decoding.interfaces import LevelDrafts, ReadsLater, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
@@ -17,19 +21,19 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
+from specdec.drafting.repeating_text import Guess
+from specdec.drafting.reranking import top_by_value
 from specdec.plugin.components import IsPath
-from specdec_plugins.auto.calibration import GREEDY, SAMPLED, coupled_at
-from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.economy import Economy
-from specdec_plugins.auto.lessons import Level, learn
+from specdec_plugins.auto.acceptance import LASTING, Level, learn, prior_at
+from specdec_plugins.auto.costs import doublings
+from specdec_plugins.auto.decision import Decision
 from specdec_plugins.auto.memory import Memory
-from specdec_plugins.auto.pace import Pace, Plan, TextAlone
-from specdec_plugins.auto.record import Record
-from specdec_plugins.auto.shortcut import Shortcut
 
-# The most last tokens that are looked for earlier in the text.
-_MATCH = 5
-_OFTEN, _SELDOM = 32, 4  # learn at each of the first steps, then at every fourth
+# The most last tokens that are looked for earlier in the text: longer matches are hardly surer.
+MATCH = 5
+# Once a calibration has as much evidence as it keeps, it is updated at one step with drafts of so
+# many: an update takes a tenth of a millisecond.
+LEARN_EVERY = 4
 
 
 class AutoOptions(BaseModel):
@@ -68,63 +72,64 @@ class AutoOptions(BaseModel):
         return self
 
 
-class AutoGrower(TreeGrower):
-    """Grow by learned acceptance, stop where a level costs more than it brings, verify what pays.
+class AutoPolicy(TreePolicy):
+    """Each step verifies the tree, drafted by whichever sources, that maximises expected tokens
+    over expected seconds; plain decoding is the tree of no draft tokens.
 
-    * *Value*: a child's confidence is the learned probability that the target draws it
-      (:mod:`~specdec_plugins.auto.calibration`).
-    * *Coupling*: at temperature above 0 scores carry the noise of the target's draw.
-    * *Cost*: depth and budget are those that bring most tokens a second
-      (:mod:`~specdec_plugins.auto.shortcut`); drafting that does not pay stops, and is tried again
-      (:mod:`~specdec_plugins.auto.record`).
-    * *Text*: where the text repeats itself, what followed the last tokens before is verified in
-      place of a grown tree, if that brings more. Without a drafter (``grow=False``) that is all.
+    * *Sources*: the drafter's levels and what followed the last tokens earlier in the text are
+      candidates of one tree. Without a drafter (``grow=False``) the text is the only source.
+    * *Acceptance*: a candidate's value is the learned probability that the target takes it
+      (:mod:`~specdec_plugins.auto.acceptance`); at temperature above 0 draft scores carry the
+      noise of the target's own draw.
+    * *Costs*: seconds of verifying n nodes and of drafting, as measured
+      (:mod:`~specdec_plugins.auto.costs`).
+    * *Decision and exploration*: :mod:`~specdec_plugins.auto.decision`.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4 for the two phases; OPT-Tree (arXiv 2406.17276)
-    and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine.
+    and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine; Saxena 2023, prompt
+    lookup decoding.
     """
 
-    def __init__(self, policy: AutoPolicy, state: State, drafts: LevelDrafts | None) -> None:
-        self.options, self.memory = policy.options, policy.memory
-        self._clock = Clock()
-        self._text: DraftTree | None = None
-        self._asked = False
-        self.begin(state, self._clock)
+    def __init__(self, options: AutoOptions) -> None:
+        self.options, self.coupled = options, options.coupled
+        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
 
-    @property
-    def plan(self) -> Plan:
-        """Depth and budget of the step that comes: known before it begins, reached unless the texts
-        end sooner. Where values are read (:attr:`looks`) they are the most that it may take."""
-        return self._pace.plan
+    def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:
+        return AutoGrower(self.options, self.memory, state, drafts)
+
+
+class AutoGrower(TreeGrower):
+    """The trees of one generation.
+
+    Args:
+        drafts: what drafts the levels; None where the text is the only source.
+    """
+
+    def __init__(
+        self, options: AutoOptions, memory: Memory, state: State, drafts: LevelDrafts | None
+    ) -> None:
+        self.options, self._memory, self._state, self._drafts = options, memory, state, drafts
+        processors, coupled = state.processors, options.coupled
+        prior = prior_at(processors.temperature, greedy=processors.greedy, coupled=coupled)
+        self._setting = f"{processors.setting}, coupled={coupled}"
+        self._calibration = memory.calibration(self._setting, prior, state.tokens.device)
+        self._seen, self._grown, self._before = 0, list[Level](), 0.0
+        # Where each path is verified by itself a node costs a forward: as without costs.
+        self._decision: Decision | None = None
+        if options.costs and state.cache is not None:
+            depth = options.depth if drafts else 0
+            self._decision = Decision(depth, options.budget, memory.exploration)
+        self._lookup: Lookup | None = None
+        if options.lookup and (self._decision or not drafts):
+            self._lookup = Lookup(state, MATCH, min(options.depth, options.budget))
+        self._guesses: dict[int, Guess] = {}
+        self._prepare(state.rows, new_tokens=0)
 
     @property
     def levels(self) -> int:  # type: ignore[override]
-        if not self._asked:
-            self._asked, self._text = True, self.tree(self._state)
-        return 0 if self._text is not None else self.plan.depth
-
-    def begin(self, state: State, clock: Clock) -> None:
-        self._state, self._seen = state, 0
-        processors = state.processors
-        coupled = self.options.coupled
-        uncoupled = GREEDY if processors.greedy else SAMPLED
-        prior = coupled_at(processors.temperature) if coupled else uncoupled
-        self._setting = f"{processors.setting}, coupled={coupled}"
-        self._calibration = self.memory.calibration(self._setting, prior, state.tokens.device)
-        self._forget()
-        self._pace = self._find_pace(state, clock)
-        self._lookup: Lookup | None = None
-        if self.options.lookup and isinstance(self._pace, (Economy, TextAlone)):
-            self._lookup = Lookup(state, _MATCH, self.options.depth)
-
-    def tree(self, state: State) -> DraftTree | None:
-        if not self._pace.asks_text() or self._lookup is None:
-            return None
-        guesses = self._lookup.guesses()
-        length = self._pace.from_text([guess.chances for guess in guesses])
-        if length == 0:
-            return None
-        return self._lookup.tree([guess.first(length) for guess in guesses], length)
+        if self._decision:
+            return self._decision.levels
+        return self.options.depth if self._drafts else 0
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         scores, tokens = self._scored(builder, proposal, self.options.children)
@@ -138,54 +143,84 @@ class AutoGrower(TreeGrower):
         rows = frontier_rows_of_children(builder.frontier.width, k, tokens.device)
         builder.add(tokens.flatten(1), rows, values, branching=k)
         builder.advance_best(self.options.width)
-        if not self._pace.goes_on(values):
-            builder.stop()
+        if self._decision and builder.depth < self.levels:
+            active = self._active(values).exp()
+            best = active.topk(min(self.options.width, active.shape[1]), dim=1).values
+            mass, reach = torch.stack([active.sum(), best.sum()]).tolist()
+            before = self._before if builder.depth > 1 else len(active)
+            if not self._decision.another_level(before, reach, mass, builder.depth):
+                builder.stop()
+            self._before = reach
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
-        _ = self.levels
-        if self._text is not None:
-            return self._text
-        if builder.depth == 0:
+        decision, levels = self._decision, builder.depth
+        if decision:
+            self._merge_text(builder, decision.text_tokens, decision.text_kept)
+        else:
+            self._merge_text(builder, self.options.depth, 1.0)
+        if builder.size == 1:
             return DraftTree.root(self._state.root())
-        self._levels = builder.depth
-        return self._pace.tree(builder)
+        if decision is None:
+            return top_by_value(builder, self.options.budget)
+        if levels == 0:
+            return builder.tree()
+        ranked = builder.values.sort(dim=1, descending=True, stable=True)
+        gains = self._active(ranked.values).exp().sum(dim=0).cumsum(dim=0).tolist()
+        count = decision.nodes(gains)
+        if count == 0:
+            return DraftTree.root(self._state.root())
+        return top_by_value(builder, count, depth=builder.deepest(ranked.indices[:, :count] + 1))
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
-        self._asked, self._text = False, None
-        for phase, spent in (
-            ("draft", sum(seconds.levels)),
-            ("verify", seconds.verify),
-            ("commit", seconds.other),
-        ):
-            self._clock.seconds[phase] += spent
         if self._grown:
             self._seen += 1
-            if self._calibration.steps < _OFTEN or self._seen % _SELDOM == 0:
+            few = self._calibration.steps < LASTING
+            if few or self._seen % LEARN_EVERY == 0:
                 learn(self._calibration, self._grown, self._state, step)
-        self._pace.commit(step, self._levels)
-        if self._levels:
-            self._forget()
+            self._grown = []
+        if self._decision:
+            accepted = None if any(step.finished) else sum(step.accepted)
+            self._decision.commit(seconds, step.tree.size, accepted)
         if self._lookup:
             self._lookup.commit(step)
         if self._state.finished:
-            self.memory.save()
+            self._memory.save()
+        else:
+            self._prepare(len(step.new_tokens), step.longest)
 
-    def _forget(self) -> None:
-        """What was grown is of no use any more."""
-        self._grown: list[Level] = []
-        self._levels = 0
+    def _prepare(self, batch: int, new_tokens: int) -> None:
+        """Decide on the step that comes.
 
-    def _find_pace(self, state: State, clock: Clock) -> Pace:
-        """By costs, unless they are off, or no single forward verifies a tree."""
-        options = self.options
-        most = Plan(options.depth, options.budget)
-        uncounted = Pace(most) if options.grow else TextAlone()
-        if not options.costs or state.cache is None:
-            return uncounted
-        return Shortcut(most, self._books, options.width, state, clock, options.grow)
+        Args:
+            new_tokens: committed ones that the drafter has not been told of yet.
+        """
+        state, drafts, decision = self._state, self._drafts, self._decision
+        self._guesses = {}
+        if self._lookup:
+            guesses = zip(state.members, self._lookup.guesses(), strict=True)
+            self._guesses = {member: guess for member, guess in guesses if guess.tokens}
+        if decision:
+            costs = self._memory.costs(batch, doublings(state.longest))
+            decision.open(costs, self._memory.acceptance(self._setting, batch), batch)
+            rows = sum(reason is None for reason in state.finish_reasons)
+            chances = [guess.chances for guess in self._guesses.values()]
+            unread = drafts.unread_tokens + new_tokens if isinstance(drafts, ReadsLater) else 0
+            decision.prepare(rows, state.room, unread, _summed(chances))
 
-    def _books(self, rows: int, length: int) -> tuple[Costs, Record]:
-        return self.memory.costs_of(rows, length), self.memory.record(self._setting, rows)
+    def _merge_text(self, builder: TreeBuilder, most: int, kept: float) -> None:
+        """Make the first ``most`` tokens of the texts' suggestions candidates of the tree, of whose
+        probability so much is kept."""
+        if self._lookup is None or most == 0:
+            return
+        members = self._state.members
+        guesses = [self._guesses.get(member, Guess()).first(most) for member in members]
+        chain = self._lookup.tree(guesses)
+        if chain.depth:
+            log_value = chain.log_value[:, 1:] + math.log(max(1e-9, min(1.0, kept)))
+            builder.merge_chain(chain.tokens[:, 1:], log_value)
+
+    def _active(self, values: Tensor) -> Tensor:
+        return values[self._state.active]
 
     def _scored(self, builder: TreeBuilder, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""
@@ -198,12 +233,8 @@ class AutoGrower(TreeGrower):
         return best.values, guess.tokens(best.indices)
 
 
-class AutoPolicy(TreePolicy):
-    """The policy: made once."""
-
-    def __init__(self, options: AutoOptions) -> None:
-        self.options, self.coupled = options, options.coupled
-        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
-
-    def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:
-        return AutoGrower(self, state, drafts)
+def _summed(chances: Sequence[Sequence[float]]) -> list[float]:
+    """Expected tokens of the first n of each row's suggestion, of all rows, by n from 1 on."""
+    length = max(map(len, chances), default=0)
+    by_place = [sum(own[n] for own in chances if n < len(own)) for n in range(length)]
+    return list(accumulate(by_place))

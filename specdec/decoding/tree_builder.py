@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -41,6 +40,7 @@ class TreeBuilder:
         self._tokens = [root]
         self._parents = [nothing - 1]
         self._values = [nothing.float()]
+        self._chain: tuple[Tensor, Tensor, Tensor] | None = None
         self._level_start = 0
         self._rows = nothing
         self._chosen: Callable[[], Tensor] | None = None
@@ -95,6 +95,8 @@ class TreeBuilder:
         self._drawn_from.append((nodes, q))
 
     def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
+        if self._chain is not None:
+            raise PluginError("a chain has been merged in: it comes after the last level")
         if self.depth != self.frontier.depth:
             raise PluginError("this frontier has been expanded: choose the next one with advance")
         nodes = self.frontier.nodes
@@ -108,6 +110,45 @@ class TreeBuilder:
         self.size += tokens.shape[1]
         self.depth += 1
         self.branching = max(self.branching, branching)
+
+    def merge_chain(self, tokens: Tensor, log_value: Tensor) -> None:
+        """Add a chain below the root, once, after the last level.
+
+        A token of the chain that is a candidate already, on the same path, stays one node, of the
+        larger value of the two; the others are new nodes. The tree is ``POINT`` from here on.
+
+        Args:
+            tokens: ``[B, D]`` int64.
+            log_value: ``[B, D]``, not rising along the chain; ``-inf`` from the first token that
+                does not exist.
+
+        Raises:
+            PluginError: a chain has been merged in before.
+        """
+        if self._chain is not None:
+            raise PluginError("a chain has been merged in: a tree takes one")
+        self._draws, self._drawn_from = Draws.POINT, []
+        length = tokens.shape[1]
+        log_value = log_value.to(self._values[0].dtype)
+        new = torch.arange(self.size, self.size + length, device=tokens.device)
+        added = log_value.clone()
+        node, start = torch.zeros_like(tokens[:, :1]), 1
+        parents = [node]
+        for place in range(min(self.depth, length)):
+            level, values = place + 1, self._values[place + 1]
+            same = (self._tokens[level] == tokens[:, place, None]) & (values > NEVER)
+            same &= self._parents[level] == node
+            larger = torch.maximum(values, log_value[:, place, None])
+            self._values[level] = torch.where(same, larger, values)
+            found, column = same.max(dim=1, keepdim=True)
+            added[:, place, None].masked_fill_(found, NEVER)
+            node = torch.where(found, column + start, new[place])
+            parents.append(node)
+            start += values.shape[1]
+        further = new[len(parents) - 1 : -1].expand(len(tokens), -1)
+        self._chain = tokens, torch.cat([*parents[:length], further], dim=1), added
+        self.size += length
+        self.branching += 1
 
     def stop(self) -> None:
         """Draft no further level in this step."""
@@ -147,28 +188,28 @@ class TreeBuilder:
 
     @property
     def values(self) -> Tensor:
-        """``[B, size - 1]``, the values of all candidates so far, in the order grown."""
-        return torch.cat(self._values[1:], dim=1)
+        """``[B, size - 1]``, the values of all candidates, in the order of their nodes."""
+        return self._columns(self._values, 2)[:, 1:]
 
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """How many candidates there are down to each level, the root not counted."""
-        return tuple(accumulate(level.shape[1] for level in self._values[1:]))
-
-    def level_of(self, node: int) -> int:
-        """The level of a candidate, 0 for the root."""
-        return next(level for level, end in enumerate((0, *self.ends)) if node <= end)
+    def deepest(self, nodes: Tensor) -> int:
+        """The level of the deepest of some candidates, 0 for the root. Reads from the device."""
+        widths = [level.shape[1] for level in self._values]
+        levels = [level for level, width in enumerate(widths) for _ in range(width)]
+        levels += range(1, self.size - len(levels) + 1)
+        return int(torch.tensor(levels, device=nodes.device)[nodes].max()) if len(nodes) else 0
 
     def tree(self) -> DraftTree:
-        """Every candidate, in the order grown."""
-        values = torch.cat(self._values, dim=1)
+        """Every candidate, in the order grown, parents before children."""
+        values = self._columns(self._values, 2)
+        length = 0 if self._chain is None else self._chain[0].shape[1]
         tree = DraftTree(
-            tokens=torch.cat(self._tokens, dim=1),
-            parents=torch.cat(self._parents, dim=1),
+            tokens=self._columns(self._tokens, 0),
+            parents=self._columns(self._parents, 1),
             log_value=values,
             valid=values > NEVER,
-            depth=self.depth,
+            depth=max(self.depth, length),
             branching=self.branching,
+            from_text=length > 0 and self.depth == 0,
         )
         if self._draws is Draws.POINT:
             return tree
@@ -177,6 +218,10 @@ class TreeBuilder:
         row = torch.zeros_like(tree.tokens).scatter_(1, expanded, entries)
         q = torch.cat([q for _, q in self._drawn_from], dim=1)
         return label(tree, self._draws, SampledFrom(q=q, row=row))
+
+    def _columns(self, levels: list[Tensor], part: int) -> Tensor:
+        """The columns of all levels, then those of the chain."""
+        return torch.cat(levels if self._chain is None else [*levels, self._chain[part]], dim=1)
 
 
 @cache

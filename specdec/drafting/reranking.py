@@ -12,8 +12,8 @@ from specdec.decoding.tree_builder import TreeBuilder
 def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None) -> DraftTree:
     """The ``budget`` candidates of highest value, in the order grown.
 
-    Ties go to the candidate grown first, which is the shallower one, so the kept set is closed
-    under parents. A sampled tree that is pruned becomes ``POINT``.
+    Ties go to the candidate with the lower node, which no parent's child is, so the kept set is
+    closed under parents. A sampled tree that is pruned becomes ``POINT``.
 
     Args:
         depth: of the deepest candidate that is kept, where it is known; all levels if left out.
@@ -34,4 +34,5 @@ def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None)
         valid=everything.valid.gather(1, kept),
         depth=everything.depth if depth is None else depth,
         branching=everything.branching,
+        from_text=everything.from_text,
     )

@@ -1,0 +1,255 @@
+"""Which tree a step verifies: the one of most expected tokens for its expected seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specdec.decoding.clock import StepSeconds
+from specdec_plugins.auto.acceptance import LASTING, Acceptance
+from specdec_plugins.auto.costs import Costs
+
+# Draft tokens that are considered for a verification: few sizes, so that soon it is known what each
+# costs; steps of a fifth to a third between them.
+SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
+# Of all seconds of decoding, the share that exploration may lose.
+SHARE = 0.01
+
+
+class Exploration:
+    """The only source of steps that are expected to lose.
+
+    What they lose against the best known choice is at most a share :data:`SHARE` of all seconds of
+    decoding, and what one of them loses beyond its estimate, which is saved up before the next.
+
+    Attributes:
+        seconds: that may be lost now.
+        trial: seconds gained since a pause in drafting was broken; None: no trial is under way.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.trial: float | None = None
+
+    def earn(self, seconds: float) -> None:
+        """Decoding took so long."""
+        self.seconds += SHARE * seconds
+
+    def affords(self, loss: float) -> bool:
+        """Whether a step may be taken that is expected to lose ``loss`` seconds."""
+        return self.seconds >= loss
+
+    def charge(self, loss: float) -> None:
+        """A step has lost so much."""
+        self.seconds -= max(0.0, loss)
+
+    def close_trial(self) -> None:
+        """The drafter pays by now, or was not worth the trial, which is charged."""
+        if self.trial is not None:
+            self.charge(-self.trial)
+        self.trial = None
+
+
+class Decision:
+    """The decisions of one generation.
+
+    With r the best known rate, in tokens a second, a choice is worth its expected tokens less r
+    times its expected seconds, and the choice that is worth most is taken: of plain decoding, the
+    text's suggestion and the drafter before the step, of a further level while it grows, of the
+    number of nodes when it is grown. At the best rate the best choice is worth nothing on average
+    (Dinkelbach 1967), so r is the larger of plain decoding's rate and of drafting's. The text's
+    suggestions do not enter r: they come with certain tokens, which are no sooner reached by
+    hurrying over others.
+
+    Args:
+        depth: the most levels; 0 if there is no drafter.
+        budget: the most draft tokens.
+
+    Attributes:
+        levels: the most levels of the step that comes.
+        text_tokens: tokens of the text's suggestion that are candidates in it.
+    """
+
+    costs: Costs
+    acceptance: Acceptance
+
+    def __init__(self, depth: int, budget: int, exploration: Exploration) -> None:
+        self._depth, self._budget, self._exploration = depth, budget, exploration
+        self._opened: Acceptance | None = None
+        self.levels = self.text_tokens = self._unread = 0
+
+    def open(self, costs: Costs, acceptance: Acceptance, rows: int) -> None:
+        """What is learned from here on, of so many rows; a text begins where that is new."""
+        self.costs = costs
+        if acceptance is not self._opened:
+            self._exploration.close_trial()
+            self.acceptance = self._opened = acceptance
+            acceptance.begin(rows)
+
+    @property
+    def speedup(self) -> float:
+        """Tokens a second of steps with a drafter over those of plain decoding."""
+        tokens, levels, nodes = self.acceptance.drafter.means
+        plain = self.costs.step(1)
+        seconds = self.costs.draft(levels) + max(plain, self._step(nodes))
+        return (1 + self._kept * tokens) * plain / seconds
+
+    def prepare(self, rows: int, room: int, unread: int, text: Sequence[float] = ()) -> None:
+        """Decide on the step that comes.
+
+        Args:
+            rows: unfinished ones.
+            room: draft tokens that the texts have room for.
+            unread: committed tokens of a row that the drafter has not read.
+            text: probabilities that the suggestion of the text promises, summed over rows and over
+                its first n tokens, by n from 1 on.
+        """
+        costs, self._rows, self._unread = self.costs, rows, unread
+        self.levels = self.text_tokens = 0
+        self._exploring, self._promised, self._text = False, 0.0, 0.0
+        self._measured = costs.drafting_known
+        if not costs.plain_known or room == 0:
+            return
+        plain, speed = costs.step(1), self.speedup if self._depth else 0.0
+        self._rate = rows * max(1.0, speed) / plain
+        count = self._best_count(text, self.text_kept)
+        best = self._gain(text, count, self.text_kept)
+        self._text = self.text_kept * text[count - 1] if count else 0.0
+        self._chance = min(1.0, self.text_kept * text[0] / rows) if text else 0.0
+        tokens, levels, nodes = self.acceptance.drafter.means
+        tokens *= rows * self._kept
+        tokens = max(tokens, self._text + (1 - self._chance) * tokens)
+        seconds = costs.draft(levels) + max(costs.step(count + 1), self._step(nodes)) - plain
+        drafts = tokens - self._rate * seconds
+        reading = costs.read(unread)
+        if speed > 1 and drafts > best and reading < room * plain * (1 - 1 / speed):
+            best = drafts
+            self.levels = self._depth
+        if best > 0 and costs.since_plain >= LASTING:
+            # Plain steps are measured in twos.
+            loss = best / self._rate
+            if self._exploration.affords(loss if costs.nodes == 1 else 2 * loss):
+                self.levels = 0
+                self._exploration.charge(loss)
+                return
+        if best == 0:
+            count = self._explore(text, reading - drafts / self._rate)
+        self.text_tokens, self._promised = count, text[count - 1] if count else 0.0
+        if self.levels:
+            self.text_tokens = len(text)
+            if not self._measured:
+                self.levels = min(2, self._depth)
+
+    def _explore(self, text: Sequence[float], drafting: float) -> int:
+        """Where plain decoding is best: what may be tried all the same.
+
+        Args:
+            drafting: seconds that a step with the drafter is expected to lose.
+
+        Returns:
+            Tokens of the text's suggestion to verify.
+        """
+        exploration = self._exploration
+        count = self._best_count(text, 1.0)
+        if count and exploration.affords(
+            loss := -self._gain(text, count, self.text_kept) / self._rate
+        ):
+            exploration.charge(loss)
+            return count
+        if self._depth and exploration.affords(drafting):
+            self.levels, exploration.trial, self._exploring = self._depth, 0.0, True
+            # What was saved beyond that is not kept for many losses in a row.
+            exploration.seconds = min(exploration.seconds, max(0.0, drafting))
+        return 0
+
+    def another_level(self, before: float, reach: float, mass: float, depth: int) -> bool:
+        """Whether a further level pays, or has to be measured.
+
+        It is taken to add to what it expands the share that the last one added.
+
+        Args:
+            before: summed probabilities of the nodes that the last level expanded.
+            mass: of all its candidates.
+            reach: of those that would be expanded.
+            depth: levels so far.
+        """
+        costs = self.costs
+        if not self._measured:
+            return True
+        gain = self._kept * reach * min(1.0, mass / before) if before else 0.0
+        if gain > self._rate * costs.level.value:
+            return True
+        if depth > 1 or costs.since_level < LASTING:
+            return False
+        affords = self._exploration.affords(costs.level.value)
+        if affords:
+            self._exploration.charge(costs.level.value)
+        return affords
+
+    def nodes(self, gains: Sequence[float]) -> int:
+        """How many draft tokens to verify of a tree that was grown, 0 included.
+
+        Args:
+            gains: summed probabilities of the best draft tokens, of all rows, by their number.
+        """
+        count = self._best_count(gains, self._kept)
+        self._promised = gains[count - 1] if count else 0.0
+        return count
+
+    def commit(self, seconds: StepSeconds, nodes: int, accepted: int | None) -> None:
+        """Learn from a step.
+
+        Args:
+            nodes: of the tree that was verified.
+            accepted: draft tokens accepted, of all rows; None where rows ended.
+        """
+        costs, acceptance = self.costs, self.acceptance
+        levels = len(seconds.levels)
+        costs.take(nodes, seconds.verify + seconds.other, seconds.levels, self._unread)
+        self._exploration.earn(costs.step(nodes) + costs.draft(levels))
+        acceptance.fade()
+        if accepted is not None and self._promised:
+            if levels:
+                acceptance.values.take(self._rows, self._promised, float(accepted))
+            else:
+                acceptance.text.take(self._promised, float(accepted))
+        if not levels or not self._measured:
+            return
+        # What the text suggests tells little of the drafter.
+        rows, own = self._rows, 1 - self._chance
+        acceptance.drafter.take(
+            own * rows, own * self._promised, own * rows * levels, own * rows * (nodes - 1)
+        )
+        if self._exploration.trial is not None:
+            plain = costs.step(1)
+            extra = costs.draft(levels) + costs.read(self._unread) + costs.step(nodes) - plain
+            self._exploration.trial += self._kept * self._promised * plain / self._rows - extra
+            if self.speedup <= 1 or self._exploration.trial > 0:
+                self._exploration.close_trial()
+
+    @property
+    def _kept(self) -> float:
+        promised, accepted = self.acceptance.values.means
+        return accepted / promised
+
+    def _step(self, draft_tokens: float) -> float:
+        """A step that verifies a mean number of draft tokens."""
+        low = int(draft_tokens)
+        part = draft_tokens - low
+        return (1 - part) * self.costs.step(low + 1) + part * self.costs.step(low + 2)
+
+    @property
+    def text_kept(self) -> float:
+        """Draft tokens accepted per token that the text's suggestions promise."""
+        (kept,) = self.acceptance.text.means
+        return kept
+
+    def _gain(self, gains: Sequence[float], count: int, kept: float) -> float:
+        """Tokens that verifying so many draft tokens is worth beyond verifying none."""
+        costs = self.costs
+        tokens = kept * gains[count - 1] if count else 0.0
+        return tokens - self._rate * (costs.step(count + 1) - costs.step(1))
+
+    def _best_count(self, gains: Sequence[float], kept: float) -> int:
+        most = min(self._budget, len(gains))
+        counts = [0, *[count for count in SIZES if count < most], *([most] if most else [])]
+        return max(counts, key=lambda count: self._gain(gains, count, kept))
