@@ -15,9 +15,10 @@ from tiny import PROMPTS
 from torch import Tensor
 
 from specdec import Engine
+from specdec.drafting.calibration import Calibration, Prior
 from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
-from specdec_plugins.auto.acceptance import PRIORS, Calibration, Prior
+from specdec_plugins.auto.acceptance import LASTING, PRIORS
 
 NEVER = float("-inf")
 SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12}
@@ -65,7 +66,7 @@ def log_scores(count: int, generator: torch.Generator, spread: float = 2.0) -> T
 @pytest.mark.parametrize("truth", [Prior(0.35, -5.0), Prior(1.0, -1.0), Prior(2.0, 0.5)], ids=str)
 def test_planted_parameters_are_learned_from_choices(start: Prior, truth: Prior) -> None:
     generator = torch.Generator().manual_seed(1)
-    learned, prior = (Calibration(start, torch.device("cpu")) for _ in range(2))
+    learned, prior = (Calibration(start, torch.device("cpu"), LASTING) for _ in range(2))
     for _ in range(150):
         scores = log_scores(16, generator)
         hit, _ = chosen_by(scores, truth, generator)
@@ -80,7 +81,7 @@ def test_planted_parameters_are_learned_from_choices(start: Prior, truth: Prior)
 
 def test_what_was_learned_follows_a_drafter_that_changes() -> None:
     generator, device = torch.Generator().manual_seed(2), torch.device("cpu")
-    calibration = Calibration(PRIORS["greedy"], device)
+    calibration = Calibration(PRIORS["greedy"], device, LASTING)
     for truth in (Prior(0.4, -4.0), Prior(1.5, 0.0)):
         for _ in range(200):
             scores = log_scores(16, generator)
@@ -93,14 +94,17 @@ def test_what_was_learned_follows_a_drafter_that_changes() -> None:
 
 def test_nodes_that_do_not_count_and_children_that_do_not_exist_teach_nothing() -> None:
     device = torch.device("cpu")
-    one, other = Calibration(PRIORS["coupled"], device), Calibration(PRIORS["coupled"], device)
+    one, other = (
+        Calibration(PRIORS["coupled"], device, LASTING),
+        Calibration(PRIORS["coupled"], device, LASTING),
+    )
     scores = torch.tensor([[-0.5, -1.0, NEVER], [-3.0, -4.0, -5.0]])
     hit = torch.tensor([[False, False, True], [True, False, False]])
     one.learn(scores, hit, torch.tensor([True, False]))
     other.learn(scores[:1, :2], torch.zeros(1, 2, dtype=torch.bool), torch.tensor([True]))
     torch.testing.assert_close(one.theta, other.theta)
     torch.testing.assert_close(one.precision, other.precision)
-    still = Calibration(PRIORS["coupled"], device)
+    still = Calibration(PRIORS["coupled"], device, LASTING)
     before = still.theta.clone()
     still.learn(scores, hit, torch.tensor([False, False]))
     assert torch.equal(still.theta, before)
@@ -111,7 +115,7 @@ def test_acceptance_rises_with_the_score_and_adds_up_to_less_than_1() -> None:
         [[0.0, -1.0, -2.5, -9.0], [-0.1, -0.1, NEVER, NEVER], [NEVER] * 4, [3.0, 2.0, 1.0, -60.0]]
     )
     for prior in (*PRIORS.values(), Prior(5.0, 2.0)):
-        log_p = Calibration(prior, torch.device("cpu")).log_acceptance(scores)
+        log_p = Calibration(prior, torch.device("cpu"), LASTING).log_acceptance(scores)
         assert log_p.dtype == torch.float32 and log_p.shape == scores.shape
         assert bool((log_p[:, :-1] >= log_p[:, 1:]).all())
         assert log_p.isneginf().tolist() == scores.isneginf().tolist()
@@ -122,7 +126,7 @@ def test_acceptance_rises_with_the_score_and_adds_up_to_less_than_1() -> None:
 @pytest.mark.parametrize("spread", [0.0, 2.0, 50.0])
 def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
     generator = torch.Generator().manual_seed(3)
-    calibration = Calibration(PRIORS["coupled"], torch.device("cpu"))
+    calibration = Calibration(PRIORS["coupled"], torch.device("cpu"), LASTING)
     for step in range(300):
         scores = log_scores(8, generator, spread)
         scores[torch.rand(8, 4, generator=generator) < 0.3] = NEVER

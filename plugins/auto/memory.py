@@ -6,11 +6,13 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from specdec.drafting.calibration import Calibration, Prior
 from specdec.errors import OptionError
-from specdec_plugins.auto.acceptance import Acceptance, Calibration, Prior
+from specdec_plugins.auto.acceptance import LASTING, PRIORS, Acceptance
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import Exploration
 
@@ -39,7 +41,7 @@ class Memory:
         self._acceptance: dict[tuple[str, int], Acceptance] = {}
         self._costs: dict[tuple[int, int], Costs] = {}
         self._file = file
-        self._saved: dict[str, dict[str, object]] = {}
+        self._saved: dict[str, dict[str, Any]] = {}
         if file is not None and not file.parent.is_dir():
             raise OptionError(
                 f"policy.memory={str(file)!r}: there is no folder {str(file.parent)!r}: make it, "
@@ -51,11 +53,9 @@ class Memory:
     def calibration(self, setting: str, prior: Prior, device: torch.device) -> Calibration:
         """That of a setting: known, saved or new."""
         if setting not in self.calibrations:
-            made = Calibration(prior, device)
-            if saved := self._saved.get(setting):
-                made.theta = made.theta.new_tensor(saved["theta"])
-                made.precision = made.precision.new_tensor(saved["precision"])
-                made.steps = int(str(saved["steps"]))
+            made = Calibration(prior, device, LASTING)
+            if setting in self._saved:
+                made.restore(self._saved[setting])
             self.calibrations[setting] = made
             if len(self.calibrations) > SETTINGS:
                 self._forget(next(iter(self.calibrations)))
@@ -93,25 +93,17 @@ class Memory:
         """Write the calibrations to the file, if there is one; whole or not at all."""
         if self._file is None:
             return
-        for setting, known in self.calibrations.items():
-            self._saved[setting] = {
-                "theta": known.theta.tolist(),
-                "precision": known.precision.tolist(),
-                "steps": known.steps,
-            }
+        self._saved.update((name, known.saved()) for name, known in self.calibrations.items())
         beside = self._file.with_name(self._file.name + ".part")
         beside.write_text(json.dumps(self._saved, indent=2) + "\n", encoding="utf-8")
         beside.replace(self._file)
 
 
-def _read(file: Path) -> dict[str, dict[str, object]]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
         for known in saved.values():
-            theta, precision, steps = (known[name] for name in ("theta", "precision", "steps"))
-            shapes = torch.tensor(theta).shape, torch.tensor(precision).shape
-            if shapes != ((2,), (2, 2)) or not isinstance(steps, int):
-                raise ValueError("numbers of the wrong shape")
+            Calibration(PRIORS["greedy"], torch.device("cpu"), LASTING).restore(known)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OptionError(
             f"policy.memory={str(file)!r} is no memory of the policy 'auto' ({error!r}): give a "

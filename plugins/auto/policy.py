@@ -19,12 +19,13 @@ from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
+from specdec.drafting.calibration import ScoredLevel, learn_acceptance
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.drafting.repeating_text import Guess
 from specdec.drafting.reranking import top_by_value
 from specdec.plugin.components import IsPath
-from specdec_plugins.auto.acceptance import LASTING, Level, learn, prior_at
+from specdec_plugins.auto.acceptance import LASTING, prior_at
 from specdec_plugins.auto.costs import doublings
 from specdec_plugins.auto.decision import Decision
 from specdec_plugins.auto.memory import Memory
@@ -79,7 +80,7 @@ class AutoPolicy(TreePolicy):
     * *Sources*: the drafter's levels and what followed the last tokens earlier in the text are
       candidates of one tree. Without a drafter (``grow=False``) the text is the only source.
     * *Acceptance*: a candidate's value is the learned probability that the target takes it
-      (:mod:`~specdec_plugins.auto.acceptance`); at temperature above 0 draft scores carry the
+      (:mod:`~specdec.drafting.calibration`); at temperature above 0 draft scores carry the
       noise of the target's own draw.
     * *Costs*: seconds of verifying n nodes and of drafting, as measured
       (:mod:`~specdec_plugins.auto.costs`).
@@ -113,7 +114,7 @@ class AutoGrower(TreeGrower):
         prior = prior_at(processors.temperature, greedy=processors.greedy, coupled=coupled)
         self._setting = f"{processors.setting}, coupled={coupled}"
         self._calibration = memory.calibration(self._setting, prior, state.tokens.device)
-        self._seen, self._grown, self._before = 0, list[Level](), 0.0
+        self._seen, self._grown, self._before = 0, list[ScoredLevel](), 0.0
         # Where each path is verified by itself a node costs a forward: as without costs.
         self._decision: Decision | None = None
         if options.costs and state.cache is not None:
@@ -136,7 +137,7 @@ class AutoGrower(TreeGrower):
         k = scores.shape[-1]
         if self.options.calibrated:
             confidence = self._calibration.log_acceptance(scores)
-            self._grown.append(Level(builder.frontier, scores, tokens))
+            self._grown.append(ScoredLevel(builder.frontier, scores, tokens))
         else:
             confidence = scores.float()
         values = (builder.frontier.log_value[:, :, None] + confidence).flatten(1)
@@ -176,7 +177,7 @@ class AutoGrower(TreeGrower):
             self._seen += 1
             few = self._calibration.steps < LASTING
             if few or self._seen % LEARN_EVERY == 0:
-                learn(self._calibration, self._grown, self._state, step)
+                learn_acceptance(self._calibration, self._grown, self._state, step)
             self._grown = []
         if self._decision:
             accepted = None if any(step.finished) else sum(step.accepted)
