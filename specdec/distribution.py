@@ -15,8 +15,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One categorical distribution per row; draft distributions have one per row and node, ``[B, n,
-    V]``.
+    """One categorical distribution per row; of draft distributions one per row and node.
 
     Attributes:
         weights: ``[B, V]`` floating point log-weights, ``-inf`` off the support. None for a point

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from specdec.drafting.calibration import Prior
 
-# Evidence counts as much as that of so many steps: each fades by a part of so many with every later
+# Steps that evidence counts for: it fades by one part in LASTING with every later
 # step. Long enough to average over the tokens of a sentence or two, short enough to follow a text.
 LASTING = 50
-# What is believed when a text begins counts like so many steps (promised tokens for a text's
+# Steps that what is believed when a text begins counts for (promised tokens for a text's
 # suggestions): little enough that a text which differs from others is found out within it.
 BELIEVED = 8.0
 # What a step with a drafter is taken to bring before the first: draft tokens accepted, levels
@@ -54,7 +54,7 @@ class Estimate:
         self.begin()
 
     def begin(self, rows: int = 1) -> None:
-        """A text begins, or so many."""
+        """A text begins, or several: one a row."""
         if self._text[0]:
             # It counts in full from as much on as is believed at its beginning.
             counts = min(BELIEVED * rows, self._text[0])
@@ -99,7 +99,7 @@ class Acceptance:
         self.drafter = Estimate(*FIRST_YIELD)
 
     def begin(self, rows: int) -> None:
-        """A text begins, or so many."""
+        """A text begins, or several: one a row."""
         for estimate in (self.values, self.text, self.drafter):
             estimate.begin(rows)
 

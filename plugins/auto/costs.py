@@ -129,11 +129,11 @@ class Costs:
         return self.level.known or self.first.known
 
     def step(self, nodes: int) -> float:
-        """A step that verifies so many nodes, drafting left out."""
+        """A step that verifies ``nodes`` nodes, without drafting."""
         return self.steps.seconds(nodes)
 
     def draft(self, levels: float) -> float:
-        """Growing so many levels, with few tokens to read; half of what little is known says, so
+        """Growing ``levels`` levels, with few tokens to read; half of what little is known says, so
         that it is measured again unless it is far too much."""
         if levels == 0:
             return 0.0

@@ -31,7 +31,7 @@ class Exploration:
         self.trial: float | None = None
 
     def earn(self, seconds: float) -> None:
-        """Decoding took so long."""
+        """Decoding took ``seconds``."""
         self.seconds += SHARE * seconds
 
     def affords(self, loss: float) -> bool:
@@ -39,7 +39,7 @@ class Exploration:
         return self.seconds >= loss
 
     def charge(self, loss: float) -> None:
-        """A step has lost so much."""
+        """A step has lost ``loss`` seconds."""
         self.seconds -= max(0.0, loss)
 
     def close_trial(self) -> None:
@@ -78,7 +78,7 @@ class Decision:
         self.levels = self.text_tokens = self._unread = 0
 
     def open(self, costs: Costs, acceptance: Acceptance, rows: int) -> None:
-        """What is learned from here on, of so many rows; a text begins where that is new."""
+        """What is learned from here on, of ``rows`` rows; a text begins where that is new."""
         self.costs = costs
         if acceptance is not self._opened:
             self._exploration.close_trial()
@@ -244,7 +244,7 @@ class Decision:
         return kept
 
     def _gain(self, gains: Sequence[float], count: int, kept: float) -> float:
-        """Tokens that verifying so many draft tokens is worth beyond verifying none."""
+        """Tokens that verifying ``count`` draft tokens is worth beyond verifying none."""
         costs = self.costs
         tokens = kept * gains[count - 1] if count else 0.0
         return tokens - self._rate * (costs.step(count + 1) - costs.step(1))

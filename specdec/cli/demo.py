@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.cli import identity, runs, terminal
 from specdec.cli.choices import PLAIN, choose
 from specdec.cli.failures import quiet_libraries
-from specdec.cli.generate_report import Report
+from specdec.cli.generate_report import GenerateReport
 from specdec.cli.runs import ContenderRuns
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateRequest:
     """What was asked for.
 
     Attributes:
@@ -58,12 +58,14 @@ class Demo:
         plain: the contender of plain decoding, one of ``contenders``; None without the comparison.
     """
 
-    request: Request
+    request: GenerateRequest
     prompt: Any
     contenders: Sequence[ContenderRuns]
     plain: ContenderRuns | None
 
-    def run(self, write: Callable[[str], None], explanation: Explanation | None = None) -> Report:
+    def run(
+        self, write: Callable[[str], None], explanation: Explanation | None = None
+    ) -> GenerateReport:
         """Stream the first contender's text to ``write``, then measure all of them.
 
         ``explanation`` takes in the steps of the streamed run.
@@ -82,7 +84,7 @@ class Demo:
                     runs.measure(self.contenders, self.prompt, settings, repeat, tell)
             except KeyboardInterrupt:
                 interrupted = True
-        return Report(
+        return GenerateReport(
             contenders=self.contenders,
             plain=self.plain,
             identities=[
@@ -112,7 +114,7 @@ class Demo:
         }
 
 
-def prepare(request: Request) -> Demo:
+def prepare(request: GenerateRequest) -> Demo:
     """Load the target model once, make an engine for every strategy and warm them up.
 
     Raises:

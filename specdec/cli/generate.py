@@ -8,7 +8,7 @@ import sys
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.demo import Request, prepare
+from specdec.cli.demo import GenerateRequest, prepare
 from specdec.cli.failures import INTERRUPTED, reported
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
@@ -91,7 +91,7 @@ def generate(
         **flags.assignments("--set", set_),
     }
     names = compare.split(",") if compare is not None else [strategy]
-    request = Request(
+    request = GenerateRequest(
         prompt=sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt,
         raw=raw,
         strategies=[name.strip() for name in names],

@@ -18,7 +18,7 @@ _COLUMNS = ("strategy", "tau", "alpha by depth", "tokens/s", "speedup", "identic
 
 
 @dataclass(frozen=True)
-class Report:
+class GenerateReport:
     """Everything that is known after the runs.
 
     Attributes:

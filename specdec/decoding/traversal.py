@@ -43,11 +43,11 @@ class TreeTraversal:
 
     @property
     def branching(self) -> int:
-        """The most draft tokens to try below a undecided row's node; none at the deepest level."""
+        """The most draft tokens to try below an undecided row's node; none at the deepest level."""
         return self.tree.branching if len(self._path) < self.tree.depth else 0
 
     def descend(self, child: Tensor, token: Tensor) -> None:
-        """Settle one output position of every undecided row.
+        """Decide one output position of every undecided row.
 
         A row whose token is an eos ends there and asks for no further distribution, as plain
         decoding would not.
@@ -64,7 +64,7 @@ class TreeTraversal:
         self.position = self.position + 1
 
     def finish(self) -> Acceptance:
-        """The acceptance, once every row has settled."""
+        """The acceptance, once every row is decided."""
         path = torch.stack(self._path, dim=1)[:, : self.tree.depth]
         path = pad(path, (0, self.tree.depth - path.shape[1]), value=-1)
         length = (path >= 0).sum(dim=1)

@@ -66,7 +66,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{index} names {file}, which is not there: is a shard missing?")
         found.update(_read(path))
     if missing := sorted(places.keys() - found.keys()):
-        raise CheckpointError(f"{index} names tensors that no shard has: {named(missing)}")
+        raise CheckpointError(f"{index} names tensors that no shard has: {listed(missing)}")
     return found
 
 
@@ -101,7 +101,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def named(keys: list[str], most: int = 6) -> str:
+def listed(keys: list[str], most: int = 6) -> str:
     """Names for an error message: the first few, and how many there are."""
     shown = ", ".join(keys[:most])
     return shown if len(keys) <= most else f"{shown}, ... ({len(keys)} in all)"

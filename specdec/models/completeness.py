@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from specdec.errors import CheckpointError
-from specdec.models.checkpoint_weights import named
+from specdec.models.checkpoint_weights import listed
 
 # Buffers that older versions of transformers saved, and scales of a quantised cache, which
 # decoding here does not use.
@@ -50,14 +50,14 @@ def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]
         shapes = [f"{key} {list(given)}, not {list(own)}" for key, given, own in mismatched]
         raise CheckpointError(
             f"{folder} has weights of other shapes than its config.json says for a {kind}: "
-            f"{named(shapes)}. The two belong to different models"
+            f"{listed(shapes)}. The two belong to different models"
         )
     if missing := sorted(info.get("missing_keys") or ()):
         hint = ""
         if missing == ["lm_head.weight"]:
             hint = " (a base model or a classifier, saved without its lm_head?)"
         raise CheckpointError(
-            f"{folder} lacks weights of a {kind}, which would be random: {named(missing)}{hint}. "
+            f"{folder} lacks weights of a {kind}, which would be random: {listed(missing)}{hint}. "
             "Give the complete checkpoint of a causal language model"
         )
     modules = dict(model.named_modules())
@@ -66,7 +66,7 @@ def check_complete(folder: Path, model: PreTrainedModel, info: Mapping[str, Any]
     if foreign := [key for key in unexpected if _belongs(key, modules, trunk)]:
         raise CheckpointError(
             f"{folder} has weights that a {kind} with this config.json does not use, though they "
-            f"belong to its parts: {named(foreign)}. It would decode another model's text: check "
+            f"belong to its parts: {listed(foreign)}. It would decode another model's text: check "
             "config.json, and merge adapters into the weights"
         )
     if errors := list(info.get("error_msgs") or ()):

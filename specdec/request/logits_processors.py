@@ -128,8 +128,7 @@ class Processors:
         return flat.masked_fill(silent, float("-inf")).view(*logits.shape)
 
     def draft_distribution(self, logits: Tensor) -> Distribution:
-        """The draft distribution under the same warps: ``logits [B, n, V]``, distribution ``[B, n,
-        V]``.
+        """The draft distribution under the same warps, ``[B, n, V]``, of ``logits [B, n, V]``.
 
         Penalties and processors that read the prefix are left to verification: they change what
         is accepted, not what may be drafted.

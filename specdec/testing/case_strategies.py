@@ -51,7 +51,7 @@ def prompts(
     """``fewest`` to ``rows`` prompts, mostly of different lengths, one-token prompts among them.
 
     Args:
-        tokens: what they are made of; a number of them for the first so many.
+        tokens: what they are made of; a number n for the first n.
         lengths: how long they may be. The first ``_WRITTEN`` tokens are drawn, then they repeat.
     """
     known = range(tokens) if isinstance(tokens, int) else tokens

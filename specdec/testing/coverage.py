@@ -12,7 +12,7 @@ class Reach:
     """The farthest that distributions were enumerated, each by itself.
 
     Attributes:
-        levels: of draft tokens that were accepted or turned down.
+        levels: of draft tokens that were accepted or rejected.
         token: the highest id that could be committed.
         position: of a committed token in the whole sequence.
         rows: of a batch.
@@ -26,7 +26,7 @@ class Reach:
     steps: int = 0
 
     def note(self, case: Case, levels: int, steps: int) -> None:
-        """A distribution was enumerated on the case, down to so many levels and over so many
+        """A distribution was enumerated on the case, down to a level and over a number of
         steps."""
         self.levels, self.steps = max(self.levels, levels), max(self.steps, steps)
         self.token = max(self.token, *case.target.tokens)
@@ -34,7 +34,7 @@ class Reach:
         self.rows = max(self.rows, len(case.prompts))
 
     def describe(self, drafted: int) -> str:
-        """It in one sentence, for a strategy whose trees have so many levels."""
+        """It in one sentence, for a strategy whose trees have that many levels."""
         parts = [
             f"token ids up to {self.token:,}",
             f"positions up to {self.position:,}",

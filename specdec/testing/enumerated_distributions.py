@@ -191,7 +191,7 @@ class Enumerated:
     Attributes:
         distribution: texts with their probabilities.
         ended: those of them that have ended.
-        levels: the deepest level at which a draft token was accepted or turned down.
+        levels: the deepest level at which a draft token was accepted or rejected.
         steps: the most steps that a text took.
     """
 
