@@ -10,6 +10,8 @@ import tiny
 import torch
 
 from specdec import Engine
+from specdec.decoding.acceptors import Match
+from specdec.drafting.network_drafter import NetworkDrafts
 
 SETTINGS: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
 
@@ -56,12 +58,11 @@ def test_a_stream_that_is_left_does_not_change_the_next_generation(eagle: Engine
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, torch.OutOfMemoryError])
-@pytest.mark.parametrize("part, method", [("drafter", "propose"), ("acceptor", "accept")])
+@pytest.mark.parametrize(("owner", "method"), [(NetworkDrafts, "propose"), (Match, "accept")])
 def test_a_part_that_raises_leaves_the_engine_as_it_was(
-    eagle: Engine, monkeypatch: pytest.MonkeyPatch, part: str, method: str, error: Any
+    eagle: Engine, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, error: Any
 ) -> None:
     whole = tiny.tokens(eagle, tiny.PROMPTS, **SETTINGS)
-    owner = type(getattr(eagle.parts, part))
     true, calls = getattr(owner, method), 0
 
     def now_and_then(self: Any, *given: Any) -> Any:

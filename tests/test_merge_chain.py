@@ -113,7 +113,7 @@ def test_one_chain_is_merged_after_the_last_level() -> None:
     builder = grown(1, 1, 1, 2, 3, 5)
     one = torch.tensor([[4]]), torch.tensor([[-0.5]])
     builder.merge_chain(*one)
-    with pytest.raises(PluginError, match="one is all"):
+    with pytest.raises(PluginError, match="takes one"):
         builder.merge_chain(*one)
     with pytest.raises(PluginError, match="after the last level"):
         builder.add(one[0], torch.tensor([0]), one[1], branching=1)
