@@ -96,14 +96,11 @@ def load_model(
 
     folder = resolve_model(checkpoint, trust_remote_code=trust_remote_code)
     if is_gguf(folder):
-        file, found = folder, kept(folder)
-        if found is None:
-            converted = convert(file)
-            found = keep(file, converted.save)
-        if found is None:
+        source = _checkpoint_of(folder)
+        if isinstance(source, PreTrainedModel):
             own = None if dtype == "auto" else getattr(torch, str(dtype).removeprefix("torch."))
-            return own_copy(converted.model, own, None).to(device).eval()
-        folder = found
+            return own_copy(source, own, None).to(device).eval()
+        folder = source
     _refuse_adapter(folder)
     _refuse_folder_of_gguf(folder)
     read_json(folder / "config.json")
@@ -152,6 +149,14 @@ def load_tokenizer(
         )
     except Exception as error:
         raise _unloadable(folder, "the tokenizer in ", error) from error
+
+
+def _checkpoint_of(file: Path) -> Path | PreTrainedModel:
+    """The conversion of a GGUF file, made now if none is kept; the model where none can be."""
+    if (folder := kept(file)) is not None:
+        return folder
+    converted = convert(file)
+    return keep(file, converted.save) or converted.model
 
 
 def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:

@@ -21,7 +21,7 @@ from pathlib import Path
 import transformers
 from huggingface_hub import constants
 
-from specdec.errors import first_line, warn
+from specdec.errors import CheckpointError, first_line, warn
 
 FOLDER_VARIABLE = "SPECDEC_CACHE"
 
@@ -89,8 +89,16 @@ def keep(file: Path, save: Callable[[Path], object]) -> Path | None:
 
 
 def _place(file: Path) -> Path:
-    found = file.stat()
-    digest = _digest(file.resolve(), found.st_size, found.st_mtime_ns)
+    """The folder that is the file's, there or not.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        found = file.stat()
+        digest = _digest(file.resolve(), found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from error
     return cache_folder() / f"{digest[:32]}-transformers-{transformers.__version__}"
 
 

@@ -21,6 +21,8 @@ SUFFIX = ".gguf"
 INSTALL = "pip install gguf accelerate"
 
 _MAGIC = b"GGUF"
+# Code that lies in the file's folder is not part of the file, and never run.
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 # Vocabularies whose merges were learned on text split at every digit (llama.cpp names them in
 # tokenizer.ggml.pre). transformers builds them without: of "\n\n1" they make "\n", "\n", "1".
@@ -76,7 +78,7 @@ def convert(file: Path) -> Converted:
 
     fields = _fields(file)
     with _in_words(file):
-        place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+        place = {"gguf_file": file.name, **_LOCAL}
         config = AutoConfig.from_pretrained(file.parent, **place)
         model, info = AutoModelForCausalLM.from_pretrained(
             file.parent,
@@ -137,9 +139,7 @@ def _tokenizer(file: Path, fields: Mapping[str, Any]) -> PreTrainedTokenizerBase
 
     if "tokenizer.ggml.tokens" not in fields:
         return None
-    tokenizer = AutoTokenizer.from_pretrained(
-        file.parent, gguf_file=file.name, local_files_only=True
-    )
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_LOCAL)
     if fields.get("tokenizer.ggml.pre") in _SPLIT_AT_DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]

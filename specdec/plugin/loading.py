@@ -41,6 +41,16 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
     return registry.models.get(name)
 
 
+def find_model(alias: ModelAlias | None, model: str, *, trust_remote_code: bool = False) -> Path:
+    """The folder or GGUF file of the model that an alias stands for, or of ``model`` without one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    source = (alias.find() if alias.find else alias.model) if alias else model
+    return resolve_model(source, trust_remote_code=trust_remote_code)
+
+
 def check_tokenizer(tokenizer: object) -> None:
     """Refuse what is no tokenizer.
 
@@ -92,10 +102,7 @@ def load_target(
         return given.config.name_or_path or type(given).__name__, own, None
     if wanted is None:
         wanted = _dtype(alias.dtype) if alias else "auto"
-    source: str | Path = alias.model if alias else str(model)
-    if alias and alias.find:
-        source = alias.find()
-    place = resolve_model(source, trust_remote_code=trust_remote_code)
+    place = find_model(alias, str(model), trust_remote_code=trust_remote_code)
     loaded = load_model(
         place,
         dtype=wanted or "auto",
