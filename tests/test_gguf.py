@@ -125,6 +125,25 @@ def test_the_second_start_reads_what_the_first_one_kept(
     assert list(cache.iterdir()) == [folder]
 
 
+def test_what_lies_beside_the_file_is_not_read(model: Any, file: Path, tmp_path: Path) -> None:
+    wanted = load_tokenizer(file)
+    (beside := tmp_path / "beside").mkdir()
+    foreign = tiny.make_tokenizer()
+    foreign.save_pretrained(beside)
+    (beside / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    (beside / "generation_config.json").write_text('{"eos_token_id": 1}')
+    (beside / "config.json").write_text('{"auto_map": {"AutoModelForCausalLM": "code.Model"}}')
+    moved = file.rename(beside / file.name)
+    for _ in range(2):  # the tokenizer alone, then the one that is kept
+        tokenizer = load_tokenizer(moved)
+        assert tokenizer is not None and wanted is not None
+        assert tokenizer.get_vocab() == wanted.get_vocab()
+        assert tokenizer.chat_template == tiny_gguf.TEMPLATE
+        own = load_model(moved, dtype="auto", device="cpu")
+        assert own.generation_config.eos_token_id == [tiny_gguf.EOS, tiny_gguf.EOT]
+        assert torch.equal(own.lm_head.weight, model.lm_head.weight)
+
+
 def test_another_content_under_the_same_name_is_converted_anew(file: Path, cache: Path) -> None:
     before = load_model(file, dtype="auto", device="cpu")
     tiny_gguf.write(file, tiny.noisy_copy(tiny_gguf.make_model()))

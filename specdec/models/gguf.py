@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ SUFFIX = ".gguf"
 INSTALL = "pip install gguf accelerate"
 
 _MAGIC = b"GGUF"
-# Code that lies in the file's folder is not part of the file, and never run.
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 # Vocabularies whose merges were learned on text split at every digit (llama.cpp names them in
@@ -77,11 +77,11 @@ def convert(file: Path) -> Converted:
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
     fields = _fields(file)
-    with _in_words(file):
-        place = {"gguf_file": file.name, **_LOCAL}
-        config = AutoConfig.from_pretrained(file.parent, **place)
+    with _alone(file) as (folder, name), _in_words(file):
+        place = {"gguf_file": name, **_LOCAL}
+        config = AutoConfig.from_pretrained(folder, **place)
         model, info = AutoModelForCausalLM.from_pretrained(
-            file.parent,
+            folder,
             config=config,
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
@@ -90,7 +90,7 @@ def convert(file: Path) -> Converted:
             **place,
         )
         check_complete(file, model, info)
-        tokenizer = _tokenizer(file, fields)
+        tokenizer = _tokenizer(folder, name, fields)
     # What is left of the file's quantisation would keep the model from being saved.
     vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
@@ -106,12 +106,12 @@ def convert_tokenizer(file: Path) -> PreTrainedTokenizerBase | None:
         CheckpointError: as for :func:`convert`.
     """
     fields = _fields(file)
-    with _in_words(file):
-        return _tokenizer(file, fields)
+    with _alone(file) as (folder, name), _in_words(file):
+        return _tokenizer(folder, name, fields)
 
 
 def _fields(file: Path) -> Mapping[str, Any]:
-    """The file's metadata, lists left out; reading them checks the file's structure and length."""
+    """The file's metadata, lists as None; reading it checks the file's structure and length."""
     if missing := missing_packages():
         raise CheckpointError(
             f"reading {file} needs the package{'s' * (len(missing) > 1)} {' and '.join(missing)}: "
@@ -123,23 +123,23 @@ def _fields(file: Path) -> Mapping[str, Any]:
         if (start := stream.read(len(_MAGIC))) != _MAGIC:
             raise CheckpointError(f"{file} is no GGUF file: it begins with {start!r}")
     try:
-        fields = GGUFReader(file).fields
         return {
-            name: field.contents()
-            for name, field in fields.items()
-            if len(field.data) == 1 or name == "tokenizer.ggml.tokens"
+            name: field.contents() if len(field.data) == 1 else None
+            for name, field in GGUFReader(file).fields.items()
         }
     except Exception as error:
         raise CheckpointError(f"{file} is corrupt or cut short: {first_line(error)}") from error
 
 
-def _tokenizer(file: Path, fields: Mapping[str, Any]) -> PreTrainedTokenizerBase | None:
+def _tokenizer(
+    folder: Path, name: str, fields: Mapping[str, Any]
+) -> PreTrainedTokenizerBase | None:
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoTokenizer
 
     if "tokenizer.ggml.tokens" not in fields:
         return None
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_LOCAL)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, **_LOCAL)
     if fields.get("tokenizer.ggml.pre") in _SPLIT_AT_DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
@@ -162,6 +162,19 @@ def _exact_dtype(model: PreTrainedModel) -> torch.dtype:
         if all(torch.equal(each.to(dtype).float(), each) for each in weights):
             return dtype
     return torch.float32
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[tuple[Path, str]]:
+    """A folder with nothing else in it, and the file's name there: transformers would read
+    configs, templates and adapters that lie beside it."""
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{SUFFIX}"
+        try:
+            link.symlink_to(file.resolve())
+        except OSError:  # a system where links need a permission
+            link = file
+        yield link.parent, link.name
 
 
 @contextmanager
