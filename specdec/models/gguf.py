@@ -91,9 +91,6 @@ def convert(file: Path) -> Converted:
         )
         check_complete(file, model, info)
         tokenizer = _tokenizer(folder, name, fields)
-    # What is left of the file's quantisation would keep the model from being saved.
-    vars(model.config).pop("quantization_config", None)
-    model.hf_quantizer = None
     model.config.name_or_path = str(file)
     _stop_at_end_of_turn(model, fields)
     return Converted(own_copy(model, _exact_dtype(model), None), tokenizer)
