@@ -41,9 +41,9 @@ class Engine:
         >>> result.text, result.stats.tau
 
     Args:
-        model: an alias (see ``specdec plugins``), a folder, a hub id or a loaded transformers
-            model; the embedded default if left out. A loaded model is not changed: the engine
-            works on a copy of its modules that shares its weights, in evaluation mode.
+        model: an alias (see ``specdec plugins``), a folder, a hub id, a ``.gguf`` file or a loaded
+            transformers model; the embedded default if left out. A loaded model is not changed:
+            the engine works on a copy of its modules that shares its weights, in evaluation mode.
         strategy: name of a strategy (see ``specdec strategies``). ``auto`` drafts from the text
             itself, and warns, where there is no drafter for the model.
         drafter: name of another drafter, the folder or hub id of the drafter's checkpoint, or a

@@ -34,7 +34,7 @@ def settled(
     changed = dict(arguments)
     for name, known in (("model", registry.models), ("drafter", registry.components["drafter"])):
         if name in arguments and str(arguments[name]) not in known:
-            changed[name] = _folder(arguments[name])
+            changed[name] = _absolute(arguments[name])
     if arguments.get("options"):
         changed["options"] = {
             role: _settled_options(registry, role, names[role], options)
@@ -72,9 +72,9 @@ def rebuilt(kind: type[Any], arguments: dict[str, Any], changed: Mapping[str, An
     return engine
 
 
-def _folder(given: Any) -> Any:
-    if isinstance(given, (str, Path)) and (folder := Path(given).expanduser()).is_dir():
-        return str(folder.resolve())
+def _absolute(given: Any) -> Any:
+    if isinstance(given, (str, Path)) and (path := Path(given).expanduser()).exists():
+        return str(path.resolve())
     return given
 
 
@@ -86,7 +86,7 @@ def _settled_options(
     for option, value in options.items():
         marks = fields[option].metadata if option in fields else []
         if option == "checkpoint":
-            changed[option] = _folder(value)  # or a hub id
+            changed[option] = _absolute(value)  # or a hub id
         elif isinstance(value, str) and any(isinstance(mark, IsPath) for mark in marks):
             changed[option] = str(Path(value).expanduser().resolve())
     return changed

@@ -96,3 +96,22 @@ def test_it_is_accepted_and_drafts_change_no_token_but_at_near_ties(
                 assert apart <= TIES[dtype]
             else:
                 assert result.token_ids == tokens
+
+
+def test_the_alias_is_the_packages_model_to_the_bit_converted_and_kept(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
+    settings: dict[str, Any] = {"temperature": 0, "max_new_tokens": NEW}
+    messages = [{"role": "user", "content": QUESTIONS[1]}]
+    for start in ("first", "second"):
+        engine = Engine("smollm2", strategy="plain")
+        weights = engine.target.model.state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+        direct = Engine(model, strategy="plain", tokenizer=engine.tokenizer)
+        wanted = tiny.tokens(direct, messages, **settings)
+        assert tiny.tokens(engine, messages, **settings) == wanted, start
+        assert engine.tokenizer.tokenize("\n\n1") == ["ĊĊ", "1"]
+        assert engine.generation_config.eos_token_id == 2
+    (folder,) = (tmp_path / "gguf").iterdir()
+    assert 530e6 < sum(each.stat().st_size for each in folder.iterdir()) < 550e6

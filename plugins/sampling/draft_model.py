@@ -23,7 +23,7 @@ from specdec.drafting.network_drafter import NetworkDrafter
 from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import KVCache
-from specdec.models.checkpoints import load_model, load_tokenizer, resolve_checkpoint
+from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
 from specdec.models.checks.tree_attention import TreeCheck
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import check_suitable, own_copy
@@ -124,9 +124,7 @@ def _load(
         folder = Path(checkpoint.config.name_or_path or "nowhere")
         model = own_copy(checkpoint, target.dtype, target.device)
     else:
-        folder = resolve_checkpoint(
-            checkpoint, what="draft model", trust_remote_code=trust_remote_code
-        )
+        folder = resolve_model(checkpoint, what="draft model", trust_remote_code=trust_remote_code)
         model = load_model(
             folder,
             dtype=target.dtype,

@@ -20,7 +20,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Alias, folder or hub id of the target model. [dim]default: the embedded one[/dim]",
+        help="Alias, folder, hub id or .gguf file of the target model. "
+        "[dim]default: the embedded one[/dim]",
         rich_help_panel=_PARTS,
         show_default=False,
     ),

@@ -97,10 +97,11 @@ def plugins(json: Json = False, debug: Debug = False) -> None:
     found = [
         {**asdict(plugin), **_registered(registry, plugin.name)} for plugin in registry.plugins
     ]
-    models = [
-        {**asdict(alias), "plugin": registry.origins["model", alias.name]}
-        for alias in registry.models.values()
-    ]
+    models = []
+    for alias in registry.models.values():
+        row = {**asdict(alias), "plugin": registry.origins["model", alias.name]}
+        del row["find"]
+        models.append(row)
     if json:
         return terminal.print_json({"plugins": found, "models": models})
     rows = []

@@ -39,18 +39,16 @@ def vocabulary(
 
     from specdec.drafting.draft_vocabulary import most_frequent
     from specdec.errors import OptionError
-    from specdec.models.checkpoints import load_tokenizer, resolve_checkpoint
-    from specdec.plugin.loading import find_alias
+    from specdec.models.checkpoints import load_tokenizer
+    from specdec.plugin.loading import find_alias, find_model
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
     alias = find_alias(Registry.load(), model)
-    folder = resolve_checkpoint(
-        alias.model if alias else str(model), what="model", trust_remote_code=trust_remote_code
-    )
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    place = find_model(alias, str(model), trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     if tokenizer is None:
-        raise OptionError(f"{folder} has no tokenizer, so no text can be counted")
+        raise OptionError(f"{place} has no tokenizer, so no text can be counted")
     try:
         read = [path.read_text(encoding="utf-8") for path in texts]
     except (OSError, UnicodeDecodeError) as error:

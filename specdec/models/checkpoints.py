@@ -1,4 +1,4 @@
-"""Reading checkpoints: folders and hub ids, safetensors first, pickles only as plain weights."""
+"""Reading checkpoints: folders, hub ids and GGUF files; pickles only as plain weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import CheckpointError, first_line
+from specdec.models.checkpoint_weights import named
 from specdec.models.checkpoint_weights import read_json as read_json
 from specdec.models.checkpoint_weights import read_weights as read_weights
 from specdec.models.completeness import check_complete
+from specdec.models.conversions import keep, kept
+from specdec.models.gguf import SUFFIX, convert, convert_tokenizer, is_gguf
+from specdec.models.loaded_model import own_copy
 
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
@@ -50,6 +54,22 @@ def resolve_checkpoint(
         ) from error
 
 
+def resolve_model(
+    checkpoint: str | Path, *, what: str = "model", trust_remote_code: bool = False
+) -> Path:
+    """The folder of a whole model, or its GGUF file; arguments as for :func:`resolve_checkpoint`.
+
+    Raises:
+        CheckpointError: neither a file, a folder nor an id on the hub.
+    """
+    path = Path(checkpoint).expanduser()
+    if is_gguf(path):
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {str(checkpoint)!r}")
+        return path
+    return resolve_checkpoint(checkpoint, what=what, trust_remote_code=trust_remote_code)
+
+
 def load_model(
     checkpoint: str | Path,
     *,
@@ -57,9 +77,13 @@ def load_model(
     device: torch.device | str,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A causal language model from a folder or a hub id.
+    """A causal language model from a folder, a hub id or a GGUF file.
+
+    A GGUF file is dequantised, and the result kept for the next time.
 
     Args:
+        dtype: of the weights; ``"auto"`` for the checkpoint's own, which of a quantised GGUF file
+            is float32.
         trust_remote_code: whether code that comes with the checkpoint may run. If not, nothing of
             it runs and nothing is asked.
 
@@ -70,8 +94,15 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    folder = resolve_checkpoint(checkpoint, what="model", trust_remote_code=trust_remote_code)
+    folder = resolve_model(checkpoint, trust_remote_code=trust_remote_code)
+    if is_gguf(folder):
+        source = _checkpoint_of(folder)
+        if isinstance(source, PreTrainedModel):
+            own = None if dtype == "auto" else getattr(torch, str(dtype).removeprefix("torch."))
+            return own_copy(source, own, None).to(device).eval()
+        folder = source
     _refuse_adapter(folder)
+    _refuse_folder_of_gguf(folder)
     read_json(folder / "config.json")
     given = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
@@ -96,7 +127,7 @@ def load_model(
 def load_tokenizer(
     folder: Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in a model's folder; None if it has none.
+    """The tokenizer in a model's folder or GGUF file; None if it has none.
 
     Args:
         trust_remote_code: as for :func:`load_model`.
@@ -106,6 +137,10 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    if is_gguf(folder) and folder.is_file():
+        if (found := kept(folder)) is None:
+            return convert_tokenizer(folder)
+        folder = found
     if not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
         return None
     try:
@@ -114,6 +149,14 @@ def load_tokenizer(
         )
     except Exception as error:
         raise _unloadable(folder, "the tokenizer in ", error) from error
+
+
+def _checkpoint_of(file: Path) -> Path | PreTrainedModel:
+    """The conversion of a GGUF file, made now if none is kept; the model where none can be."""
+    if (folder := kept(file)) is not None:
+        return folder
+    converted = convert(file)
+    return keep(file, converted.save) or converted.model
 
 
 def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
@@ -141,6 +184,15 @@ def _refuse_adapter(folder: Path) -> None:
         f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
         f"{str(folder)!r}).merge_and_unload() gives a model for Engine(model, tokenizer=...)"
     )
+
+
+def _refuse_folder_of_gguf(folder: Path) -> None:
+    files = sorted(each.name for each in folder.glob(f"*{SUFFIX}"))
+    if files and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} has no config.json, but GGUF files ({named(files)}): give one of them, such "
+            f"as {str(folder / files[0])!r}"
+        )
 
 
 def _unloadable(folder: Path, part: str, error: Exception) -> CheckpointError:

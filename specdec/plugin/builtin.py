@@ -1,9 +1,10 @@
-"""The core's own plugin: what losslessness rests on, plain decoding and the embedded model."""
+"""The core's own plugin: what losslessness rests on, plain decoding and the models of the house."""
 
 from __future__ import annotations
 
 from specdec.plugin.components import Component, ModelAlias, NoOptions, Strategy, hookimpl
 from specdec.plugin.embedded_model import EMBEDDED
+from specdec.plugin.smollm2 import SMOLLM2
 
 
 @hookimpl
@@ -46,4 +47,4 @@ def specdec_strategies() -> list[Strategy]:
 
 @hookimpl
 def specdec_models() -> list[ModelAlias]:
-    return [EMBEDDED]
+    return [EMBEDDED, SMOLLM2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -79,7 +80,9 @@ class ModelAlias:
 
     Attributes:
         name: what users write.
-        model: folder or hub id of the target model.
+        model: folder, GGUF file or hub id of the target model.
+        find: called when the model is loaded, for one that may lie elsewhere on this machine:
+            returns its folder or GGUF file, or raises a CheckpointError that says how to get it.
         drafters: for each drafter the checkpoint that fits the model.
         options: for each strategy the options that suit the model, by role.
         dtype: the dtype to load in unless the user says otherwise.
@@ -92,3 +95,4 @@ class ModelAlias:
     options: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     dtype: str = "auto"
     description: str = ""
+    find: Callable[[], str | Path] | None = None

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import CheckpointError, OptionError, UnknownNameError
-from specdec.models.checkpoints import load_model, load_tokenizer, resolve_checkpoint
+from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
 from specdec.models.loaded_model import check_suitable, own_copy, unwrapped
 from specdec.plugin.components import ModelAlias
 from specdec.plugin.embedded_model import EMBEDDED
@@ -27,18 +27,28 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
     """The alias that ``model`` names; the embedded default for None.
 
     Raises:
-        UnknownNameError: a bare name that is neither an alias, nor a folder, nor on the hub.
+        UnknownNameError: a bare name that is no alias, no folder or file, and not on the hub.
     """
     if model is not None and not isinstance(model, (str, Path)):
         return None
     name = EMBEDDED.name if model is None else str(model)
     if name not in registry.models and "/" not in name and not Path(name).exists():
         try:
-            resolve_checkpoint(name, what="model")
+            resolve_model(name)
         except CheckpointError as error:
-            hint = f"A folder or hub id does as well, but {error}"
+            hint = f"A folder or hub id does as well, or a .gguf file, but {error}"
             raise UnknownNameError("model", name, registry.models, hint) from error
     return registry.models.get(name)
+
+
+def find_model(alias: ModelAlias | None, model: str, *, trust_remote_code: bool = False) -> Path:
+    """The folder or GGUF file of the model that an alias stands for, or of ``model`` without one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    source = (alias.find() if alias.find else alias.model) if alias else model
+    return resolve_model(source, trust_remote_code=trust_remote_code)
 
 
 def check_tokenizer(tokenizer: object) -> None:
@@ -92,17 +102,15 @@ def load_target(
         return given.config.name_or_path or type(given).__name__, own, None
     if wanted is None:
         wanted = _dtype(alias.dtype) if alias else "auto"
-    folder = resolve_checkpoint(
-        alias.model if alias else str(model), what="model", trust_remote_code=trust_remote_code
-    )
+    place = find_model(alias, str(model), trust_remote_code=trust_remote_code)
     loaded = load_model(
-        folder,
+        place,
         dtype=wanted or "auto",
         device=_device(device),
         trust_remote_code=trust_remote_code,
     )
     check_suitable(loaded)
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     return alias.name if alias else str(model), loaded, tokenizer
 
 

@@ -91,6 +91,7 @@ def test_plugins_tell_origin_hooks_and_what_they_register(run: Command) -> None:
     assert "specdec_strategies" in plugins["eagle2"]["hooks"]
     assert plugins["eagle2"]["registers"]["policy"] == ["eagle2"]
     assert [row["name"] for row in found["models"]] == list(Registry.load().models)
+    assert {row["name"]: row["model"] for row in found["models"]}["smollm2"].startswith("Hugging")
     table = run("plugins").stdout
     assert "tree_policies" in table
     assert "chat-7m" in table

