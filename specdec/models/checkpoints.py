@@ -8,7 +8,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import CheckpointError, first_line
-from specdec.models.checkpoint_weights import named
+from specdec.models.checkpoint_weights import listed
 from specdec.models.checkpoint_weights import read_json as read_json
 from specdec.models.checkpoint_weights import read_weights as read_weights
 from specdec.models.completeness import check_complete
@@ -190,7 +190,7 @@ def _refuse_folder_of_gguf(folder: Path) -> None:
     files = sorted(each.name for each in folder.glob(f"*{SUFFIX}"))
     if files and not (folder / "config.json").exists():
         raise CheckpointError(
-            f"{folder} has no config.json, but GGUF files ({named(files)}): give one of them, such "
+            f"{folder} has no config.json, but GGUF files ({listed(files)}): give one of them, such "
             f"as {str(folder / files[0])!r}"
         )
 
