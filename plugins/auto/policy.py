@@ -57,7 +57,7 @@ class AutoOptions(BaseModel):
         True, description="fit depth and budget of each step to measured costs; false: as given"
     )
     lookup: bool = Field(
-        True, description="draft from the text itself where that brings more; needs costs"
+        True, description="draft from the text itself too; beside a drafter it needs costs"
     )
     grow: bool = Field(
         True, description="grow trees with the drafter; false: draft from the text itself alone"
