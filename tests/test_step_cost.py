@@ -21,7 +21,7 @@ from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
-# By costs, values are read once a level. Walks look whether all rows have settled.
+# By costs, values are read once a level. Traversals look whether all rows have settled.
 AUTO = {"policy": {"costs": False, "depth": 8}}
 OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
