@@ -78,7 +78,7 @@ def test_costs_are_known_by_batch_size_and_length_and_acceptance_by_about_a_size
     assert memory.acceptance("a", 8) is not memory.acceptance("b", 8)
 
 
-def test_a_new_length_begins_with_the_costs_of_the_nearest_that_is_known() -> None:
+def test_a_new_length_or_batch_size_begins_with_the_costs_of_the_nearest_that_is_known() -> None:
     memory = Memory()
     near, empty = memory.costs(1, 0), memory.costs(1, 1)
     for _ in range(5):
@@ -87,6 +87,7 @@ def test_a_new_length_begins_with_the_costs_of_the_nearest_that_is_known() -> No
         near.take(9, 1.8, [0.5, 0.2], 1)
     made = memory.costs(1, 2)
     assert made.plain_known and not empty.plain_known
+    assert not memory.costs(4, 0).plain_known and memory.costs(2, 0).plain_known
     assert made.step(9) == pytest.approx(1.8) and made.draft(3) == pytest.approx(0.9)
     for _ in range(WINDOW):
         made.take(1, 1.5, [], 1)

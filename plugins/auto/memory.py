@@ -76,18 +76,17 @@ class Memory:
         return self._acceptance[setting, size]
 
     def costs(self, rows: int, length: int = 0) -> Costs:
-        """Those of a batch size and a length in doublings; a new length begins with what the
-        nearest one costs."""
-        key = rows, length
-        if key not in self._costs:
+        """Those of a batch size and a length in doublings; new ones begin with what is known of
+        the nearest, at most a doubling of the batch away."""
+        if (rows, length) not in self._costs:
             known = [
-                (abs(other - length), other)
+                (abs(math.log2(size / rows)), abs(other - length), size, other)
                 for (size, other), costs in self._costs.items()
-                if size == rows and costs.plain_known
+                if 0.5 <= size / rows <= 2 and costs.plain_known
             ]
-            near = self._costs[rows, min(known)[1]] if known else Costs(rows)
-            self._costs[key] = copy.deepcopy(near)
-        return self._costs[key]
+            near = self._costs[min(known)[2:]] if known else Costs(rows)
+            self._costs[rows, length] = copy.deepcopy(near)
+        return self._costs[rows, length]
 
     def save(self) -> None:
         """Write the calibrations to the file, if there is one; whole or not at all."""

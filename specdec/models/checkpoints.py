@@ -190,7 +190,7 @@ def _refuse_folder_of_gguf(folder: Path) -> None:
     files = sorted(each.name for each in folder.glob(f"*{SUFFIX}"))
     if files and not (folder / "config.json").exists():
         raise CheckpointError(
-            f"{folder} has no config.json, but GGUF files ({listed(files)}): give one of them, such "
+            f"{folder} has no config.json, but GGUF files ({listed(files)}): give one, such "
             f"as {str(folder / files[0])!r}"
         )
 
