@@ -272,7 +272,7 @@ def test_what_transformers_cannot_read_is_told(model: Any, tmp_path: Path) -> No
 
 
 def test_a_folder_that_holds_only_a_file_names_it(file: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"GGUF files \(tiny\.gguf\): give one of them"):
+    with pytest.raises(CheckpointError, match=r"GGUF files \(tiny\.gguf\): give one, such"):
         plain(file.parent)
 
 
