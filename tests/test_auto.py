@@ -263,3 +263,26 @@ def test_a_file_that_is_no_memory_is_refused_and_left_alone(
     with pytest.raises(OptionError, match=r"policy\.memory.*other\.json.*is no memory"):
         auto(plain, draft, memory=str(file))
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize("theta", [[float("nan"), 0.0], [-800.0, 0.0], [0.0, float("inf")]])
+def test_a_memory_of_numbers_that_no_fit_gives_is_refused(
+    plain: Engine, draft: Path, tmp_path: Path, theta: list[float]
+) -> None:
+    file = tmp_path / "memory.json"
+    known = {"theta": theta, "precision": [[10.0, 0.0], [0.0, 1.0]], "steps": 3}
+    file.write_text(json.dumps({"greedy, coupled=True": known}))
+    with pytest.raises(OptionError, match="is no memory"):
+        auto(plain, draft, memory=str(file))
+
+
+def test_an_answer_is_not_lost_where_the_memory_cannot_be_written(
+    plain: Engine, draft: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    own = auto(plain, draft, memory=str(folder / "memory.json"))
+    folder.rmdir()
+    with pytest.warns(UserWarning, match="cannot be written"):
+        found = tiny.tokens(own, PROMPTS[0], max_new_tokens=6)
+    assert found == tiny.tokens(plain, PROMPTS[0], max_new_tokens=6)

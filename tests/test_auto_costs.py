@@ -97,6 +97,34 @@ def test_a_new_length_or_batch_size_begins_with_the_costs_of_the_nearest_that_is
 # --- estimates
 
 
+def test_costs_that_are_not_known_are_guessed_for_their_own_batch_size() -> None:
+    memory = Memory()
+    for _ in range(5):
+        memory.costs(32).take(1, 1.0, [], 1)
+    made, due = memory.costs(64), Costs(64)
+    due.take(1, 1.0, [], 1)
+    due.take(1, 1.0, [], 1)
+    assert made.rows == 64 and made.step(17) == pytest.approx(due.step(17))
+
+
+def test_generations_that_run_at_once_learn_of_their_own_text_until_it_ends() -> None:
+    memory = Memory()
+    costs, acceptance = memory.costs(1), memory.acceptance("a", 1)
+    one, other = (Decision(2, 8, memory.exploration) for _ in range(2))
+    one.open(costs, acceptance, 1)
+    before = one.acceptance.drafter.means
+    other.open(costs, acceptance, 1)
+    other.acceptance.drafter.take(50.0, 500.0, 50.0, 50.0)
+    assert one.acceptance.drafter.means == before
+    assert memory.acceptance("a", 1).drafter.means == before
+    other.close()
+    assert memory.acceptance("a", 1).drafter.means[0] > before[0]
+    one.acceptance.drafter.take(50.0, 0.0, 50.0, 50.0)
+    known = memory.acceptance("a", 1).drafter.means[0]
+    del one  # as of a stream that is left alone
+    assert memory.acceptance("a", 1).drafter.means[0] < known
+
+
 def test_an_estimate_follows_the_text_and_a_text_begins_with_those_before() -> None:
     known = Estimate(1.0)
     for _ in range(300):

@@ -65,6 +65,11 @@ class Estimate:
         self._text = [0.0] * len(self._texts)
         self._sums = [BELIEVED * old / self._texts[0] for old in self._texts]
 
+    def absorb(self, other: Estimate, rows: int) -> None:
+        """Take in the text of a copy, which has ended."""
+        self._text = other._text
+        self.begin(rows)
+
     def take(self, weight: float, *amounts: float) -> None:
         """One observation: amounts that came of so much weight."""
         self._sums = [old + x for old, x in zip(self._sums, (weight, *amounts), strict=True)]
@@ -102,6 +107,12 @@ class Acceptance:
         """A text begins, or several: one a row."""
         for estimate in (self.values, self.text, self.drafter):
             estimate.begin(rows)
+
+    def absorb(self, other: Acceptance, rows: int) -> None:
+        """Take in the text of a copy, which has ended."""
+        self.values.absorb(other.values, rows)
+        self.text.absorb(other.text, rows)
+        self.drafter.absorb(other.drafter, rows)
 
     def fade(self) -> None:
         """A step has passed."""

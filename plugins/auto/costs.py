@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections import deque
@@ -52,7 +53,7 @@ class Curve:
     """
 
     def __init__(self, rows: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self.sizes: dict[int, RunningMedian] = {}
         self._points: list[tuple[int, float]] | None = []
 
@@ -80,7 +81,7 @@ class Curve:
         return low + (size - n) / (m - n) * (high - low)
 
     def _guess(self, size: int) -> float:
-        return 1 + self._rows * size / FREE
+        return 1 + self.rows * size / FREE
 
     def _fit(self) -> list[tuple[int, float]]:
         """Pool neighbours whose medians fall, until none do."""
@@ -117,6 +118,12 @@ class Costs:
         self.first, self.level, self.reading = RunningMedian(), RunningMedian(), RunningMedian()
         self.since_plain = self.since_level = 0
         self.nodes, self._drafted = 0, False
+
+    def for_rows(self, rows: int) -> Costs:
+        """A copy for a batch of another size, or for texts of another length."""
+        made = copy.deepcopy(self)
+        made.rows = made.steps.rows = rows
+        return made
 
     @property
     def plain_known(self) -> bool:

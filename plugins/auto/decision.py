@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import weakref
+from collections.abc import Callable, Sequence
 
 from specdec.decoding.clock import StepSeconds
 from specdec_plugins.auto.acceptance import LASTING, Acceptance
@@ -75,6 +77,7 @@ class Decision:
     def __init__(self, depth: int, budget: int, exploration: Exploration) -> None:
         self._depth, self._budget, self._exploration = depth, budget, exploration
         self._opened: Acceptance | None = None
+        self.close: Callable[[], object] = lambda: None
         self.levels = self.text_tokens = self._unread = 0
 
     def open(self, costs: Costs, acceptance: Acceptance, rows: int) -> None:
@@ -82,8 +85,12 @@ class Decision:
         self.costs = costs
         if acceptance is not self._opened:
             self._exploration.close_trial()
-            self.acceptance = self._opened = acceptance
-            acceptance.begin(rows)
+            self.close()
+            # Of its own: other generations of the engine may run at the same time. What the text
+            # has taught goes to all when it ends, or when nobody holds it any more.
+            self._opened, self.acceptance = acceptance, copy.deepcopy(acceptance)
+            self.acceptance.begin(rows)
+            self.close = weakref.finalize(self, acceptance.absorb, self.acceptance, rows)
 
     @property
     def speedup(self) -> float:
@@ -105,7 +112,7 @@ class Decision:
         """
         costs, self._rows, self._unread = self.costs, rows, unread
         self.levels = self.text_tokens = 0
-        self._exploring, self._promised, self._text = False, 0.0, 0.0
+        self._promised, self._text = 0.0, 0.0
         self._measured = costs.drafting_known
         if not costs.plain_known or room == 0:
             return
@@ -156,13 +163,14 @@ class Decision:
             exploration.charge(loss)
             return count
         if self._depth and exploration.affords(drafting):
-            self.levels, exploration.trial, self._exploring = self._depth, 0.0, True
+            exploration.close_trial()
+            self.levels, exploration.trial = self._depth, 0.0
             # What was saved beyond that is not kept for many losses in a row.
             exploration.seconds = min(exploration.seconds, max(0.0, drafting))
         return 0
 
     def another_level(self, before: float, reach: float, mass: float, depth: int) -> bool:
-        """Whether a further level pays, or has to be measured.
+        """Decide whether to grow a further level: it pays, or is measured, which is charged.
 
         It is taken to add to what it expands the share that the last one added.
 
@@ -186,7 +194,7 @@ class Decision:
         return affords
 
     def nodes(self, gains: Sequence[float]) -> int:
-        """How many draft tokens to verify of a tree that was grown, 0 included.
+        """Decide how many draft tokens to verify of a tree that was grown, 0 included.
 
         Args:
             gains: summed probabilities of the best draft tokens, of all rows, by their number.
@@ -212,6 +220,13 @@ class Decision:
                 acceptance.values.take(self._rows, self._promised, float(accepted))
             else:
                 acceptance.text.take(self._promised, float(accepted))
+        if levels and self._exploration.trial is not None:
+            plain = costs.step(1)
+            drafting = costs.draft(levels) + costs.read(self._unread)
+            extra = (
+                (drafting if self._measured else sum(seconds.levels)) + costs.step(nodes) - plain
+            )
+            self._exploration.trial += self._kept * self._promised * plain / self._rows - extra
         if not levels or not self._measured:
             return
         # What the text suggests tells little of the drafter.
@@ -219,12 +234,9 @@ class Decision:
         acceptance.drafter.take(
             own * rows, own * self._promised, own * rows * levels, own * rows * (nodes - 1)
         )
-        if self._exploration.trial is not None:
-            plain = costs.step(1)
-            extra = costs.draft(levels) + costs.read(self._unread) + costs.step(nodes) - plain
-            self._exploration.trial += self._kept * self._promised * plain / self._rows - extra
-            if self.speedup <= 1 or self._exploration.trial > 0:
-                self._exploration.close_trial()
+        trial = self._exploration.trial
+        if trial is not None and (self.speedup <= 1 or trial > 0):
+            self._exploration.close_trial()
 
     @property
     def _kept(self) -> float:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from specdec.drafting.calibration import Calibration, Prior
-from specdec.errors import OptionError
+from specdec.errors import OptionError, warn
 from specdec_plugins.auto.acceptance import LASTING, PRIORS, Acceptance
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import Exploration
@@ -59,7 +61,9 @@ class Memory:
             self.calibrations[setting] = made
             if len(self.calibrations) > SETTINGS:
                 self._forget(next(iter(self.calibrations)))
-        return self.calibrations[setting]
+        # The latest one is last.
+        self.calibrations[setting] = found = self.calibrations.pop(setting)
+        return found
 
     def _forget(self, setting: str) -> None:
         del self.calibrations[setting]
@@ -80,22 +84,32 @@ class Memory:
         the nearest, at most a doubling of the batch away."""
         if (rows, length) not in self._costs:
             known = [
-                (abs(math.log2(size / rows)), abs(other - length), size, other)
-                for (size, other), costs in self._costs.items()
+                (not costs.drafting_known, abs(math.log2(size / rows)), abs(other - length), key)
+                for key, costs in self._costs.items()
+                for size, other in [key]
                 if 0.5 <= size / rows <= 2 and costs.plain_known
             ]
-            near = self._costs[min(known)[2:]] if known else Costs(rows)
-            self._costs[rows, length] = copy.deepcopy(near)
+            near = self._costs[min(known)[-1]] if known else Costs(rows)
+            self._costs[rows, length] = near.for_rows(rows)
         return self._costs[rows, length]
 
     def save(self) -> None:
-        """Write the calibrations to the file, if there is one; whole or not at all."""
+        """Write the calibrations to the file, if there is one; whole or not at all.
+
+        Warns where it cannot be written: a text that is complete is not lost for it.
+        """
         if self._file is None:
             return
         self._saved.update((name, known.saved()) for name, known in self.calibrations.items())
-        beside = self._file.with_name(self._file.name + ".part")
-        beside.write_text(json.dumps(self._saved, indent=2) + "\n", encoding="utf-8")
-        beside.replace(self._file)
+        self._saved = dict([*self._saved.items()][-SETTINGS:])
+        try:
+            place, name = tempfile.mkstemp(dir=self._file.parent, prefix=self._file.name)
+            with open(place, "w", encoding="utf-8") as beside:
+                beside.write(json.dumps(self._saved, indent=2) + "\n")
+            os.replace(name, self._file)
+        except OSError as error:
+            warn(f"policy.memory={str(self._file)!r} cannot be written, nothing is kept: {error}")
+            self._file = None
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

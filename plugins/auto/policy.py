@@ -185,6 +185,8 @@ class AutoGrower(TreeGrower):
         if self._lookup:
             self._lookup.commit(step)
         if self._state.finished:
+            if self._decision:
+                self._decision.close()
             self._memory.save()
         else:
             self._prepare(len(step.new_tokens), step.longest)

@@ -71,6 +71,8 @@ class Calibration:
         theta, precision = (self.theta.new_tensor(saved[n]) for n in ("theta", "precision"))
         if theta.shape != (2,) or precision.shape != (2, 2) or type(saved["steps"]) is not int:
             raise ValueError("numbers of the wrong shape")
+        if not (theta.abs() < 50).all() or not (torch.linalg.eigvalsh(precision) > 0).all():
+            raise ValueError("numbers that no fit gives")
         self.theta, self.precision, self.steps = theta, precision, saved["steps"]
 
     def log_acceptance(self, scores: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class Calibration:
         a, b, _, d = self.precision.flatten().unbind()
         step = torch.stack([d * total[0] - b * total[1], a * total[1] - b * total[0]])
         step = step / (a * d - b * b)
-        self.theta = self.theta - step.clamp(-0.5, 0.5)
+        self.theta = self.theta - step.clamp(-0.5, 0.5).nan_to_num(0.0)
 
 
 @dataclass(frozen=True)
