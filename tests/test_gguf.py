@@ -7,7 +7,9 @@ import os
 import pickle
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import torch
 
 from specdec import Engine
 from specdec.errors import CheckpointError
+from specdec.models import checkpoints
 from specdec.models.checkpoints import load_model, load_tokenizer
-from specdec.models.conversions import cache_folder, keep, kept
+from specdec.models.conversions import cache_folder, contents, keep, kept
 
 pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
@@ -47,6 +50,12 @@ def file(model: Any, tmp_path: Path) -> Path:
 
 def plain(file: str | Path, **arguments: Any) -> Engine:
     return Engine(file, strategy="plain", **arguments)
+
+
+def save_small(folder: Path, *, weights: bytes = b"weights") -> None:
+    """What a conversion consists of at least."""
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
 
 
 def without_reader(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +153,100 @@ def test_what_lies_beside_the_file_is_not_read(model: Any, file: Path, tmp_path:
         assert torch.equal(own.lm_head.weight, model.lm_head.weight)
 
 
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError("not allowed here")
+
+
+@pytest.mark.parametrize("refused", [["symlink_to"], ["symlink_to", "hardlink_to"]])
+def test_without_links_what_lies_beside_is_not_read_either(
+    model: Any, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: list[str]
+) -> None:
+    for name in refused:
+        monkeypatch.setattr(Path, name, refuse)
+    test_what_lies_beside_the_file_is_not_read(model, file, tmp_path)
+
+
+def test_without_links_and_room_for_a_copy_a_file_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("symlink_to", "hardlink_to"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    for load in (plain, load_tokenizer):
+        with pytest.raises(CheckpointError, match=r"tiny\.gguf takes a temporary folder .*not all"):
+            load(file)
+
+
+def test_without_a_temporary_folder_a_file_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(file.parent / "nowhere"))
+    with pytest.raises(CheckpointError, match=r"temporary folder .* TMPDIR names another place"):
+        load_tokenizer(file)
+
+
 def test_another_content_under_the_same_name_is_converted_anew(file: Path, cache: Path) -> None:
     before = load_model(file, dtype="auto", device="cpu")
     tiny_gguf.write(file, tiny.noisy_copy(tiny_gguf.make_model()))
     after = load_model(file, dtype="auto", device="cpu")
     assert not torch.equal(before.lm_head.weight, after.lm_head.weight)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_file_replaced_while_it_is_converted_is_not_kept_as_the_new_one(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tiny_gguf.write(file.with_name("new.gguf"), tiny.noisy_copy(tiny_gguf.make_model()))
+    wanted = load_model(new, dtype="auto", device="cpu").lm_head.weight
+    shutil.rmtree(cache)
+    convert = checkpoints.convert
+
+    def convert_slowly(path: Path) -> Any:
+        converted = convert(path)
+        os.replace(new, path)
+        return converted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "convert", convert_slowly)
+        with pytest.warns(UserWarning, match=r"tiny\.gguf changed while it was converted"):
+            old = load_model(file, dtype="auto", device="cpu")
+    assert not torch.equal(old.lm_head.weight, wanted)
+    assert kept(file) is None
+    assert torch.equal(load_model(file, dtype="auto", device="cpu").lm_head.weight, wanted)
+
+
+@pytest.mark.parametrize("change", ["content", "inode", "gone"])
+def test_a_file_that_is_not_the_converted_one_is_not_kept(
+    file: Path, cache: Path, change: str
+) -> None:
+    before, found = contents(file), file.stat()
+    if change == "content":
+        file.write_bytes(bytes(found.st_size))
+    elif change == "inode":
+        os.replace(shutil.copy2(file, file.with_name("copy")), file)
+        assert file.stat().st_mtime_ns == found.st_mtime_ns
+    else:
+        file.unlink()
+    with pytest.warns(UserWarning, match="changed while it was converted"):
+        assert keep(file, before, save_small) is None
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("end", ["eos", "eot"])
+@pytest.mark.parametrize("value", [2**32 - 1, -1, len(tiny_gguf.TOKENS), "end", [1, 2], True, 1.5])
+def test_what_is_no_token_id_ends_no_text(
+    model: Any, tmp_path: Path, end: str, value: object
+) -> None:
+    file = tiny_gguf.write(tmp_path / "tiny.gguf", model, **{end: value})
+    other = tiny_gguf.EOS if end == "eot" else tiny_gguf.EOT
+    try:
+        own = load_model(file, dtype="auto", device="cpu")
+    except CheckpointError as error:  # the eos of the tokenizer is transformers' to read
+        assert end == "eos"
+        assert str(file) in str(error)
+    else:
+        assert own.generation_config.eos_token_id == other
+        assert own.config.eos_token_id == other
 
 
 def test_without_the_packages_the_command_that_helps_is_told(
@@ -188,7 +285,7 @@ def test_a_conversion_that_is_broken_off_leaves_nothing(
         else pytest.raises(KeyboardInterrupt)
     )
     with expected:
-        assert keep(file, save) is None
+        assert keep(file, contents(file), save) is None
     assert kept(file) is None
     assert list(cache.iterdir()) == []
 
@@ -196,14 +293,12 @@ def test_a_conversion_that_is_broken_off_leaves_nothing(
 def test_two_processes_that_convert_at_once_both_have_the_whole_one(
     file: Path, cache: Path
 ) -> None:
-    def save(folder: Path) -> None:
-        (folder / "config.json").write_text("{}")
-
     def save_late(folder: Path) -> None:
-        save(folder)
-        assert keep(file, save) == kept(file)  # the other process is done first
+        save_small(folder)
+        other = keep(file, contents(file), save_small)  # the other process is done first
+        assert other == kept(file)
 
-    assert keep(file, save_late) == kept(file) is not None
+    assert keep(file, contents(file), save_late) == kept(file) is not None
     assert len(list(cache.iterdir())) == 1
 
 
@@ -221,11 +316,109 @@ def test_a_damaged_conversion_is_made_again(file: Path, cache: Path) -> None:
     assert list(cache.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"files": {}}',
+        '{"files": {"config.json": 2}}',
+        '{"files": {"model.safetensors": 7}}',
+        '{"files": []}',
+        "[]",
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_a_manifest_that_names_no_model_is_a_damaged_conversion(file: Path, manifest: str) -> None:
+    folder = keep(file, contents(file), save_small)
+    assert folder is not None and kept(file) == folder
+    (folder / "conversion.json").write_text(manifest)
+    assert kept(file) is None
+    assert keep(file, contents(file), save_small) == folder == kept(file)
+
+
+def test_what_is_no_model_is_not_kept(file: Path, cache: Path) -> None:
+    with pytest.warns(UserWarning, match=r"cannot be kept .*no whole model"):
+        assert keep(file, contents(file), lambda _: None) is None
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_in_no_ones_home_costs_a_warning(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDEC_CACHE", "~no-such-user/x")
+    with pytest.warns(UserWarning, match=r"cannot be kept .* SPECDEC_CACHE names another folder"):
+        load_model(file, dtype="auto", device="cpu")
+    assert load_tokenizer(file) is not None
+
+
+def test_two_processes_that_repair_at_once_keep_what_the_first_has_made(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep(file, contents(file), save_small)
+    assert folder is not None
+    (folder / "config.json").unlink()
+    rename: Callable[[Path, Any], Path] = Path.rename
+    made = []
+
+    def rename_late(path: Path, target: Any) -> Path:
+        if path == folder and not made:  # the other process repairs it before this one moves it
+            made.append(folder)
+            keep(file, contents(file), lambda new: save_small(new, weights=b"first"))
+            made.append(folder.stat().st_ino)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_late)
+    assert keep(file, contents(file), save_small) == folder == kept(file)
+    assert (folder / "model.safetensors").read_bytes() == b"first"
+    assert folder.stat().st_ino == made[1]
+    assert list(cache.iterdir()) == [folder]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners here")
+def test_conversions_are_this_users_alone(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep(file, contents(file), save_small)
+    assert folder is not None
+    for each in (folder, cache, cache.parent):
+        assert each.stat().st_mode & 0o777 == 0o700
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    assert kept(file) is None
+    with pytest.warns(UserWarning, match=r"cannot be kept .*belongs to another user"):
+        assert keep(file, contents(file), save_small) is None
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_no_code_of_a_conversion_runs_whatever_the_caller_trusts(
+    file: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    load_model(file, dtype="auto", device="cpu")
+    (folder,) = cache.iterdir()
+    ran = tmp_path / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')")
+    manifest = json.loads((folder / "conversion.json").read_text())
+    for name, kinds in (
+        ("config.json", {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["code.T", "code.T"]}),
+    ):
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(found | {"auto_map": kinds}))
+        manifest["files"][name] = (folder / name).stat().st_size
+    (folder / "conversion.json").write_text(json.dumps(manifest))
+    assert kept(file) == folder
+    load_model(file, dtype="auto", device="cpu", trust_remote_code=True)
+    assert not ran.exists()
+    assert load_tokenizer(file, trust_remote_code=True) is not None
+    assert not ran.exists()
+
+
 def test_what_killed_processes_have_left_is_cleared_after_a_while(file: Path, cache: Path) -> None:
     for name, age in (("old", 7200), ("young", 10)):
         (left := cache / f".unfinished-{name}").mkdir(parents=True)
         os.utime(left, (time.time() - age,) * 2)
-    keep(file, lambda folder: (folder / "config.json").write_text("{}"))
+    keep(file, contents(file), save_small)
     assert not (cache / ".unfinished-old").exists()
     assert (cache / ".unfinished-young").exists()
 

@@ -31,12 +31,16 @@ def write(
     architecture: str = "llama",
     tokenizer: bool = True,
     without: str = "",
+    eos: Any = EOS,
+    eot: Any = EOT,
 ) -> Path:
     """Write the model and return the path.
 
     Args:
         kind: how matrices are stored: F32, F16, BF16, Q8_0 or Q4_1; vectors are F32.
         without: a tensor that is left out.
+        eos: what stands for the id of the end of a text.
+        eot: what stands for the id of the end of a turn.
     """
     import gguf
 
@@ -61,8 +65,11 @@ def write(
         writer.add_token_types([special if "|" in t[1:] else gguf.TokenType.NORMAL for t in TOKENS])
         writer.add_token_merges([f"{NEWLINE} {NEWLINE}"])
         writer.add_bos_token_id(EOS - 1)
-        writer.add_eos_token_id(EOS)
-        writer.add_eot_token_id(EOT)
+        for name, end in (("eos", eos), ("eot", eot)):
+            kind_of_end = gguf.GGUFValueType.get_type(end)
+            if type(end) is int and end >= 0:
+                kind_of_end = gguf.GGUFValueType.UINT32
+            writer.add_key_value(f"tokenizer.ggml.{name}_token_id", end, kind_of_end)
         writer.add_chat_template(TEMPLATE)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

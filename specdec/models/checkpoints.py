@@ -12,7 +12,7 @@ from specdec.models.checkpoint_weights import listed
 from specdec.models.checkpoint_weights import read_json as read_json
 from specdec.models.checkpoint_weights import read_weights as read_weights
 from specdec.models.completeness import check_complete
-from specdec.models.conversions import keep, kept
+from specdec.models.conversions import contents, keep, kept
 from specdec.models.gguf import SUFFIX, convert, convert_tokenizer, is_gguf
 from specdec.models.loaded_model import own_copy
 
@@ -85,7 +85,7 @@ def load_model(
         dtype: of the weights; ``"auto"`` for the checkpoint's own, which of a quantised GGUF file
             is float32.
         trust_remote_code: whether code that comes with the checkpoint may run. If not, nothing of
-            it runs and nothing is asked.
+            it runs and nothing is asked. With a GGUF file comes none.
 
     Raises:
         CheckpointError: not found, corrupt, an adapter, weights that are missing or that the model
@@ -100,7 +100,7 @@ def load_model(
         if isinstance(source, PreTrainedModel):
             own = None if dtype == "auto" else getattr(torch, str(dtype).removeprefix("torch."))
             return own_copy(source, own, None).to(device).eval()
-        folder = source
+        folder, trust_remote_code = source, False
     _refuse_adapter(folder)
     _refuse_folder_of_gguf(folder)
     read_json(folder / "config.json")
@@ -140,7 +140,7 @@ def load_tokenizer(
     if is_gguf(folder) and folder.is_file():
         if (found := kept(folder)) is None:
             return convert_tokenizer(folder)
-        folder = found
+        folder, trust_remote_code = found, False
     if not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
         return None
     try:
@@ -155,8 +155,9 @@ def _checkpoint_of(file: Path) -> Path | PreTrainedModel:
     """The conversion of a GGUF file, made now if none is kept; the model where none can be."""
     if (folder := kept(file)) is not None:
         return folder
+    before = contents(file)
     converted = convert(file)
-    return keep(file, converted.save) or converted.model
+    return keep(file, before, converted.save) or converted.model
 
 
 def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:

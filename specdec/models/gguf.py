@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,9 +92,9 @@ def convert(file: Path) -> Converted:
         )
         check_complete(file, model, info)
         tokenizer = _tokenizer(folder, name, fields)
-    model.config.name_or_path = str(file)
-    _stop_at_end_of_turn(model, fields)
-    return Converted(own_copy(model, _exact_dtype(model), None), tokenizer)
+        _stop_at_end_of_turn(model, fields)
+        model.config.name_or_path = str(file)
+        return Converted(own_copy(model, _exact_dtype(model), None), tokenizer)
 
 
 def convert_tokenizer(file: Path) -> PreTrainedTokenizerBase | None:
@@ -145,11 +146,26 @@ def _tokenizer(
 
 
 def _stop_at_end_of_turn(model: PreTrainedModel, fields: Mapping[str, Any]) -> None:
-    """A chat model ends its answer with another token than a text, which transformers leaves."""
-    ends = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
-    known = sorted({int(end) for end in ends if end is not None})
-    if len(known) > 1 and model.generation_config is not None:
-        model.generation_config.eos_token_id = known
+    """A chat model ends its answer with another token than a text, which transformers leaves.
+
+    What is no token id of the model is ignored, transformers' own reading of it included.
+    """
+    size = model.config.get_text_config().vocab_size
+    given = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    ends = sorted({end for end in given if _is_id(end, size)})
+    if (generation := model.generation_config) is None:
+        return
+    if len(ends) > 1:
+        generation.eos_token_id = ends
+    elif (own := generation.eos_token_id) is not None and not all(
+        _is_id(end, size) for end in (own if isinstance(own, list) else [own])
+    ):
+        generation.eos_token_id = model.config.eos_token_id = ends[0] if ends else None
+
+
+def _is_id(given: object, size: int) -> TypeGuard[int]:
+    """Whether it is a token id of a vocabulary of that size; True and False are none."""
+    return type(given) is int and 0 <= given < size
 
 
 def _exact_dtype(model: PreTrainedModel) -> torch.dtype:
@@ -164,14 +180,36 @@ def _exact_dtype(model: PreTrainedModel) -> torch.dtype:
 @contextmanager
 def _alone(file: Path) -> Iterator[tuple[Path, str]]:
     """A folder with nothing else in it, and the file's name there: transformers would read
-    configs, templates and adapters that lie beside it."""
-    with TemporaryDirectory() as folder:
-        link = Path(folder) / f"model{SUFFIX}"
+    configs, templates and adapters that lie beside it.
+
+    Raises:
+        CheckpointError: there is no temporary folder, or no room in it where links are not
+            allowed.
+    """
+    with ExitStack() as stack:
         try:
-            link.symlink_to(file.resolve())
-        except OSError:  # a system where links need a permission
-            link = file
-        yield link.parent, link.name
+            folder = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+            alone = Path(folder) / f"model{SUFFIX}"
+            _bring(file.resolve(), alone)
+        except OSError as error:
+            raise CheckpointError(
+                f"reading {file} takes a temporary folder with a link to it or a copy, which "
+                f"cannot be made: {first_line(error)}. TMPDIR names another place"
+            ) from error
+        yield alone.parent, alone.name
+
+
+def _bring(file: Path, place: Path) -> None:
+    """Make the file appear at another place: by a link, or a copy where links are not allowed.
+
+    Raises:
+        OSError: none of them can be made.
+    """
+    for link in (place.symlink_to, place.hardlink_to):
+        with suppress(OSError, NotImplementedError):  # no permission; another file system
+            link(file)
+            return
+    shutil.copyfile(file, place)
 
 
 @contextmanager
