@@ -20,7 +20,7 @@ from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import in_words
-from specdec.pickling import picklable, rebuilt, settled
+from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, load_target
@@ -124,7 +124,7 @@ class Engine:
             "compile": compile,
             "trust_remote_code": trust_remote_code,
         }
-        self._arguments = settled(arguments, self.registry, selection.names)
+        self._arguments = with_absolute_paths(arguments, self.registry, selection.names)
         if selection.notice:
             warn(selection.notice)
 
@@ -150,7 +150,7 @@ class Engine:
         selection = self._select(**chosen)
         other = copy.copy(self)
         other._equip(selection)
-        own = settled(chosen, self.registry, selection.names)
+        own = with_absolute_paths(chosen, self.registry, selection.names)
         other._arguments = {**self._arguments, **own}
         if selection.notice:
             warn(selection.notice)
@@ -349,7 +349,7 @@ class Engine:
             UnsupportedModelError: from such a length on, decoding would differ from the model.
         """
         if self._check is not None and self.parts.verifier.uses_cache:
-            self._check.reach(self._checked, tokens)
+            self._check.check_length(self._checked, tokens)
 
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""

@@ -22,7 +22,7 @@ class _Module:
     name: str
 
 
-def settled(
+def with_absolute_paths(
     arguments: Mapping[str, Any], registry: Registry, names: Mapping[Role, str | None]
 ) -> dict[str, Any]:
     """Arguments of an engine whose paths mean the same in another working directory.

@@ -86,14 +86,14 @@ def run(
     )
     if not runs.by_label[PLAIN]:
         raise KeyboardInterrupt
-    judge = Comparison(runs, plain, greedy)
+    comparison = Comparison(runs, plain, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
     shown = contenders[:-1]
     return Report(
-        results=tuple(judge.result(contender, ALL) for contender in shown),
+        results=tuple(comparison.result(contender, ALL) for contender in shown),
         by_set=tuple(
-            judge.result(contender, name)
-            for name in judge.measured(names)
+            comparison.result(contender, name)
+            for name in comparison.measured(names)
             for contender in shown
             if len(names) > 1
         ),

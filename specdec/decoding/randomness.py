@@ -71,7 +71,7 @@ class Randomness(ABC):
         return None
 
     def categorical_ahead(
-        self, distribution: Distribution, first: Key, ahead: Tensor, reach: int
+        self, distribution: Distribution, first: Key, ahead: Tensor, count: int
     ) -> Tensor | None:
         """The tokens that :meth:`categorical` draws from many distributions of each row, at once.
 
@@ -79,7 +79,7 @@ class Randomness(ABC):
             distribution: ``[B, n, V]``.
             first: the key at the nearest position, ``[B]``.
             ahead: ``[B, n]`` int64, how many positions past it each distribution's draw is.
-            reach: more than any of them.
+            count: more than any of them.
 
         Returns:
             ``[B, n]`` int64; None from a generator that makes one draw a row.
@@ -118,13 +118,13 @@ class KeyedRandomness(RowRandomness):
         return race.div_(probs).argmin(dim=-1)
 
     def categorical_ahead(
-        self, distribution: Distribution, first: Key, ahead: Tensor, reach: int
+        self, distribution: Distribution, first: Key, ahead: Tensor, count: int
     ) -> Tensor:
         probs, rows = distribution.probs, torch.arange(len(ahead), device=ahead.device)
-        positions = first.position[:, None] + torch.arange(reach, device=ahead.device)
+        positions = first.position[:, None] + torch.arange(count, device=ahead.device)
         vocabulary = torch.arange(distribution.size, device=ahead.device)
         noise = self.exponential(replace(first, position=positions), vocabulary).flatten(0, 1)
-        race = noise.index_select(0, (ahead + rows[:, None] * reach).flatten())
+        race = noise.index_select(0, (ahead + rows[:, None] * count).flatten())
         return race.div_(probs.flatten(0, 1)).argmin(dim=-1).view_as(ahead)
 
     def bernoulli(self, probability: Tensor, key: Key) -> Tensor:

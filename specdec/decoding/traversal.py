@@ -20,7 +20,7 @@ class TreeTraversal:
 
     Attributes:
         node: ``[B]`` int64, where each row stands.
-        undecided: ``[B]`` bool, rows that have not settled on their bonus token yet.
+        undecided: ``[B]`` bool, rows whose bonus token is not decided yet.
         position: ``[B]`` int64, index in the whole sequence of the token that follows the node;
             for undecided rows only.
     """

@@ -113,12 +113,12 @@ class DraftTree:
         step = (self.parents[:, :, None] == nodes).logical_or_(itself)
         if self.depth == 1:
             return step
-        reach = step.float()
+        ways = step.float()
         for squaring in range(1, math.ceil(math.log2(self.depth)) + 1):
-            reach = reach @ reach
+            ways = ways @ ways
             if squaring % 6 == 0:  # counts of paths, which 2**6 steps keep below 2**64
-                reach = reach.clamp_(max=1)
-        return reach > 0
+                ways = ways.clamp_(max=1)
+        return ways > 0
 
     @cached_property
     def depths(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,7 +56,7 @@ class Prefix:
         return list(zip(self.lengths.tolist(), self.active.tolist(), strict=True))
 
 
-class Stage:
+class Stage(ABC):
     """One logits processor, and how it is called on a batch."""
 
     reads_prefix = True
@@ -65,9 +66,9 @@ class Stage:
         """Whether it looks scores up by token id, so that their columns must be all of V."""
         return True
 
+    @abstractmethod
     def __call__(self, prefix: Prefix | None, scores: Tensor) -> Tensor:
         """Processed scores ``[B, V]``."""
-        raise NotImplementedError
 
     def keep_rows(self, rows: Sequence[int]) -> Stage:
         """The same for some rows of the batch."""

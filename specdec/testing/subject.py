@@ -20,8 +20,8 @@ from specdec.decoding.tree import Draws
 from specdec.engine import Engine
 from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
-from specdec.testing.coverage import Reach
 from specdec.testing.fake_clock import fake_clock
+from specdec.testing.reach import Reach
 from specdec.testing.references import Reference
 from specdec.testing.support import Provider, Support
 from specdec.testing.table_drafter import TableDrafter, TablePlugin, set_draft_table

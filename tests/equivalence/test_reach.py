@@ -21,7 +21,7 @@ from specdec.testing.table_drafter import TableDrafter
 from specdec.testing.table_model import TableForCausalLM
 from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
 
-LAWS = ((1.0, 2.0), (3.0, 1.0), (0.0, 1.0))
+WEIGHTS = ((1.0, 2.0), (3.0, 1.0), (0.0, 1.0))
 BY_NAME = {prop.name: prop for prop in suite.PROPERTIES}
 
 
@@ -30,7 +30,7 @@ BY_NAME = {prop.name: prop for prop in suite.PROPERTIES}
 def test_a_table_model_has_its_tables_distributions(
     vocabulary: int | None, opened: tuple[int, ...] | None
 ) -> None:
-    table = Table(2, 2, LAWS, vocabulary, opened, quiet=(1, 0, 0))
+    table = Table(2, 2, WEIGHTS, vocabulary, opened, quiet=(1, 0, 0))
     low, high = table.tokens
     assert high == table.vocab_size - 1
     tokens = torch.tensor([[high, low, low, high, high, low]])
@@ -45,7 +45,7 @@ def test_a_table_model_has_its_tables_distributions(
 
 
 def test_the_drafter_table_drafts_its_tables_distributions() -> None:
-    table = Table(2, 2, LAWS, 60, open=(2,), quiet=(1,))
+    table = Table(2, 2, WEIGHTS, 60, open=(2,), quiet=(1,))
     subject = Subject("chain", drafter="table")
     case = Case(table, table, ((29, 59),), {"temperature": 0.0, "max_new_tokens": 6})
     engine = subject.of(case)

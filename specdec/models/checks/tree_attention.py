@@ -112,7 +112,7 @@ class TreeCheck:
         return check
 
     @torch.inference_mode()
-    def reach(self, target: HFTarget, tokens: int) -> None:
+    def check_length(self, target: HFTarget, tokens: int) -> None:
         """A text is about to have ``tokens`` tokens: check the lengths that it passes, once each.
 
         Raises:
