@@ -107,6 +107,20 @@ def test_the_rows_that_stay_keep_their_cache(plain: Engine, dynamic: Engine) -> 
             assert torch.allclose(kept, clean.group.keys[clean.index][0, : len(text) - 1])
 
 
+@pytest.mark.parametrize(
+    ("rows", "ended", "left"), [(16, 1, 16), (16, 2, 14), (7, 1, 6), (9, 1, 9)]
+)
+def test_rows_leave_when_an_eighth_of_the_batch_has_ended(
+    plain: Engine, rows: int, ended: int, left: int
+) -> None:
+    prompts = [PROMPTS[row % len(PROMPTS)] for row in range(rows)]
+    running = plain.start(prompts, max_new_tokens=9, temperature=0, eos_token_id=[])
+    next(iter(running))
+    running.state.finish_reasons = ["eos"] * ended + [None] * (rows - ended)
+    next(iter(running))
+    assert running.state.rows == left
+
+
 def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) -> None:
     class Stubborn(TreeDrafts):
         def tree(self, state: State) -> DraftTree:

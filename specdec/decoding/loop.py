@@ -33,7 +33,7 @@ def decode(
         drafting.start(state, features)
     del features
     while not state.finished:
-        if state.any_finished and drafting.shrinks:
+        if state.many_finished and drafting.shrinks:
             with clock("commit"):
                 drafting.keep_unfinished()
         with clock("draft"):
