@@ -18,7 +18,7 @@ from torch import nn
 
 from specdec import Engine
 from specdec.errors import OptionError, SpecdecError, UnsupportedModelError
-from specdec_plugins.eagle2.checkpoint import load_head
+from specdec_plugins.eagle.checkpoint import load_head
 
 SETTINGS = {"max_new_tokens": 6, "temperature": 0, "eos_token_id": []}
 

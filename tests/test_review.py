@@ -269,7 +269,7 @@ def test_kary_trees_are_bounded(plain: Engine, head: Path) -> None:
 
 
 def test_a_config_without_rope_theta_means_ten_thousand(tmp_path: Path, model: Any) -> None:
-    from specdec_plugins.eagle2.checkpoint import _config
+    from specdec_plugins.eagle.checkpoint import _config
 
     fields = {**tiny.SHAPE, "rope_theta": None}
     assert _config(tmp_path, fields).rope_parameters["rope_theta"] == 10000.0

@@ -13,8 +13,8 @@ from transformers import LlamaConfig
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.hf_target import HFTarget
-from specdec_plugins.eagle2.checkpoint_kinds import other_kind
-from specdec_plugins.eagle2.head import EagleHead
+from specdec_plugins.eagle.checkpoint_kinds import other_kind
+from specdec_plugins.eagle.head import EagleHead
 
 # What the published configs leave out means this, never the target's value.
 _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}

@@ -21,8 +21,8 @@ from specdec.errors import OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.hf_target import HFTarget
-from specdec_plugins.eagle2.checkpoint import check_fit, load_head
-from specdec_plugins.eagle2.head import EagleHead
+from specdec_plugins.eagle.checkpoint import check_fit, load_head
+from specdec_plugins.eagle.head import EagleHead
 
 NEEDED = (
     "a head: give drafter=<folder or hub id> of one trained for the model, e.g. "
