@@ -39,7 +39,7 @@ from transformers import (
 )
 from windows import Layout, Marks, fill, unrolled_mask, whole_windows
 
-from specdec_plugins.eagle.checkpoint import save_head
+from specdec_plugins.eagle.saving import save_head
 from specdec_plugins.eagle.head import EagleHead
 
 PROMPT_SHARE = 0.1  # of the positions of prompts, which the drafter is never asked to predict

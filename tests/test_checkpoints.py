@@ -108,7 +108,7 @@ def test_a_bin_head_equals_its_safetensors_twin(
 
 
 def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_path: Path) -> None:
-    from specdec_plugins.eagle.checkpoint import save_head
+    from specdec_plugins.eagle.saving import save_head
 
     save_head(eagle.parts.drafter.head, tmp_path)
     first, second = (load_file(folder / "model.safetensors") for folder in (head, tmp_path))
@@ -122,7 +122,7 @@ def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_pa
 def test_a_head_that_was_saved_and_loaded_drafts_the_same_to_the_bit(
     plain: Engine, head: Path, tmp_path: Path, dtype: str
 ) -> None:
-    from specdec_plugins.eagle.checkpoint import save_head
+    from specdec_plugins.eagle.saving import save_head
 
     def drafting(folder: Path) -> Engine:
         options = {**tiny.EAGLE2, "drafter": {"checkpoint": str(folder), "dtype": dtype}}

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from specdec.plugin.components import Component, hookimpl
-from specdec_plugins.eagle.drafter import NEEDED, EagleDrafter, EagleOptions
+from specdec_plugins.eagle.drafter import (
+    NEEDED,
+    NEEDED_3,
+    Eagle3Options,
+    EagleOptions,
+    make_eagle,
+    make_eagle3,
+)
 
 
 @hookimpl
@@ -11,10 +18,17 @@ def specdec_drafters() -> list[Component]:
     return [
         Component(
             "eagle",
-            EagleDrafter,
+            make_eagle,
             EagleOptions,
-            "EAGLE-1/2 head on the target's hidden states",
+            "EAGLE head on the target's hidden states, of EAGLE-1, EAGLE-2 or EAGLE-3",
             needs_checkpoint=NEEDED,
+        ),
+        Component(
+            "eagle3",
+            make_eagle3,
+            Eagle3Options,
+            "EAGLE-3 head on hidden states of several layers of the target",
+            needs_checkpoint=NEEDED_3,
         ),
     ]
 

@@ -1,164 +1,212 @@
-"""Loading and saving EAGLE-1/2 heads in the published checkpoint format, unchanged."""
+"""Loading EAGLE heads of any layout: a network with the tensors in it, or a refusal by name."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import LlamaConfig
+from torch import Tensor
 
 from specdec.errors import CheckpointError
-from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.hf_target import HFTarget
-from specdec_plugins.eagle.checkpoint_kinds import other_kind
+from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.draft_tokens import read_vocabulary
+from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.layouts import FAMILIES
+from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
+from specdec_plugins.eagle.rotary import RotaryEmbedding
 
-# What the published configs leave out means this, never the target's value.
-_DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}
-_ROPE_THETA = 10000.0
-_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-_EMBEDDING = "embed_tokens.weight"
+Head = EagleHead | Eagle3Head
+_VOCABULARY = ("d2t", "t2d")
+# The parts of an EAGLE-3 head's network, and the canonical names of what is in them.
+_PARTS = {"fc": "fusion", "fc_norm": "fusion", "input_norm": "fusion"}
+_PARTS |= {"layers": "decoder", "norm": "decoder"}
 
 
-def load_head(checkpoint: str | Path, target: HFTarget) -> EagleHead:
+def load_head(
+    checkpoint: str | Path,
+    target: HFTarget,
+    *,
+    aux_layers: Sequence[int] | None = None,
+    norm_before_residual: bool | None = None,
+    norm_output: bool | None = None,
+) -> Head:
     """Read a head from a folder or a hub id and check that it fits the target.
 
     Args:
-        checkpoint: a folder with ``config.json`` and ``model.safetensors`` or
-            ``pytorch_model.bin`` (read with ``weights_only``) or their shards, or a hub id.
+        checkpoint: as for :func:`~specdec_plugins.eagle.reading.read_head`.
+        aux_layers, norm_before_residual, norm_output: what the checkpoint's tensors do not show, of
+            an EAGLE-3 head; None as the checkpoint says.
+
+    Returns:
+        The head on the target's device, in its dtype, in evaluation mode.
 
     Raises:
         CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind, which is
             named; a hidden size or vocabulary that is not the target's; missing or unexpected keys,
-            or keys of the wrong shape, each named.
+            or keys of the wrong shape, or with values that are no numbers, each named.
     """
-    folder = resolve_checkpoint(checkpoint, what="EAGLE head")
-    fields = read_json(folder / "config.json")
-    _refuse_other_kinds(folder, fields, ())
-    weights = read_weights(folder)
-    _refuse_other_kinds(folder, fields, weights)
-    _check_sizes(folder, fields)
-    check_fit(f"in {folder}", fields, target)
-    bias = fields.get("bias", True)
-    config = _config(folder, fields)
-    head = EagleHead(config, fc_bias=bias, own_embedding=_EMBEDDING in weights)
-    _check_keys(folder, head, weights, fc_bias=bias)
-    head.to(weights["fc.weight"].dtype).load_state_dict(weights, strict=True)
-    return head.to(device=target.device, dtype=target.dtype).eval()
-
-
-def save_head(head: EagleHead, folder: Path) -> None:
-    """Write a head in the published format: ``config.json`` and ``model.safetensors``."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = head.config
-    fields = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "bias": head.fc.bias is not None,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "num_hidden_layers": config.num_hidden_layers,
-        "qkv_bias": config.attention_bias,
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_parameters["rope_theta"],
-        "rope_parameters": config.rope_parameters,
-        "head_dim": config.head_dim,
-        "hidden_act": config.hidden_act,
-        "max_position_embeddings": config.max_position_embeddings,
-        "vocab_size": config.vocab_size,
+    found = read_head(checkpoint)
+    flags = {
+        "aux_layers": aux_layers,
+        "norm_before_residual": norm_before_residual,
+        "norm_output": norm_output,
     }
-    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-    weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _config(folder: Path, fields: dict[str, Any]) -> LlamaConfig:
-    known = {
-        name: fields[name]
-        for name in (
-            "hidden_size",
-            "intermediate_size",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "num_hidden_layers",
-            "head_dim",
-            "vocab_size",
-            *_DEFAULTS,
+    if found.description.family == "eagle" and any(each is not None for each in flags.values()):
+        given = ", ".join(name for name, value in flags.items() if value is not None)
+        raise CheckpointError(
+            f"the head in {found.folder} is one of EAGLE-1/2, which has no {given}: leave it out"
         )
-        if fields.get(name) is not None
-    }
-    rope = fields.get("rope_parameters") or {
-        **(fields.get("rope_scaling") or {"rope_type": "default"}),
-        "rope_theta": fields.get("rope_theta") or _ROPE_THETA,
-    }
+    description = found.description.with_flags(**flags)  # type: ignore[arg-type]
     try:
-        return LlamaConfig(
-            **{**_DEFAULTS, "num_hidden_layers": 1, **known},
-            attention_bias=bool(fields.get("qkv_bias", False)),
-            rope_parameters=rope,
-        )
-    except Exception as error:
-        raise CheckpointError(f"{folder / 'config.json'} is no head's config: {error}") from error
+        check_fit(description, target)
+        return build(found, description, target)
+    except CheckpointError as error:
+        raise CheckpointError(f"the head in {found.folder}: {error}") from error
 
 
-def _refuse_other_kinds(folder: Path, fields: dict[str, Any], keys: Collection[str]) -> None:
-    if kind := other_kind(fields, keys):
-        raise CheckpointError(f"the checkpoint in {folder} is {kind}")
-
-
-def check_fit(which: str, fields: dict[str, Any], target: HFTarget) -> None:
+def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
     """Refuse a head for another target.
 
-    Args:
-        which: head this is, for the error: ``"in <folder>"``.
-
     Raises:
-        CheckpointError: another hidden size or vocabulary than the target's.
+        CheckpointError: another hidden size or vocabulary than the target's, hidden states of
+            layers that it does not have, or embeddings of another width than the head reads.
     """
-    for name, own in (("hidden_size", target.hidden_size), ("vocab_size", target.vocab_size)):
-        given = fields.get(name)
-        if given != own:
+    if isinstance(head, HeadDescription):
+        width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
+        hidden = head.hidden_size
+        if head.family == "eagle3":
+            head.aux.indices(target.layers)
+    else:
+        hidden, size = head.config.hidden_size, head.config.vocab_size
+        width, own = hidden, head.embed_tokens is not None
+        if isinstance(head, Eagle3Head):
+            width = head.wiring.target_hidden_size
+            if head.aux_layers and max(head.aux_layers) > target.layers:
+                raise CheckpointError(
+                    f"the head reads hidden states {list(head.aux_layers)}, the target model has "
+                    f"{target.layers} layers"
+                )
+    for name, given, wanted in (
+        ("hidden_size", width, target.hidden_size),
+        ("vocab_size", size, target.vocab_size),
+    ):
+        if given != wanted:
             raise CheckpointError(
-                f"the head {which} has {name} {given}, the target model has {own}: a head "
+                f"it is for a target of {name} {given}, the target model has {wanted}: a head "
                 "works only with the model that it was trained for"
             )
-
-
-def _check_sizes(folder: Path, fields: dict[str, Any]) -> None:
-    for name in _SIZES:
-        if not isinstance(fields.get(name), int):
+    if not own:
+        token = torch.zeros(1, 1, dtype=torch.int64, device=target.device)
+        if (channels := target.embed(token).shape[-1]) != hidden:
             raise CheckpointError(
-                f"{folder / 'config.json'} has {name}={fields.get(name)!r}: it must be a number"
+                f"it has no embed_tokens.weight and {hidden} channels, the target's embeddings "
+                f"have {channels}: save the head's own embeddings with it"
             )
 
 
-def _check_keys(
-    folder: Path, head: EagleHead, weights: dict[str, torch.Tensor], fc_bias: bool
+def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget) -> Head:
+    """The network of a head, with the checkpoint's tensors in it.
+
+    Args:
+        description: of the checkpoint, or with other flags.
+
+    Raises:
+        CheckpointError: as for :func:`load_head`.
+    """
+    config, vocabulary = description.config(), None
+    with torch.device("meta"):
+        if description.family == "eagle":
+            bias = "fc" in description.biases
+            head: Head = EagleHead(config, bias, description.own_embedding)
+        else:
+            head = Eagle3Head(config, description.wiring(target.layers))
+    weights = _with_tied(found, description)
+    if description.family == "eagle3":
+        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
+        if "lm_head.weight" in weights:  # else it is missing, which is told first
+            sizes = description.draft_vocab_size, description.vocab_size
+            vocabulary = read_vocabulary(d2t, t2d, *sizes)
+    _check_tensors(found, description, head, weights)
+    copied = {
+        module_name(head, name): tensor.to(target.device, target.dtype, copy=True)
+        for name, tensor in weights.items()
+    }
+    head.load_state_dict(copied, strict=True, assign=True)
+    owner = head.decoder if isinstance(head, Eagle3Head) else head
+    owner.rotary_emb = RotaryEmbedding(config)
+    if isinstance(head, Eagle3Head) and vocabulary is not None:
+        head.vocabulary = vocabulary
+    return head.to(target.device).eval()
+
+
+def module_name(head: Head, name: str) -> str:
+    """Where in its network a tensor of that canonical name lies."""
+    if isinstance(head, EagleHead):
+        return name
+    part = _PARTS.get(name.partition(".")[0])
+    return f"{part}.{name}" if part else name
+
+
+def tensors_of(head: Head) -> dict[str, Tensor]:
+    """A head's tensors under their canonical names, detached, without its draft vocabulary."""
+    if isinstance(head, EagleHead):
+        return {name: tensor.detach() for name, tensor in head.state_dict().items()}
+    parts = {f"{part}." for part in _PARTS.values()}
+    return {
+        next((name.removeprefix(part) for part in parts if name.startswith(part)), name): tensor
+        for name, tensor in head.state_dict().items()
+    }
+
+
+def _with_tied(found: HeadCheckpoint, description: HeadDescription) -> dict[str, Tensor]:
+    """The tensors, with the embeddings for an lm_head that is not there because it is tied."""
+    weights = dict(found.weights)
+    whole = description.draft_vocab_size == description.vocab_size
+    tied = found.fields.get("tie_word_embeddings") and whole
+    if description.family == "eagle3" and tied and "embed_tokens.weight" in weights:
+        weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
+    return weights
+
+
+def _check_tensors(
+    found: HeadCheckpoint,
+    description: HeadDescription,
+    head: Head,
+    weights: Mapping[str, Tensor],
 ) -> None:
-    expected = {name: tuple(t.shape) for name, t in head.state_dict().items()}
-    problems = []
-    if missing := sorted(expected.keys() - weights.keys()):
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors_of(head).items()}
+    problems, names = [], found.names
+    if missing := sorted(names[name] for name in expected.keys() - weights.keys()):
         problems.append(f"missing keys: {', '.join(missing)}")
-    if extra := sorted(weights.keys() - expected.keys()):
+    if extra := sorted(names[name] for name in weights.keys() - expected.keys()):
         problems.append(f"unexpected keys: {', '.join(extra)}")
     problems += [
-        f"{name} has shape {list(weights[name].shape)}, not {list(shape)}"
+        f"{names[name]} has shape {list(weights[name].shape)}, not {list(shape)}"
         for name, shape in sorted(expected.items())
         if name in weights and tuple(weights[name].shape) != shape
     ]
-    if not problems:
-        return
-    hint = ""
-    if ("fc.bias" in weights) != fc_bias:
-        hint = (
-            f'. config.json says "bias": {str(fc_bias).lower()} (a missing entry means true); '
-            "it decides whether fc.bias is expected"
+    problems += [
+        f"{names[name]} holds NaN or infinity (a tensor that was never filled?)"
+        for name in sorted(expected.keys() & weights.keys())
+        if not weights[name].isfinite().all()
+    ]
+    if problems:
+        family = FAMILIES[description.family]
+        hint = _bias_hint(found, description)
+        raise CheckpointError(
+            f"its tensors are not those of an {family} head with this config.json: "
+            f"{'; '.join(problems)}{hint}"
         )
-    raise CheckpointError(f"the head in {folder} is no EAGLE-1/2 head: {'; '.join(problems)}{hint}")
+
+
+def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
+    bias = "fc" in description.biases
+    if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
+        return ""
+    return (
+        f'. config.json says "bias": {str(bias).lower()} (a missing entry means true); it decides '
+        "whether fc.bias is expected"
+    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel, Qwen3Config
 
+from specdec.models.hf_target import HFTarget
 from specdec.testing.support import DrafterSupport
 from specdec.testing.table_model import OTHERS, TableForCausalLM
+from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
+from specdec_plugins.eagle.saving import save_head
 
 
 def eagle_head(model: PreTrainedModel, folder: Path) -> str:
@@ -76,4 +80,104 @@ def next_feature(model: PreTrainedModel, seed: int = 0) -> Tensor:
     return solution.T.contiguous()
 
 
-SUPPORT = [DrafterSupport("eagle", checkpoint=eagle_head)]
+def eagle3_head(model: PreTrainedModel, folder: Path, **changes: Any) -> str:
+    """Save an EAGLE-3 head that fits the target, with most of its tokens as draft vocabulary.
+
+    Args:
+        changes: of its :class:`Eagle3Wiring`; ``num_hidden_layers`` and ``qk_norm`` of its decoder.
+    """
+    head = random_eagle3_head(model, **changes)
+    save_head(head, folder, "speculators")
+    return str(folder)
+
+
+@torch.no_grad()
+def random_eagle3_head(model: PreTrainedModel, **changes: Any) -> Eagle3Head:
+    """An EAGLE-3 head in float64; of a target that is no table it is often right.
+
+    It reads the embeddings, the states between and the last one. Its ``fc`` keeps the last state,
+    every token attends mostly to itself, and the values are the best linear guess of what the next
+    state adds; the rest is small and random.
+    """
+    vocab, h = model.get_output_embeddings().weight.shape
+    layers = model.config.get_text_config().num_hidden_layers
+    chosen = (0, layers // 2, layers) if layers > 1 else (0, layers)
+    kept = torch.arange(vocab)
+    if vocab > 3:
+        kept = kept[kept % 4 != 3]
+    deep, qk_norm = changes.pop("num_hidden_layers", 1), changes.pop("qk_norm", False)
+    window = changes.pop("sliding_window", None)
+    tables = isinstance(model, TableForCausalLM)
+    wiring = Eagle3Wiring(
+        **{"aux_layers": chosen, "target_hidden_size": h, "draft_vocab_size": len(kept), **changes}
+    )
+    shape = {"hidden_size": h, "intermediate_size": 2 * h, "vocab_size": vocab}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": h // 2}
+    kind = Qwen3Config if qk_norm else LlamaConfig
+    config = kind(**shape, num_hidden_layers=deep)
+    if window:
+        config.layer_types, config.sliding_window = ["sliding_attention"] * deep, window
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        head = Eagle3Head(config, wiring).double().eval()
+    for name, weight in head.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        scale = (0.5 if tables else 0.05) if weight.dim() > 1 else 0.1
+        weight.copy_(scale * noise + ("norm" in name))
+    head.vocabulary = kept if wiring.draft_vocab_size == len(kept) else torch.arange(vocab)
+    rows = model.get_output_embeddings().weight.double()[head.vocabulary]
+    head.lm_head.weight.copy_(3 * rows if tables else rows)
+    if tables:
+        _mute_others(head)
+    else:
+        _guess_next_state(head, model, generator)
+    if head.embed_tokens is not None:
+        head.embed_tokens.weight.copy_(model.get_input_embeddings().weight)
+    return head
+
+
+def _mute_others(head: Eagle3Head) -> None:
+    """Tokens that a table never writes come late in any draft: each embedding has one channel."""
+    first, h = head.decoder.layers[0], head.config.hidden_size
+    if head.fusion.fc is None:
+        return
+    fc = head.fusion.fc.weight
+    fc[:, h:] *= 0.1  # log-weights of -1e4
+    fc[OTHERS] = 0.0
+    fc[OTHERS, :h] = -20.0
+    for layer in head.decoder.layers:
+        layer.self_attn.o_proj.weight[OTHERS] = 0.0
+        layer.mlp.down_proj.weight[OTHERS] = 0.0
+    first.hidden_norm.weight[OTHERS] = 0.0
+
+
+def _guess_next_state(head: Eagle3Head, model: PreTrainedModel, generator: torch.Generator) -> None:
+    first, h = head.decoder.layers[0], head.config.hidden_size
+    own = HFTarget(copy.deepcopy(model), aux_layers=head.aux_layers or ())
+    vocab = head.config.vocab_size
+    length = min(24, model.config.get_text_config().max_position_embeddings)
+    text = torch.randint(0, vocab, (48, length), generator=generator)
+    hidden = own.read(text)
+    last = (hidden.aux[-1] if hidden.aux else hidden.last).double()
+    embedded = own.embed(text).double()
+    normed = [
+        x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+        for x in (embedded[:, 1:], last[:, :-1])
+    ]
+    change = (last[:, 1:] - last[:, :-1]).flatten(0, 1)
+    guess = torch.linalg.lstsq(torch.cat(normed, dim=-1).flatten(0, 1), change).solution.T
+    if (fc := head.fusion.fc) is not None:
+        fc.weight[:, -h:] = torch.eye(h)
+    for norm in (first.input_layernorm, first.hidden_norm, head.decoder.norm):
+        norm.weight.fill_(1.0)
+    alike = torch.randn(h, 2 * h, generator=generator, dtype=torch.float64)
+    for name in ("q_proj", "k_proj"):  # a token scores highest with itself
+        getattr(first.self_attn, name).weight.copy_(alike / 4)
+    first.self_attn.v_proj.weight.copy_(guess)
+    first.self_attn.o_proj.weight.copy_(torch.eye(h))
+
+
+SUPPORT = [
+    DrafterSupport("eagle", checkpoint=eagle_head),
+    DrafterSupport("eagle3", checkpoint=eagle3_head),
+]
