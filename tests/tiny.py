@@ -24,8 +24,8 @@ from specdec.request.stopping import StopRules
 from specdec.testing import tiny_models
 from specdec.testing.tiny_models import SHAPE, VOCAB
 from specdec.testing.tiny_models import noisy_copy as noisy_copy
-from specdec_plugins.eagle.saving import save_head
 from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.saving import save_head
 from specdec_plugins.eagle.testing import next_feature
 
 EOS = 7

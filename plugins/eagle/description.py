@@ -43,7 +43,7 @@ class HeadDescription:
     own_embedding: bool = False
     biases: frozenset[str] = frozenset()
     states: int = 1
-    aux: AuxLayers = AuxLayers((), "features")
+    aux: AuxLayers = field(default_factory=lambda: AuxLayers((), "features"))
     fc: bool = True
     norm_before_fc: bool = False
     fc_norm: bool = False

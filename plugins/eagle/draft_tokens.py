@@ -8,9 +8,7 @@ from torch import Tensor
 from specdec.errors import CheckpointError
 
 
-def read_vocabulary(
-    d2t: Tensor | None, t2d: Tensor | None, draft_size: int, size: int
-) -> Tensor:
+def read_vocabulary(d2t: Tensor | None, t2d: Tensor | None, draft_size: int, size: int) -> Tensor:
     """The target's tokens that the rows of the head's lm_head stand for: ``[D]`` int64, ascending.
 
     Args:
@@ -90,7 +88,7 @@ def _marked(t2d: Tensor | None, tokens: Tensor) -> bool:
 def _looks_absolute(d2t: Tensor, size: int) -> bool:
     """Whether token ids were stored: offsets of neighbouring tokens are equal, ids never are."""
     ids = len(d2t) > 1 and bool((d2t[1:] > d2t[:-1]).all())
-    return ids and 0 <= int(d2t[0]) and int(d2t[-1]) < size
+    return ids and int(d2t[0]) >= 0 and int(d2t[-1]) < size
 
 
 def _kind(tensor: Tensor) -> str:

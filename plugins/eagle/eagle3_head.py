@@ -92,9 +92,7 @@ class Eagle3Head(nn.Module):
         self.decoder = Eagle3Decoder(config, wiring)
         bias = "lm_head" in wiring.biases
         self.lm_head = nn.Linear(hidden, wiring.draft_vocab_size, bias=bias)
-        self.register_buffer(
-            "vocabulary", torch.arange(wiring.draft_vocab_size), persistent=False
-        )
+        self.register_buffer("vocabulary", torch.arange(wiring.draft_vocab_size), persistent=False)
 
     @property
     def aux_layers(self) -> tuple[int, ...]:
@@ -202,15 +200,16 @@ class FirstLayer(nn.Module):
 
     def __init__(self, config: LlamaConfig | Qwen3Config, norm_before_residual: bool) -> None:
         super().__init__()
-        layer = _decoder_layer(config, 0)
-        self.self_attn, self.mlp = layer.self_attn, layer.mlp
+        layer: Any = _decoder_layer(config, 0)
+        self.self_attn: nn.Module = layer.self_attn
+        self.mlp: nn.Module = layer.mlp
         for name in ("q_proj", "k_proj", "v_proj"):
             narrow = getattr(self.self_attn, name)
             wide = nn.Linear(2 * config.hidden_size, narrow.out_features, bias=False)
             setattr(self.self_attn, name, wide)
-        self.input_layernorm = layer.input_layernorm
+        self.input_layernorm: nn.Module = layer.input_layernorm
         self.hidden_norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = layer.post_attention_layernorm
+        self.post_attention_layernorm: nn.Module = layer.post_attention_layernorm
         self.norm_before_residual = norm_before_residual
 
     def forward(self, embeddings: Tensor, features: Tensor, **given: Any) -> Tensor:
@@ -219,7 +218,8 @@ class FirstLayer(nn.Module):
         both = torch.cat([self.input_layernorm(embeddings), normed], dim=-1)
         attended, _ = self.self_attn(hidden_states=both, **given)
         x: Tensor = (normed if self.norm_before_residual else features) + attended
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
 
 
 def _decoder_layer(config: LlamaConfig | Qwen3Config, index: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
-from specdec_plugins.eagle.aux_layers import read_aux_layers
 from specdec_plugins.eagle.description import HeadDescription
-from specdec_plugins.eagle.flags import check_flags, flag
+from specdec_plugins.eagle.eagle3_description import ATTENTION, as_eagle3
+from specdec_plugins.eagle.flags import check_flags
 from specdec_plugins.eagle.keys import Names, renamed
 from specdec_plugins.eagle.kinds import other_kind
 from specdec_plugins.eagle.layouts import Family, Layout, decoder_fields, recognise
@@ -23,8 +23,6 @@ from specdec_plugins.eagle.rope import rope_parameters
 _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048}
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 _OPTIONAL = ("num_key_value_heads", "head_dim", *_DEFAULTS)
-_ATTENTION = ("q_proj", "k_proj", "v_proj")
-_MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,18 @@ def _describe(
     inner = decoder_fields(layout, fields)
     family = _family(fields, inner, weights)
     decoder = _decoder(inner, family, written, weights)
-    common = {
-        "family": family,
-        "layout": layout,
-        "decoder": decoder,
-        "own_embedding": "embed_tokens.weight" in weights,
-    }
+    plain = HeadDescription(
+        family=family,
+        layout=layout,
+        decoder=decoder,
+        target_hidden_size=decoder["hidden_size"],
+        draft_vocab_size=decoder["vocab_size"],
+        own_embedding="embed_tokens.weight" in weights,
+    )
     if family == "eagle":
-        return HeadDescription(
-            **common,
-            target_hidden_size=decoder["hidden_size"],
-            draft_vocab_size=decoder["vocab_size"],
-            biases=_eagle_biases(layout, fields),
-        )
+        return replace(plain, biases=_biases(layout, fields))
     check_flags(layout, fields)
-    return _describe_eagle3(layout, fields, inner, weights, common)
+    return as_eagle3(plain, fields, inner, weights)
 
 
 def _family(
@@ -164,87 +159,8 @@ def _windows(inner: Mapping[str, Any], layers: int) -> dict[str, Any]:
     return {"layer_types": list(types), "sliding_window": window}
 
 
-def _eagle_biases(layout: Layout, fields: Mapping[str, Any]) -> frozenset[str]:
+def _biases(layout: Layout, fields: Mapping[str, Any]) -> frozenset[str]:
     if layout == "speculators":
         return frozenset({"fc"} if fields.get("fusion_bias") else ())
     fc = fields.get("bias", True)  # a missing entry means true
-    return frozenset((["fc"] if fc else []) + (list(_ATTENTION) if fields.get("qkv_bias") else []))
-
-
-def _describe_eagle3(
-    layout: Layout,
-    fields: Mapping[str, Any],
-    inner: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    common: Mapping[str, Any],
-) -> HeadDescription:
-    use_aux = flag(fields, "use_aux_hidden_state") is not False
-    aux = read_aux_layers(fields, speculators=layout == "speculators", use_aux=use_aux, given=None)
-    width = fields.get("target_hidden_size") or inner["hidden_size"]
-    residual = flag(fields, "norm_before_residual")
-    output = flag(fields, "norm_output", "return_hidden_post_norm")
-    ambiguous = []
-    if residual is None and layout != "speculators":
-        residual = False
-        ambiguous.append("norm_before_residual")
-    # There norm_output may mean that the lm_head reads a normed state, which is always so.
-    if layout in ("specforge", "modelopt") and fields.get("norm_output") is not None:
-        eagle = {"eagle_config": fields.get("eagle_config")}
-        output = flag(eagle, "norm_output", "return_hidden_post_norm")
-        ambiguous.append("norm_output")
-    elif output is None:
-        ambiguous.append("norm_output")
-    if aux.source in ("layers", "usual"):
-        ambiguous.append("aux_layers")
-    qwen3 = inner.get("model_type") == "qwen3" and layout in ("speculators", "deepspec")
-    last_norm = flag(fields, "use_last_layernorm")
-    return HeadDescription(
-        **common,
-        target_hidden_size=width,
-        draft_vocab_size=fields.get("draft_vocab_size") or inner["vocab_size"],
-        qk_norm=qwen3 or _any(weights, ".q_norm.weight", ".k_norm.weight"),
-        biases=_eagle3_biases(inner, weights),
-        states=_states(weights, width, fields, len(aux.given)),
-        aux=aux,
-        fc=use_aux,
-        norm_before_fc=_said_or_seen(flag(fields, "norm_before_fc"), weights, "input_norm.weight"),
-        fc_norm=_said_or_seen(flag(fields, "fc_norm"), weights, "fc_norm.0.weight"),
-        norm_before_residual=residual,
-        norm_output=bool(output),
-        final_norm=last_norm is not False,
-        ambiguous=tuple(ambiguous),
-    )
-
-
-def _eagle3_biases(inner: Mapping[str, Any], weights: Mapping[str, Tensor]) -> frozenset[str]:
-    """Linear layers with a bias: as the config says, else as the tensors show."""
-    said: dict[str, bool | None] = dict.fromkeys((*_ATTENTION, "o_proj", *_MLP, "fc", "lm_head"))
-    attention = inner.get("qkv_bias", inner.get("attention_bias"))
-    said |= dict.fromkeys(_ATTENTION, attention)
-    said |= dict.fromkeys(_MLP, inner.get("mlp_bias"))
-    if attention is False:
-        said["o_proj"] = False
-    return frozenset(
-        name
-        for name, value in said.items()
-        if (_any(weights, f".{name}.bias", f"{name}.bias") if value is None else value)
-    )
-
-
-def _states(
-    weights: Mapping[str, Tensor], width: int, fields: Mapping[str, Any], named: int
-) -> int:
-    """How many hidden states ``fc`` reads."""
-    fc = weights.get("fc.weight")
-    if fc is not None and fc.dim() == 2 and fc.shape[1] and fc.shape[1] % width == 0:
-        return int(fc.shape[1]) // width
-    said = fields.get("num_aux_hidden_states")
-    return said if isinstance(said, int) else named or 3
-
-
-def _said_or_seen(said: bool | None, weights: Mapping[str, Tensor], name: str) -> bool:
-    return name in weights if said is None else said
-
-
-def _any(weights: Mapping[str, Tensor], *endings: str) -> bool:
-    return any(name.endswith(endings) for name in weights)
+    return frozenset((["fc"] if fc else []) + (list(ATTENTION) if fields.get("qkv_bias") else []))

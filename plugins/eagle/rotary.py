@@ -13,6 +13,8 @@ class RotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]
     """transformers' rotary embedding, its frequencies in float32 whatever the head is cast to: at
     position 2000 the angles that bfloat16 frequencies give are wrong."""
 
+    inv_freq: Tensor
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         fresh = LlamaRotaryEmbedding(self.config).to(self.inv_freq.device)

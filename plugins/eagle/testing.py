@@ -138,21 +138,23 @@ def random_eagle3_head(model: PreTrainedModel, **changes: Any) -> Eagle3Head:
 
 def _mute_others(head: Eagle3Head) -> None:
     """Tokens that a table never writes come late in any draft: each embedding has one channel."""
-    first, h = head.decoder.layers[0], head.config.hidden_size
+    layers: Any = head.decoder.layers
+    h = head.config.hidden_size
     if head.fusion.fc is None:
         return
     fc = head.fusion.fc.weight
     fc[:, h:] *= 0.1  # log-weights of -1e4
     fc[OTHERS] = 0.0
     fc[OTHERS, :h] = -20.0
-    for layer in head.decoder.layers:
+    for layer in layers:
         layer.self_attn.o_proj.weight[OTHERS] = 0.0
         layer.mlp.down_proj.weight[OTHERS] = 0.0
-    first.hidden_norm.weight[OTHERS] = 0.0
+    layers[0].hidden_norm.weight[OTHERS] = 0.0
 
 
 def _guess_next_state(head: Eagle3Head, model: PreTrainedModel, generator: torch.Generator) -> None:
-    first, h = head.decoder.layers[0], head.config.hidden_size
+    first: Any = head.decoder.layers[0]
+    h = head.config.hidden_size
     own = HFTarget(copy.deepcopy(model), aux_layers=head.aux_layers or ())
     vocab = head.config.vocab_size
     length = min(24, model.config.get_text_config().max_position_embeddings)
@@ -168,7 +170,8 @@ def _guess_next_state(head: Eagle3Head, model: PreTrainedModel, generator: torch
     guess = torch.linalg.lstsq(torch.cat(normed, dim=-1).flatten(0, 1), change).solution.T
     if (fc := head.fusion.fc) is not None:
         fc.weight[:, -h:] = torch.eye(h)
-    for norm in (first.input_layernorm, first.hidden_norm, head.decoder.norm):
+    norms: list[Any] = [first.input_layernorm, first.hidden_norm, head.decoder.norm]
+    for norm in norms:
         norm.weight.fill_(1.0)
     alike = torch.randn(h, 2 * h, generator=generator, dtype=torch.float64)
     for name in ("q_proj", "k_proj"):  # a token scores highest with itself
