@@ -116,7 +116,7 @@ def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget)
     Raises:
         CheckpointError: as for :func:`load_head`.
     """
-    config, vocabulary = description.config(), None
+    config = description.config()
     with torch.device("meta"):
         if description.family == "eagle":
             bias = "fc" in description.biases
@@ -124,12 +124,11 @@ def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget)
         else:
             head = Eagle3Head(config, description.wiring(target.layers))
     weights = _with_tied(found, description)
-    if description.family == "eagle3":
-        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
-        if "lm_head.weight" in weights:  # else it is missing, which is told first
-            sizes = description.draft_vocab_size, description.vocab_size
-            vocabulary = read_vocabulary(d2t, t2d, *sizes)
     _check_tensors(found, description, head, weights)
+    if isinstance(head, Eagle3Head):
+        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
+        sizes = description.draft_vocab_size, description.vocab_size
+        head.vocabulary = read_vocabulary(d2t, t2d, *sizes)
     copied = {
         module_name(head, name): tensor.to(target.device, target.dtype, copy=True)
         for name, tensor in weights.items()
@@ -137,8 +136,6 @@ def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget)
     head.load_state_dict(copied, strict=True, assign=True)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(config)
-    if isinstance(head, Eagle3Head) and vocabulary is not None:
-        head.vocabulary = vocabulary
     return head.to(target.device).eval()
 
 
@@ -179,9 +176,13 @@ def _check_tensors(
 ) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in tensors_of(head).items()}
     problems, names = [], found.names
-    if missing := sorted(names[name] for name in expected.keys() - weights.keys()):
+    needed, allowed = {*expected}, {*expected}
+    if description.family == "eagle3":
+        allowed |= {*_VOCABULARY}
+        needed |= {"d2t"} if description.draft_vocab_size != description.vocab_size else set()
+    if missing := sorted(names[name] for name in needed - weights.keys()):
         problems.append(f"missing keys: {', '.join(missing)}")
-    if extra := sorted(names[name] for name in weights.keys() - expected.keys()):
+    if extra := sorted(names[name] for name in weights.keys() - allowed):
         problems.append(f"unexpected keys: {', '.join(extra)}")
     problems += [
         f"{names[name]} has shape {list(weights[name].shape)}, not {list(shape)}"
