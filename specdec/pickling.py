@@ -11,6 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from specdec.models.loaded_model import without_capturing
 from specdec.plugin.components import IsPath
 from specdec.plugin.registry import Registry, Role
 
@@ -44,12 +47,17 @@ def with_absolute_paths(
 
 
 def picklable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an engine that mean the same in another process: plugin modules as their names.
+    """Arguments of an engine that mean the same in another process: plugin modules as their names,
+    a loaded model without hooks that are closures.
 
     Raises:
         PicklingError: a plugin module that another process could not import.
     """
-    return {**arguments, "plugins": [_portable(each) for each in arguments["plugins"]]}
+    model = arguments["model"]
+    if isinstance(model, PreTrainedModel):
+        model = without_capturing(model)
+    plugins = [_portable(each) for each in arguments["plugins"]]
+    return {**arguments, "model": model, "plugins": plugins}
 
 
 def rebuilt(kind: type[Any], arguments: dict[str, Any], changed: Mapping[str, Any]) -> Any:

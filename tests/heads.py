@@ -40,7 +40,9 @@ class Written:
         """Write it; the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.fields))
-        save_file({k: v.contiguous() for k, v in self.weights.items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.contiguous() for k, v in self.weights.items()}, folder / "model.safetensors"
+        )
         return folder
 
 

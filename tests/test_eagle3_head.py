@@ -162,7 +162,9 @@ class Reference:
         types = getattr(self.config, "layer_types", None)
         windowed = bool(types) and types[layer] == "sliding_attention"
         behind = positions[:, None] - positions
-        hidden = (behind < 0) | (windowed & (behind >= (getattr(self.config, "sliding_window", None) or 1)))
+        hidden = (behind < 0) | (
+            windowed & (behind >= (getattr(self.config, "sliding_window", None) or 1))
+        )
         out = []
         for one in range(heads):
             own = one * groups // heads
@@ -174,10 +176,14 @@ class Reference:
         x = g
         for i in range(self.config.num_hidden_layers):
             name = f"layers.{i}."
-            normed = rms(x, self.w[f"{name}{'hidden_norm' if i == 0 else 'input_layernorm'}.weight"])
+            normed = rms(
+                x, self.w[f"{name}{'hidden_norm' if i == 0 else 'input_layernorm'}.weight"]
+            )
             read, residual = normed, x
             if i == 0:
-                read = torch.cat([rms(embedded, self.w[f"{name}input_layernorm.weight"]), normed], -1)
+                read = torch.cat(
+                    [rms(embedded, self.w[f"{name}input_layernorm.weight"]), normed], -1
+                )
                 residual = normed if self.wiring.norm_before_residual else x
             x = residual + self.attention(read, positions, i)
             y = rms(x, self.w[f"{name}post_attention_layernorm.weight"])

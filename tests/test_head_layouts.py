@@ -258,7 +258,7 @@ def test_marks_of_another_vocabulary_are_refused(
     vocabulary, size = drawn
     t2d = marks(vocabulary, size)
     t2d[data.draw(st.integers(0, size - 1))] ^= True
-    with pytest.raises(CheckpointError, match="t2d|d2t"):
+    with pytest.raises(CheckpointError, match=r"t2d|d2t"):
         read_vocabulary(offsets(vocabulary), t2d, len(vocabulary), size)
 
 
