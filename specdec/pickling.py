@@ -48,16 +48,18 @@ def with_absolute_paths(
 
 def picklable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of an engine that mean the same in another process: plugin modules as their names,
-    a loaded model without hooks that are closures.
+    loaded models without hooks that are closures.
 
     Raises:
         PicklingError: a plugin module that another process could not import.
     """
-    model = arguments["model"]
-    if isinstance(model, PreTrainedModel):
-        model = without_capturing(model)
+    models = {
+        name: without_capturing(value)
+        for name in ("model", "drafter")
+        if isinstance(value := arguments[name], PreTrainedModel)
+    }
     plugins = [_portable(each) for each in arguments["plugins"]]
-    return {**arguments, "model": model, "plugins": plugins}
+    return {**arguments, **models, "plugins": plugins}
 
 
 def rebuilt(kind: type[Any], arguments: dict[str, Any], changed: Mapping[str, Any]) -> Any:
