@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, hookimpl
+from specdec.plugin.components import CheckpointKind, Component, hookimpl
 from specdec_plugins.eagle.drafter import (
     NEEDED,
     NEEDED_3,
@@ -31,6 +31,13 @@ def specdec_drafters() -> list[Component]:
             needs_checkpoint=NEEDED_3,
         ),
     ]
+
+
+@hookimpl
+def specdec_checkpoints() -> list[CheckpointKind]:
+    from specdec_plugins.eagle.inspection import HEADS
+
+    return [HEADS]
 
 
 @hookimpl
