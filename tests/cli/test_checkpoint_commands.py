@@ -143,6 +143,22 @@ def test_what_a_layout_cannot_say_is_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
 
 
+def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_misleads_it(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    """It knows no rope_parameters, and takes no embeddings of a target whose size is named."""
+    written = in_layout("specforge", head_for(deep[0]))
+    written.fields["rope_scaling"] = {"rope_type": "linear", "factor": 2}
+    run("convert", written.save(tmp_path / "head"), tmp_path / "out", "--to", "official")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert fields["rope_scaling"] == {"type": "linear", "factor": 2.0}
+    assert not {"rope_parameters", "target_hidden_size"} & fields.keys()
+    written.fields |= {"rope_theta": 50000.0}  # its linear rope has a fixed base
+    other = written.save(tmp_path / "other")
+    result = run("convert", other, tmp_path / "no", "--to", "official")
+    assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
 def test_mistakes_of_convert_are_told(run: Command, deep: Any, head: Path, tmp_path: Path) -> None:
     written = in_layout("speculators", head_for(deep[0]))
     del written.fields["norm_before_residual"]
