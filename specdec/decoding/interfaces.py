@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from specdec.decoding.clock import StepSeconds
+from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Randomness
@@ -31,7 +32,8 @@ class Needs:
 
     Attributes:
         hidden: whether it reads hidden states at all.
-        aux_layers: layers whose hidden states it reads besides the last (0 is the embedding).
+        aux_layers: layers whose hidden states it reads besides the features (0 is the embedding,
+            i the output of layer i, the last of them before the final norm).
     """
 
     hidden: bool = False
@@ -79,7 +81,7 @@ class TreeDrafts(ABC):
 class LevelDrafter(ABC):
     """A drafter that proposes draft tokens level by level; made once, with weights and options."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
 
     @abstractmethod
     def start(self, state: State, features: Features) -> LevelDrafts:
@@ -89,7 +91,7 @@ class LevelDrafter(ABC):
 class TreeDrafter(ABC):
     """A drafter that gives whole draft trees; made once, with weights and options."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
 
     @abstractmethod
     def start(self, state: State, features: Features) -> TreeDrafts:
@@ -120,6 +122,22 @@ class _FunctionDrafts(TreeDrafts):
 
     def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""
+
+
+@runtime_checkable
+class ReportsItself(Protocol):
+    """A drafter that can say how well it predicts, so that a wrong checkpoint does not pass for a
+    bad one."""
+
+    def report(self, text: Tensor, start: int) -> DrafterReport:
+        """Compare the drafter with its target on a text that the target wrote greedily.
+
+        Called within ``torch.inference_mode()``; it draws no random number.
+
+        Args:
+            text: ``[1, T]`` int64.
+            start: how many leading tokens are the prompt, at least one.
+        """
 
 
 Drafter = LevelDrafter | TreeDrafter

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from specdec.errors import OptionError, PluginError, UnknownNameError
 from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
-from specdec.plugin.components import PROJECT, Component, ModelAlias, Strategy
+from specdec.plugin.components import PROJECT, CheckpointKind, Component, ModelAlias, Strategy
 
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
 ROLES: tuple[Role, ...] = ("drafter", "policy", "verifier", "acceptor")
@@ -179,6 +179,16 @@ class Registry:
             models=collect("model", "specdec_models", ModelAlias),
             origins=origins,
         )
+
+    def checkpoint_kinds(self) -> list[CheckpointKind]:
+        """The kinds of checkpoints that plugins know.
+
+        Raises:
+            PluginError: a hook that fails or returns something else.
+        """
+        return [
+            kind for _, kind in collected(self.manager, "specdec_checkpoints", (CheckpointKind,))
+        ]
 
     def strategy(self, name: str) -> Strategy:
         """The strategy of that name.
