@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, Strategy, hookimpl
+from specdec.plugin.components import Component, Strategy, Trainer, hookimpl
 from specdec_plugins.eagle2.drafter import NEEDED, EagleDrafter, EagleOptions
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
+from specdec_plugins.eagle2.training import EagleTraining, make_recipe
 
 
 @hookimpl
@@ -41,6 +42,13 @@ def specdec_strategies() -> list[Strategy]:
             policy="eagle2",
             description="EAGLE-2: an EAGLE head and a tree that follows its confidence",
         )
+    ]
+
+
+@hookimpl
+def specdec_trainers() -> list[Trainer]:
+    return [
+        Trainer("eagle", make_recipe, EagleTraining, "EAGLE head on the target's hidden states"),
     ]
 
 

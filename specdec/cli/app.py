@@ -14,6 +14,7 @@ from specdec.cli.check import check
 from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
+from specdec.cli.train import train
 from specdec.cli.vocabulary import vocabulary
 
 app = typer.Typer(
@@ -56,5 +57,5 @@ def root(
 
 
 app.callback(help=_help(root))(root)
-for _command in (generate, bench, check, strategies, options, plugins, vocabulary):
+for _command in (generate, bench, check, strategies, options, plugins, vocabulary, train):
     app.command(help=_help(_command))(_command)

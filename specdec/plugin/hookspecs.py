@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specdec.plugin.components import Component, ModelAlias, Strategy, hookspec
+from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer, hookspec
 
 if TYPE_CHECKING:
     from specdec.decoding.step import Step
@@ -45,6 +45,12 @@ def specdec_strategies() -> list[Strategy]:  # type: ignore[empty-body]
 @hookspec
 def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
     """Short names for target models, with the checkpoints and options that go with them."""
+
+
+@hookspec
+def specdec_trainers() -> list[Trainer]:  # type: ignore[empty-body]
+    """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)`` when
+    a run begins."""
 
 
 @hookspec
