@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import cross_entropy, likeliest
 from specdec.training.documents import Documents
+from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
 from specdec_plugins.eagle2.checkpoint import load_head, save_head
 from specdec_plugins.eagle2.head import EagleHead
@@ -84,6 +84,7 @@ class EagleRecipe(Recipe):
         self.options, self.target = options, target
         self.steps = 1 if options.recipe == "eagle1" else options.unrolled_steps
         self.depths = max(self.steps, _MEASURED)
+        self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
         self._vocabulary: Tensor | None = None
         if options.vocabulary is not None:
             ids = documents.frequent(options.vocabulary)
@@ -167,19 +168,18 @@ class EagleRecipe(Recipe):
         return counted / counted.sum().clamp(min=1)
 
     def _score(self, features: Tensor) -> Tensor:
-        """Logits, over the draft vocabulary if there is one."""
-        return self.target.logits(features.to(self._lm_head_dtype), self._lm_head)
+        """Logits of the target's lm_head, over the draft vocabulary if there is one."""
+        return self._logits(features, self._vocabulary)
 
     def _whole_score(self, features: Tensor) -> Tensor:
-        return self.target.logits(features.to(self.target.dtype))
+        return self._logits(features, None)
 
-    @property
-    def _lm_head_dtype(self) -> torch.dtype:
-        return self.target.dtype
-
-    @cached_property
-    def _lm_head(self) -> nn.Module:
-        return lm_head_of(self.target, self._vocabulary, self._lm_head_dtype).requires_grad_(False)
+    def _logits(self, features: Tensor, vocabulary: Tensor | None) -> Tensor:
+        dtype = dtype_within(features.device, self.target.dtype)
+        key = vocabulary is None, dtype
+        if key not in self._lm_heads:
+            self._lm_heads[key] = lm_head_of(self.target, vocabulary, dtype)
+        return self.target.logits(features.to(dtype), self._lm_heads[key])
 
 
 def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig:

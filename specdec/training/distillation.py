@@ -11,7 +11,7 @@ from torch import Tensor
 Score = Callable[[Tensor], Tensor]
 
 # Logits [S, c, V] that are held at a time; several copies of them live for a moment.
-_CPU_LOGITS, _GPU_LOGITS = 1 << 23, 1 << 27
+_CPU_LOGITS, _GPU_LOGITS = 1 << 24, 1 << 27
 
 
 def cross_entropy(

@@ -20,6 +20,7 @@ from specdec.models.hf_target import HFTarget, Hidden
 from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
 from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
+from specdec.training.precision import autocast
 
 _SHARD_BYTES = 1 << 26  # of one hidden state
 _FORWARD_TOKENS = 4096  # of one forward, padding included
@@ -55,6 +56,7 @@ class Features:
         documents: what it reads.
         layers: of the auxiliary states (as ``Needs.aux_layers``); the last is always kept.
         dtype: of the states on disk.
+        precision: of the forwards that make them; the target's own if left out.
 
     Raises:
         CheckpointError: a folder of other documents, another model or another dtype.
@@ -67,9 +69,10 @@ class Features:
         documents: Documents,
         layers: Sequence[int] = (),
         dtype: torch.dtype = torch.bfloat16,
+        precision: torch.dtype | None = None,
     ) -> None:
         self.folder, self.documents, self.layers, self.dtype = folder, documents, layers, dtype
-        self._target = target
+        self._target, self._precision = target, precision or target.dtype
         self._states = [_LAST, *(f"layer-{layer}" for layer in layers)]
         self._opened: dict[tuple[int, str], Tensor] = {}
         self._width = target.hidden_size
@@ -78,7 +81,7 @@ class Features:
         self._shard_of = {
             document: number for number, shard in enumerate(self.shards) for document in shard
         }
-        self._check(_identity(target, documents, dtype, size))
+        self._check(_identity(target, documents, dtype, self._precision))
 
     def _check(self, identity: dict[str, Any]) -> None:
         path = self.folder / "manifest.json"
@@ -153,10 +156,20 @@ class Features:
                 place = slice(first, first + length)
                 for name, values in tensors.items():
                     states[name][place] = values[row, :length].to(self.dtype)
-                best[place] = likeliest(self._target.logits, hidden.last[row, :length]).int().cpu()
+                best[place] = self._best(document, hidden.last[row, :length])
             told(sum(self.documents.lengths[document] for document in documents))
         for name, values in {**states, _BEST: best}.items():
             self._write(self._path(number, name), name, values)
+
+    def _best(self, document: int, last: Tensor) -> Tensor:
+        """``[length]`` int32, the likeliest next token where an answer's token follows; else -1."""
+        start = self.documents.starts[document]
+        written = self.documents.answer[start + 1 : start + len(last)].nonzero()[:, 0]
+        best = torch.full((len(last),), -1, dtype=torch.int32)
+        states = last[written.to(last.device)]
+        with autocast(last.device, self._precision):
+            best[written] = likeliest(self._target.logits, states).int().cpu()
+        return best
 
     @staticmethod
     def _write(path: Path, name: str, values: Tensor) -> None:
@@ -173,13 +186,17 @@ class Features:
         before = self._target.aux_layers
         self._target.aux_layers = tuple(self.layers)
         try:
-            return self._target.read(tokens.to(self._target.device))
+            with autocast(self._target.device, self._precision):
+                return self._target.read(tokens.to(self._target.device))
         finally:
             self._target.aux_layers = before
 
     def hidden(self, document: int) -> tuple[Hidden, Tensor]:
         """The states ``[length, H]`` of a document, and the likeliest next tokens ``[length]``
-        int32; views of the files, which are read when the values are."""
+        int32, -1 where no token of an answer follows.
+
+        They are views of the files, which are read when the values are.
+        """
         number = self._shard_of[document]
         begin = self.documents.starts[self.shards[number][0]]
         first = self.documents.starts[document] - begin
@@ -199,7 +216,7 @@ class Features:
 
 
 def _identity(
-    target: HFTarget, documents: Documents, dtype: torch.dtype, size: int
+    target: HFTarget, documents: Documents, dtype: torch.dtype, precision: torch.dtype
 ) -> dict[str, Any]:
     return {
         "model": fingerprint_of_model(target.model),
@@ -207,14 +224,15 @@ def _identity(
         "count": len(documents.lengths),
         "tokens": sum(documents.lengths),
         "dtype": str(dtype).removeprefix("torch."),
-        "computed_in": str(target.dtype).removeprefix("torch."),
-        "tokens_of_a_shard": size,
+        "computed_in": f"{target.dtype}, {precision}".replace("torch.", ""),
     }
 
 
-def folder_name(target: HFTarget, documents: Documents, dtype: torch.dtype) -> str:
+def folder_name(
+    target: HFTarget, documents: Documents, dtype: torch.dtype, precision: torch.dtype
+) -> str:
     """A name for the folder of these states, the same in every run that can share them."""
-    return f"features-{fingerprint(_identity(target, documents, dtype, 0))}"
+    return f"features-{fingerprint(_identity(target, documents, dtype, precision))}"
 
 
 def _shards(lengths: Sequence[int], size: int) -> Iterator[range]:

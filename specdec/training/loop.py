@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ from specdec.training.evaluation import HeldOut, TauMeter, agreement
 from specdec.training.files import fingerprint, replace_folder
 from specdec.training.interrupts import interrupts
 from specdec.training.optimizers import make_optimizers, set_rate
+from specdec.training.precision import autocast
 from specdec.training.progress import Reporter, Stage
 from specdec.training.recipe import Recipe
 from specdec.training.schedule import Schedule
@@ -42,13 +43,6 @@ class _Loss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         with autocast(batch.tokens.device, self._precision):
             return self._recipe.loss(self.network, batch)
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:
-    """Forwards in ``precision`` on weights of float32."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, precision)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
 from specdec.training.files import fingerprint, fingerprint_of_model
 from specdec.training.loop import Run
+from specdec.training.precision import precision_of
 from specdec.training.progress import Reporter, RichReporter
 from specdec.training.recipe import Recipe
 from specdec.training.rows import Row, read_rows
@@ -208,8 +209,11 @@ class _Training:
     ) -> Features:
         """The hidden states of all documents, kept or made now."""
         target = engine.target
-        folder = self.work / folder_name(target, documents, torch.bfloat16)
-        features = Features(folder, target, documents, recipe.needs.aux_layers)
+        precision = precision_of(self.settings.precision, target.device)
+        name = folder_name(target, documents, torch.bfloat16, precision)
+        features = Features(
+            self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
+        )
         missing = features.missing[accelerator.process_index :: accelerator.num_processes]
         began = time.monotonic()
         if missing:
@@ -237,14 +241,14 @@ class _Training:
         settings, documents = self.settings, features.documents
         rows = max(1, settings.batch_tokens // settings.length)
         batches = Batches(features, trained, length=settings.length, rows=rows, seed=settings.seed)
-        precision = _precision(settings.precision, accelerator.device)
         meter = None
         if settings.tau_every:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
+        precision = precision_of(settings.precision, accelerator.device)
         key = fingerprint(
             [self.trainer, options.model_dump(mode="json"), identity(settings), str(precision)],
-            [folder_name(engine.target, documents, features.dtype), accelerator.num_processes],
+            [features.folder.name, accelerator.num_processes],
         )
         return Run(
             recipe=recipe,
@@ -272,19 +276,6 @@ def check_out(out: Path) -> None:
         raise OptionError(
             f"{out} is not empty, and holds nothing that training has written: give another folder"
         )
-
-
-def _precision(asked: str, device: torch.device) -> torch.dtype:
-    """Of forwards; bfloat16 where the device computes in it."""
-    if asked != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
-    if device.type == "cuda":
-        return torch.bfloat16
-    try:
-        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        fast = False
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _schedule(settings: Settings, batches: Batches, processes: int) -> Schedule:
