@@ -39,8 +39,8 @@ from transformers import (
 )
 from windows import Layout, Marks, fill, unrolled_mask, whole_windows
 
-from specdec_plugins.eagle2.checkpoint import save_head
-from specdec_plugins.eagle2.head import EagleHead
+from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.saving import save_head
 
 PROMPT_SHARE = 0.1  # of the positions of prompts, which the drafter is never asked to predict
 FEATURE_WEIGHT = 0.1  # of the SmoothL1 term beside the cross-entropy

@@ -108,7 +108,7 @@ def test_a_bin_head_equals_its_safetensors_twin(
 
 
 def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_path: Path) -> None:
-    from specdec_plugins.eagle2.checkpoint import save_head
+    from specdec_plugins.eagle.saving import save_head
 
     save_head(eagle.parts.drafter.head, tmp_path)
     first, second = (load_file(folder / "model.safetensors") for folder in (head, tmp_path))
@@ -122,7 +122,7 @@ def test_a_saved_head_is_loaded_back_unchanged(eagle: Engine, head: Path, tmp_pa
 def test_a_head_that_was_saved_and_loaded_drafts_the_same_to_the_bit(
     plain: Engine, head: Path, tmp_path: Path, dtype: str
 ) -> None:
-    from specdec_plugins.eagle2.checkpoint import save_head
+    from specdec_plugins.eagle.saving import save_head
 
     def drafting(folder: Path) -> Engine:
         options = {**tiny.EAGLE2, "drafter": {"checkpoint": str(folder), "dtype": dtype}}
@@ -247,15 +247,27 @@ def test_a_head_in_shards_equals_its_whole_twin(
     refused(plain, editable.folder, "names tensors that no shard has: x")
 
 
-EAGLE3 = {"architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32}
 # (config of a checkpoint, names of its tensors, what it is)
 KINDS: list[tuple[dict[str, Any], list[str], str]] = [
-    (EAGLE3, [], "an EAGLE-3 head"),
-    ({}, ["midlayer.self_attn.q_proj.weight", "fc.weight", "d2t", "t2d"], "an EAGLE-3 head"),
-    ({}, ["layers.0.hidden_norm.weight", "norm.weight", "lm_head.weight"], "an EAGLE-3 head"),
-    ({"speculators_model_type": "eagle3"}, ["fc.weight"], "an EAGLE-3 head"),
     ({"speculators_model_type": "peagle"}, [], "a P-EAGLE head"),
-    ({"speculators_model_type": "eagle"}, [], "an EAGLE-1 head in the format of speculators"),
+    ({"speculators_model_type": "eagle3"}, ["mask_hidden", "fc.weight"], "a P-EAGLE head"),
+    ({"pard_token": 7}, ["midlayer.hidden_norm.weight"], "a head that drafts several tokens in"),
+    ({"speculators_model_type": "dflash"}, [], "a DFlash drafter"),
+    ({"speculators_model_type": "mlp"}, [], "an MLP speculator"),
+    ({"architectures": ["MLPSpeculatorPreTrainedModel"]}, [], "an MLP speculator"),
+    ({"speculators_model_type": "new"}, [], "a draft head of the kind 'new'"),
+    (
+        {"speculators_model_type": "eagle", "layernorms": True},
+        [],
+        "an EAGLE-1 head with additional layer norms",
+    ),
+    ({}, ["fusion_fc.weight", "embedding_layernorm.weight"], "an EAGLE-1 head with additional"),
+    (
+        {"architectures": ["Eagle3DeepseekV2ForCausalLM"]},
+        [],
+        "an EAGLE-3 head with latent attention (MLA)",
+    ),
+    ({}, ["layers.0.self_attn.kv_a_proj_with_mqa.weight"], "an EAGLE-3 head with latent"),
     ({"medusa_num_heads": 4, "medusa_num_layers": 1}, [], "a set of Medusa heads"),
     ({}, ["0.0.linear.weight", "0.0.linear.bias", "0.1.weight"], "a set of Medusa heads"),
     ({}, ["medusa_head.0.0.linear.weight"], "a set of Medusa heads"),

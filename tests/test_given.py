@@ -18,7 +18,7 @@ from torch import nn
 
 from specdec import Engine
 from specdec.errors import OptionError, SpecdecError, UnsupportedModelError
-from specdec_plugins.eagle2.checkpoint import load_head
+from specdec_plugins.eagle.checkpoint import load_head
 
 SETTINGS = {"max_new_tokens": 6, "temperature": 0, "eos_token_id": []}
 
@@ -251,7 +251,9 @@ def test_a_loaded_head_drafts(plain: Engine, eagle: Engine, head: Path) -> None:
     assert tiny.mean_tau(results) > 1.2
     assert loaded.training and loaded.fc.weight.dtype == torch.float32
     other = tiny.make_model(tiny.llama_config(vocab_size=61))
-    with pytest.raises(SpecdecError, match="that was given has vocab_size 60, the target model"):
+    with pytest.raises(
+        SpecdecError, match="that was given: it is for a target of vocab_size 60, the target"
+    ):
         Engine(other, strategy="eagle2", drafter=loaded)
 
 

@@ -22,7 +22,7 @@ from specdec.bench.presets import PRESETS, Shape
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.embedded_model import EMBEDDED
-from specdec_plugins.eagle2.checkpoint import load_head
+from specdec_plugins.eagle.checkpoint import load_head
 
 SMALL = Shape.of(tiny.SHAPE)
 # Every size grows: groups from 2 to 4 query heads, and the vocabulary.

@@ -224,7 +224,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
         ("specdec_strategies", "eagle2", "eagle2"),
         ("specdec_acceptors", "match", "builtin"),
         ("specdec_tree_policies", "chain", "static_tree"),
-        ("specdec_drafters", "eagle", "eagle2"),
+        ("specdec_drafters", "eagle", "eagle"),
         ("specdec_verifiers", "tree", "builtin"),
         ("specdec_models", "chat-7m", "builtin"),
     ],

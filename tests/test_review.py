@@ -268,8 +268,7 @@ def test_kary_trees_are_bounded(plain: Engine, head: Path) -> None:
         plain.with_strategy("eagle2", drafter=str(head), policy="kary_tree", options=options)
 
 
-def test_a_config_without_rope_theta_means_ten_thousand(tmp_path: Path, model: Any) -> None:
-    from specdec_plugins.eagle2.checkpoint import _config
+def test_a_config_without_rope_theta_means_ten_thousand() -> None:
+    from specdec_plugins.eagle.rope import rope_parameters
 
-    fields = {**tiny.SHAPE, "rope_theta": None}
-    assert _config(tmp_path, fields).rope_parameters["rope_theta"] == 10000.0
+    assert rope_parameters({**tiny.SHAPE, "rope_theta": None})["rope_theta"] == 10000.0

@@ -24,9 +24,9 @@ from specdec.request.stopping import StopRules
 from specdec.testing import tiny_models
 from specdec.testing.tiny_models import SHAPE, VOCAB
 from specdec.testing.tiny_models import noisy_copy as noisy_copy
-from specdec_plugins.eagle2.checkpoint import save_head
-from specdec_plugins.eagle2.head import EagleHead
-from specdec_plugins.eagle2.testing import next_feature
+from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.saving import save_head
+from specdec_plugins.eagle.testing import next_feature
 
 EOS = 7
 # Ragged on purpose; a prompt of one token has no pair yet that an EAGLE head could read.

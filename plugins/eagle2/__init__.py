@@ -1,24 +1,9 @@
-"""EAGLE-2: the EAGLE head as drafter and the dynamic draft tree as policy."""
+"""EAGLE-2's dynamic draft tree as policy, and the strategies that grow it from an EAGLE head."""
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, Strategy, Trainer, hookimpl
-from specdec_plugins.eagle2.drafter import NEEDED, EagleDrafter, EagleOptions
+from specdec.plugin.components import Component, Strategy, hookimpl
 from specdec_plugins.eagle2.policy import Eagle2Options, Eagle2Policy
-from specdec_plugins.eagle2.training import EagleTraining, make_recipe
-
-
-@hookimpl
-def specdec_drafters() -> list[Component]:
-    return [
-        Component(
-            "eagle",
-            EagleDrafter,
-            EagleOptions,
-            "EAGLE-1/2 head on the target's hidden states",
-            needs_checkpoint=NEEDED,
-        )
-    ]
 
 
 @hookimpl
@@ -41,14 +26,13 @@ def specdec_strategies() -> list[Strategy]:
             drafter="eagle",
             policy="eagle2",
             description="EAGLE-2: an EAGLE head and a tree that follows its confidence",
-        )
-    ]
-
-
-@hookimpl
-def specdec_trainers() -> list[Trainer]:
-    return [
-        Trainer("eagle", make_recipe, EagleTraining, "EAGLE head on the target's hidden states"),
+        ),
+        Strategy(
+            "eagle3",
+            drafter="eagle3",
+            policy="eagle2",
+            description="EAGLE-3: a head on hidden states of several layers, and EAGLE-2's tree",
+        ),
     ]
 
 

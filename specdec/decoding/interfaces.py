@@ -31,7 +31,8 @@ class Needs:
 
     Attributes:
         hidden: whether it reads hidden states at all.
-        aux_layers: layers whose hidden states it reads besides the last (0 is the embedding).
+        aux_layers: layers whose hidden states it reads besides the features (0 is the embedding,
+            i the output of layer i, the last of them before the final norm).
     """
 
     hidden: bool = False
@@ -79,7 +80,7 @@ class TreeDrafts(ABC):
 class LevelDrafter(ABC):
     """A drafter that proposes draft tokens level by level; made once, with weights and options."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
 
     @abstractmethod
     def start(self, state: State, features: Features) -> LevelDrafts:
@@ -89,7 +90,7 @@ class LevelDrafter(ABC):
 class TreeDrafter(ABC):
     """A drafter that gives whole draft trees; made once, with weights and options."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
 
     @abstractmethod
     def start(self, state: State, features: Features) -> TreeDrafts:

@@ -15,6 +15,7 @@ from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.drafting.unread_tokens import UnreadTokens
 from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.hf_target import Hidden
 
 # Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
 MOST_UNREAD = 128
@@ -23,7 +24,9 @@ MOST_UNREAD = 128
 class NetworkDrafter(LevelDrafter):
     """A draft network that reads committed tokens into its cache and drafts on scratch slots.
 
-    A subclass gives :meth:`new_cache`, :meth:`forward` and :meth:`logits`.
+    A subclass gives :meth:`new_cache`, :meth:`forward` and :meth:`logits`. One that reads hidden
+    states drafts on its own outputs, which stand for those of draft tokens; where what it reads
+    with committed tokens is of another kind, it gives :meth:`features` and :meth:`fuse` as well.
 
     Attributes:
         shift: entry i of the cache holds token ``i + shift`` (with feature i, if features are
@@ -42,6 +45,15 @@ class NetworkDrafter(LevelDrafter):
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of about ``capacity`` entries."""
 
+    def features(self, hidden: Hidden) -> Tensor:
+        """What is read with committed tokens, of the target's hidden states: ``[B, n, F]``."""
+        return hidden.last
+
+    def fuse(self, features: Tensor) -> Tensor:
+        """``[B, n, F]``, read with committed tokens, as the ``[B, n, h]`` that :meth:`forward`
+        takes; drafts feed back outputs as they are."""
+        return features
+
     @abstractmethod
     def forward(
         self,
@@ -56,20 +68,20 @@ class NetworkDrafter(LevelDrafter):
 
         Args:
             tokens: ``[B, n]`` int64.
-            features: ``[B, n, H]``: the target's for committed tokens, the output at the parent
-                for drafted ones; None unless ``needs.hidden``.
+            features: ``[B, n, h]``: the target's, fused, for committed tokens, the output at the
+                parent for drafted ones; None unless ``needs.hidden``.
             positions: ``[B, n]`` int64, of the cache entries.
             visible: ``[B, n, view]`` bool, the slots that each may attend to.
             scratch_positions: ``[B, F]`` int64, of the first F slots past each row's length; None
                 unless ``windowed``.
 
         Returns:
-            Outputs ``[B, n, H]``.
+            Outputs ``[B, n, h]``.
         """
 
     @abstractmethod
     def logits(self, outputs: Tensor) -> Tensor:
-        """Draft logits ``[B, n, C]`` of ``outputs [B, n, H]``."""
+        """Draft logits ``[B, n, C]`` of ``outputs [B, n, h]``."""
 
     def start(self, state: State, features: Features) -> NetworkDrafts:
         return NetworkDrafts(self, state, features)
@@ -105,11 +117,11 @@ class NetworkDrafts(LevelDrafts):
         )
         read = starts[:, None] + shift + torch.arange(longest, device=starts.device)
         tokens = state.tokens.gather(1, read.clamp(max=state.tokens.shape[1] - 1))
-        last = features.hidden.last
-        hidden = last[:, :longest] if self._network.needs.hidden else None
+        network = self._network
+        hidden = network.features(features.hidden) if network.needs.hidden else None
         self._unread = [UnreadTokens(tokens, hidden, counts, longest)]
         self._left = 0  # tokens of a row that steps have left unread
-        self._blank = last.new_zeros(state.rows, 1, last.shape[2])
+        self._outputs: Tensor | None = None
         self._silent: Tensor | None = None
         if shift and min(state.host_lengths) <= shift:
             self._silent = (state.lengths <= shift)[:, None, None]
@@ -127,15 +139,18 @@ class NetworkDrafts(LevelDrafts):
             self._visible = self.cache.committed()[:, None]
             self._drafted = 0
             self._scratch_positions: Tensor | None = None
-        else:
-            self._outputs = self._draft(frontier)
+        elif self._outputs is not None:
+            self._outputs = self._draft(frontier, self._outputs)
+        if self._outputs is None:  # no row has anything that could be read
+            return self._no_opinion(frontier)
         logits = self._network.logits(self._outputs)
         if self._silent is not None:
             logits = logits.masked_fill(self._silent, float("-inf"))
         return Proposal(logits, self._network.vocabulary)
 
     def commit(self, step: Step) -> None:
-        features = step.features.last if self._network.needs.hidden else None
+        network = self._network
+        features = network.features(step.features) if network.needs.hidden else None
         full = min(map(len, step.new_tokens)) == step.longest
         new = UnreadTokens(self._committed(step), features, step.counts, step.longest, full)
         if self._unread and self._left + new.longest > MOST_UNREAD:
@@ -158,39 +173,46 @@ class NetworkDrafts(LevelDrafts):
             first, *later = self._unread
             self._unread = [first, UnreadTokens.of_all(later)]
         self.cache.keep_rows(rows, self.cache.longest)
-        self._blank = self._blank.index_select(0, rows)
         if self._silent is not None:
             self._silent = self._silent.index_select(0, rows)
         self._unread = [unread.keep_rows(rows) for unread in self._unread]
 
-    def _read(self) -> Tensor:
-        """Read the committed tokens; the output at the last of each row: ``[B, 1, H]``."""
+    def _no_opinion(self, frontier: Frontier) -> Proposal:
+        vocabulary = self._network.vocabulary
+        columns = self._state.vocab_size if vocabulary is None else len(vocabulary)
+        logits = frontier.log_value.new_full((*frontier.tokens.shape, columns), float("-inf"))
+        return Proposal(logits, vocabulary)
+
+    def _read(self) -> Tensor | None:
+        """Read the committed tokens; the output at the last of each row: ``[B, 1, h]``, None where
+        there are no tokens."""
         new, self._unread, self._left = UnreadTokens.of_all(self._unread), [], 0
         if new.longest == 0:
-            return self._blank
+            return None
         order = torch.arange(new.longest, device=new.tokens.device)
         positions = self.cache.lengths[:, None] + order
         causal = (order <= order[:, None]).expand(len(new.tokens), -1, -1)
         self.cache.reserve(new.longest)
         visible = self.cache.visible(causal)
+        features = None if new.features is None else self._network.fuse(new.features)
         outputs = self._network.forward(
-            new.tokens, new.features, positions, visible, self.cache, positions
+            new.tokens, features, positions, visible, self.cache, positions
         )
         self.cache.advance(new.counts, self._state.longest - self._network.shift)
         last = (new.counts - 1).clamp(min=0)[:, None, None]
         return outputs.gather(1, last.expand(-1, 1, outputs.shape[2]))
 
-    def _draft(self, frontier: Frontier) -> Tensor:
-        """Run the frontier's tokens on scratch slots: ``[B, n, H]``."""
+    def _draft(self, frontier: Frontier, outputs: Tensor) -> Tensor:
+        """Run the frontier's tokens on scratch slots, below ``outputs``: ``[B, n, h]``."""
         network = self._network
         batch, n = frontier.tokens.shape
         rows = frontier.parents
         if batch > 1:
-            rows = rows + torch.arange(batch, device=rows.device)[:, None] * self._outputs.shape[1]
+            rows = rows + torch.arange(batch, device=rows.device)[:, None] * outputs.shape[1]
         rows = rows.flatten()
         features = None
         if network.needs.hidden:
-            features = self._outputs.flatten(0, 1).index_select(0, rows).view(batch, n, -1)
+            features = outputs.flatten(0, 1).index_select(0, rows).view(batch, n, -1)
         positions = (frontier.root_position + (frontier.depth - network.shift)).expand(-1, n)
         if network.windowed:
             before = () if self._scratch_positions is None else (self._scratch_positions,)

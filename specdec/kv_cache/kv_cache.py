@@ -127,6 +127,17 @@ class KVCache(Cache):  # type: ignore[misc]
         slots = self._rounded(self.longest)
         return torch.arange(slots, device=self.lengths.device) < self.lengths[:, None]
 
+    def slot_positions(self, scratch: Tensor) -> Tensor:
+        """The positions of the tokens in all visible slots, for windows: ``[B, view]`` int64.
+
+        Args:
+            scratch: ``[B, F]`` int64, the positions of the first F slots past each row's length.
+        """
+        slots = torch.arange(self.view, device=scratch.device).expand(len(scratch), -1)
+        relative = slots - self.lengths[:, None]
+        column = relative.clamp(0, scratch.shape[1] - 1)
+        return torch.where(relative < 0, slots, scratch.gather(1, column))
+
     def inherit(self, visible: Tensor, rows: Tensor, after: int) -> Tensor:
         """What drafted tokens may attend to: what their parents may, and themselves.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
+from specdec.errors import UnsupportedModelError
 from specdec.kv_cache.cache_layers import LayerShape, probe_layout
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
@@ -29,7 +30,7 @@ class Hidden:
     Attributes:
         last: ``[B, n, H]``, the input of the lm_head (after the final norm).
         aux: auxiliary hidden states ``[B, n, H]``, of the layers that the drafter asked for, in
-            its order.
+            its order; none of them has gone through the final norm.
     """
 
     last: Tensor
@@ -75,7 +76,8 @@ class HFTarget:
     Args:
         model: any causal LM whose attention is a function of a mask and of position ids. Flash and
             flex attention are switched to ``sdpa``, which takes a mask.
-        aux_layers: layers whose hidden states forwards return (0 is the embedding).
+        aux_layers: layers whose hidden states forwards return (0 is the embedding, i the output of
+            layer i).
         acceleration: how the model's body and lm_head run; as they are if left out.
 
     Attributes:
@@ -100,7 +102,7 @@ class HFTarget:
         if self.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
-        self.aux_layers = tuple(aux_layers)
+        self.aux_layers = aux_layers
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(self._plain_body)
         self._embedding: nn.Module = model.get_input_embeddings()
@@ -151,6 +153,18 @@ class HFTarget:
         """Decoder layers."""
         count: int = self.config.num_hidden_layers
         return count
+
+    @property
+    def aux_layers(self) -> tuple[int, ...]:
+        """Layers whose hidden states forwards return, in this order."""
+        return self._aux_layers
+
+    @aux_layers.setter
+    def aux_layers(self, layers: Sequence[int]) -> None:
+        self._aux_layers = tuple(layers)
+        if self.layers in self._aux_layers:
+            # transformers' last hidden state is otherwise the one after the final norm.
+            self.config.tie_last_hidden_states = False
 
     @cached_property
     def context_limit(self) -> int:
@@ -299,10 +313,7 @@ class HFTarget:
         if self.mask_form.windowed:
             assert scratch_positions is not None
             scratch = scratch_positions.clamp(max=self.context_limit - 1)
-            slots = torch.arange(cache.view, device=tokens.device).expand(len(tokens), -1)
-            relative = slots - cache.lengths[:, None]
-            column = relative.clamp(0, scratch.shape[1] - 1)
-            slots = torch.where(relative < 0, slots, scratch.gather(1, column))
+            slots = cache.slot_positions(scratch)
         mask = self.mask_form.build(visible, positions, slots, self.dtype)
         return self._run(tokens, positions, mask, cache)
 
@@ -336,8 +347,14 @@ class HFTarget:
         output = self._body(
             input_ids=tokens,
             use_cache=cache is not None,
-            output_hidden_states=bool(self.aux_layers) or None,
+            output_hidden_states=self.aux_layers or None,
             **{name: value for name, value in given.items() if value is not None},
         )
+        last = output.last_hidden_state
         aux = tuple(output.hidden_states[i] for i in self.aux_layers)
-        return Hidden(output.last_hidden_state, aux)
+        if any(each is last for each in aux):
+            raise UnsupportedModelError(
+                f"a {type(self.model).__name__} does not give the output of its last layer before "
+                f"the final norm, which the drafter reads (layer {self.layers})"
+            )
+        return Hidden(last, aux)

@@ -71,7 +71,7 @@ class TableModel(_TablePreTrained):
         attention_mask: Tensor | None = None,
         cache: Any = None,
         use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Read the context of every token through cache and mask, and look its distribution up."""
@@ -90,7 +90,8 @@ class TableModel(_TablePreTrained):
         hidden = nn.functional.pad(distributions, (0, CHANNELS - distributions.shape[-1]))
         if self.config.vocab_size > self.config.size:
             hidden[..., OTHERS] = NEVER
-        states = (embedded, hidden) if output_hidden_states else None
+        # There is no final norm; a tensor of its own all the same, as a norm would give.
+        states = (embedded, hidden.clone()) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=hidden, hidden_states=states)
 
     def _seen(self, mask: Tensor | None, behind: Tensor) -> Tensor:

@@ -242,7 +242,7 @@ class _Training:
         rows = max(1, settings.batch_tokens // settings.length)
         batches = Batches(features, trained, length=settings.length, rows=rows, seed=settings.seed)
         meter = None
-        if settings.tau_every:
+        if settings.tau_every and recipe.strategy in engine.registry.strategies:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
         precision = precision_of(settings.precision, accelerator.device)

@@ -40,7 +40,8 @@ from specdec.testing.table_model import TableForCausalLM, register
 from specdec.testing.tables import Table
 from specdec.testing.tiny_models import VOCAB
 from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
-from specdec_plugins.eagle2.testing import eagle2, eagle_head
+from specdec_plugins.eagle.testing import eagle_head
+from specdec_plugins.eagle2.testing import eagle2
 from specdec_plugins.static_tree.testing import chain, kary_tree, static_tree
 
 TABLE = Table(3, 2, ((1, 2, 3), (5, 1, 1), (0, 1, 1), (1, 0, 0)))

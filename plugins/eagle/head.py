@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.cache_utils import Cache
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 
 class EagleHead(nn.Module):
@@ -42,14 +42,7 @@ class EagleHead(nn.Module):
         for layer in self.layers:
             # ``qkv_bias`` means those three; transformers' attention_bias adds one to o_proj.
             layer.get_submodule("self_attn.o_proj").register_parameter("bias", None)
-        self.rotary_emb = LlamaRotaryEmbedding(config)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EagleHead:
-        """Casting the weights must not round the rope frequencies: at position 2000 the angles that
-        bfloat16 frequencies give are wrong."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.rotary_emb = LlamaRotaryEmbedding(self.config).to(self.fc.weight.device)
-        return self
+        self.rotary_emb = RotaryEmbedding(config)
 
     def forward(
         self,

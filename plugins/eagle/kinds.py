@@ -1,4 +1,4 @@
-"""Kinds of checkpoints that are no EAGLE-1/2 head, told apart by config and keys."""
+"""Kinds of checkpoints that are no EAGLE head, told apart by config and keys."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-_ONLY = "the drafter 'eagle' reads heads of EAGLE-1 and EAGLE-2"
-_EAGLE3 = re.compile(
-    r"^(model\.)?(midlayer\.|d2t$|t2d$|fc_norm\.|input_norm\.|mask_hidden$"
-    r"|layers\.\d+\.hidden_norm\.)"
-)
+_ONLY = "specdec reads heads of EAGLE-1, EAGLE-2 and EAGLE-3 there"
+_EAGLE3 = re.compile(r"(^|\.)(midlayer|hidden_norm)\.|^(model\.)?d2t$")
+_PEAGLE = re.compile(r"(^|\.)mask_hidden$")
 _HYDRA = re.compile(r"(^|\.)hydra_|prefix_embed")
 _MEDUSA = re.compile(r"(^|\.)medusa_head|^\d+\.\d+\.(linear\.)?weight$")
 _ADAPTER = re.compile(r"\.lora_[AB]\.|^base_model\.model\.")
+_MLA = re.compile(r"\.(kv_a_proj_with_mqa|kv_b_proj|q_[ab]_proj)\.")
+_LAYERNORMS = re.compile(r"(embed(ding)?|pre_lm_head|lm_head|hidden)_layernorm\.")
 _WHOLE = re.compile(r"^(model|transformer|gpt_neox)\.(decoder\.)?(embed_|layers\.|h\.|wte\.)")
 # What speculators, which has a format for many methods, calls its own.
 _SPECULATORS = {
-    "eagle3": "an EAGLE-3 head",
     "peagle": "a P-EAGLE head",
     "dflash": "a DFlash drafter",
-    "eagle": "an EAGLE-1 head in the format of speculators",
     "mlp": "an MLP speculator",
+    "mlp_speculator": "an MLP speculator",
     "medusa": "a set of Medusa heads",
     "hydra": "a set of Hydra heads",
 }
+_EXTRA_NORMS = "an EAGLE-1 head with additional layer norms (speculators' layernorms)"
 
 
 def other_kind(fields: Mapping[str, Any], keys: Collection[str]) -> str:
     """The kind of a checkpoint and what to do with it, as the end of a sentence; empty if it may
-    be an EAGLE-1/2 head.
+    be an EAGLE head.
 
     Args:
         fields: of its ``config.json``.
@@ -44,25 +44,32 @@ def other_kind(fields: Mapping[str, Any], keys: Collection[str]) -> str:
 def _by_config(fields: Mapping[str, Any]) -> str:
     architectures = str(fields.get("architectures") or "").lower()
     named = fields.get("speculators_model_type")
-    if named is not None:
+    if named not in (None, "eagle", "eagle3"):
         return _SPECULATORS.get(str(named), f"a draft head of the kind {named!r}")
+    if named == "eagle" and fields.get("layernorms"):
+        return _EXTRA_NORMS
     if any(name in fields for name in ("hydra_num_heads", "hydra_num_layers", "hydra_head_arch")):
         return "a set of Hydra heads"
     if any(name in fields for name in ("medusa_num_heads", "medusa_num_layers")):
         return "a set of Medusa heads"
-    if "eagle3" in architectures or "draft_vocab_size" in fields or "eagle_config" in fields:
-        return "an EAGLE-3 head"
     for name in ("medusa", "hydra"):
         if name in architectures or fields.get("model_type") == name:
             return f"a set of {name.title()} heads"
-    if "dflash" in architectures:
+    if "dflash" in architectures or "sample_from_anchor" in fields:
         return "a DFlash drafter"
+    if "mlpspeculator" in architectures or fields.get("model_type") == "mlp_speculator":
+        return "an MLP speculator"
+    if "eagle3deepseek" in architectures:
+        return "an EAGLE-3 head with latent attention (MLA)"
+    if any(fields.get(name) is not None for name in ("pard_token", "ptd_token_id")):
+        return "a head that drafts several tokens in parallel (P-EAGLE, PARD)"
     return ""
 
 
 def _by_keys(keys: Collection[str]) -> str:
     found = {
-        "an EAGLE-3 head": _EAGLE3,
+        "a P-EAGLE head": _PEAGLE,
+        "an EAGLE-3 head with latent attention (MLA)": _MLA,
         "a set of Hydra heads": _HYDRA,
         "a set of Medusa heads": _MEDUSA,
         "an adapter (LoRA)": _ADAPTER,
@@ -70,7 +77,10 @@ def _by_keys(keys: Collection[str]) -> str:
     for kind, pattern in found.items():
         if any(pattern.search(key) for key in keys):
             return kind
-    fusion = {"fc.weight", "model.fc.weight"} & set(keys)
-    if not fusion and any(_WHOLE.search(key) for key in keys):
+    fusion = any(key.endswith(("fc.weight", "fusion_fc.weight")) for key in keys)
+    if fusion and any(_LAYERNORMS.search(key) for key in keys if "layers." not in key):
+        return _EXTRA_NORMS
+    eagle3 = any(_EAGLE3.search(key) for key in keys)
+    if not fusion and not eagle3 and any(_WHOLE.search(key) for key in keys):
         return "a whole language model"
     return ""

@@ -1,0 +1,213 @@
+"""Loading EAGLE heads of any layout: a network with the tensors in it, or a refusal by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from specdec.errors import CheckpointError
+from specdec.models.hf_target import HFTarget
+from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.draft_tokens import read_vocabulary
+from specdec_plugins.eagle.eagle3_head import Eagle3Head
+from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.layouts import FAMILIES
+from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
+from specdec_plugins.eagle.rotary import RotaryEmbedding
+
+Head = EagleHead | Eagle3Head
+_VOCABULARY = ("d2t", "t2d")
+# The parts of an EAGLE-3 head's network, and the canonical names of what is in them.
+_PARTS = {"fc": "fusion", "fc_norm": "fusion", "input_norm": "fusion"}
+_PARTS |= {"layers": "decoder", "norm": "decoder"}
+
+
+def load_head(
+    checkpoint: str | Path,
+    target: HFTarget,
+    *,
+    aux_layers: Sequence[int] | None = None,
+    norm_before_residual: bool | None = None,
+    norm_output: bool | None = None,
+) -> Head:
+    """Read a head from a folder or a hub id and check that it fits the target.
+
+    Args:
+        checkpoint: as for :func:`~specdec_plugins.eagle.reading.read_head`.
+        aux_layers, norm_before_residual, norm_output: what the checkpoint's tensors do not show, of
+            an EAGLE-3 head; None as the checkpoint says.
+
+    Returns:
+        The head on the target's device, in its dtype, in evaluation mode.
+
+    Raises:
+        CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind, which is
+            named; a hidden size or vocabulary that is not the target's; missing or unexpected keys,
+            or keys of the wrong shape, or with values that are no numbers, each named.
+    """
+    found = read_head(checkpoint)
+    flags = {
+        "aux_layers": aux_layers,
+        "norm_before_residual": norm_before_residual,
+        "norm_output": norm_output,
+    }
+    if found.description.family == "eagle" and any(each is not None for each in flags.values()):
+        given = ", ".join(name for name, value in flags.items() if value is not None)
+        raise CheckpointError(
+            f"the head in {found.folder} is one of EAGLE-1/2, which has no {given}: leave it out"
+        )
+    description = found.description.with_flags(**flags)  # type: ignore[arg-type]
+    try:
+        check_fit(description, target)
+        return build(found, description, target)
+    except CheckpointError as error:
+        raise CheckpointError(f"the head in {found.folder}: {error}") from error
+
+
+def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
+    """Refuse a head for another target.
+
+    Raises:
+        CheckpointError: another hidden size or vocabulary than the target's, hidden states of
+            layers that it does not have, or embeddings of another width than the head reads.
+    """
+    if isinstance(head, HeadDescription):
+        width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
+        hidden = head.hidden_size
+        if head.family == "eagle3":
+            head.aux.indices(target.layers)
+    else:
+        hidden, size = head.config.hidden_size, head.config.vocab_size
+        width, own = hidden, head.embed_tokens is not None
+        if isinstance(head, Eagle3Head):
+            width = head.wiring.target_hidden_size
+            if head.aux_layers and max(head.aux_layers) > target.layers:
+                raise CheckpointError(
+                    f"the head reads hidden states {list(head.aux_layers)}, the target model has "
+                    f"{target.layers} layers"
+                )
+    for name, given, wanted in (
+        ("hidden_size", width, target.hidden_size),
+        ("vocab_size", size, target.vocab_size),
+    ):
+        if given != wanted:
+            raise CheckpointError(
+                f"it is for a target of {name} {given}, the target model has {wanted}: a head "
+                "works only with the model that it was trained for"
+            )
+    if not own:
+        token = torch.zeros(1, 1, dtype=torch.int64, device=target.device)
+        if (channels := target.embed(token).shape[-1]) != hidden:
+            raise CheckpointError(
+                f"it has no embed_tokens.weight and {hidden} channels, the target's embeddings "
+                f"have {channels}: save the head's own embeddings with it"
+            )
+
+
+def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget) -> Head:
+    """The network of a head, with the checkpoint's tensors in it.
+
+    Args:
+        description: of the checkpoint, or with other flags.
+
+    Raises:
+        CheckpointError: as for :func:`load_head`.
+    """
+    config = description.config()
+    with torch.device("meta"):
+        if description.family == "eagle":
+            bias = "fc" in description.biases
+            head: Head = EagleHead(config, bias, description.own_embedding)
+        else:
+            head = Eagle3Head(config, description.wiring(target.layers))
+    weights = _with_tied(found, description)
+    _check_tensors(found, description, head, weights)
+    if isinstance(head, Eagle3Head):
+        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
+        sizes = description.draft_vocab_size, description.vocab_size
+        head.vocabulary = read_vocabulary(d2t, t2d, *sizes)
+    copied = {
+        module_name(head, name): tensor.to(target.device, target.dtype, copy=True)
+        for name, tensor in weights.items()
+    }
+    head.load_state_dict(copied, strict=True, assign=True)
+    owner = head.decoder if isinstance(head, Eagle3Head) else head
+    owner.rotary_emb = RotaryEmbedding(config)
+    return head.to(target.device).eval()
+
+
+def module_name(head: Head, name: str) -> str:
+    """Where in its network a tensor of that canonical name lies."""
+    if isinstance(head, EagleHead):
+        return name
+    part = _PARTS.get(name.partition(".")[0])
+    return f"{part}.{name}" if part else name
+
+
+def tensors_of(head: Head) -> dict[str, Tensor]:
+    """A head's tensors under their canonical names, detached, without its draft vocabulary."""
+    if isinstance(head, EagleHead):
+        return {name: tensor.detach() for name, tensor in head.state_dict().items()}
+    parts = {f"{part}." for part in _PARTS.values()}
+    return {
+        next((name.removeprefix(part) for part in parts if name.startswith(part)), name): tensor
+        for name, tensor in head.state_dict().items()
+    }
+
+
+def _with_tied(found: HeadCheckpoint, description: HeadDescription) -> dict[str, Tensor]:
+    """The tensors, with the embeddings for an lm_head that is not there because it is tied."""
+    weights = dict(found.weights)
+    whole = description.draft_vocab_size == description.vocab_size
+    tied = found.fields.get("tie_word_embeddings") and whole
+    if description.family == "eagle3" and tied and "embed_tokens.weight" in weights:
+        weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
+    return weights
+
+
+def _check_tensors(
+    found: HeadCheckpoint,
+    description: HeadDescription,
+    head: Head,
+    weights: Mapping[str, Tensor],
+) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors_of(head).items()}
+    problems, names = [], found.names
+    needed, allowed = {*expected}, {*expected}
+    if description.family == "eagle3":
+        allowed |= {*_VOCABULARY}
+        needed |= {"d2t"} if description.draft_vocab_size != description.vocab_size else set()
+    if missing := sorted(names[name] for name in needed - weights.keys()):
+        problems.append(f"missing keys: {', '.join(missing)}")
+    if extra := sorted(names[name] for name in weights.keys() - allowed):
+        problems.append(f"unexpected keys: {', '.join(extra)}")
+    problems += [
+        f"{names[name]} has shape {list(weights[name].shape)}, not {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    problems += [
+        f"{names[name]} holds NaN or infinity (a tensor that was never filled?)"
+        for name in sorted(expected.keys() & weights.keys())
+        if not weights[name].isfinite().all()
+    ]
+    if problems:
+        family = FAMILIES[description.family]
+        hint = _bias_hint(found, description)
+        raise CheckpointError(
+            f"its tensors are not those of an {family} head with this config.json: "
+            f"{'; '.join(problems)}{hint}"
+        )
+
+
+def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
+    bias = "fc" in description.biases
+    if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
+        return ""
+    return (
+        f'. config.json says "bias": {str(bias).lower()} (a missing entry means true); it decides '
+        "whether fc.bias is expected"
+    )

@@ -1,0 +1,200 @@
+"""EAGLE heads as drafters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.decoding.interfaces import Needs
+from specdec.drafting.draft_vocabulary import (
+    DESCRIPTION,
+    DraftVocabulary,
+    draft_vocabulary,
+    lm_head_of,
+)
+from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.errors import CheckpointError, OptionError
+from specdec.kv_cache.cache_layers import LayerShape
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.attention_mask import MaskForm
+from specdec.models.hf_target import HFTarget, Hidden
+from specdec_plugins.eagle.checkpoint import Head, check_fit, load_head
+from specdec_plugins.eagle.eagle3_head import Eagle3Head
+from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.lm_head_rows import rows_for
+
+NEEDED = (
+    "a head: give drafter=<folder or hub id> of one trained for the model, e.g. "
+    "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
+)
+NEEDED_3 = (
+    "an EAGLE-3 head: give drafter=<folder or hub id> of one trained for the model, e.g. "
+    "'yuhuili/EAGLE3-LLaMA3.1-Instruct-8B' for Llama-3.1-8B-Instruct"
+)
+
+
+class EagleOptions(BaseModel):
+    """Options of the drafter ``eagle``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    checkpoint: str | EagleHead | Eagle3Head | None = Field(
+        None,
+        description="folder or hub id of an EAGLE head trained for the target model, or a loaded "
+        "head",
+    )
+    dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = Field(
+        "auto", description="of the head and its lm_head; auto: the target's"
+    )
+    vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
+    aux_layers: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        description="of an EAGLE-3 head: the hidden states that it reads, as transformers counts "
+        "them; as the checkpoint says if not given",
+    )
+    norm_before_residual: bool | None = Field(
+        None,
+        description="of an EAGLE-3 head: whether its first layer adds to the normed state; as the "
+        "checkpoint says if not given",
+    )
+    norm_output: bool | None = Field(
+        None,
+        description="of an EAGLE-3 head: whether the output that is fed back is normed; as the "
+        "checkpoint says if not given",
+    )
+
+    def flags(self) -> dict[str, object]:
+        """What :func:`~specdec_plugins.eagle.checkpoint.load_head` takes of them."""
+        names = ("aux_layers", "norm_before_residual", "norm_output")
+        return {name: getattr(self, name) for name in names}
+
+
+class Eagle3Options(EagleOptions):
+    """Options of the drafter ``eagle3``."""
+
+    checkpoint: str | Eagle3Head | None = Field(
+        None,
+        description="folder or hub id of an EAGLE-3 head trained for the target model, or a loaded "
+        "head",
+    )
+
+
+class EagleDrafter(NetworkDrafter):
+    """Drafts at the feature level: pairs of (feature, next token) give the next feature.
+
+    An EAGLE-1/2 head reads the input of the target's lm_head, predicts it, and the target's lm_head
+    gives the draft distribution. An EAGLE-3 head reads hidden states of several layers, fused to
+    its own width, and has an lm_head of its own.
+
+    Args:
+        head: fits the target (:func:`~specdec_plugins.eagle.checkpoint.check_fit`).
+
+    Source: EAGLE (arXiv 2401.15077), section 3; the shift by one token is its figure 6. EAGLE-3
+    (arXiv 2503.01840), section 3.
+    """
+
+    shift = 1
+
+    def __init__(self, head: Head, options: EagleOptions, target: HFTarget) -> None:
+        self.target, self.options = target, options
+        self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+        self.head = head.to(self.dtype)
+        wanted = draft_vocabulary(options.vocabulary, target)
+        if isinstance(head, Eagle3Head):
+            self.needs = Needs(hidden=True, aux_layers=head.aux_layers)
+            self.network = target.accelerated(head.decoder)
+            self.fusion = head.fusion if head.fusion.fc is None else target.accelerated(head.fusion)
+            self.vocabulary, self.lm_head = rows_for(head, wanted, target)
+        else:
+            self.needs = Needs(hidden=True)
+            self.network = target.accelerated(head)
+            self.vocabulary = wanted
+            self.lm_head = lm_head_of(target, wanted, self.dtype)
+        self._masks = MaskForm.of(head.config)
+        self.windowed = self._masks.windowed
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        config = self.head.config
+        shape = LayerShape(config.num_key_value_heads, config.head_dim, config.head_dim)
+        layout = [shape] * config.num_hidden_layers
+        bucket = self.target.acceleration.bucket
+        return KVCache(layout, rows, capacity, self.dtype, self.target.device, bucket)
+
+    def features(self, hidden: Hidden) -> Tensor:
+        return self.head.features(hidden) if isinstance(self.head, Eagle3Head) else hidden.last
+
+    def fuse(self, features: Tensor) -> Tensor:
+        if not isinstance(self.head, Eagle3Head):
+            return features
+        fused: Tensor = self.fusion(features.to(self.dtype))
+        return fused
+
+    def forward(
+        self,
+        tokens: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        visible: Tensor,
+        cache: KVCache,
+        scratch_positions: Tensor | None,
+    ) -> Tensor:
+        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
+        if self.dtype != self.target.dtype:
+            embeddings = embeddings.to(self.dtype)
+            features = features.to(self.dtype) if features is not None else None
+        slots = positions  # of no account without a window
+        if self.windowed and scratch_positions is not None:
+            slots = cache.slot_positions(scratch_positions)
+        mask = self._masks.build(visible, positions, slots, self.dtype)
+        output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
+        return output
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        own = outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
+        if isinstance(self.head, Eagle3Head):
+            scored: Tensor = self.lm_head(self.head.normed(own))
+            return scored
+        return self.target.logits(own, self.lm_head)
+
+
+def make_eagle(options: EagleOptions, target: HFTarget) -> EagleDrafter:
+    """The factory of ``eagle``: a head of any EAGLE family."""
+    if options.checkpoint is None:
+        raise OptionError(f"the drafter 'eagle' needs {NEEDED}")
+    return EagleDrafter(_head(options, target), options, target)
+
+
+def make_eagle3(options: Eagle3Options, target: HFTarget) -> EagleDrafter:
+    """The factory of ``eagle3``: an EAGLE-3 head and no other."""
+    if options.checkpoint is None:
+        raise OptionError(f"the drafter 'eagle3' needs {NEEDED_3}")
+    head = _head(options, target)
+    if not isinstance(head, Eagle3Head):
+        raise CheckpointError(
+            f"the head in {options.checkpoint} is one of EAGLE-1/2, and the drafter 'eagle3' takes "
+            "those of EAGLE-3 alone: use strategy='eagle2', or drafter='eagle' with the option "
+            "checkpoint"
+        )
+    return EagleDrafter(head, options, target)
+
+
+def _head(options: EagleOptions, target: HFTarget) -> Head:
+    """The head, loaded or copied from the one that was given."""
+    given = options.checkpoint
+    if isinstance(given, str):
+        return load_head(given, target, **options.flags())  # type: ignore[arg-type]
+    assert given is not None
+    if told := [name for name, value in options.flags().items() if value is not None]:
+        raise OptionError(
+            f"drafter.{told[0]}: the head that was given is loaded already; give its folder"
+        )
+    try:
+        check_fit(given, target)
+    except CheckpointError as error:
+        raise CheckpointError(f"the head that was given: {error}") from error
+    return copy.deepcopy(given).to(device=target.device, dtype=target.dtype).eval()

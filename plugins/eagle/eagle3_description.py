@@ -1,0 +1,105 @@
+"""What tensors and config of an EAGLE-3 checkpoint say of the head beyond its decoder layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from specdec_plugins.eagle.aux_layers import read_aux_layers
+from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.flags import flag
+
+ATTENTION = ("q_proj", "k_proj", "v_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def as_eagle3(
+    head: HeadDescription,
+    fields: Mapping[str, Any],
+    inner: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+) -> HeadDescription:
+    """The description of an EAGLE-3 head, from one that has its family, layout and decoder.
+
+    Args:
+        fields: of its ``config.json``.
+        inner: the part of them that describes the decoder layers.
+        weights: its tensors under canonical names.
+
+    Raises:
+        CheckpointError: flags that contradict each other or are of the wrong type.
+    """
+    layout = head.layout
+    use_aux = flag(fields, "use_aux_hidden_state") is not False
+    aux = read_aux_layers(fields, speculators=layout == "speculators", use_aux=use_aux, given=None)
+    width = fields.get("target_hidden_size") or inner["hidden_size"]
+    residual = flag(fields, "norm_before_residual")
+    output = flag(fields, "norm_output", "return_hidden_post_norm")
+    ambiguous = []
+    if residual is None and layout != "speculators":
+        residual = False
+        ambiguous.append("norm_before_residual")
+    # There norm_output may mean that the lm_head reads a normed state, which is always so.
+    if layout in ("specforge", "modelopt") and fields.get("norm_output") is not None:
+        eagle = {"eagle_config": fields.get("eagle_config")}
+        output = flag(eagle, "norm_output", "return_hidden_post_norm")
+        ambiguous.append("norm_output")
+    elif output is None:
+        ambiguous.append("norm_output")
+    if aux.source in ("layers", "usual"):
+        ambiguous.append("aux_layers")
+    qwen3 = inner.get("model_type") == "qwen3" and layout in ("speculators", "deepspec")
+    last_norm = flag(fields, "use_last_layernorm")
+    return replace(
+        head,
+        target_hidden_size=width,
+        draft_vocab_size=fields.get("draft_vocab_size") or inner["vocab_size"],
+        qk_norm=qwen3 or _any(weights, ".q_norm.weight", ".k_norm.weight"),
+        biases=_biases(inner, weights),
+        states=_states(weights, width, fields, len(aux.given)),
+        aux=aux,
+        fc=use_aux,
+        norm_before_fc=_said_or_seen(flag(fields, "norm_before_fc"), weights, "input_norm.weight"),
+        fc_norm=_said_or_seen(flag(fields, "fc_norm"), weights, "fc_norm.0.weight"),
+        norm_before_residual=residual,
+        norm_output=bool(output),
+        final_norm=last_norm is not False,
+        ambiguous=tuple(ambiguous),
+    )
+
+
+def _biases(inner: Mapping[str, Any], weights: Mapping[str, Tensor]) -> frozenset[str]:
+    """Linear layers with a bias: as the config says, else as the tensors show."""
+    said: dict[str, bool | None] = dict.fromkeys((*ATTENTION, "o_proj", *_MLP, "fc", "lm_head"))
+    attention = inner.get("qkv_bias", inner.get("attention_bias"))
+    said |= dict.fromkeys(ATTENTION, attention)
+    said |= dict.fromkeys(_MLP, inner.get("mlp_bias"))
+    if attention is False:
+        said["o_proj"] = False
+    return frozenset(
+        name
+        for name, value in said.items()
+        if (_any(weights, f".{name}.bias", f"{name}.bias") if value is None else value)
+    )
+
+
+def _states(
+    weights: Mapping[str, Tensor], width: int, fields: Mapping[str, Any], named: int
+) -> int:
+    """How many hidden states ``fc`` reads."""
+    fc = weights.get("fc.weight")
+    if fc is not None and fc.dim() == 2 and fc.shape[1] and fc.shape[1] % width == 0:
+        return int(fc.shape[1]) // width
+    said = fields.get("num_aux_hidden_states")
+    return said if isinstance(said, int) else named or 3
+
+
+def _said_or_seen(said: bool | None, weights: Mapping[str, Tensor], name: str) -> bool:
+    return name in weights if said is None else said
+
+
+def _any(weights: Mapping[str, Tensor], *endings: str) -> bool:
+    return any(name.endswith(endings) for name in weights)

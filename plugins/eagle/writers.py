@@ -1,0 +1,223 @@
+"""Config and tensors of a head in each layout that can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from specdec.errors import CheckpointError
+from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.draft_tokens import marks, offsets
+
+_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj"})
+_MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """A head in a layout: the fields of its ``config.json``, and its tensors by name."""
+
+    layout: str
+    fields: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+Writer = Callable[[HeadDescription, Mapping[str, Tensor], Tensor | None], Written]
+
+
+def official(
+    head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
+) -> Written:
+    """As the code of SafeAILab/EAGLE reads it."""
+    if head.family == "eagle":
+        return Written("official", _eagle_fields(head), dict(tensors))
+    kind = head.decoder["rope_parameters"]["rope_type"]
+    _refuse(
+        "official",
+        head,
+        **_beyond_three_states(head),
+        fc_norm=head.fc_norm,
+        rope_of_that_type=kind not in ("default", "linear"),
+        other_auxiliary_layers_than_the_usual=not _usual(head),
+    )
+    fields = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **_decoder(head),
+        "draft_vocab_size": head.draft_vocab_size,
+        "target_hidden_size": head.target_hidden_size,
+        "tie_word_embeddings": False,
+    }
+    if (ids := head.aux.indices(None)) is not None:
+        fields["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": [i - 1 for i in ids]}
+    weights = {_midlayer(name): tensor for name, tensor in tensors.items()}
+    if vocabulary is not None and head.draft_vocab_size < head.vocab_size:
+        weights |= _vocabulary(head, vocabulary)
+    return Written("official", fields, weights)
+
+
+def specforge(
+    head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
+) -> Written:
+    """As SpecForge trains it and SGLang serves it."""
+    _refuse_eagle("specforge", head)
+    ids = head.aux.indices(None)
+    _refuse(
+        "specforge",
+        head,
+        **_beyond_three_states(head),
+        auxiliary_layers_that_begin_with_0_or_3=bool(ids and ids[0] in (0, 3)),
+    )
+    fields = {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        **_decoder(head),
+        "draft_vocab_size": head.draft_vocab_size,
+        "target_hidden_size": head.target_hidden_size,
+        "tie_word_embeddings": False,
+    }
+    if head.fc_norm:
+        fields["fc_norm"] = True
+    if ids is not None:
+        layers = [i - 1 for i in ids]
+        fields["eagle_config"] = {
+            "eagle_aux_hidden_state_layer_ids": layers,
+            "use_aux_hidden_state": True,
+        }
+    weights = {_midlayer(name): tensor for name, tensor in tensors.items()}
+    if vocabulary is not None:
+        weights |= _vocabulary(head, vocabulary)
+    return Written("specforge", fields, weights)
+
+
+def speculators(
+    head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
+) -> Written:
+    """As the library speculators trains it and vLLM serves it."""
+    _refuse_eagle("speculators", head)
+    attention = bool(_ATTENTION & head.biases)
+    _refuse(
+        "speculators",
+        head,
+        no_fc=not head.fc,
+        no_final_norm=not head.final_norm,
+        these_biases=not _plain_biases(head, attention),
+    )
+    inner = {
+        "model_type": "qwen3" if head.qk_norm else "llama",
+        **_decoder(head),
+        "attention_bias": attention,
+        "mlp_bias": head.biases >= _MLP,
+    }
+    ids = head.aux.indices(None)
+    fields = {
+        "architectures": ["Eagle3Speculator"],
+        "speculators_model_type": "eagle3",
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "verifier": {"name_or_path": None, "architectures": []},
+        },
+        "transformer_layer_config": inner,
+        "draft_vocab_size": head.draft_vocab_size,
+        "target_hidden_size": head.target_hidden_size,
+        "eagle_aux_hidden_state_layer_ids": None if ids is None else list(ids),
+        "norm_before_residual": bool(head.norm_before_residual),
+        "norm_before_fc": head.norm_before_fc,
+        "fc_norm": head.fc_norm,
+        "norm_output": head.norm_output,
+        "tie_word_embeddings": False,
+    }
+    weights = dict(tensors)
+    if vocabulary is not None and head.draft_vocab_size < head.vocab_size:
+        weights |= _vocabulary(head, vocabulary)
+    return Written("speculators", fields, weights)
+
+
+WRITERS: dict[str, Writer] = {
+    "official": official,
+    "speculators": speculators,
+    "specforge": specforge,
+}
+
+
+def _eagle_fields(head: HeadDescription) -> dict[str, Any]:
+    decoder = dict(head.decoder)
+    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "bias": "fc" in head.biases,
+        **{name: decoder[name] for name in (*sizes, "num_hidden_layers")},
+        "qkv_bias": head.biases >= _ATTENTION,
+        "rms_norm_eps": decoder["rms_norm_eps"],
+        "rope_theta": decoder["rope_parameters"]["rope_theta"],
+        "rope_parameters": dict(decoder["rope_parameters"]),
+        "head_dim": decoder["head_dim"],
+        "hidden_act": decoder["hidden_act"],
+        "max_position_embeddings": decoder["max_position_embeddings"],
+        "vocab_size": decoder["vocab_size"],
+    }
+
+
+def _decoder(head: HeadDescription) -> dict[str, Any]:
+    """The config of the decoder layers, rope in the words of both generations of tools."""
+    found = dict(head.decoder)
+    rope = dict(found.pop("rope_parameters"))
+    found |= {"rope_theta": rope["rope_theta"], "rope_parameters": rope}
+    if rope["rope_type"] != "default":
+        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+        found["rope_scaling"] = {"type": rope["rope_type"], **scaling}
+    return found
+
+
+def _midlayer(name: str) -> str:
+    return name.replace("layers.0.", "midlayer.", 1) if name.startswith("layers.0.") else name
+
+
+def _vocabulary(head: HeadDescription, vocabulary: Tensor) -> dict[str, Tensor]:
+    return {"d2t": offsets(vocabulary), "t2d": marks(vocabulary, head.vocab_size)}
+
+
+def _usual(head: HeadDescription) -> bool:
+    """Whether some target has these as its usual three auxiliary layers."""
+    ids = head.aux.indices(None)
+    return ids is None or (len(ids) == 3 and ids[0] == 2 and ids[1] == (ids[2] + 3) // 2)
+
+
+def _beyond_three_states(head: HeadDescription) -> dict[str, bool]:
+    """What the layouts with a ``midlayer`` have no words for."""
+    return {
+        "several_layers": head.decoder["num_hidden_layers"] > 1,
+        "norms_of_queries_and_keys": head.qk_norm,
+        "biases": bool(head.biases),
+        "norm_before_fc": head.norm_before_fc,
+        "norm_before_residual": bool(head.norm_before_residual),
+        "norm_output": head.norm_output,
+        "no_fc": not head.fc,
+        "no_final_norm": not head.final_norm,
+        "sliding_windows": "layer_types" in head.decoder,
+        "other_than_three_auxiliary_layers": head.states != 3,
+    }
+
+
+def _plain_biases(head: HeadDescription, attention: bool) -> bool:
+    """Whether the biases are those that transformers' own configs can say."""
+    llama = _ATTENTION | {"o_proj"} if attention else frozenset()
+    return head.biases in (llama, llama | _MLP)
+
+
+def _refuse_eagle(layout: str, head: HeadDescription) -> None:
+    if head.family == "eagle":
+        raise CheckpointError(f"the layout {layout} has no EAGLE-1/2 heads: give official")
+
+
+def _refuse(layout: str, head: HeadDescription, **has: bool) -> None:
+    if found := [name.replace("_", " ") for name, true in has.items() if true]:
+        raise CheckpointError(
+            f"the layout {layout} cannot say what this head computes: it has {', '.join(found)}"
+        )
