@@ -13,8 +13,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from specdec.acceleration import Acceleration
 from specdec.batching import checked_batch_size, generate_in_batches
+from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
+from specdec.drafter_check import OwnText, report_on
 from specdec.errors import OptionError, PluginError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
@@ -110,6 +112,9 @@ class Engine:
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
         self._check: TreeCheck | None = None
+        self._own_text = OwnText()
+        self._report: DrafterReport | None = None
+        self._reported = False
         self._equip(selection)
         if not (model is None or isinstance(model, (str, Path))):
             model, dtype, device = loaded, None, None
@@ -314,6 +319,17 @@ class Engine:
         """The strategy that the parts come from."""
         return self.selection.strategy
 
+    @property
+    def drafter_report(self) -> DrafterReport | None:
+        """How well the drafter predicts a few tokens of the target's own text; None for one that
+        does not say. Made with the engine for a checkpoint that was given, else when it is asked
+        for."""
+        if not self._reported:
+            drafter, target = self.parts.drafter, self._checked
+            self._report = report_on(drafter, self._own_text, target, self.tokenizer)
+            self._reported = True
+        return self._report
+
     def _request(self, prompt: Any, **settings: Any) -> Request:
         """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
 
@@ -366,6 +382,15 @@ class Engine:
         self._checked = self.target if isinstance(self.target, HFTarget) else target
         if self.parts.verifier.uses_cache and self._check is None:
             self._check = TreeCheck.at_load(self._checked)
+        self._report, self._reported = None, False
+        known = self._alias.drafters if self._alias else {}
+        if (
+            selection.checkpoint is not None
+            and selection.checkpoint != known.get(selection.names["drafter"] or "")
+            and (report := self.drafter_report)
+            and report.advice
+        ):
+            warn(report.advice)
 
     def _as_asked(self, wrapped: HFTarget) -> HFTarget:
         """A target that a plugin made, with the engine's acceleration where it has none.

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from specdec.models.loaded_model import without_capturing
 from specdec.plugin.components import IsPath
 from specdec.plugin.registry import Registry, Role
 
@@ -44,12 +47,19 @@ def with_absolute_paths(
 
 
 def picklable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an engine that mean the same in another process: plugin modules as their names.
+    """Arguments of an engine that mean the same in another process: plugin modules as their names,
+    loaded models without hooks that are closures.
 
     Raises:
         PicklingError: a plugin module that another process could not import.
     """
-    return {**arguments, "plugins": [_portable(each) for each in arguments["plugins"]]}
+    models = {
+        name: without_capturing(value)
+        for name in ("model", "drafter")
+        if isinstance(value := arguments[name], PreTrainedModel)
+    }
+    plugins = [_portable(each) for each in arguments["plugins"]]
+    return {**arguments, **models, "plugins": plugins}
 
 
 def rebuilt(kind: type[Any], arguments: dict[str, Any], changed: Mapping[str, Any]) -> Any:

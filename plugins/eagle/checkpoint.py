@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from specdec.errors import CheckpointError
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.draft_tokens import read_vocabulary
-from specdec_plugins.eagle.eagle3_head import Eagle3Head
+from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.layouts import FAMILIES
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
@@ -137,6 +138,17 @@ def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(config)
     return head.to(target.device).eval()
+
+
+def rewired(head: Eagle3Head, wiring: Eagle3Wiring) -> Eagle3Head:
+    """The same tensors put together in another way, which needs the same ones."""
+    config = copy.deepcopy(head.config)
+    with torch.device("meta"):
+        other = Eagle3Head(config, wiring)
+    other.load_state_dict(head.state_dict(), strict=True, assign=True)
+    other.decoder.rotary_emb = RotaryEmbedding(config).to(head.vocabulary.device)
+    other.vocabulary = head.vocabulary
+    return other.eval()
 
 
 def module_name(head: Head, name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Needs
 from specdec.drafting.draft_vocabulary import (
     DESCRIPTION,
@@ -26,6 +27,7 @@ from specdec_plugins.eagle.checkpoint import Head, check_fit, load_head
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.lm_head_rows import rows_for
+from specdec_plugins.eagle.self_check import check
 
 NEEDED = (
     "a head: give drafter=<folder or hub id> of one trained for the model, e.g. "
@@ -94,6 +96,9 @@ class EagleDrafter(NetworkDrafter):
     Args:
         head: fits the target (:func:`~specdec_plugins.eagle.checkpoint.check_fit`).
 
+    Attributes:
+        masks: the form in which its layers take their mask.
+
     Source: EAGLE (arXiv 2401.15077), section 3; the shift by one token is its figure 6. EAGLE-3
     (arXiv 2503.01840), section 3.
     """
@@ -115,8 +120,8 @@ class EagleDrafter(NetworkDrafter):
             self.network = target.accelerated(head)
             self.vocabulary = wanted
             self.lm_head = lm_head_of(target, wanted, self.dtype)
-        self._masks = MaskForm.of(head.config)
-        self.windowed = self._masks.windowed
+        self.masks = MaskForm.of(head.config)
+        self.windowed = self.masks.windowed
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         config = self.head.config
@@ -150,7 +155,7 @@ class EagleDrafter(NetworkDrafter):
         slots = positions  # of no account without a window
         if self.windowed and scratch_positions is not None:
             slots = cache.slot_positions(scratch_positions)
-        mask = self._masks.build(visible, positions, slots, self.dtype)
+        mask = self.masks.build(visible, positions, slots, self.dtype)
         output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
         return output
 
@@ -160,6 +165,9 @@ class EagleDrafter(NetworkDrafter):
             scored: Tensor = self.lm_head(self.head.normed(own))
             return scored
         return self.target.logits(own, self.lm_head)
+
+    def report(self, text: Tensor, start: int) -> DrafterReport:
+        return check(self, text, start)
 
 
 def make_eagle(options: EagleOptions, target: HFTarget) -> EagleDrafter:

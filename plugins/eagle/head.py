@@ -27,6 +27,8 @@ class EagleHead(nn.Module):
     Source: Li et al. 2024, EAGLE (arXiv 2401.15077), section 3; EAGLE-2 keeps the same head.
     """
 
+    aux_layers: tuple[int, ...] = ()
+
     def __init__(self, config: LlamaConfig, fc_bias: bool, own_embedding: bool = False) -> None:
         super().__init__()
         config._attn_implementation = "sdpa"

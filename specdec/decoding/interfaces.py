@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from specdec.decoding.clock import StepSeconds
+from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Randomness
@@ -121,6 +122,22 @@ class _FunctionDrafts(TreeDrafts):
 
     def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""
+
+
+@runtime_checkable
+class ReportsItself(Protocol):
+    """A drafter that can say how well it predicts, so that a wrong checkpoint does not pass for a
+    bad one."""
+
+    def report(self, text: Tensor, start: int) -> DrafterReport:
+        """Compare the drafter with its target on a text that the target wrote greedily.
+
+        Called within ``torch.inference_mode()``; it draws no random number.
+
+        Args:
+            text: ``[1, T]`` int64.
+            start: how many leading tokens are the prompt, at least one.
+        """
 
 
 Drafter = LevelDrafter | TreeDrafter

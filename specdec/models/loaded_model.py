@@ -182,6 +182,18 @@ def own_copy(
     return own
 
 
+def without_capturing(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model on the same weights, without the hooks by which transformers returns hidden
+    states: they are closures, which cannot be pickled, and are installed again when needed."""
+    own = own_copy(model, None, None)
+    for module in own.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                del module._forward_hooks[key]
+        vars(module).pop("_output_capturing_hooks_installed", None)
+    return own
+
+
 def _sharing_copy(model: nn.Module, instead: dict[int, Any]) -> Any:
     """The same modules on the same tensors, or on those given instead of them by their id."""
     kept = {**{id(each): each for each in _tensors(model)}, **instead}

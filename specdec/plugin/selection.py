@@ -42,6 +42,11 @@ class Selection:
     parsed: dict[Role, BaseModel]
     notice: str = ""
 
+    @property
+    def checkpoint(self) -> object:
+        """What the drafter is made of; None if it is made of nothing."""
+        return self.options["drafter"].get("checkpoint")
+
     def make(self, registry: Registry, target: HFTarget) -> Parts:
         """Make the parts.
 
