@@ -40,14 +40,14 @@ class Eagle3Recipe(HeadRecipe):
         for name in ("feature_weight", "entropy_weight"):
             if getattr(options, name) is not None:
                 raise OptionError(f"{name}: the recipe 'eagle3' has cross-entropy alone")
-        size = options.vocabulary or _VOCABULARY
-        super().__init__(options, target, documents, min(size, target.vocab_size))
+        size = min(options.vocabulary or _VOCABULARY, target.vocab_size)
+        super().__init__(options, target, documents, None if options.start else size)
         self.decay = 0.8 if options.step_decay is None else options.step_decay
         self.by_document = options.by_document is not False
         self._start: Eagle3Head | None = None
         if options.start is not None:
             self._start = _started(options.start, target)
-            self.vocabulary = self._start.vocabulary.to(target.device)
+            self.vocabulary = self._start.vocabulary.to(target.device)  # and no other
             aux_layers = self._start.aux_layers
         else:
             aux_layers = options.aux_layers or usual_layers(target.layers)

@@ -26,6 +26,8 @@ from specdec.cli.generate_options import (
 if TYPE_CHECKING:
     from specdec.training.card import Summary
 
+_STOPPED = "stopped: the same command goes on from here"
+
 
 @reported
 def train(
@@ -119,25 +121,30 @@ def train(
         "batch_tokens": batch_tokens,
         "seed": seed,
     }
-    summary = run(
-        model,
-        data=sources,
-        out=out,
-        trainer=trainer,
-        options={
-            **{name: value for name, value in shorthands.items() if value is not None},
-            **assignments("-o", option),
-        },
-        work=work,
-        regenerate=asked or regenerate,
-        progress=not (quiet or json),
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        command=shlex.join(["specdec", *sys.argv[1:]]),
-        **{name: value for name, value in given.items() if value is not None},
-        **assignments("--set", set_),
-    )
+    try:
+        summary = run(
+            model,
+            data=sources,
+            out=out,
+            trainer=trainer,
+            options={
+                **{name: value for name, value in shorthands.items() if value is not None},
+                **assignments("-o", option),
+            },
+            work=work,
+            regenerate=asked or regenerate,
+            progress=not (quiet or json),
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            command=shlex.join(["specdec", *sys.argv[1:]]),
+            **{name: value for name, value in given.items() if value is not None},
+            **assignments("--set", set_),
+        )
+    except KeyboardInterrupt:
+        if not json:
+            typer.echo(_STOPPED, err=True)
+        raise
     if json:
         terminal.print_json(asdict(summary))
     else:
@@ -150,7 +157,7 @@ def _tell(summary: Summary) -> None:
     from specdec.cli import terminal
 
     if summary.ended == "interrupted":
-        typer.echo("stopped: the same command goes on from here", err=True)
+        typer.echo(_STOPPED, err=True)
         return
     rows: list[tuple[str, Any]] = [
         ("checkpoint", summary.out),

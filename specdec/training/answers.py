@@ -157,6 +157,11 @@ class Answers:
     ) -> None:
         self.folder, self._engine, self._options, self._seed = folder, engine, options, seed
         room = engine.target.context_limit - options.new_tokens
+        if room < 1:
+            raise OptionError(
+                f"new_tokens={options.new_tokens}: the target model's context holds "
+                f"{engine.target.context_limit} tokens, prompt and answer together; give fewer"
+            )
         fitting = [p for p in prompts if len(p.ids) <= min(options.longest_prompt, room)]
         if not fitting:
             raise OptionError(

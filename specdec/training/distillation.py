@@ -21,6 +21,7 @@ def cross_entropy(
     hidden: Tensor,
     weights: Tensor,
     parameters: Sequence[Tensor] = (),
+    held: int | None = None,
 ) -> Tensor:
     """``sum of w * (-sum over x of p(x) log q(x))`` with p = softmax(target_score(hidden)) and
     q = softmax(score(outputs)).
@@ -35,12 +36,13 @@ def cross_entropy(
         hidden: ``[M, H]``, the target's hidden states.
         weights: ``[S, M]`` float32, 0 for what is not counted.
         parameters: what ``score`` depends on and is to be trained.
+        held: logits that are held at a time; by default as many as suit the device.
 
     Returns:
         A number, float32.
     """
     total: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        score, target_score, hidden, weights, outputs, *parameters
+        score, target_score, held, hidden, weights, outputs, *parameters
     )
     return total
 
@@ -53,6 +55,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any,
         score: Score,
         target_score: Score,
+        held: int | None,
         hidden: Tensor,
         weights: Tensor,
         outputs: Tensor,
@@ -63,10 +66,10 @@ class _CrossEntropy(torch.autograd.Function):
         by_output = torch.zeros_like(outputs)
         by_parameter = [torch.zeros_like(each) for each in parameters]
         needs = any(ctx.needs_input_grad)
-        piece = places
+        piece = 1
         if places:
             vocabulary = target_score(hidden[:1]).shape[-1]
-            most = _CPU_LOGITS if outputs.device.type == "cpu" else _GPU_LOGITS
+            most = held or (_CPU_LOGITS if outputs.device.type == "cpu" else _GPU_LOGITS)
             piece = max(1, most // (vocabulary * len(outputs)))
         for start in range(0, places, piece):
             part = slice(start, start + piece)
@@ -81,7 +84,7 @@ class _CrossEntropy(torch.autograd.Function):
             total += (w * entropy).sum()
             if not needs:
                 continue
-            slope = z.sub_(log_sum).exp_().sub_(p).mul_(w).to(logits.dtype)
+            slope = (z - log_sum).exp_().sub_(p).mul_(w).to(logits.dtype)
             own, *rest = torch.autograd.grad(logits, [given, *parameters], slope)
             by_output[:, part] = own
             for whole, more in zip(by_parameter, rest, strict=True):
@@ -92,7 +95,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Any:
         (slope,) = slopes
-        return None, None, None, None, *(slope * each for each in ctx.saved_tensors)
+        return None, None, None, None, None, *(slope * each for each in ctx.saved_tensors)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from specdec.training.documents import Documents
 from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
 from specdec.training.precision import autocast
 
-_SHARD_BYTES = 1 << 26  # of one hidden state
+SHARD_BYTES = 1 << 26  # of one hidden state
 _FORWARD_TOKENS = 4096  # of one forward, padding included
 _LAST, _BEST = "last", "best"
 
@@ -57,6 +57,7 @@ class Features:
         layers: of the auxiliary states (as ``Needs.aux_layers``); the last is always kept.
         dtype: of the states on disk.
         precision: of the forwards that make them; the target's own if left out.
+        shard_bytes: of one state of a shard, about.
 
     Raises:
         CheckpointError: a folder of other documents, another model or another dtype.
@@ -70,13 +71,14 @@ class Features:
         layers: Sequence[int] = (),
         dtype: torch.dtype = torch.bfloat16,
         precision: torch.dtype | None = None,
+        shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self.folder, self.documents, self.layers, self.dtype = folder, documents, layers, dtype
         self._target, self._precision = target, precision or target.dtype
         self._states = [_LAST, *(f"layer-{layer}" for layer in layers)]
         self._opened: dict[tuple[int, str], Tensor] = {}
         self._width = target.hidden_size
-        size = max(1, _SHARD_BYTES // (self._width * dtype.itemsize))
+        size = max(1, shard_bytes // (self._width * dtype.itemsize))
         self.shards = list(_shards(documents.lengths, size))
         self._shard_of = {
             document: number for number, shard in enumerate(self.shards) for document in shard
