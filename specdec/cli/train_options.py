@@ -70,7 +70,7 @@ Length = Annotated[
     _flag(
         _RUN,
         "--length",
-        text="Tokens of a window; longer documents are cut. [dim]default: 1024[/dim]",
+        text="Tokens of a document at most; the rest is cut. [dim]default: 1024[/dim]",
         min=8,
     ),
 ]

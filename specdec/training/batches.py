@@ -1,4 +1,8 @@
-"""Windows of whole documents, in an order that a seed and the epoch decide."""
+"""Windows of whole documents, in an order that a seed and the epoch decide.
+
+Attention over a window costs its width for every token, so documents go into windows that are not
+much wider than they are: one width for all windows of a batch, a power of two.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from specdec.training.batch import Batch
 from specdec.training.features import Features
 
 _POOL = 512  # documents that are packed together: a window is made of any of them
+_NARROWEST = 128
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,16 @@ class Batches:
     Args:
         features: hidden states, tokens and masks.
         documents: numbers of those to train on.
-        length: tokens of a window.
-        rows: windows of a batch; the last one of an epoch may have fewer.
+        length: tokens of a window at most; longer documents are cut.
+        tokens: of a batch, padding included; the last of an epoch and a width may have fewer.
         seed: of the order.
     """
 
     def __init__(
-        self, features: Features, documents: Sequence[int], *, length: int, rows: int, seed: int
+        self, features: Features, documents: Sequence[int], *, length: int, tokens: int, seed: int
     ) -> None:
         self._features, self.documents = features, list(documents)
-        self.length, self.rows, self.seed = length, rows, seed
+        self.length, self.tokens, self.seed = length, tokens, seed
         self._planned: tuple[int, list[list[list[int]]]] | None = None
 
     def epoch(self, number: int) -> list[list[list[int]]]:
@@ -60,13 +65,10 @@ class Batches:
         order = random.Random(f"{self.seed} {number}")
         documents = list(self.documents)
         order.shuffle(documents)
-        windows = []
-        for start in range(0, len(documents), _POOL):
-            windows += packed(
-                documents[start : start + _POOL], self._features.documents.lengths, self.length
-            )
-        order.shuffle(windows)
-        return [windows[i : i + self.rows] for i in range(0, len(windows), self.rows)]
+        lengths = self._features.documents.lengths
+        planned = plan(documents, lengths, self.length, self.tokens, order)
+        order.shuffle(planned)
+        return planned
 
     def after(self, position: Position) -> Iterator[tuple[Position, list[list[int]]]]:
         """The batches from a position on, each with the position behind it."""
@@ -82,6 +84,40 @@ class Batches:
     def load(self, windows: Sequence[Sequence[int]]) -> Batch:
         """Read what a batch needs."""
         return load(self._features, windows, self.length)
+
+
+def plan(
+    documents: Sequence[int],
+    lengths: Sequence[int],
+    length: int,
+    tokens: int,
+    order: random.Random | None = None,
+) -> list[list[list[int]]]:
+    """Documents as batches of windows.
+
+    Args:
+        lengths: of all documents.
+        length, tokens: as for :class:`Batches`.
+        order: shuffles windows among batches; left out, they stay in order.
+    """
+    by_width: dict[int, list[int]] = {}
+    for document in documents:
+        by_width.setdefault(width_for(lengths[document], length), []).append(document)
+    batches = []
+    for width, own in sorted(by_width.items()):
+        windows: list[list[int]] = []
+        for start in range(0, len(own), _POOL):
+            windows += packed(own[start : start + _POOL], lengths, width)
+        if order is not None:
+            order.shuffle(windows)
+        rows = max(1, tokens // width)
+        batches += [windows[i : i + rows] for i in range(0, len(windows), rows)]
+    return batches
+
+
+def width_for(size: int, length: int) -> int:
+    """The width of the windows that a document of ``size`` tokens goes into."""
+    return min(length, max(_NARROWEST, 1 << (size - 1).bit_length()))
 
 
 def packed(documents: Sequence[int], lengths: Sequence[int], length: int) -> list[list[int]]:

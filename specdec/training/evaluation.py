@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from specdec.engine import Engine
 from specdec.training.batch import Batch
-from specdec.training.batches import load, packed
+from specdec.training.batches import load, plan
 from specdec.training.features import Features
 from specdec.training.recipe import Recipe
 
@@ -25,22 +25,20 @@ class HeldOut:
     Attributes:
         features: that they are among.
         documents: their numbers.
-        length: tokens of a window.
-        rows: windows of a batch.
+        length, tokens: of a window and of a batch, as for
+            :class:`~specdec.training.batches.Batches`.
     """
 
     features: Features
     documents: Sequence[int]
     length: int
-    rows: int
+    tokens: int
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """The documents in windows."""
-        windows = packed(self.documents, self.features.documents.lengths, self.length)
-        return [
-            load(self.features, windows[i : i + self.rows], self.length)
-            for i in range(0, len(windows), self.rows)
-        ]
+        lengths = self.features.documents.lengths
+        for windows in plan(self.documents, lengths, self.length, self.tokens):
+            yield load(self.features, windows, self.length)
 
 
 @torch.no_grad()

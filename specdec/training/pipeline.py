@@ -239,8 +239,13 @@ class _Training:
         accelerator: Any,
     ) -> Run:
         settings, documents = self.settings, features.documents
-        rows = max(1, settings.batch_tokens // settings.length)
-        batches = Batches(features, trained, length=settings.length, rows=rows, seed=settings.seed)
+        batches = Batches(
+            features,
+            trained,
+            length=settings.length,
+            tokens=settings.batch_tokens,
+            seed=settings.seed,
+        )
         meter = None
         if settings.tau_every and recipe.strategy in engine.registry.strategies:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
@@ -254,7 +259,7 @@ class _Training:
             recipe=recipe,
             settings=settings,
             batches=batches,
-            held_out=HeldOut(features, held_out, settings.length, rows),
+            held_out=HeldOut(features, held_out, settings.length, settings.batch_tokens),
             tau=meter,
             schedule=_schedule(settings, batches, accelerator.num_processes),
             precision=precision,

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     minutes: float | None = Field(
         None, gt=0, description="train for so many minutes, evaluations included, over all resumes"
     )
-    length: int = Field(1024, ge=8, description="tokens of a window; longer documents are cut")
+    length: int = Field(1024, ge=8, description="tokens of a document at most; the rest is cut")
     batch_tokens: int = Field(4096, ge=8, description="tokens of a batch, padding included")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     optimizer: Literal["muon", "adamw"] = Field(

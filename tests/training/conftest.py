@@ -76,7 +76,7 @@ def features(
 
 @pytest.fixture
 def trained(target: Any, tokenizer: Any, data: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Train on the small target into ``tmp_path / "head"``; the settings of `SHORT` with changes."""
+    """Train on the small target into ``tmp_path / "head"``, by `SHORT` with changes."""
 
     def run(**changes: Any) -> Any:
         given: dict[str, Any] = {"data": data, "out": tmp_path / "head", **SHORT, **changes}

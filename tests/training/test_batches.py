@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from itertools import islice
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec.training.batches import Batches, Position, packed
+from specdec.training.batches import Batches, Position, packed, plan, width_for
 from specdec.training.features import Features
 
 LENGTH = 64
 
 
-def batches(features: Features, seed: int = 0, rows: int = 2) -> Batches:
+def batches(features: Features, seed: int = 0, tokens: int = 2 * LENGTH) -> Batches:
     documents = range(len(features.documents.lengths))
-    return Batches(features, documents, length=LENGTH, rows=rows, seed=seed)
+    return Batches(features, documents, length=LENGTH, tokens=tokens, seed=seed)
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60))
@@ -27,6 +28,21 @@ def test_packing_keeps_documents_whole_and_windows_full(lengths: list[int]) -> N
     assert max(sizes) <= LENGTH
     # No two windows that are left could have been one.
     assert sum(2 * size <= LENGTH for size in sizes) <= 1
+
+
+@given(st.lists(st.integers(1, 1500), min_size=1, max_size=80), st.integers(64, 4096))
+def test_windows_of_a_batch_are_of_one_width_near_their_documents(
+    lengths: list[int], tokens: int
+) -> None:
+    batches = plan(range(len(lengths)), lengths, 1024, tokens, random.Random(0))
+    found = [document for batch in batches for window in batch for document in window]
+    assert sorted(found) == list(range(len(lengths)))
+    for batch in batches:
+        (width,) = {width_for(lengths[d], 1024) for window in batch for d in window}
+        assert len(batch) * width <= max(tokens, width)
+        for window in batch:
+            assert sum(min(lengths[d], 1024) for d in window) <= width
+            assert all(2 * lengths[d] > width or width == 128 for d in window)
 
 
 def test_an_epoch_has_every_document_once(features: Features) -> None:

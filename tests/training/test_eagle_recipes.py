@@ -58,7 +58,7 @@ def batch_of(features: Features) -> Callable[[list[list[int]]], Batch]:
     """Windows of the documents given."""
 
     def load(windows: list[list[int]]) -> Batch:
-        return Batches(features, [0], length=200, rows=1, seed=0).load(windows)
+        return Batches(features, [0], length=200, tokens=200, seed=0).load(windows)
 
     return load
 
@@ -137,8 +137,8 @@ def test_the_loss_falls_and_agreement_rises(made: Made, features: Features) -> N
     recipe, _ = made
     torch.manual_seed(0)
     head = recipe.make()
-    data = Batches(features, range(50), length=64, rows=4, seed=0)
-    held_out = Batches(features, range(50, 60), length=64, rows=16, seed=0)
+    data = Batches(features, range(50), length=64, tokens=256, seed=0)
+    held_out = Batches(features, range(50, 60), length=64, tokens=1024, seed=0)
     measure = held_out.load(held_out.epoch(0)[0])
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
     with torch.no_grad():
