@@ -1,11 +1,10 @@
-"""Write reference traces of EAGLE-2 decoding, re-derived the plain way.
+"""Write reference traces of EAGLE-2 and EAGLE-3 decoding, re-derived the plain way.
 
 The derivation shares no code with specdec: no cache, no tree mask, no batched builder. Every node
-    of
-a draft tree is a Python object whose output comes from a full recomputation of the head over its
+of a draft tree is a Python object whose output comes from a full recomputation of the head over its
 whole path, and every target prediction from a full forward over the whole text. That is slow, and
 simple enough to be checked by reading it next to the papers (EAGLE, arXiv 2401.15077; EAGLE-2,
-arXiv 2406.16858).
+arXiv 2406.16858; EAGLE-3, arXiv 2503.01840).
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from torch.nn.functional import silu
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 DESCRIPTION = """\
-Write OUT/golden.json: step by step what EAGLE-2 drafts, verifies and accepts, greedily, derived
-without specdec. A tiny random target and an EAGLE head that fits it are made in OUT/target and
-OUT/head unless you give your own.
+Write OUT/golden.json: step by step what an EAGLE head drafts in EAGLE-2's trees, and what the
+target verifies and accepts, greedily, derived without specdec. A tiny random target and a head that
+fits it are made in OUT/target and OUT/head unless you give your own: an EAGLE-1/2 head, or with
+--eagle3 D an EAGLE-3 head that drafts among D tokens (60 is the whole vocabulary, without d2t).
 
 The test suite compares specdec with such a folder:
 
@@ -59,10 +59,18 @@ class Head:
 
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.config = json.loads((folder / "config.json").read_text())
-        weights = load_file(folder / "model.safetensors")
-        self.weights = {name: weight.to(dtype) for name, weight in weights.items()}
+        self.weights = read_weights(folder, dtype)
         if self.config.get("bias", True) != ("fc.bias" in self.weights):
             raise SystemExit(f"{folder}: fc.bias does not agree with the config")
+
+    def features(self, target: Any, tokens: list[int]) -> Tensor:
+        """What is read with each token: the target's last hidden states after the final norm,
+        ``[T, H]``."""
+        return target.base_model(input_ids=torch.tensor([tokens])).last_hidden_state[0]
+
+    def distribution(self, target: Any, output: Tensor) -> dict[int, float]:
+        """Log-probability of every token that may be drafted, from one output ``[H]``."""
+        return dict(enumerate(target.lm_head(output).log_softmax(dim=-1).tolist()))
 
     def __call__(self, embedded: Tensor, features: Tensor) -> Tensor:
         """The outputs at every pair of (embedding of the next token, feature): ``[T, H]``."""
@@ -98,6 +106,55 @@ class Head:
         return torch.cat(out, dim=-1) @ self.weights[f"{name}o_proj.weight"].T
 
 
+class Eagle3(Head):
+    """An EAGLE-3 head in the official format."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self.config = json.loads((folder / "config.json").read_text())
+        self.weights = read_weights(folder, dtype)
+
+    def features(self, target: Any, tokens: list[int]) -> Tensor:
+        """The outputs of a low, a middle and a high layer, fused by ``fc``: ``[T, H]``."""
+        ids = torch.tensor([tokens])
+        states = target.base_model(input_ids=ids, output_hidden_states=True).hidden_states
+        layers = target.config.num_hidden_layers
+        read = [states[i][0] for i in (2, layers // 2, layers - 3)]
+        return torch.cat(read, dim=-1) @ self.weights["fc.weight"].T
+
+    def distribution(self, target: Any, output: Tensor) -> dict[int, float]:
+        eps = self.config.get("rms_norm_eps", 1e-6)
+        normed = rms(output, self.weights["norm.weight"], eps)
+        scores = (normed @ self.weights["lm_head.weight"].T).log_softmax(dim=-1).tolist()
+        offsets = self.weights.get("d2t", torch.zeros(len(scores), dtype=torch.int64)).tolist()
+        return {row + offsets[row]: score for row, score in enumerate(scores)}
+
+    def __call__(self, embedded: Tensor, features: Tensor) -> Tensor:
+        w, eps, name = self.weights, self.config.get("rms_norm_eps", 1e-6), "midlayer."
+        read = [
+            rms(embedded, w[name + "input_layernorm.weight"], eps),
+            rms(features, w[name + "hidden_norm.weight"], eps),
+        ]
+        x = features + self._attention(torch.cat(read, dim=-1), name + "self_attn.")
+        y = rms(x, w[name + "post_attention_layernorm.weight"], eps)
+        gate, up = (y @ w[f"{name}mlp.{part}_proj.weight"].T for part in ("gate", "up"))
+        return x + (silu(gate) * up) @ w[name + "mlp.down_proj.weight"].T
+
+
+def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors of a head; those of whole numbers and marks as they are."""
+    if (path := folder / "model.safetensors").exists():
+        weights = load_file(path)
+    else:
+        weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    return {k: w.to(dtype) if w.is_floating_point() else w for k, w in weights.items()}
+
+
+def read_head(folder: Path, dtype: torch.dtype) -> Head:
+    """The head in a folder, of either kind."""
+    is_eagle3 = any(name.startswith("midlayer.") for name in read_weights(folder, dtype))
+    return Eagle3(folder, dtype) if is_eagle3 else Head(folder, dtype)
+
+
 def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm."""
     return x * (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt() * weight
@@ -114,19 +171,15 @@ def rotate(x: Tensor, base: float) -> Tensor:
 
 
 class Derivation:
-    """One run: EAGLE-2 with one tree setting on one prompt."""
+    """One run: one tree setting on one prompt."""
 
     def __init__(self, target: Any, head: Head, setting: tuple[int, int, int]) -> None:
         self.target, self.head = target, head
         self.depth, self.top_k, self.total = setting
 
-    def features(self, tokens: list[int]) -> Tensor:
-        """The target's last hidden states, after the final norm: ``[T, H]``."""
-        return self.target.base_model(input_ids=torch.tensor([tokens])).last_hidden_state[0]
-
     def next_token(self, tokens: list[int]) -> int:
         """The target's greedy next token."""
-        return int(self.target.lm_head(self.features(tokens)[-1]).argmax())
+        return int(self.target(input_ids=torch.tensor([tokens])).logits[0, -1].argmax())
 
     def children(self, node: Node, text: list[int], true: Tensor) -> list[Node]:
         """Run the head over the text and the node's whole path; its k likeliest tokens."""
@@ -137,10 +190,8 @@ class Derivation:
         embedded = self.target.get_input_embeddings()(tokens) if own is None else own[tokens]
         features = torch.cat([true, torch.stack(above)]) if above else true
         node.output = self.head(embedded, features)[-1]
-        distribution = self.target.lm_head(node.output).log_softmax(dim=-1).tolist()
-        best = sorted(range(len(distribution)), key=lambda token: (-distribution[token], token))[
-            : self.top_k
-        ]
+        distribution = self.head.distribution(self.target, node.output)
+        best = sorted(distribution, key=lambda token: (-distribution[token], token))[: self.top_k]
         return [
             Node(token, node, node.score + distribution[token], node.depth + 1) for token in best
         ]
@@ -148,7 +199,7 @@ class Derivation:
     def tree(self, text: list[int]) -> list[Node]:
         """The draft tree below the last token of ``text``, root first, after reranking."""
         root = Node(text[-1], None, 0.0, 0)
-        true = self.features(text[:-1])
+        true = self.head.features(self.target, text[:-1])
         level = self.children(root, text, true)
         candidates, beam = list(level), level
         for _ in range(self.depth):
@@ -201,34 +252,92 @@ def best_of(nodes: list[Node], count: int) -> list[Node]:
     return [nodes[i] for i in order[:count]]
 
 
-def make_models(folder: Path, seed: int) -> None:
-    """A tiny random target, and a head whose ``fc`` is the best linear guess of its features."""
-    torch.manual_seed(seed)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-    shape |= {"num_key_value_heads": 2, "vocab_size": 60}
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+SHAPE |= {"num_key_value_heads": 2, "vocab_size": 60}
+
+
+def make_target(folder: Path, layers: int) -> LlamaForCausalLM:
+    """A tiny random target."""
     config = LlamaConfig(
-        **shape, num_hidden_layers=2, max_position_embeddings=128, initializer_range=0.3,
+        **SHAPE, num_hidden_layers=layers, max_position_embeddings=128, initializer_range=0.3,
         rope_theta=50000.0, bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     target = LlamaForCausalLM(config).double().eval()
     with torch.no_grad():
         target.get_input_embeddings().weight *= 10
         target.lm_head.weight *= 2
+    target.save_pretrained(folder / "target")
+    return target
+
+
+def save_head(folder: Path, weights: dict[str, Tensor], fields: dict[str, Any]) -> None:
+    """Write ``folder/head``, floating point in float64."""
+    (folder / "head").mkdir(parents=True, exist_ok=True)
+    saved = {k: w.double() if w.is_floating_point() else w for k, w in weights.items()}
+    save_file({k: w.contiguous() for k, w in saved.items()}, folder / "head" / "model.safetensors")
+    (folder / "head" / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def make_models(folder: Path, seed: int) -> None:
+    """A tiny random target, and a head whose ``fc`` is the best linear guess of its features."""
+    torch.manual_seed(seed)
+    target = make_target(folder, layers=2)
+    with torch.no_grad():
         text = torch.randint(0, 60, (48, 24))
         embedded = target.get_input_embeddings()(text)
         features = target.base_model(input_ids=text).last_hidden_state
         pairs = torch.cat([embedded[:, 1:], features[:, :-1]], dim=-1).flatten(0, 1)
         fc = torch.linalg.lstsq(pairs, features[:, 1:].flatten(0, 1)).solution.T
-    target.save_pretrained(folder / "target")
     sizes = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (16, 32)}
     sizes |= {"self_attn.v_proj": (16, 32), "self_attn.o_proj": (32, 32)}
     sizes |= {"mlp.gate_proj": (64, 32), "mlp.up_proj": (64, 32), "mlp.down_proj": (32, 64)}
     weights = {f"layers.0.{name}.weight": 0.1 * torch.randn(size) for name, size in sizes.items()}
     weights["layers.0.post_attention_layernorm.weight"] = 1 + 0.1 * torch.randn(32)
     weights["fc.weight"], weights["fc.bias"] = fc.contiguous(), 0.05 * torch.randn(32)
-    (folder / "head").mkdir(parents=True, exist_ok=True)
-    save_file({k: v.double() for k, v in weights.items()}, folder / "head" / "model.safetensors")
-    (folder / "head" / "config.json").write_text(json.dumps(shape, indent=2) + "\n")
+    save_head(folder, weights, SHAPE)
+
+
+@torch.no_grad()
+def make_eagle3(folder: Path, seed: int, draft_size: int) -> None:
+    """A tiny random target of eight layers, and an EAGLE-3 head.
+
+    Its ``fc`` guesses the target's last hidden state, every token attends mostly to itself, and the
+    values guess what the next last hidden state adds, both linearly.
+    """
+    torch.manual_seed(seed)
+    target = make_target(folder, layers=8)
+    text = torch.randint(0, 60, (48, 24))
+    found = target.base_model(input_ids=text, output_hidden_states=True)
+    states = torch.cat([found.hidden_states[i] for i in (2, 4, 5)], dim=-1)
+    last, embedded = found.last_hidden_state, target.get_input_embeddings()(text)
+    fc = torch.linalg.lstsq(states.flatten(0, 1), last.flatten(0, 1)).solution.T
+    g, one = states @ fc.T, torch.ones(32)
+    pairs = torch.cat([rms(embedded[:, 1:], one, 1e-6), rms(g[:, :-1], one, 1e-6)], dim=-1)
+    change = (last[:, 1:] - g[:, :-1]).flatten(0, 1)
+    alike = torch.randn(32, 64)
+    weights = {
+        "fc.weight": fc,
+        "midlayer.self_attn.q_proj.weight": alike / 4,
+        "midlayer.self_attn.k_proj.weight": alike / 4,
+        "midlayer.self_attn.v_proj.weight": torch.linalg.lstsq(
+            pairs.flatten(0, 1), change
+        ).solution.T,
+        "midlayer.self_attn.o_proj.weight": torch.eye(32),
+        "midlayer.mlp.gate_proj.weight": 0.1 * torch.randn(64, 32),
+        "midlayer.mlp.up_proj.weight": 0.1 * torch.randn(64, 32),
+        "midlayer.mlp.down_proj.weight": 0.1 * torch.randn(32, 64),
+        **{
+            f"midlayer.{name}.weight": 1 + 0.1 * torch.randn(32)
+            for name in ("hidden_norm", "input_layernorm", "post_attention_layernorm")
+        },
+        "norm.weight": 1 + 0.1 * torch.randn(32),
+    }
+    chosen = torch.randperm(60)[:draft_size].sort().values
+    weights["lm_head.weight"] = target.lm_head.weight[chosen]
+    if draft_size < 60:
+        weights["d2t"] = chosen - torch.arange(draft_size)
+        weights["t2d"] = torch.zeros(60, dtype=torch.bool).index_fill(0, chosen, True)
+    save_head(folder, weights, {**SHAPE, "num_key_value_heads": 4, "draft_vocab_size": draft_size})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -238,7 +347,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--target", type=Path, help="folder of a Llama-like target model")
-    parser.add_argument("--head", type=Path, help="folder of its EAGLE-1/2 head (safetensors)")
+    parser.add_argument("--head", type=Path, help="folder of its head, in the official format")
+    parser.add_argument(
+        "--eagle3", type=int, metavar="D", help="make an EAGLE-3 head that drafts among D tokens"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the tiny models and the prompt")
     parser.add_argument("--prompt", type=int, nargs="+", help="token ids (default: random)")
     parser.add_argument("--new-tokens", type=int, default=20)
@@ -252,12 +364,15 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--target and --head go together")
     given.out.mkdir(parents=True, exist_ok=True)
     if given.target is None:
-        make_models(given.out, given.seed)
+        if given.eagle3:
+            make_eagle3(given.out, given.seed, given.eagle3)
+        else:
+            make_models(given.out, given.seed)
     dtype = getattr(torch, given.dtype)
     target = AutoModelForCausalLM.from_pretrained(
         given.target or given.out / "target", dtype=dtype, trust_remote_code=False
     )
-    head = Head(given.head or given.out / "head", dtype)
+    head = read_head(given.head or given.out / "head", dtype)
     generator = torch.Generator().manual_seed(given.seed)
     prompt = (
         given.prompt
@@ -270,7 +385,7 @@ def main(arguments: list[str] | None = None) -> None:
             for setting in settings
         ]
     golden = {"new_tokens": given.new_tokens, "prompts": [{"prompt": prompt}], "runs": runs}
-    golden |= {"description": "EAGLE-2, re-derived", "dtype": given.dtype}
+    golden |= {"description": "EAGLE heads in EAGLE-2's trees, re-derived", "dtype": given.dtype}
     (given.out / "golden.json").write_text(json.dumps(golden) + "\n")
 
 

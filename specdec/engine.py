@@ -17,7 +17,7 @@ from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import OwnText, report_on
-from specdec.errors import OptionError, PluginError, warn
+from specdec.errors import DrafterWarning, OptionError, PluginError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
@@ -390,7 +390,7 @@ class Engine:
             and (report := self.drafter_report)
             and report.advice
         ):
-            warn(report.advice)
+            warn(report.advice, DrafterWarning)
 
     def _as_asked(self, wrapped: HFTarget) -> HFTarget:
         """A target that a plugin made, with the engine's acceleration where it has none.

@@ -55,6 +55,10 @@ class PluginError(SpecdecError):
     """A plugin that broke the contract of its role, or two plugins that claim one name."""
 
 
+class DrafterWarning(UserWarning):
+    """A drafter that does not seem to fit its target, or would fit better with another option."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is used up."""
     import torch
@@ -68,9 +72,9 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn the user, at their own line of code."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "specdec":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

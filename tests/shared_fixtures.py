@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from specdec import Engine
+from specdec_plugins.eagle.testing import eagle3_head
 
 torch.set_num_threads(1)
 
@@ -24,6 +25,12 @@ def model() -> Any:
 def head(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an EAGLE head that is right about half of the time."""
     return tiny.make_head(tmp_path_factory.mktemp("head"), model)
+
+
+@pytest.fixture(scope="session")
+def head3(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an EAGLE-3 head with a draft vocabulary of its own."""
+    return Path(eagle3_head(model, tmp_path_factory.mktemp("head3")))
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +54,12 @@ def plain(model: Any, tokenizer: Any) -> Engine:
 def eagle(plain: Engine, head: Path) -> Engine:
     """EAGLE-2 with the tiny head."""
     return tiny.engine(plain, "eagle2", head)
+
+
+@pytest.fixture(scope="session")
+def eagle3(plain: Engine, head3: Path) -> Engine:
+    """An EAGLE-3 head and EAGLE-2's tree."""
+    return tiny.engine(plain, "eagle3", head3)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""EAGLE-2 step by step against reference traces: trees, acceptance and output.
+"""EAGLE-2 and EAGLE-3 step by step against reference traces: trees, acceptance and output.
 
 The traces are written by ``scripts/make_golden.py``, an independent derivation without cache, tree
 mask or batched builder. To compare with traces from elsewhere, give a folder with ``target/``,
-``head/`` and ``golden.json`` (schema: ``python scripts/make_golden.py --help``)::
+``head/`` (an EAGLE-1, EAGLE-2 or EAGLE-3 checkpoint) and ``golden.json`` (schema:
+``python scripts/make_golden.py --help``)::
 
     pytest tests/test_golden_traces.py --golden DIR
     SPECDEC_GOLDEN=DIR pytest tests/test_golden_traces.py
@@ -109,6 +110,17 @@ def test_traces_of_a_head_with_two_layers_and_its_own_embedding(model: Any, tmp_
     )
     golden = read(tmp_path)
     compare(tmp_path, golden["runs"][0], golden["prompts"][0]["prompt"], "float64")
+
+
+@pytest.mark.parametrize("draft_size", [40, 60], ids=["with d2t", "without d2t"])
+def test_every_step_of_an_eagle3_head_equals_an_independent_derivation(
+    tmp_path: Path, draft_size: int
+) -> None:
+    make_golden(tmp_path, "--eagle3", draft_size)
+    golden = read(tmp_path)
+    for run in golden["runs"]:
+        accepted = compare(tmp_path, run, golden["prompts"][0]["prompt"], golden["dtype"])
+        assert accepted >= 3, "a trace without accepted drafts would test half of the algorithm"
 
 
 def test_every_step_equals_the_external_traces(request: pytest.FixtureRequest) -> None:

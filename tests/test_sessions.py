@@ -16,7 +16,7 @@ from specdec import Engine
 TURNS = ([3, 9, 11], [40], [8, 8, 2, 1])
 
 
-@pytest.fixture(scope="module", params=["plain", "eagle", "dynamic"])
+@pytest.fixture(scope="module", params=["plain", "eagle", "eagle3", "dynamic"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(request.param)
 
@@ -57,7 +57,7 @@ def test_every_turn_equals_a_fresh_run_and_reads_only_what_is_new(
     assert known > 30
 
 
-@pytest.mark.parametrize("fixture", ["eagle", "dynamic"])
+@pytest.mark.parametrize("fixture", ["eagle", "eagle3", "dynamic"])
 def test_a_resumed_turn_drafts_the_very_trees_of_a_fresh_run(
     request: pytest.FixtureRequest, fixture: str
 ) -> None:

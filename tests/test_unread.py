@@ -101,12 +101,12 @@ def unread(most: int) -> Iterator[list[int]]:
         yield reads
 
 
-@pytest.mark.parametrize("kind", ["draft_model", "eagle"])
+@pytest.mark.parametrize("kind", ["draft_model", "eagle", "eagle3"])
 @pytest.mark.parametrize("every", [1, 2, 4, 5, 6, 13])
 def test_tokens_left_unread_for_some_steps_give_the_drafts_of_reading_each(
-    plain: Engine, draft: Path, head: Path, kind: str, every: int
+    plain: Engine, draft: Path, head: Path, head3: Path, kind: str, every: int
 ) -> None:
-    folder = draft if kind == "draft_model" else head
+    folder = {"draft_model": draft, "eagle": head, "eagle3": head3}[kind]
     chosen: dict[str, Any] = {"max_new_tokens": 30, "temperature": 0, "eos_token_id": []}
     with unread(5) as reads:
         own, found = record(skipping(plain, kind, folder, every))
@@ -123,13 +123,13 @@ def test_tokens_left_unread_for_some_steps_give_the_drafts_of_reading_each(
     assert len(reads) > 1
 
 
-@pytest.mark.parametrize("kind", ["draft_model", "eagle"])
+@pytest.mark.parametrize("kind", ["draft_model", "eagle", "eagle3"])
 @pytest.mark.parametrize("every", [2, 3])
 @pytest.mark.parametrize("most", [2, 128])
 def test_a_drafter_that_skipped_steps_between_accepted_drafts_is_as_if_fresh(
-    plain: Engine, draft: Path, head: Path, kind: str, every: int, most: int
+    plain: Engine, draft: Path, head: Path, head3: Path, kind: str, every: int, most: int
 ) -> None:
-    folder = draft if kind == "draft_model" else head
+    folder = {"draft_model": draft, "eagle": head, "eagle3": head3}[kind]
     fresh = skipping(plain, kind, folder, 1)
     chosen: dict[str, Any] = {"max_new_tokens": 50, "temperature": 0}
     accepted, compared = 0, 0

@@ -138,6 +138,7 @@ def mean_tau(results: Iterable[Any]) -> float:
 
 # How to get from a plain engine to another strategy, given the folder of its head or draft model.
 # With "+draft_model" the tree is grown by the draft model, which is right more often than the head.
+EAGLE3 = {"strategy": "eagle3", "options": EAGLE2}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "eagle2": {"strategy": "eagle2", "options": EAGLE2},
     "static_tree": {"strategy": "static_tree"},
@@ -152,7 +153,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def engine(plain: Engine, name: str, checkpoint: Path, **changes: Any) -> Engine:
     """An engine on the model of ``plain`` with the strategy ``name`` of :data:`STRATEGIES`."""
-    arguments = {**STRATEGIES[name], **changes}
+    arguments = {**(EAGLE3 if name == "eagle3" else STRATEGIES[name]), **changes}
     options = {**arguments.pop("options", {})}
     options["drafter"] = {"checkpoint": str(checkpoint)}
     return plain.with_strategy(arguments.pop("strategy"), options=options, **arguments)

@@ -95,6 +95,11 @@ class Eagle3Head(nn.Module):
         self.register_buffer("vocabulary", torch.arange(wiring.draft_vocab_size), persistent=False)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self.lm_head.weight.dtype
+
+    @property
     def aux_layers(self) -> tuple[int, ...]:
         """The target's layers whose hidden states it reads."""
         return self.wiring.aux_layers

@@ -1,10 +1,10 @@
-"""How well a head predicts its target's own text, and whether it would read differently."""
+"""How well a head predicts its target's own text, and whether it would do better read otherwise."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,42 +12,40 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from specdec.decoding.drafter_report import DrafterReport, Reading
+from specdec.models.hf_target import Hidden
 from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 
 if TYPE_CHECKING:
     from specdec_plugins.eagle.drafter import EagleDrafter
 
-# Shares of the tokens. Under the first, other readings are tried; where drafts that are fed back do
-# so much worse than others, the one that concerns feeding back. So much better, and by so much, has
-# another reading to be. Under the last, a head is of no use, however it is read.
-_LOW, _WORSE, _BETTER, _LEAST, _USELESS = 0.2, 0.5, 1.5, 0.05, 0.1
+# Shares of the tokens: so much better has another reading to be, of both figures on average; under
+# the second, a head is of no use however it is read.
+_BETTER, _USELESS = 0.1, 0.1
 
 
 def check(drafter: EagleDrafter, text: Tensor, start: int) -> DrafterReport:
     """The report of an EAGLE head; arguments as for
     :meth:`~specdec.decoding.interfaces.ReportsItself.report`."""
-    own = _measure(drafter, text, start, "")
-    low = own.agreement < _LOW
-    feeds_badly = own.agreement_fed_back < _WORSE * own.agreement
-    tried: tuple[Reading, ...] = ()
-    if isinstance(head := drafter.head, Eagle3Head) and (low or feeds_badly):
-        tried = tuple(
-            _measure(_with_head(drafter, rewired(head, wiring)), text, start, options)
-            for options, wiring in _alternatives(head.wiring, drafter.target.layers, low)
-        )
+    others: dict[str, Eagle3Wiring] = {}
+    if isinstance(head := drafter.head, Eagle3Head):
+        others = dict(_alternatives(head.wiring, drafter.target.layers))
+    wanted = {*drafter.head.aux_layers}.union(*(wiring.aux_layers for wiring in others.values()))
+    read = _OwnText.read(drafter, text, start, sorted(wanted))
+    own = read.measure(drafter, "")
+    tried = tuple(
+        read.measure(_with_head(drafter, rewired(head, wiring)), options)
+        for options, wiring in others.items()
+        if isinstance(head, Eagle3Head)
+    )
     return DrafterReport(text.shape[1] - start, own, tried, _advice(own, tried))
 
 
-def _alternatives(
-    wiring: Eagle3Wiring, layers: int, all_of_them: bool
-) -> Iterator[tuple[str, Eagle3Wiring]]:
+def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagle3Wiring]]:
     """Other ways to read a checkpoint, with the options that choose them."""
     output, residual = not wiring.norm_output, not wiring.norm_before_residual
     if wiring.final_norm:
         yield f"norm_output={output}", replace(wiring, norm_output=output)
-    if not all_of_them:
-        return
     yield f"norm_before_residual={residual}", replace(wiring, norm_before_residual=residual)
     for step in (-1, 1):
         moved = tuple(layer + step for layer in wiring.aux_layers)
@@ -60,20 +58,16 @@ def _advice(own: Reading, tried: tuple[Reading, ...]) -> str:
     found = f"the head predicts {own.agreement:.0%} of the tokens that the target writes itself"
     if own.agreement_fed_back < own.agreement:
         found += f", {own.agreement_fed_back:.0%} after a draft token"
-    if best.score > max(_BETTER * own.score, own.score + _LEAST):
+    if best.score > own.score + _BETTER:
+        name, _, value = best.options.partition("=")
         return (
             f"{found}. Read with {best.options} it would be {best.agreement:.0%} and "
             f"{best.agreement_fed_back:.0%}: give it as an option of the drafter, "
-            f'options={{"drafter": {{{_as_item(best.options)}}}}}'
+            f'options={{"drafter": {{"{name}": {value}}}}}'
         )
     if own.agreement < _USELESS:
         return f"{found}: it will be of little use here. Is it for another model, or unfinished?"
     return ""
-
-
-def _as_item(options: str) -> str:
-    name, _, value = options.partition("=")
-    return f'"{name}": {value}'
 
 
 def _with_head(drafter: EagleDrafter, head: Eagle3Head) -> EagleDrafter:
@@ -83,39 +77,66 @@ def _with_head(drafter: EagleDrafter, head: Eagle3Head) -> EagleDrafter:
     return other
 
 
-def _measure(drafter: EagleDrafter, text: Tensor, start: int, options: str) -> Reading:
-    """Read the text once with the target's hidden states, and once with the head's own outputs in
-    place of the last of them.
+@dataclass(frozen=True)
+class _OwnText:
+    """A text, and what the target makes of it.
 
-    Row t reads the hidden states at t and the token at t + 1 and predicts the token at t + 2.
+    Row t of a head reads the hidden states at t and the token at t + 1, and predicts the token at
+    t + 2.
+
+    Attributes:
+        tokens: ``[T]`` int64.
+        start: how many of them are the prompt.
+        embedded: ``[1, T, H]``, the target's embeddings.
+        last: ``[1, T, H]``, the features.
+        states: hidden states ``[1, T, H]`` by layer.
     """
-    plain = drafter.target.unaccelerated()
-    plain.aux_layers = drafter.head.aux_layers
-    head, dtype = drafter.head, drafter.dtype
-    features = drafter.features(plain.read(text)).to(dtype)[:, :-1]
-    if isinstance(head, Eagle3Head):
-        features = head.fuse(features)
-    embedded = (head.embed_tokens or plain.embed)(text[:, 1:]).to(dtype)
-    n = features.shape[1]
-    positions = torch.arange(n, device=text.device)
-    behind = (positions[:, None] - positions)[None]
-    cache = DynamicCache()
 
-    def run(features: Tensor, visible: Tensor, slots: Tensor) -> Tensor:
-        mask: Any = drafter.masks.build(visible, positions[None], slots[None], dtype)
+    tokens: Tensor
+    start: int
+    embedded: Tensor
+    last: Tensor
+    states: Mapping[int, Tensor]
+
+    @classmethod
+    def read(cls, drafter: EagleDrafter, text: Tensor, start: int, layers: list[int]) -> _OwnText:
+        target = drafter.target.unaccelerated()
+        target.aux_layers = layers
+        hidden = target.read(text)
+        states = dict(zip(layers, hidden.aux, strict=True))
+        return cls(text[0], start, target.embed(text), hidden.last, states)
+
+    def measure(self, drafter: EagleDrafter, options: str) -> Reading:
+        """Read once with the target's hidden states, and once with the head's own outputs in place
+        of the last of them."""
+        head, dtype = drafter.head, drafter.dtype
+        hidden = Hidden(self.last, tuple(self.states[i] for i in head.aux_layers))
+        features = drafter.features(hidden).to(dtype)[:, :-1]
+        if isinstance(head, Eagle3Head):
+            features = head.fuse(features)
+        own = head.embed_tokens
+        embedded = (self.embedded if own is None else own(self.tokens[None]))[:, 1:].to(dtype)
+        n = features.shape[1]
+        positions = torch.arange(n, device=features.device)
+        behind = (positions[:, None] - positions)[None]
         network = head.decoder if isinstance(head, Eagle3Head) else head
-        outputs: Tensor = network(embedded, features, positions[None], mask, cache=cache)
-        return outputs
+        cache = DynamicCache()
 
-    first = run(features, behind >= 0, positions)
-    fed_back = torch.cat([features[:, :1], first[:, :-1]], dim=1)
-    itself = behind == 0
-    second = run(fed_back, torch.cat([behind > 0, itself], 2), positions.repeat(2))
-    counted = slice(max(start - 2, 1), n - 1)
-    wanted = text[0, 2:][counted]
-    shares = []
-    for outputs in (first, second):
+        def run(features: Tensor, visible: Tensor, slots: Tensor) -> Tensor:
+            mask: Any = drafter.masks.build(visible, positions[None], slots[None], dtype)
+            outputs: Tensor = network(embedded, features, positions[None], mask, cache=cache)
+            return outputs
+
+        first = run(features, behind >= 0, positions)
+        fed_back = torch.cat([features[:, :1], first[:, :-1]], dim=1)
+        itself_and_before = torch.cat([behind > 0, behind == 0], dim=2)
+        second = run(fed_back, itself_and_before, positions.repeat(2))
+        return Reading(options, self._share(drafter, first), self._share(drafter, second))
+
+    def _share(self, drafter: EagleDrafter, outputs: Tensor) -> float:
+        """Of the tokens that the target wrote, those that are the likeliest in these outputs."""
+        counted = slice(max(self.start - 2, 1), outputs.shape[1] - 1)
         columns = drafter.logits(outputs)[0, counted].argmax(-1)
         tokens = columns if drafter.vocabulary is None else drafter.vocabulary[columns]
-        shares.append(float((tokens == wanted).double().mean()) if len(wanted) else 0.0)
-    return Reading(options, *shares)
+        right = tokens == self.tokens[2:][counted]
+        return float(right.double().mean()) if len(right) else 0.0

@@ -144,6 +144,7 @@ def _mute_others(head: Eagle3Head) -> None:
         return
     fc = head.fusion.fc.weight
     fc[:, h:] *= 0.1  # log-weights of -1e4
+    fc[:, [OTHERS, h + OTHERS]] = 0.0
     fc[OTHERS] = 0.0
     fc[OTHERS, :h] = -20.0
     for layer in layers:

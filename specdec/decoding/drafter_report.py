@@ -34,7 +34,7 @@ class DrafterReport:
     Attributes:
         tokens: how many.
         reading: as the drafter was made.
-        tried: other ways to read its checkpoint, where this one does badly.
+        tried: other ways to read its checkpoint, of flags that its tensors do not show.
         advice: what to do; empty where nothing seems wrong.
     """
 

@@ -121,6 +121,7 @@ class NetworkDrafts(LevelDrafts):
         hidden = network.features(features.hidden) if network.needs.hidden else None
         self._unread = [UnreadTokens(tokens, hidden, counts, longest)]
         self._left = 0  # tokens of a row that steps have left unread
+        self._dtype = features.hidden.last.dtype
         self._outputs: Tensor | None = None
         self._silent: Tensor | None = None
         if shift and min(state.host_lengths) <= shift:
@@ -180,7 +181,8 @@ class NetworkDrafts(LevelDrafts):
     def _no_opinion(self, frontier: Frontier) -> Proposal:
         vocabulary = self._network.vocabulary
         columns = self._state.vocab_size if vocabulary is None else len(vocabulary)
-        logits = frontier.log_value.new_full((*frontier.tokens.shape, columns), float("-inf"))
+        shape, device = (*frontier.tokens.shape, columns), frontier.tokens.device
+        logits = torch.full(shape, float("-inf"), dtype=self._dtype, device=device)
         return Proposal(logits, vocabulary)
 
     def _read(self) -> Tensor | None:

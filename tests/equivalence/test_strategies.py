@@ -30,6 +30,24 @@ class TestEagle2(_Contract):
     strategy = "eagle2"
 
 
+class TestEagle3(_Contract):
+    strategy = "eagle3"
+
+
+class TestEagle3HeadUnderAuto(_Contract):
+    strategy = "auto"
+    drafter = "eagle3"
+    options: ClassVar[dict[str, Any]] = {"policy": _AUTO}
+    examples = FEWER
+
+
+@pytest.mark.slow
+class TestEagle3HeadUnderStaticTree(_Contract):
+    strategy = "static_tree"
+    drafter = "eagle3"
+    examples = FEWER
+
+
 class TestStaticTree(_Contract):
     strategy = "static_tree"
 
