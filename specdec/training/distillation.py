@@ -11,7 +11,7 @@ from torch import Tensor
 Score = Callable[[Tensor], Tensor]
 
 # Logits [S, c, V] that are held at a time; several copies of them live for a moment.
-_CPU_LOGITS, _GPU_LOGITS = 1 << 24, 1 << 27
+_CPU_LOGITS, _GPU_LOGITS = 1 << 22, 1 << 27
 
 
 def cross_entropy(
@@ -78,13 +78,12 @@ class _CrossEntropy(torch.autograd.Function):
             with torch.set_grad_enabled(needs):
                 logits = score(given)
             w = weights[:, part, None]
-            z = logits.detach().float()
-            log_sum = z.logsumexp(-1, keepdim=True)
-            entropy = log_sum - torch.einsum("mv,smv->sm", p, z)[..., None]
-            total += (w * entropy).sum()
+            log_q = logits.detach().float().log_softmax(-1)
+            for step, each in enumerate(log_q):
+                total -= (weights[step, part] * torch.mul(p, each).sum(-1)).sum()
             if not needs:
                 continue
-            slope = (z - log_sum).exp_().sub_(p).mul_(w).to(logits.dtype)
+            slope = log_q.exp_().sub_(p).mul_(w).to(logits.dtype)
             own, *rest = torch.autograd.grad(logits, [given, *parameters], slope)
             by_output[:, part] = own
             for whole, more in zip(by_parameter, rest, strict=True):
