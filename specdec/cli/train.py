@@ -145,17 +145,17 @@ def train(
         if not json:
             typer.echo(_STOPPED, err=True)
         raise
-    if json:
-        terminal.print_json(asdict(summary))
-    else:
-        _tell(summary)
+    if summary.main:
+        _tell(summary, json)
     if summary.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, json: bool) -> None:
     from specdec.cli import terminal
 
+    if json:
+        return terminal.print_json(asdict(summary))
     if summary.ended == "interrupted":
         typer.echo(_STOPPED, err=True)
         return

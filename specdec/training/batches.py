@@ -35,6 +35,21 @@ class Position:
     batch: int = 0
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """Batches that are worked on at the same time.
+
+    Attributes:
+        batches: one for each process.
+        position: behind all of them.
+        tokens: of their documents.
+    """
+
+    batches: Sequence[Sequence[Sequence[int]]]
+    position: Position
+    tokens: int
+
+
 class Batches:
     """Batches without end: the same for the same arguments, from any position on.
 
@@ -80,6 +95,15 @@ class Batches:
                 behind = Position(epoch + 1, 0) if last else Position(epoch, index + 1)
                 yield behind, planned[index]
             epoch, batch = epoch + 1, 0
+
+    def dealt(self, position: Position, count: int) -> Iterator[Dealt]:
+        """The batches from a position on, ``count`` at a time: one for each process."""
+        ahead = self.after(position)
+        lengths = self._features.documents.lengths
+        while True:
+            places, batches = zip(*(next(ahead) for _ in range(count)), strict=True)
+            read = (d for windows in batches for window in windows for d in window)
+            yield Dealt(batches, places[-1], sum(min(lengths[d], self.length) for d in read))
 
     def load(self, windows: Sequence[Sequence[int]]) -> Batch:
         """Read what a batch needs."""

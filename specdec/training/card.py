@@ -38,6 +38,7 @@ class Summary:
         peak_memory: bytes, of this process; pages of the hidden states' files count.
         history: losses, agreement and tau by step.
         machine, versions, date: where the figures come from.
+        main: whether this is the process that tells, of several.
     """
 
     trainer: str
@@ -63,6 +64,7 @@ class Summary:
     machine: Mapping[str, Any]
     versions: Mapping[str, Any]
     date: str
+    main: bool = True
 
 
 def summarize(
@@ -116,6 +118,7 @@ def summarize(
         history=progress.history,
         machine=machine(device),
         versions=versions(),
+        main=run.accelerator.is_main_process,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from specdec.training.batch import Batch
-from specdec.training.batches import Batches, Position
+from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from specdec.training.evaluation import HeldOut, TauMeter, agreement
 from specdec.training.files import fingerprint, replace_folder
@@ -96,24 +96,26 @@ class Run:
                     continue
                 loss = self._step(loss_of, batches, clock)
                 self._tell(stage, loss, clock)
-                if interrupted or clock.seconds - saved > 60 * self.settings.save_every:
+                due = clock.seconds - saved > 60 * self.settings.save_every
+                stop, due = self._agreed([bool(interrupted), due])
+                if stop or due:
                     self._save(clock)
                     saved = clock.seconds
-                if interrupted:
+                if stop:
                     return "interrupted"
         if progress.evaluated != progress.step:
             self._evaluate(clock)
         return "early" if done < 1 else "finished"
 
     def _step(
-        self, loss_of: nn.Module, batches: Iterator[tuple[Position, Batch]], clock: _Clock
+        self, loss_of: nn.Module, batches: Iterator[tuple[Dealt, Batch]], clock: _Clock
     ) -> float:
         """One step of the optimizers; the mean loss of its batches."""
         progress, total = self.progress, 0.0
         set_rate(self._optimizers, self.schedule.rate(progress.step, clock.seconds))
         self._seed(progress.step)
         for _ in range(self.settings.accumulate):
-            position, batch = next(batches)
+            dealt, batch = next(batches)
             with self.accelerator.accumulate(loss_of):
                 loss = loss_of(batch)
                 self.accelerator.backward(loss)
@@ -123,20 +125,16 @@ class Run:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
             total += loss.item() / self.settings.accumulate
-            progress.tokens += int((batch.document >= 0).sum()) * self.accelerator.num_processes
-            progress.position = position
+            progress.tokens += dealt.tokens
+            progress.position = dealt.position
         progress.step += 1
         return total
 
-    def _own_batches(self, position: Position) -> Iterator[tuple[Position, Batch]]:
-        """The batches of this process, which are dealt out in turns; the position is behind those
-        of all processes."""
+    def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
+        """The batches of this process, which are dealt out in turns."""
         mine, count = self.accelerator.process_index, self.accelerator.num_processes
-        plan = self.batches.after(position)
-        while True:
-            dealt = [next(plan) for _ in range(count)]
-            batch = self.batches.load(dealt[mine][1])
-            yield dealt[-1][0], batch.to(self.accelerator.device)
+        for dealt in self.batches.dealt(position, count):
+            yield dealt, self.batches.load(dealt.batches[mine]).to(self.accelerator.device)
 
     def _seed(self, step: int) -> None:
         """The randomness of a step is a function of the seed, the step and the process, so that a
@@ -145,13 +143,19 @@ class Run:
         torch.manual_seed(int(fingerprint(list(key)), 16) % (1 << 63))
 
     def _done(self, clock: _Clock) -> float:
-        """The share of the run that is behind; the same in every process."""
-        done = self.schedule.progress(self.progress.step, clock.seconds)
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import broadcast_object_list
-
-            done = broadcast_object_list([done])[0]
+        """The share of the run that is behind."""
+        done: float = self._agreed([self.schedule.progress(self.progress.step, clock.seconds)])[0]
         return done
+
+    def _agreed(self, values: list[Any]) -> list[Any]:
+        """What the main process has: clocks and signals differ between processes, and what they
+        decide must not."""
+        if self.accelerator.num_processes == 1:
+            return values
+        from accelerate.utils import broadcast_object_list
+
+        agreed: list[Any] = broadcast_object_list(values)
+        return agreed
 
     def _evaluation_is_due(self, done: float) -> bool:
         due = int(done * self.settings.evaluations + 1e-9)
@@ -162,7 +166,8 @@ class Run:
         progress = self.progress
         self._seed(progress.step)
         with autocast(self.accelerator.device, self.precision):
-            depths = agreement(self.recipe, self.network, self.held_out, self.accelerator.device)
+            device = self.accelerator.device
+            depths = self._agreed(agreement(self.recipe, self.network, self.held_out, device))
         progress.evaluations += 1
         progress.evaluated = progress.step
         entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
@@ -175,7 +180,8 @@ class Run:
             )
         every = self.settings.tau_every
         if self.tau and every and progress.evaluations % every == 0:
-            entry["tau"] = self.tau.measure(self.network)
+            meter = self.tau
+            self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
         entry["seconds"] = round(clock.seconds, 1)
         progress.history.append(entry)
         shown = "  ".join(f"{value:.3f}" for value in depths)
