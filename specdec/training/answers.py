@@ -17,7 +17,7 @@ from specdec.engine import Engine
 from specdec.errors import CheckpointError, OptionError, PromptError, UnknownNameError
 from specdec.request.chat_template import Template
 from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
-from specdec.training.rows import Row, read_rows
+from specdec.training.rows import MANIFEST, Row, read_rows
 
 _OF_A_TEXT = 64  # tokens of a plain text that are its prompt, at most half of it
 _STRETCH = 1024  # prompts that are sorted by length together
@@ -180,7 +180,7 @@ class Answers:
             "seed": self._seed,
             "batches": len(self.batches),
         }
-        path = self.folder / "manifest.json"
+        path = self.folder / MANIFEST
         if not path.exists():
             return write_json(path, own)
         if json.loads(path.read_text(encoding="utf-8")) != own:

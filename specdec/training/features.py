@@ -21,6 +21,7 @@ from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
 from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
 from specdec.training.precision import autocast
+from specdec.training.rows import MANIFEST
 
 SHARD_BYTES = 1 << 26  # of one hidden state
 _FORWARD_TOKENS = 4096  # of one forward, padding included
@@ -86,7 +87,7 @@ class Features:
         self._check(_identity(target, documents, dtype, self._precision))
 
     def _check(self, identity: dict[str, Any]) -> None:
-        path = self.folder / "manifest.json"
+        path = self.folder / MANIFEST
         if not path.exists():
             write_json(path, identity)
             return

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from specdec.errors import OptionError, first_line
 
+MANIFEST = "manifest.json"  # of a folder of answers or hidden states; it has no rows
 _SUFFIXES = (".jsonl", ".json", ".txt", ".md")
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant"}
 _ROWS = (
@@ -56,7 +57,7 @@ def read_rows(sources: Iterable[str | Path]) -> Iterator[Row]:
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if _kind(file))
+            found = sorted(f for f in path.iterdir() if _kind(f) and f.name != MANIFEST)
             if not found:
                 raise OptionError(f"the folder {path} has no file of data ({', '.join(_SUFFIXES)})")
             yield from read_rows(found)
