@@ -44,8 +44,8 @@ A name or value that does not exist is refused, with the nearest match. Componen
 third-party plugins have options of their own, which this page does not list.
 """
 SETTINGS = {
-    "training": "## Settings of training\n\nWhatever is trained: `--set name=value`, or an argument "
-    "of `train`.\n\n",
+    "training": "## Settings of training\n\nWhatever is trained: `--set name=value`, or an "
+    "argument of `train`.\n\n",
     "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
     "`--new-tokens` and `--answers` (`most`).\n\n",
 }

@@ -23,7 +23,7 @@ from specdec.training.files import fingerprint, fingerprint_of_model, write_json
 from specdec.training.precision import autocast
 from specdec.training.rows import MANIFEST
 
-SHARD_BYTES = 1 << 26  # of one hidden state
+SHARD_BYTES = 1 << 25  # of one hidden state
 _FORWARD_TOKENS = 4096  # of one forward, padding included
 _LAST, _BEST = "last", "best"
 
@@ -58,7 +58,7 @@ class Features:
         layers: of the auxiliary states (as ``Needs.aux_layers``); the last is always kept.
         dtype: of the states on disk.
         precision: of the forwards that make them; the target's own if left out.
-        shard_bytes: of one state of a shard, about.
+        shard_bytes: of one state of a shard, about; a folder that is there keeps its own.
 
     Raises:
         CheckpointError: a folder of other documents, another model or another dtype.
@@ -79,18 +79,19 @@ class Features:
         self._states = [_LAST, *(f"layer-{layer}" for layer in layers)]
         self._opened: dict[tuple[int, str], Tensor] = {}
         self._width = target.hidden_size
-        size = max(1, shard_bytes // (self._width * dtype.itemsize))
+        identity = _identity(target, documents, dtype, self._precision)
+        size = self._checked(identity, max(1, shard_bytes // (self._width * dtype.itemsize)))
         self.shards = list(_shards(documents.lengths, size))
         self._shard_of = {
             document: number for number, shard in enumerate(self.shards) for document in shard
         }
-        self._check(_identity(target, documents, dtype, self._precision))
 
-    def _check(self, identity: dict[str, Any]) -> None:
+    def _checked(self, identity: dict[str, Any], size: int) -> int:
+        """The tokens of a shard, of a folder that is of these documents and this model."""
         path = self.folder / MANIFEST
         if not path.exists():
-            write_json(path, identity)
-            return
+            write_json(path, {**identity, "shard_tokens": size})
+            return size
         found = json.loads(path.read_text(encoding="utf-8"))
         for name, own in identity.items():
             if found.get(name) != own:
@@ -98,6 +99,8 @@ class Features:
                     f"{self.folder} keeps hidden states with {name} {found.get(name)}, not {own}: "
                     "give another folder, or remove this one"
                 )
+        kept: int = found["shard_tokens"]
+        return kept
 
     @property
     def missing(self) -> list[int]:

@@ -59,7 +59,8 @@ def test_what_was_interrupted_goes_on_with_the_shards_that_are_missing(
 
     with pytest.raises(KeyboardInterrupt):
         first.make(first.missing, stop)
-    second = kept()
+    second = Features(tmp_path, decoding.target, documents, (1,), torch.float32)
+    assert second.shards == first.shards, "of the size that the folder was begun with"
     assert second.missing == first.missing == list(range(2, len(first.shards)))
     assert second.estimate(second.missing).tokens < sum(documents.lengths)
     second.make(second.missing)
