@@ -32,7 +32,7 @@ class Summary:
         steps, tokens: of training.
         best_step: the step that the checkpoint is of.
         agreement: on held-out documents, by depth, at that step.
-        tau: the last that was measured; None if it was not.
+        tau: of the checkpoint; None if it was not measured.
         seconds: by stage.
         tokens_per_second: of training.
         peak_memory: bytes, of this process; pages of the hidden states' files count.
@@ -83,8 +83,7 @@ def summarize(
     """The figures of a run that has ended."""
     progress, device = run.progress, run.accelerator.device
     measured = [entry for entry in progress.history if "agreement" in entry]
-    best = [e["agreement"] for e in measured if e["step"] == progress.best_step]
-    taus = [entry["tau"] for entry in measured if "tau" in entry]
+    best = [entry for entry in measured if entry["step"] == progress.best_step]
     data = [
         {"source": source, "licence": licence, "documents": count}
         for (source, licence), count in sorted(documents.sources.items())
@@ -110,8 +109,8 @@ def summarize(
         steps=progress.step,
         tokens=progress.tokens,
         best_step=progress.best_step,
-        agreement=best[-1] if best else [],
-        tau=taus[-1] if taus else None,
+        agreement=best[0]["agreement"] if best else [],
+        tau=best[0].get("tau") if best else None,
         seconds={**seconds, "training": round(progress.seconds, 1)},
         tokens_per_second=round(progress.tokens / max(1e-9, progress.seconds), 1),
         peak_memory=PeakMemory(device).read(),

@@ -27,7 +27,8 @@ class Progress:
         position: in the data.
         loss: its running mean.
         told: entries of the loss in the history.
-        evaluations: that have been made.
+        measuring: seconds of evaluations among them.
+        evaluations: that have been made, or passed over.
         evaluated: the step of the last one; -1 before the first.
         best: the highest mean agreement so far; -1 before the first evaluation.
         best_step: when that was.
@@ -41,6 +42,7 @@ class Progress:
     position: Position = field(default_factory=Position)
     loss: float = 0.0
     told: int = 0
+    measuring: float = 0.0
     evaluations: int = 0
     evaluated: int = -1
     best: float = -1.0

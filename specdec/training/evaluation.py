@@ -77,10 +77,15 @@ class TauMeter:
 
     def measure(self, network: nn.Module) -> float:
         """Tokens per target forward with ``network`` as it would be loaded from disk."""
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as folder:
             self.recipe.save(network, Path(folder))
-            engine = self.engine.with_strategy(self.recipe.strategy, drafter=folder)
+            return self.of_checkpoint(Path(folder))
+
+    def of_checkpoint(self, folder: Path) -> float:
+        """Tokens per target forward with the checkpoint in a folder."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a head is of little use yet
+            engine = self.engine.with_strategy(self.recipe.strategy, drafter=str(folder))
             results = engine.generate(
                 [list(prompt) for prompt in self.prompts],
                 max_new_tokens=self.tokens,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Ended = Literal["finished", "early", "interrupted"]
 
 _TOLD = 200  # entries of the loss in a history
+_MEASURING = 0.15  # share of a run by minutes that evaluations may take
 
 
 class _Loss(nn.Module):
@@ -91,8 +92,8 @@ class Run:
         saved = clock.seconds
         with interrupts() as interrupted, self._stage() as stage:
             while (done := self._done(clock)) < 1 and not self._stale():
-                if self._evaluation_is_due(done):
-                    self._evaluate(clock)
+                if self._agreed([self._evaluation_is_due(done, clock)])[0]:
+                    self._evaluate(done, clock)
                     continue
                 loss = self._step(loss_of, batches, clock)
                 self._tell(stage, loss, clock)
@@ -104,7 +105,8 @@ class Run:
                 if stop:
                     return "interrupted"
         if progress.evaluated != progress.step:
-            self._evaluate(clock)
+            self._evaluate(done, clock)
+        self._measure_best(clock)
         return "early" if done < 1 else "finished"
 
     def _step(
@@ -157,18 +159,26 @@ class Run:
         agreed: list[Any] = broadcast_object_list(values)
         return agreed
 
-    def _evaluation_is_due(self, done: float) -> bool:
-        due = int(done * self.settings.evaluations + 1e-9)
-        return self.progress.step > 0 and due > self.progress.evaluations
-
-    def _evaluate(self, clock: _Clock) -> None:
-        """Measure, keep the network if it is the best, write a checkpoint."""
+    def _evaluation_is_due(self, done: float, clock: _Clock) -> bool:
+        """Whether one is due: so many a run, but in a run by minutes only while they take a small
+        part of it."""
         progress = self.progress
+        if progress.step == 0 or self._due(done) <= progress.evaluations:
+            return False
+        by_minutes = self.schedule.minutes is not None
+        return not (by_minutes and progress.measuring > _MEASURING * clock.seconds)
+
+    def _due(self, done: float) -> int:
+        return int(done * self.settings.evaluations + 1e-9)
+
+    def _evaluate(self, done: float, clock: _Clock) -> None:
+        """Measure, keep the network if it is the best, write a checkpoint."""
+        progress, began = self.progress, clock.seconds
         self._seed(progress.step)
         with autocast(self.accelerator.device, self.precision):
             device = self.accelerator.device
             depths = self._agreed(agreement(self.recipe, self.network, self.held_out, device))
-        progress.evaluations += 1
+        progress.evaluations = max(progress.evaluations + 1, self._due(done))
         progress.evaluated = progress.step
         entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
         mean = sum(depths) / len(depths)
@@ -182,12 +192,21 @@ class Run:
         if self.tau and every and progress.evaluations % every == 0:
             meter = self.tau
             self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
+        progress.measuring += clock.seconds - began
         entry["seconds"] = round(clock.seconds, 1)
         progress.history.append(entry)
         shown = "  ".join(f"{value:.3f}" for value in depths)
         tau = f", tau {entry['tau']:.2f}" if "tau" in entry else ""
         self.reporter.note(f"step {progress.step}: held-out agreement by depth {shown}{tau}")
         self._save(clock)
+
+    def _measure_best(self, clock: _Clock) -> None:
+        """Tau of the network that is published, unless it was measured when that was made."""
+        at_best = (e for e in self.progress.history if e["step"] == self.progress.best_step)
+        entry = next(e for e in at_best if "agreement" in e)
+        if (meter := self.tau) is not None and "tau" not in entry:
+            self._on_main(lambda: entry.update(tau=meter.of_checkpoint(self.best)))
+            self._save(clock)
 
     def _stale(self) -> bool:
         return 0 < self.settings.patience <= self.progress.stale

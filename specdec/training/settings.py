@@ -45,7 +45,7 @@ class Settings(BaseModel):
         "auto", description="of forwards; weights and optimizer stay float32"
     )
     held_out: float = Field(0.05, gt=0, lt=1, description="share of documents that are held out")
-    held_out_most: int = Field(100, ge=1, description="held-out documents at most")
+    held_out_most: int = Field(40, ge=1, description="held-out documents at most")
     documents: int | None = Field(
         None, ge=1, description="train on so many documents only, chosen by the seed"
     )

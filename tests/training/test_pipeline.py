@@ -41,7 +41,9 @@ def test_a_head_is_trained_measured_and_taken_by_the_engine(
     assert summary.ended == "finished" and summary.steps == 60 == summary.history[-1]["step"]
     assert len(measured) == 4 and len(measured[0]["agreement"]) == 5
     assert measured[-1]["agreement"][0] > measured[0]["agreement"][0] > 0.1
-    assert summary.tau == measured[3]["tau"] > 1 and "tau" not in measured[0]
+    best = next(entry for entry in measured if entry["step"] == summary.best_step)
+    assert summary.tau == best["tau"] > 1 and list(summary.agreement) == best["agreement"]
+    assert "tau" in measured[1] and "tau" not in measured[0]
     told = "\n".join(notes.notes)
     assert "60 documents" in told and "GB, about" in told and "step 60: held-out" in told
     head = tmp_path / "head"
