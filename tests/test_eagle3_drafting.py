@@ -211,6 +211,25 @@ def test_the_last_auxiliary_state_is_the_one_before_the_final_norm(model: Any, w
     torch.testing.assert_close(read[0].aux, read[1].aux, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["official", "all flags", "a window"])
+def test_a_compiled_engine_writes_the_same_tokens(
+    model: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    plain = Engine(model, strategy="plain")
+    monkeypatch.setattr("specdec.engine.Acceleration", lambda **given: Acceleration(
+        **given, backend=graph_as_it_is, hot=2
+    ))  # fmt: skip
+    options = {
+        "policy": {"depth": 2, "top_k": 2, "budget": 4},
+        "drafter": {"checkpoint": str(folders[name])},
+    }
+    engine = Engine(model, strategy="eagle3", options=options, compile=True)
+    for _ in range(3):
+        assert tiny.tokens(engine, PROMPTS[0], **GREEDY) == tiny.tokens(plain, PROMPTS[0], **GREEDY)
+    network = engine.parts.drafter.network
+    assert network.failure is None and network.compiled_shapes > 0
+
+
 @pytest.mark.parametrize("pack", [False, True])
 def test_a_head_of_a_large_target_drafts_the_same_packed(pack: bool) -> None:
     wide = {"hidden_size": 512, "intermediate_size": 512, "num_attention_heads": 8}

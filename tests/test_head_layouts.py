@@ -143,6 +143,7 @@ def test_a_tensor_that_is_there_twice_is_refused(
 FLAGS: list[tuple[str, dict[str, Any], str]] = [
     ("specforge", {"eagle_config": {"next_layer_regular": False}}, "next_layer_regular=False"),
     ("specforge", {"eagle_config": {"use_mtp_layernorm": True}}, "use_mtp_layernorm=True"),
+    ("vllm", {"logit_scale": 0.25}, "logit_scale=0.25: only 1.0 is supported"),
     ("vllm", {"parallel_draft_step": 4}, "parallel_draft_step=4"),
     ("modelopt", {"eagle_config": {"eh_proj_before_attn": True}}, "eh_proj_before_attn=True"),
     ("vllm", {"eagle_config": {"new_trick": 3}}, "eagle_config.new_trick=3, which specdec does"),

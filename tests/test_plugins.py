@@ -41,6 +41,7 @@ from specdec.plugin.registry import Registry
 
 HOOKS = {
     "specdec_acceptors": ([], False),
+    "specdec_checkpoints": ([], False),
     "specdec_drafters": ([], False),
     "specdec_models": ([], False),
     "specdec_step": (["step"], False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, Trainer, hookimpl
+from specdec.plugin.components import CheckpointKind, Component, Trainer, hookimpl
 from specdec_plugins.eagle.drafter import (
     NEEDED,
     NEEDED_3,
@@ -39,6 +39,13 @@ def specdec_trainers() -> list[Trainer]:
     return [
         Trainer("eagle", make_recipe, EagleTraining, "EAGLE head, by one of three recipes"),
     ]
+
+
+@hookimpl
+def specdec_checkpoints() -> list[CheckpointKind]:
+    from specdec_plugins.eagle.inspection import HEADS
+
+    return [HEADS]
 
 
 @hookimpl

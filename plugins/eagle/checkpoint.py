@@ -117,27 +117,57 @@ def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget)
     Raises:
         CheckpointError: as for :func:`load_head`.
     """
-    config = description.config()
-    with torch.device("meta"):
-        if description.family == "eagle":
-            bias = "fc" in description.biases
-            head: Head = EagleHead(config, bias, description.own_embedding)
-        else:
-            head = Eagle3Head(config, description.wiring(target.layers))
-    weights = _with_tied(found, description)
-    _check_tensors(found, description, head, weights)
-    if isinstance(head, Eagle3Head):
-        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
-        sizes = description.draft_vocab_size, description.vocab_size
-        head.vocabulary = read_vocabulary(d2t, t2d, *sizes)
+    head = _without_tensors(description, target.layers)
+    weights, vocabulary = checked_tensors(found, description, head)
+    if isinstance(head, Eagle3Head) and vocabulary is not None:
+        head.vocabulary = vocabulary
     copied = {
         module_name(head, name): tensor.to(target.device, target.dtype, copy=True)
         for name, tensor in weights.items()
     }
     head.load_state_dict(copied, strict=True, assign=True)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
-    owner.rotary_emb = RotaryEmbedding(config)
+    owner.rotary_emb = RotaryEmbedding(head.config)
     return head.to(target.device).eval()
+
+
+def checked_tensors(
+    found: HeadCheckpoint, description: HeadDescription, head: Head | None = None
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """A head's tensors under canonical names, and its draft vocabulary ``[D]`` if it is one of
+    EAGLE-3.
+
+    Args:
+        head: the network that they belong to, as far as shapes go; made of the description if left
+            out.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen tensors, or values that are no numbers,
+            each named.
+    """
+    head = head or _without_tensors(description, None)
+    weights, vocabulary = _with_tied(found, description), None
+    _check_tensors(found, description, head, weights)
+    if isinstance(head, Eagle3Head):
+        d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
+        sizes = description.draft_vocab_size, description.vocab_size
+        vocabulary = read_vocabulary(d2t, t2d, *sizes)
+    return weights, vocabulary
+
+
+def _without_tensors(description: HeadDescription, layers: int | None) -> Head:
+    """The network on the device ``meta``; without ``layers`` of a target some will do."""
+    config = description.config()
+    if layers is None and description.family == "eagle3":
+        aux = () if description.aux.source == "features" else range(description.states)
+        residual = bool(description.norm_before_residual)
+        description = description.with_flags(aux_layers=aux, norm_before_residual=residual)
+        layers = description.states
+    with torch.device("meta"):
+        if description.family == "eagle":
+            bias = "fc" in description.biases
+            return EagleHead(config, bias, description.own_embedding)
+        return Eagle3Head(config, description.wiring(layers or 0))
 
 
 def rewired(head: Eagle3Head, wiring: Eagle3Wiring) -> Eagle3Head:

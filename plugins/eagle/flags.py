@@ -15,6 +15,7 @@ _REQUIRED = {
     "next_layer_regular": True,
     "parallel_draft_step": 1,
     "eh_proj_before_attn": False,
+    "logit_scale": 1.0,
 }
 _SUPPORTED = {
     "eagle_aux_hidden_state_layer_ids",

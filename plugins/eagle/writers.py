@@ -11,6 +11,7 @@ from torch import Tensor
 from specdec.errors import CheckpointError
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.draft_tokens import marks, offsets
+from specdec_plugins.eagle.rope import THETA
 
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj"})
 _MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
@@ -34,13 +35,19 @@ def official(
     """As the code of SafeAILab/EAGLE reads it."""
     if head.family == "eagle":
         return Written("official", _eagle_fields(head), dict(tensors))
-    kind = head.decoder["rope_parameters"]["rope_type"]
+    rope, decoder = head.decoder["rope_parameters"], head.decoder
+    linear = (
+        rope["rope_type"] == "linear" and rope["rope_theta"] == THETA
+    )  # the base is fixed there
     _refuse(
         "official",
         head,
         **_beyond_three_states(head),
         fc_norm=head.fc_norm,
-        rope_of_that_type=kind not in ("default", "linear"),
+        rope_of_that_type_or_base=not (rope["rope_type"] == "default" or linear),
+        another_head_dim_than_hidden_size_by_heads=(
+            decoder["head_dim"] * decoder["num_attention_heads"] != head.hidden_size
+        ),
         other_auxiliary_layers_than_the_usual=not _usual(head),
     )
     fields = {
@@ -48,9 +55,14 @@ def official(
         "model_type": "llama",
         **_decoder(head),
         "draft_vocab_size": head.draft_vocab_size,
-        "target_hidden_size": head.target_hidden_size,
         "tie_word_embeddings": False,
     }
+    del fields["rope_parameters"]  # a word of later versions of transformers
+    if linear:
+        fields["rope_scaling"] = {"type": "linear", "factor": float(rope["factor"])}
+    if head.target_hidden_size != head.hidden_size:
+        # Where it is named, the official code takes no embeddings from the target.
+        fields["target_hidden_size"] = head.target_hidden_size
     if (ids := head.aux.indices(None)) is not None:
         fields["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": [i - 1 for i in ids]}
     weights = {_midlayer(name): tensor for name, tensor in tensors.items()}

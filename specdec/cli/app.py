@@ -11,6 +11,8 @@ import typer
 import specdec
 from specdec.cli.bench import bench
 from specdec.cli.check import check
+from specdec.cli.checkpoints import convert
+from specdec.cli.checkpoints import inspect as inspect_checkpoint
 from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
@@ -57,5 +59,16 @@ def root(
 
 
 app.callback(help=_help(root))(root)
-for _command in (generate, bench, check, strategies, options, plugins, vocabulary, train):
+for _command in (
+    generate,
+    bench,
+    check,
+    strategies,
+    options,
+    plugins,
+    vocabulary,
+    train,
+    convert,
+):
     app.command(help=_help(_command))(_command)
+app.command("inspect", help=_help(inspect_checkpoint))(inspect_checkpoint)

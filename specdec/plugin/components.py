@@ -93,6 +93,29 @@ class Strategy:
 
 
 @dataclass(frozen=True)
+class CheckpointKind:
+    """A kind of drafter checkpoints that a plugin can say something about.
+
+    Attributes:
+        name: of the kind.
+        recognises: whether the checkpoint in a folder is of this kind, complete or not.
+        describe: what it is, as JSON: from a folder, and the target (an ``HFTarget``) where one is
+            given.
+        check_fit: raises a CheckpointError that says what in a folder does not fit a target.
+        layouts: what it can be converted to.
+        convert: writes the checkpoint of a folder into another folder, which does not exist yet,
+            in one of the layouts; raises a CheckpointError where that cannot express it.
+    """
+
+    name: str
+    recognises: Callable[[Path], bool]
+    describe: Callable[[Path, Any], Mapping[str, Any]]
+    check_fit: Callable[[Path, Any], None]
+    layouts: tuple[str, ...] = ()
+    convert: Callable[[Path, Path, str], None] | None = None
+
+
+@dataclass(frozen=True)
 class ModelAlias:
     """A short name for a target model and what goes with it.
 

@@ -1,8 +1,9 @@
 """Hook specifications: the whole plugin surface on one page.
 
 Collecting hooks return what a plugin offers. They are called once, when a
-:class:`~specdec.plugin.registry.Registry` is built; ``specdec_test_support`` is called by the suite
-of :mod:`specdec.testing` instead. Nothing is looked up through pluggy while tokens are decoded,
+:class:`~specdec.plugin.registry.Registry` is built; ``specdec_checkpoints`` is called by the
+commands that look at checkpoints instead, ``specdec_test_support`` by the suite of
+:mod:`specdec.testing`. Nothing is looked up through pluggy while tokens are decoded,
 except ``specdec_step``, at most once a step.
 """
 
@@ -10,7 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer, hookspec
+from specdec.plugin.components import (
+    CheckpointKind,
+    Component,
+    ModelAlias,
+    Strategy,
+    Trainer,
+    hookspec,
+)
 
 if TYPE_CHECKING:
     from specdec.decoding.step import Step
@@ -51,6 +59,12 @@ def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
 def specdec_trainers() -> list[Trainer]:  # type: ignore[empty-body]
     """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)`` when
     a run begins."""
+
+
+@hookspec
+def specdec_checkpoints() -> list[CheckpointKind]:  # type: ignore[empty-body]
+    """Kinds of checkpoints that ``specdec inspect`` and ``specdec convert`` know, which alone call
+    it."""
 
 
 @hookspec

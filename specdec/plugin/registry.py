@@ -12,7 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from specdec.errors import OptionError, PluginError, UnknownNameError
 from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
-from specdec.plugin.components import PROJECT, Component, ModelAlias, Strategy, Trainer
+from specdec.plugin.components import (
+    PROJECT,
+    CheckpointKind,
+    Component,
+    ModelAlias,
+    Strategy,
+    Trainer,
+)
 
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
 ROLES: tuple[Role, ...] = ("drafter", "policy", "verifier", "acceptor")
@@ -181,6 +188,16 @@ class Registry:
             trainers=collect("trainer", "specdec_trainers", Trainer),
             origins=origins,
         )
+
+    def checkpoint_kinds(self) -> list[CheckpointKind]:
+        """The kinds of checkpoints that plugins know.
+
+        Raises:
+            PluginError: a hook that fails or returns something else.
+        """
+        return [
+            kind for _, kind in collected(self.manager, "specdec_checkpoints", (CheckpointKind,))
+        ]
 
     def strategy(self, name: str) -> Strategy:
         """The strategy of that name.

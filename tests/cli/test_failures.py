@@ -140,6 +140,7 @@ def test_help_has_a_sentence_and_examples(run: Command, command: list[str]) -> N
 
 
 COMMANDS = ["generate", "bench", "check", "strategies", "options", "plugins", "vocabulary"]
+COMMANDS += ["inspect", "convert"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)

@@ -1,0 +1,157 @@
+"""EAGLE heads for ``specdec inspect`` and ``specdec convert``."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specdec.errors import CheckpointError
+from specdec.models.hf_target import HFTarget
+from specdec.plugin.components import CheckpointKind
+from specdec_plugins.eagle.checkpoint import build, check_fit, checked_tensors
+from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.layouts import FAMILIES
+from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
+from specdec_plugins.eagle.saving import save_files, write
+from specdec_plugins.eagle.writers import WRITERS
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there is an EAGLE head, as far as config and names of tensors go."""
+    try:
+        found = read_head(folder)
+    except CheckpointError:
+        return False
+    telling = ("fc.weight", "layers.0.hidden_norm.weight", "d2t")
+    return found.description.family == "eagle3" or any(name in found.weights for name in telling)
+
+
+def describe(folder: Path, target: HFTarget | None) -> dict[str, Any]:
+    """What a head is, as JSON."""
+    found = read_head(folder)
+    head, decoder = found.description, found.description.decoder
+    weights = found.weights.values()
+    rows: dict[str, Any] = {
+        "kind": f"{FAMILIES[head.family]} head",
+        "layout": head.layout,
+        "hidden_size": head.hidden_size,
+        "target_hidden_size": head.target_hidden_size,
+        "vocab_size": head.vocab_size,
+        "layers": decoder["num_hidden_layers"],
+        "intermediate_size": decoder["intermediate_size"],
+        "attention_heads": decoder["num_attention_heads"],
+        "key_value_heads": decoder["num_key_value_heads"],
+        "head_dim": decoder["head_dim"],
+        "rope": dict(decoder["rope_parameters"]),
+        "rms_norm_eps": decoder["rms_norm_eps"],
+        "biases": sorted(head.biases),
+        "own_embedding": head.own_embedding,
+    }
+    if head.family == "eagle3":
+        rows |= _eagle3(head, target)
+    rows |= {
+        "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in weights}),
+        "parameters": sum(each.numel() for each in weights if each.is_floating_point()),
+        "bytes": sum(each.numel() * each.element_size() for each in weights),
+        "tensors": _fault(found) or "complete",
+    }
+    return rows
+
+
+def _eagle3(head: HeadDescription, target: HFTarget | None) -> dict[str, Any]:
+    try:
+        aux = head.aux.indices(target.layers if target else None)
+    except CheckpointError:  # told as what does not fit
+        aux = None
+    return {
+        "draft_vocab_size": head.draft_vocab_size,
+        "hidden_states": head.states,
+        "aux_layers": None if aux is None else list(aux),
+        "aux_layers_read": head.aux.in_words(),
+        "norm_before_fc": head.norm_before_fc,
+        "fc_norm": head.fc_norm,
+        "norm_before_residual": head.norm_before_residual,
+        "norm_output": head.norm_output,
+        "final_norm": head.final_norm,
+        "qk_norm": head.qk_norm,
+        "sliding_window": head.decoder.get("sliding_window"),
+        "not_said_for_certain": list(head.ambiguous),
+    }
+
+
+def _fault(found: HeadCheckpoint) -> str:
+    try:
+        checked_tensors(found, found.description)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def fits(folder: Path, target: HFTarget) -> None:
+    """Refuse a head that cannot be loaded for the target.
+
+    Raises:
+        CheckpointError: as for :func:`~specdec_plugins.eagle.checkpoint.load_head`.
+    """
+    found = read_head(folder)
+    check_fit(found.description, target)
+    build(found, found.description, target)
+
+
+def convert(folder: Path, out: Path, layout: str) -> None:
+    """Write a head in another layout, its tensors bit for bit.
+
+    Raises:
+        CheckpointError: a head that is not complete, that does not say what it computes, or that
+            the layout cannot express; a folder that is there already.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} is there already: give a folder that is not")
+    found = read_head(folder)
+    description = found.description
+    if description.family == "eagle3" and description.norm_before_residual is None:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not say norm_before_residual: add it, true or false, "
+            "as the head was trained"
+        )
+    tensors, vocabulary = checked_tensors(found, description)
+    written = write(description, tensors, vocabulary, layout)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        save_files(written, made)
+        _compare(description, tensors, vocabulary, read_head(made))
+        made.chmod(0o755)
+        made.rename(out)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _compare(
+    before: HeadDescription,
+    tensors: dict[str, Tensor],
+    vocabulary: Tensor | None,
+    found: HeadCheckpoint,
+) -> None:
+    """What was written must read as what was meant."""
+    after, (read, given) = found.description, checked_tensors(found, found.description)
+    alike = replace(after, layout=before.layout, aux=before.aux, ambiguous=before.ambiguous)
+    if alike != before or after.aux.indices(None) != before.aux.indices(None):
+        raise CheckpointError("the layout does not say the same of the head when it is read back")
+    same = read.keys() == tensors.keys() and all(
+        torch.equal(read[name], tensors[name]) for name in tensors
+    )
+    if vocabulary is not None and given is not None:
+        same = same and torch.equal(vocabulary, given)
+    if not same:
+        raise CheckpointError("the layout does not give the same tensors when it is read back")
+
+
+HEADS = CheckpointKind("EAGLE head", recognises, describe, fits, tuple(WRITERS), convert)

@@ -1,0 +1,175 @@
+"""``specdec inspect`` and ``specdec convert``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from heads import LAYERS, LAYOUTS, head_for, in_layout
+from safetensors.torch import load_file
+
+from specdec_plugins.eagle.keys import renamed
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A target of eight layers, and its folder."""
+    model = tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS))
+    return model, tiny.save_model(model, tmp_path_factory.mktemp("deep"))
+
+
+def told(run: Command, *arguments: Any) -> tuple[int, dict[str, Any]]:
+    result = run("inspect", *arguments, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return renamed(load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_head_is_told_by_family_layout_flags_and_whether_it_fits(
+    run: Command, deep: Any, tmp_path: Path, layout: str
+) -> None:
+    model, folder = deep
+    head = in_layout(layout, head_for(model)).save(tmp_path / "head")
+    code, alone = told(run, head)
+    assert code == 0 and "fits" not in alone
+    assert (alone["kind"], alone["layout"]) == ("EAGLE-3 head", layout)
+    assert alone["tensors"] == "complete" and alone["draft_vocab_size"] == 45
+    usual = layout in ("official", "angelslim")
+    assert alone["aux_layers"] == (None if usual else [2, 4, 5])
+    code, fitted = told(run, head, "--model", folder)
+    assert code == 0 and fitted["fits"] and fitted["aux_layers"] == [2, 4, 5]
+    assert {**alone, "aux_layers": [2, 4, 5]}.items() <= fitted.items()
+
+
+def test_what_does_not_fit_is_named_and_the_exit_code_says_so(
+    run: Command, deep: Any, folder: Path, tmp_path: Path
+) -> None:
+    written = in_layout("vllm", head_for(deep[0]))
+    head = written.save(tmp_path / "head")
+    code, other = told(run, head, "-m", folder)  # of two layers
+    assert code == 1 and not other["fits"] and "has 2 layers" in other["mismatch"]
+    del written.weights["norm.weight"]
+    damaged = written.save(tmp_path / "damaged")
+    code, row = told(run, damaged)
+    assert code == 0 and "missing keys: norm.weight" in row["tensors"]
+    code, row = told(run, damaged, "-m", deep[1])
+    assert code == 1 and "missing keys: norm.weight" in row["mismatch"]
+    shown = run("inspect", damaged)
+    assert shown.exit_code == 0 and "missing keys: norm.weight" in shown.stdout
+
+
+def test_an_eagle_head_is_told(run: Command, head: Path, folder: Path) -> None:
+    code, row = told(run, head, "--model", folder)
+    assert code == 0 and row["fits"] and row["kind"] == "EAGLE-1/2 head"
+    assert row["biases"] == ["fc"]
+
+
+def test_what_is_no_head_is_refused_by_name(run: Command, folder: Path, tmp_path: Path) -> None:
+    result = run("inspect", folder)
+    assert result.exit_code == 2 and "is a whole language model, no head" in result.stderr
+    (tmp_path / "config.json").write_text('{"medusa_num_heads": 4}')
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 2 and "is a set of Medusa heads" in result.stderr
+    result = run("inspect", tmp_path / "nowhere")
+    assert result.exit_code == 2 and "nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("chain", [
+    ("official", "speculators", "specforge", "official"),
+    ("specforge", "official", "speculators", "specforge"),
+    ("speculators", "specforge", "official", "speculators"),
+])  # fmt: skip
+@pytest.mark.parametrize("size", [45, tiny.VOCAB])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_conversions_there_and_back_are_bit_exact(
+    run: Command, deep: Any, tmp_path: Path, chain: tuple[str, ...], size: int, dtype: torch.dtype
+) -> None:
+    first = in_layout(chain[0], head_for(deep[0], draft_vocab_size=size).to(dtype))
+    if size == tiny.VOCAB:
+        del first.weights["d2t"], first.weights["t2d"]
+    folder = source = first.save(tmp_path / "0")
+    for number, layout in enumerate(chain[1:], start=1):
+        out = tmp_path / str(number)
+        result = run("convert", folder, out, "--to", layout)
+        assert result.exit_code == 0, result.stderr
+        assert told(run, out)[1]["layout"] == layout
+        folder = out
+    before, after = tensors(source), tensors(folder)
+    for name in before:
+        assert torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype
+    assert after.keys() - before.keys() <= {"d2t", "t2d"}
+    assert told(run, folder, "-m", deep[1])[1]["fits"]
+    unequal = {"checkpoint", "aux_layers", "aux_layers_read", "not_said_for_certain", "bytes"}
+    told_before, told_after = told(run, source)[1], told(run, folder)[1]
+    assert {k: v for k, v in told_before.items() if k not in {*unequal, "dtypes"}} == {
+        k: v for k, v in told_after.items() if k not in {*unequal, "dtypes"}
+    }
+
+
+INEXPRESSIBLE: list[tuple[dict[str, Any], str, str]] = [
+    ({"qk_norm": True}, "official", "norms of queries and keys"),
+    ({"num_hidden_layers": 2}, "specforge", "several layers"),
+    ({"norm_output": True}, "official", "norm output"),
+    ({"norm_output": True}, "specforge", "norm output"),
+    ({"norm_before_residual": True}, "official", "norm before residual"),
+    ({"norm_before_fc": True}, "specforge", "norm before fc"),
+    ({"fc_norm": True}, "official", "fc norm"),
+    ({"aux_layers": (2, 3, 8)}, "official", "other auxiliary layers than the usual"),
+    ({"aux_layers": (3, 4, 5)}, "specforge", "auxiliary layers that begin with 0 or 3"),
+    ({"aux_layers": (2, 4)}, "specforge", "other than three auxiliary layers"),
+    ({"sliding_window": 4}, "official", "sliding windows"),
+]
+
+
+@pytest.mark.parametrize(("flags", "layout", "says"), INEXPRESSIBLE, ids=lambda v: str(v)[:40])
+def test_what_a_layout_cannot_say_is_refused_and_nothing_is_written(
+    run: Command, deep: Any, tmp_path: Path, flags: dict[str, Any], layout: str, says: str
+) -> None:
+    from specdec_plugins.eagle.saving import save_head
+
+    save_head(head_for(deep[0], **flags), tmp_path / "head", "speculators")
+    result = run("convert", tmp_path / "head", tmp_path / "out", "--to", layout)
+    assert result.exit_code == 2 and says in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+
+
+def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_misleads_it(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    """It knows no rope_parameters, and takes no embeddings of a target whose size is named."""
+    written = in_layout("specforge", head_for(deep[0]))
+    written.fields["rope_scaling"] = {"rope_type": "linear", "factor": 2}
+    run("convert", written.save(tmp_path / "head"), tmp_path / "out", "--to", "official")
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert fields["rope_scaling"] == {"type": "linear", "factor": 2.0}
+    assert not {"rope_parameters", "target_hidden_size"} & fields.keys()
+    written.fields |= {"rope_theta": 50000.0}  # its linear rope has a fixed base
+    other = written.save(tmp_path / "other")
+    result = run("convert", other, tmp_path / "no", "--to", "official")
+    assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
+def test_mistakes_of_convert_are_told(run: Command, deep: Any, head: Path, tmp_path: Path) -> None:
+    written = in_layout("speculators", head_for(deep[0]))
+    del written.fields["norm_before_residual"]
+    folder = written.save(tmp_path / "head")
+    for arguments, says in (
+        ([folder, tmp_path / "out", "--to", "official"], "does not say norm_before_residual"),
+        ([folder, tmp_path / "out", "--to", "offical"], "did you mean 'official'?"),
+        ([head, folder, "--to", "official"], "is there already"),
+        ([head, tmp_path / "out", "--to", "specforge"], "has no EAGLE-1/2 heads: give official"),
+    ):
+        result = run("convert", *arguments)
+        assert result.exit_code == 2 and says in result.stderr
+    assert run("convert", head, tmp_path / "out", "--to", "official").exit_code == 0
+    assert tensors(head).keys() == tensors(tmp_path / "out").keys()
