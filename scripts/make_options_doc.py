@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
 from specdec.plugin.registry import ROLES, Registry, Role
 from specdec.request.generation_fields import Fields
-from specdec.training.answers import AnswerOptions
+from specdec.training.answer_options import AnswerOptions
 from specdec.training.settings import Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"

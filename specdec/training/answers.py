@@ -5,81 +5,19 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from transformers import PreTrainedTokenizerBase
 
 from specdec.engine import Engine
-from specdec.errors import CheckpointError, OptionError, PromptError, UnknownNameError
-from specdec.request.chat_template import Template
+from specdec.errors import CheckpointError, OptionError
+from specdec.training.answer_options import AnswerOptions
 from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
+from specdec.training.prompts import Prompt
 from specdec.training.rows import MANIFEST, Row, read_rows
 
-_OF_A_TEXT = 64  # tokens of a plain text that are its prompt, at most half of it
 _STRETCH = 1024  # prompts that are sorted by length together
 _PROBED = 8  # new tokens that an estimate times
-
-
-class AnswerOptions(BaseModel):
-    """How the target answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperatures: tuple[float, ...] = Field(
-        (0.0, 1.0), min_length=1, description="that prompts are answered at, in turns"
-    )
-    new_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
-    most: int | None = Field(None, ge=1, description="answers at most; one a prompt if left out")
-    longest_prompt: int = Field(1024, ge=1, description="tokens; longer prompts are left out")
-    batch: int = Field(64, ge=1, description="prompts that are answered at a time, at most")
-    slots: int = Field(
-        50_000, ge=1, description="tokens of a batch, answers included: bounds its memory"
-    )
-
-
-def make_answer_options(given: Any) -> AnswerOptions:
-    """Checked options.
-
-    Args:
-        given: a mapping of options, or True for the defaults.
-
-    Raises:
-        UnknownNameError: an option that does not exist.
-        OptionError: a value that is not allowed.
-    """
-    fields = AnswerOptions.model_fields
-    values = {} if given is True else dict(given)
-    for name in values:
-        if name not in fields:
-            raise UnknownNameError("option of answers", name, fields)
-    try:
-        options = AnswerOptions(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
-    if wrong := [each for each in options.temperatures if not 0 <= each < 100]:
-        raise OptionError(
-            f"temperatures: {wrong[0]} is not allowed: 0 is greedy, 1 the model's own"
-        )
-    return options
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is answered.
-
-    Attributes:
-        ids: token ids.
-        source, licence: of the text.
-    """
-
-    ids: tuple[int, ...]
-    source: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -95,39 +33,6 @@ class AnswerBatch:
     number: int
     prompts: tuple[Prompt, ...]
     temperature: float
-
-
-def prompts_of(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Prompt]:
-    """The prompt of each row, once: of a dialogue all before the assistant's last message, of a
-    plain text its first tokens.
-
-    Raises:
-        OptionError: text without a tokenizer or chat template.
-    """
-    seen = set()
-    for row in rows:
-        ids = tuple(_prompt_ids(row, tokenizer))
-        if ids and ids not in seen:
-            seen.add(ids)
-            yield Prompt(ids, row.source, row.licence)
-
-
-def _prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[int]:
-    if row.prompt_ids:
-        return row.prompt_ids
-    if tokenizer is None:
-        raise OptionError("the target model has no tokenizer: give rows of token ids")
-    if row.messages:
-        said = [i for i, each in enumerate(row.messages) if each["role"] == "assistant"]
-        asked = row.messages[: said[-1]] if said else row.messages
-        if not asked:
-            return ()
-        try:
-            return Template().encode(list(asked), tokenizer)
-        except PromptError as error:
-            raise OptionError(f"a dialogue cannot be answered: {error}") from error
-    ids: list[int] = tokenizer(row.text, verbose=False)["input_ids"]
-    return ids[: min(_OF_A_TEXT, len(ids) // 2)]
 
 
 class Answers:

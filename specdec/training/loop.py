@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -135,8 +136,12 @@ class Run:
     def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
         """The batches of this process, which are dealt out in turns."""
         mine, count = self.accelerator.process_index, self.accelerator.num_processes
-        for dealt in self.batches.dealt(position, count):
-            yield dealt, self.batches.load(dealt.batches[mine]).to(self.accelerator.device)
+
+        def load(dealt: Dealt) -> tuple[Dealt, Batch]:
+            return dealt, self.batches.load(dealt.batches[mine])
+
+        for dealt, batch in ahead(load, self.batches.dealt(position, count)):
+            yield dealt, batch.to(self.accelerator.device)
 
     def _seed(self, step: int) -> None:
         """The randomness of a step is a function of the seed, the step and the process, so that a

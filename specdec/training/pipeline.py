@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from specdec.engine import Engine
 from specdec.errors import OptionError
-from specdec.training.answers import AnswerOptions, Answers, make_answer_options, prompts_of
+from specdec.training.answer_options import AnswerOptions, make_answer_options
+from specdec.training.answers import Answers
 from specdec.training.batches import Batches
 from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
@@ -22,6 +23,7 @@ from specdec.training.files import fingerprint, fingerprint_of_model
 from specdec.training.loop import Run
 from specdec.training.precision import precision_of
 from specdec.training.progress import Reporter, RichReporter
+from specdec.training.prompts import prompts_of
 from specdec.training.recipe import Recipe
 from specdec.training.rows import Row, read_rows
 from specdec.training.schedule import Schedule
@@ -66,7 +68,7 @@ def train(
         work: folder of answers, hidden states and checkpoints; ``<out>.work`` if left out. Runs on
             the same data may share it, and then share what they can.
         regenerate: let the target answer the prompts of the data first; options of
-            :class:`~specdec.training.answers.AnswerOptions`, or True.
+            :class:`~specdec.training.answer_options.AnswerOptions`, or True.
         progress: whether to tell on stderr how it goes, or what is told.
         tokenizer, dtype, device, plugins, trust_remote_code: as for ``Engine``.
         command: how it was started, for the card.

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import SpecdecError
-from specdec.training.documents import encode_dialogue, make_documents
+from specdec.training.dialogues import encode_dialogue
+from specdec.training.documents import make_documents
 from specdec.training.rows import Row
 
 _TURNS = (

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from specdec import Engine, SpecdecError
-from specdec.training.answers import make_answer_options, prompts_of
+from specdec.training.answer_options import make_answer_options
 from specdec.training.pipeline import train
 from specdec.training.progress import Reporter
+from specdec.training.prompts import prompts_of
 from specdec.training.rows import read_rows
 
 Train = Callable[..., Any]
