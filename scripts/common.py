@@ -1,24 +1,19 @@
-"""What the scripts share: the corpus, its token layout, packing, and whole files only."""
+"""What the scripts share: the corpus, its token layout and packing."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
-
-from specdec.errors import SpecdecError
-from specdec.models.checkpoints import load_model
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 BOS, END, PAD = "<|bos|>", "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")
@@ -66,23 +61,6 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
     return tokenizer
-
-
-def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
-    """The target in ``directory``, complete and without code of its own, in evaluation mode.
-
-    Raises:
-        SystemExit: a checkpoint that cannot be used, or another architecture.
-    """
-    try:
-        model = load_model(directory, dtype=dtype, device="cpu")
-    except SpecdecError as error:
-        raise SystemExit(str(error)) from error
-    if not isinstance(model, LlamaForCausalLM):
-        raise SystemExit(
-            f"{directory} holds a {type(model).__name__}: these scripts train for a Llama"
-        )
-    return model
 
 
 def check_marks(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -179,29 +157,6 @@ def shuffled_forever(
         ]
         random_.shuffle(order)
         yield from (documents[i] for i in order)
-
-
-def replace_directory(target: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a fresh directory, then put it in the place of ``target`` by renaming."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    fresh.chmod(0o755)
-    try:
-        write(fresh)
-        for file in fresh.iterdir():
-            file.chmod(0o644)
-        old = fresh.with_name(fresh.name + "-old")
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def log(message: str) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import generated
 from pydantic.fields import FieldInfo
 
-from specdec.plugin.components import Component, ModelAlias, Strategy
+from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
 from specdec.plugin.registry import ROLES, Registry, Role
 from specdec.request.generation_fields import Fields
+from specdec.training.answer_options import AnswerOptions
+from specdec.training.settings import Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 TITLES: dict[Role, str] = {
@@ -41,6 +43,12 @@ Engine(strategy="eagle2", options={"policy": {"budget": 16, "depth": 4}})
 A name or value that does not exist is refused, with the nearest match. Components of installed
 third-party plugins have options of their own, which this page does not list.
 """
+SETTINGS = {
+    "training": "## Settings of training\n\nWhatever is trained: `--set name=value`, or an "
+    "argument of `train`.\n\n",
+    "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
+    "`--new-tokens` and `--answers` (`most`).\n\n",
+}
 GENERATE = """\
 ## Arguments of generate
 
@@ -83,6 +91,11 @@ def page(registry: Registry) -> str:
         parts.append(f"## {TITLES[role]}\n")
         for component in ours(role, registry.components[role].values()):
             parts.append("\n".join(component_section(role, component)) + "\n")
+    parts.append("## Trainers\n\nOf `specdec train`, set by `-o` ([training](training.md)).\n")
+    for trainer in ours("trainer", registry.trainers.values()):
+        parts.append("\n".join(component_section("trainer", trainer)) + "\n")
+    for title, settings in (("training", Settings), ("answers", AnswerOptions)):
+        parts.append(SETTINGS[title] + "\n".join(fields_table(settings.model_fields)) + "\n")
     parts.append(models(ours("model", registry.models.values())))
     parts.append(GENERATE + "\n" + "\n".join(generate_fields()) + "\n")
     return "\n".join(parts)
@@ -98,8 +111,10 @@ def strategies(found: list[Strategy]) -> str:
     return "## Strategies\n\n" + "\n".join(table(head, rows)) + "\n"
 
 
-def component_section(role: Role, component: Component) -> Iterator[str]:
-    """One component and its options."""
+def component_section(
+    role: Role | Literal["trainer"], component: Component | Trainer
+) -> Iterator[str]:
+    """One component, or trainer, and its options."""
     yield f"### {role} `{component.name}`"
     yield ""
     yield _capital(component.description) + "."
@@ -108,6 +123,11 @@ def component_section(role: Role, component: Component) -> Iterator[str]:
     if not fields:
         yield "No options."
         return
+    yield from fields_table(fields)
+
+
+def fields_table(fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+    """A row for each field of a model."""
     rows = [
         [f"`{name}`", kind(info.annotation), _default(info), bounds(info), info.description or ""]
         for name, info in fields.items()

@@ -1,4 +1,4 @@
-"""Train the target model (or the small draft model) from nothing, within a budget of minutes."""
+"""Train the embedded target model from nothing, within a budget of minutes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ from common import (
     log,
     pack,
     read_examples,
-    read_json_lines,
-    replace_directory,
     shuffled_forever,
     special_ids,
-    write_json,
 )
 from torch import Tensor
-from training import CONTEXT, Run, TimeBudget, add_training_options, optimizers, train
+from training import CONTEXT, Run, add_training_options, train
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -32,21 +29,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-PRESETS: dict[str, dict[str, int]] = {
-    "target": {
-        "hidden_size": 256,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 704,
-    },
-    "draft": {
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "intermediate_size": 352,
-    },
+from specdec.training.files import replace_folder, write_json
+
+SIZES = {
+    "hidden_size": 256,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 704,
 }
 
 # How often a document comes in one pass over the corpus: (task, part of the source, weight),
@@ -73,7 +63,7 @@ def weight_of(example: Example) -> float:
     )
 
 
-def new_model(preset: str, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     """A Llama with random weights."""
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -88,7 +78,7 @@ def new_model(preset: str, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausal
         tie_word_embeddings=True,
         attn_implementation="sdpa",
         **ids,
-        **PRESETS[preset],
+        **SIZES,
     )
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(do_sample=False, **ids)
@@ -130,16 +120,11 @@ class Corpus:
         return pack(joined(stream, self.user, random.Random(seed)), length, batch)
 
 
-def load_corpus(
-    tokenizer: PreTrainedTokenizerBase, data: Path, generated: list[Path], generated_weight: float
-) -> Corpus:
-    """Encode the corpus and add the target's own generations, if any."""
+def load_corpus(tokenizer: PreTrainedTokenizerBase, data: Path) -> Corpus:
+    """Encode the corpus."""
     examples = read_examples(data / "train.jsonl.gz")
     documents = encode_examples(tokenizer, examples)
     weights = [weight_of(e) for e in examples]
-    own = [row["tokens"] for path in generated for row in read_json_lines(path)]
-    documents += own
-    weights += [generated_weight] * len(own)
     held_out = encode_examples(tokenizer, read_examples(data / "valid.jsonl.gz"))
     return Corpus(
         documents,
@@ -166,23 +151,18 @@ def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Pa
         shipped.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
-    replace_directory(out, write)
+    replace_folder(out, write)
 
 
 def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="target")
     parser.add_argument(
         "--data", type=Path, required=True, help="directory of {train,valid}.jsonl.gz"
     )
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="directory of the finished model")
-    parser.add_argument(
-        "--generated", type=Path, nargs="+", default=[], help="the target's own text, to add"
-    )
-    parser.add_argument("--generated-weight", type=float, default=1.0, help="times a pass")
-    add_training_options(parser, minutes=65, long_after=0.75, compiled=True)
+    add_training_options(parser)
     return parser.parse_args()
 
 
@@ -192,15 +172,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = load_tokenizer(args.tokenizer)
-    model = new_model(args.preset, tokenizer)
-    corpus = load_corpus(tokenizer, args.data, args.generated, args.generated_weight)
+    model = new_model(tokenizer)
+    corpus = load_corpus(tokenizer, args.data)
     log(f"{model.num_parameters():,} parameters, {sum(map(len, corpus.documents)):,} corpus tokens")
-    run = Run(
-        model,
-        optimizers(model, args.muon_rate, args.adam_rate, weight_decay=0.1),
-        TimeBudget(args.minutes),
-    )
-    run.resume(args.run / "checkpoint.pt")
+    run = Run.of(model, args)
 
     def loss(window: Tensor) -> Tensor:
         return next_token_loss(model, window)

@@ -1,10 +1,9 @@
-"""The training loop that all models share: a budget of minutes, Muon with AdamW, resumable runs."""
+"""The loop that trains the embedded target from nothing, on the parts of `specdec train`."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,52 +14,13 @@ import torch
 from common import log
 from torch import Tensor, nn
 
+from specdec.training.files import write_whole
+from specdec.training.optimizers import make_optimizers, set_rate
+from specdec.training.schedule import Schedule
+from specdec.training.settings import make_settings
+
 SHORT, CONTEXT = 512, 2048  # tokens of a training window: at first, and in the last part
-
-
-@dataclass
-class TimeBudget:
-    """Training time, counted over resumes; the learning-rate schedule reads its fraction."""
-
-    minutes: float
-    spent: float = 0.0  # seconds of earlier runs
-    started: float = 0.0
-
-    def start(self) -> None:
-        """Start counting."""
-        self.started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        return self.spent + time.monotonic() - self.started
-
-    @property
-    def fraction(self) -> float:
-        """Elapsed share of the budget, at most 1."""
-        return min(1.0, self.seconds / (60 * self.minutes))
-
-    def rate(self, warmup: float = 0.02, decay: float = 0.7) -> float:
-        """Learning-rate factor: linear warm-up, plateau, then linear decay to 0 at the end."""
-        f = self.fraction
-        return min(1.0, f / warmup + 0.02, (1 - f) / decay)
-
-
-def optimizers(
-    model: nn.Module, muon_rate: float, adam_rate: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for embeddings and norms; each keeps its base rate."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in trained if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
-    rest = [p for n, p in trained if all(p is not m for m in matrices)]
-    made = [
-        torch.optim.Muon(matrices, lr=muon_rate, weight_decay=weight_decay, momentum=0.95),
-        torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-    for optimizer in made:
-        for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
-    return made
+_WARMUP, _DECAY = 0.02, 0.7
 
 
 @dataclass
@@ -69,23 +29,42 @@ class Run:
 
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    budget: TimeBudget
+    schedule: Schedule
+    spent: float = 0.0  # seconds of earlier runs
+    started: float = 0.0
     step: int = 0
     tokens: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module, args: argparse.Namespace) -> Run:
+        """A run by the options of `add_training_options`, resumed if it has begun."""
+        settings = make_settings({"rate": args.muon_rate, "adam_rate": args.adam_rate})
+        schedule = Schedule(None, args.minutes, _WARMUP, _DECAY)
+        run = cls(model, make_optimizers(model, settings), schedule)
+        run.resume(args.run / "checkpoint.pt")
+        run.started = time.monotonic()
+        return run
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return self.spent + time.monotonic() - self.started
+
+    @property
+    def fraction(self) -> float:
+        """Elapsed share of the time, at most 1."""
+        return self.schedule.progress(self.step, self.seconds)
 
     def save(self, path: Path) -> None:
         """Write a resumable checkpoint, in one piece."""
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
-            "seconds": self.budget.seconds,
+            "seconds": self.seconds,
             "step": self.step,
             "tokens": self.tokens,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".tmp")
-        torch.save(state, fresh)
-        os.replace(fresh, path)
+        write_whole(path, lambda fresh: torch.save(state, fresh))
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one."""
@@ -95,16 +74,15 @@ class Run:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.budget.spent, self.step, self.tokens = state["seconds"], state["step"], state["tokens"]
-        log(f"resumed at step {self.step}, {self.budget.spent:.0f} s")
+        self.spent, self.step, self.tokens = state["seconds"], state["step"], state["tokens"]
+        log(f"resumed at step {self.step}, {self.spent:.0f} s")
 
     def update(self, tokens: int) -> float:
         """Clip, step at the rate of the schedule, count; returns the rate's factor."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        factor = self.budget.rate()
+        factor = self.schedule.rate(self.step, self.seconds)
+        set_rate(self.optimizers, factor)
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
@@ -113,8 +91,8 @@ class Run:
     def report(self, loss: float, rate: float) -> None:
         """One progress line."""
         log(
-            f"step {self.step}  {100 * self.budget.fraction:.1f}%  loss {loss:.3f}"
-            f"  rate {rate:.3f}  {self.tokens / self.budget.seconds:.0f} tokens/s"
+            f"step {self.step}  {100 * self.fraction:.1f}%  loss {loss:.3f}"
+            f"  rate {rate:.3f}  {self.tokens / self.seconds:.0f} tokens/s"
             f"  {self.tokens / 1e6:.2f}M tokens"
         )
 
@@ -124,7 +102,7 @@ class Run:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "steps": self.step,
             "tokens": self.tokens,
-            "seconds": round(self.budget.seconds),
+            "seconds": round(self.seconds),
         }
 
 
@@ -135,7 +113,7 @@ def train(
     args: argparse.Namespace,
     checkpoint: Callable[[], None],
 ) -> None:
-    """Steps until the budget is spent, with a checkpoint every ``--save-every`` minutes.
+    """Steps until the time is spent, with a checkpoint every ``--save-every`` minutes.
 
     Args:
         run: what is trained.
@@ -145,11 +123,9 @@ def train(
         args: the options of `add_training_options`.
         checkpoint: saves and publishes.
     """
-    budget = run.budget
-    budget.start()
-    length, saved, mean = 0, budget.seconds, 0.0
+    length, saved, mean = 0, run.seconds, 0.0
     for count in itertools.count(1):
-        wanted = SHORT if budget.fraction < args.long_after else CONTEXT
+        wanted = SHORT if run.fraction < args.long_after else CONTEXT
         if wanted != length:
             length = wanted
             stream = windows(length, args.seed + run.step)
@@ -160,30 +136,26 @@ def train(
         mean = loss.item() if count == 1 else 0.95 * mean + 0.05 * loss.item()
         if count % 20 == 0:
             run.report(mean, rate)
-        if budget.fraction >= 1:
+        if run.fraction >= 1:
             return
-        if budget.seconds - saved > 60 * args.save_every:
+        if run.seconds - saved > 60 * args.save_every:
             checkpoint()
-            saved = budget.seconds
+            saved = run.seconds
 
 
-def add_training_options(
-    parser: argparse.ArgumentParser, minutes: float, long_after: float, compiled: bool
-) -> None:
-    """The options that `train` and its callers share."""
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `train`."""
     parser.add_argument("--run", type=Path, required=True, help="directory of checkpoints")
-    parser.add_argument(
-        "--minutes", type=float, default=minutes, help="training time, over all resumes"
-    )
+    parser.add_argument("--minutes", type=float, default=65, help="training time, over all resumes")
     parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens a step")
     parser.add_argument(
-        "--long-after", type=float, default=long_after, help=f"share of time at length {SHORT}"
+        "--long-after", type=float, default=0.75, help=f"share of time at length {SHORT}"
     )
     parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--adam-rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, default=compiled, help="torch.compile"
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile"
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from specdec.plugin.components import Component as Component
     from specdec.plugin.components import ModelAlias as ModelAlias
     from specdec.plugin.components import Strategy as Strategy
+    from specdec.plugin.components import Trainer as Trainer
     from specdec.plugin.components import hookimpl as hookimpl
     from specdec.results import GenerationResult as GenerationResult
 
@@ -36,6 +37,7 @@ _WHERE = {
     "Component": "plugin.components",
     "ModelAlias": "plugin.components",
     "Strategy": "plugin.components",
+    "Trainer": "plugin.components",
     "hookimpl": "plugin.components",
     "Acceptor": "decoding.interfaces",
     "LevelDrafter": "decoding.interfaces",

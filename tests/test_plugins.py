@@ -47,6 +47,7 @@ HOOKS = {
     "specdec_step": (["step"], False),
     "specdec_strategies": ([], False),
     "specdec_test_support": ([], False),
+    "specdec_trainers": ([], False),
     "specdec_tree_policies": ([], False),
     "specdec_verifiers": ([], False),
     "specdec_wrap_target": (["target"], True),

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
 import transformers as hf
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -94,14 +93,3 @@ def test_a_tokenizer_that_fits_is_taken(common: Any, fitting: Any, tmp_path: Pat
     assert common.special_ids(tokenizer, *MARKS) == list(range(6))
     with pytest.raises(SystemExit, match="no <none>"):
         common.special_ids(tokenizer, "<none>")
-
-
-def test_a_target_that_is_incomplete_or_no_llama_is_refused(common: Any, tmp_path: Path) -> None:
-    model = tiny.make_model(dtype=torch.float32)
-    assert common.load_llama(tiny.save_model(model, tmp_path / "llama"), torch.float32)
-    config = hf.Qwen2Config(**tiny.SHAPE)
-    other = tiny.save_model(tiny.make_model(config), tmp_path / "qwen")
-    with pytest.raises(SystemExit, match="Qwen2ForCausalLM: these scripts train for a Llama"):
-        common.load_llama(other, torch.float32)
-    with pytest.raises(SystemExit, match=r"no config\.json"):
-        common.load_llama(tmp_path, torch.float32)

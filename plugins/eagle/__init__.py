@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugin.components import CheckpointKind, Component, hookimpl
+from specdec.plugin.components import CheckpointKind, Component, Trainer, hookimpl
 from specdec_plugins.eagle.drafter import (
     NEEDED,
     NEEDED_3,
@@ -11,6 +11,7 @@ from specdec_plugins.eagle.drafter import (
     make_eagle,
     make_eagle3,
 )
+from specdec_plugins.eagle.training import EagleTraining, make_recipe
 
 
 @hookimpl
@@ -30,6 +31,13 @@ def specdec_drafters() -> list[Component]:
             "EAGLE-3 head on hidden states of several layers of the target",
             needs_checkpoint=NEEDED_3,
         ),
+    ]
+
+
+@hookimpl
+def specdec_trainers() -> list[Trainer]:
+    return [
+        Trainer("eagle", make_recipe, EagleTraining, "EAGLE head, by one of three recipes"),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.plugin.components import Component, Strategy, hookimpl
+from specdec.plugin.components import Component, Strategy, Trainer, hookimpl
 from specdec_plugins.sampling.draft_model import (
     NEEDED,
     DraftModelOptions,
@@ -10,6 +10,7 @@ from specdec_plugins.sampling.draft_model import (
     SampledOptions,
     make_draft_model,
 )
+from specdec_plugins.sampling.draft_training import DraftRecipe, DraftTraining
 from specdec_plugins.sampling.typical import Typical, TypicalOptions
 
 
@@ -46,6 +47,13 @@ def specdec_strategies() -> list[Strategy]:
             acceptor="rejection",
             description="standard speculative sampling with a small draft model",
         ),
+    ]
+
+
+@hookimpl
+def specdec_trainers() -> list[Trainer]:
+    return [
+        Trainer("draft-model", DraftRecipe, DraftTraining, "a small Llama, distilled"),
     ]
 
 

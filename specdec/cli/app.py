@@ -16,6 +16,7 @@ from specdec.cli.checkpoints import inspect as inspect_checkpoint
 from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
+from specdec.cli.train import train
 from specdec.cli.vocabulary import vocabulary
 
 app = typer.Typer(
@@ -58,6 +59,16 @@ def root(
 
 
 app.callback(help=_help(root))(root)
-for _command in (generate, bench, check, strategies, options, plugins, vocabulary, convert):
+for _command in (
+    generate,
+    bench,
+    check,
+    strategies,
+    options,
+    plugins,
+    vocabulary,
+    train,
+    convert,
+):
     app.command(help=_help(_command))(_command)
 app.command("inspect", help=_help(inspect_checkpoint))(inspect_checkpoint)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from specdec.plugin.components import Component
+    from specdec.plugin.components import Component, Trainer
     from specdec.plugin.registry import Registry
 
 _KINDS = {
@@ -56,21 +56,24 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
                 {alias: options.get(role, {}) for alias, options in fitting.items()},
             )
         ]
-    having = [(role, registry.components[role]) for role in ROLES]
+    having: list[tuple[str, Mapping[str, Component | Trainer]]] = [
+        *((role, registry.components[role]) for role in ROLES),
+        ("trainer", registry.trainers),
+    ]
     found = [(role, parts[name]) for role, parts in having if name in parts]
     if not found:
         known = {*registry.strategies, *(n for _, parts in having for n in parts)}
-        raise UnknownNameError("strategy or part", name, known)
+        raise UnknownNameError("strategy, part or trainer", name, known)
     return [row for role, part in found for row in component_options(role, part)]
 
 
 def component_options(
     role: str,
-    component: Component,
+    component: Component | Trainer,
     changed: Mapping[str, Any] | None = None,
     by_model: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for every option of one component.
+    """A row for every option of one component or trainer.
 
     Args:
         changed: defaults that a strategy replaces.

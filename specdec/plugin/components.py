@@ -50,6 +50,24 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Trainer:
+    """What a plugin can train a drafter with.
+
+    Attributes:
+        name: what users write: ``specdec train NAME``.
+        factory: called with ``(options, target, documents)``, returns a
+            :class:`~specdec.training.recipe.Recipe`.
+        options: a frozen pydantic model with ``extra="forbid"``, each field described.
+        description: one line.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    options: type[BaseModel] = NoOptions
+    description: str = ""
+
+
+@dataclass(frozen=True)
 class Strategy:
     """Four parts chosen by name.
 

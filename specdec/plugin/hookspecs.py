@@ -16,6 +16,7 @@ from specdec.plugin.components import (
     Component,
     ModelAlias,
     Strategy,
+    Trainer,
     hookspec,
 )
 
@@ -52,6 +53,12 @@ def specdec_strategies() -> list[Strategy]:  # type: ignore[empty-body]
 @hookspec
 def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
     """Short names for target models, with the checkpoints and options that go with them."""
+
+
+@hookspec
+def specdec_trainers() -> list[Trainer]:  # type: ignore[empty-body]
+    """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)`` when
+    a run begins."""
 
 
 @hookspec

@@ -12,7 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from specdec.errors import OptionError, PluginError, UnknownNameError
 from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
-from specdec.plugin.components import PROJECT, CheckpointKind, Component, ModelAlias, Strategy
+from specdec.plugin.components import (
+    PROJECT,
+    CheckpointKind,
+    Component,
+    ModelAlias,
+    Strategy,
+    Trainer,
+)
 
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
 ROLES: tuple[Role, ...] = ("drafter", "policy", "verifier", "acceptor")
@@ -136,7 +143,7 @@ def _origin(distribution: str) -> str:
 
 @dataclass
 class Registry:
-    """Components by role and name, strategies, model aliases and where each comes from.
+    """Components by role and name, strategies, model aliases, trainers and where each comes from.
 
     Build one with :meth:`load`.
     """
@@ -146,6 +153,7 @@ class Registry:
     components: dict[Role, dict[str, Component]]
     strategies: dict[str, Strategy]
     models: dict[str, ModelAlias]
+    trainers: dict[str, Trainer] = field(default_factory=dict)
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
@@ -177,6 +185,7 @@ class Registry:
             components={role: collect(role, _HOOKS[role], Component) for role in ROLES},
             strategies=collect("strategy", "specdec_strategies", Strategy),
             models=collect("model", "specdec_models", ModelAlias),
+            trainers=collect("trainer", "specdec_trainers", Trainer),
             origins=origins,
         )
 
@@ -210,6 +219,15 @@ class Registry:
         found: Component = self._find(role, name, self.components[role])
         return found
 
+    def trainer(self, name: str) -> Trainer:
+        """The trainer of that name.
+
+        Raises:
+            UnknownNameError: with the nearest match.
+        """
+        found: Trainer = self._find("trainer", name, self.trainers)
+        return found
+
     def part(self, strategy: Strategy, role: Role) -> Component | None:
         """The component that the strategy names for the role; None if it names none.
 
@@ -239,8 +257,13 @@ class Registry:
             raise UnknownNameError(kind, name, known, ". ".join(filter(None, (hint, broken))))
         return known[name]
 
-    def options(self, role: Role, component: Component, given: Mapping[str, Any]) -> BaseModel:
-        """The component's options with ``given`` applied.
+    def options(
+        self,
+        role: Role | Literal["trainer"],
+        component: Component | Trainer,
+        given: Mapping[str, Any],
+    ) -> BaseModel:
+        """The component's, or trainer's, options with ``given`` applied.
 
         Raises:
             UnknownNameError: an option that the component does not have.

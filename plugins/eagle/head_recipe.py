@@ -1,0 +1,167 @@
+"""What the recipes of all EAGLE heads share: rows that count, their weights, and agreement."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig
+
+from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.errors import OptionError
+from specdec.models.hf_target import HFTarget
+from specdec.training.batch import Batch
+from specdec.training.distillation import likeliest
+from specdec.training.documents import Documents
+from specdec.training.precision import dtype_within
+from specdec.training.recipe import Recipe
+from specdec_plugins.eagle.training import EagleTraining
+from specdec_plugins.eagle.unrolled import unroll
+
+_MEASURED = 5  # depths at which agreement is measured
+
+
+class HeadRecipe(Recipe):
+    """A head that reads the target's hidden states and is unrolled for some steps.
+
+    The target's distribution is its lm_head on the kept hidden states; its body never runs.
+
+    Attributes:
+        vocabulary: ``[D]`` int64, ascending, the tokens of the cross-entropy; None for all.
+    """
+
+    steps: int
+    decay: float
+    by_document: bool
+
+    def __init__(
+        self,
+        options: EagleTraining,
+        target: HFTarget,
+        documents: Documents,
+        vocabulary: int | None,
+    ) -> None:
+        self.options, self.target = options, target
+        self.steps = options.unrolled_steps
+        self.vocabulary: Tensor | None = None
+        if vocabulary is not None:
+            ids = documents.frequent(vocabulary)
+            self.vocabulary = torch.tensor(ids, device=target.device)
+        self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
+
+    @property
+    def depths(self) -> int:  # type: ignore[override]
+        return max(self.steps, _MEASURED)
+
+    @abstractmethod
+    def features(self, network: Any, batch: Batch) -> Tensor:
+        """What the head reads at its first step: ``[B, n, h]``."""
+
+    @abstractmethod
+    def drafted(self, network: Any, outputs: Tensor) -> Tensor:
+        """The likeliest draft token of ``outputs [M, h]``: ``[M]`` int64."""
+
+    def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
+        best = batch.best.roll(-1, 1)
+        counts = []
+        features = self.features(network, batch)
+        for step, outputs in enumerate(self.unrolled(network, features, batch, self.depths)):
+            counted = self.counted(batch, step)
+            drafted = self.drafted(network, outputs[counted])
+            counts.append(torch.stack([(drafted == best[counted]).sum(), counted.sum()]))
+        return torch.stack(counts)
+
+    def unrolled(
+        self, network: Any, features: Tensor, batch: Batch, steps: int
+    ) -> Iterator[Tensor]:
+        """The outputs ``[B, n, h]`` of each step."""
+        tokens = batch.tokens.roll(-1, 1)
+        if network.embed_tokens is not None:
+            embeddings = network.embed_tokens(tokens)
+        else:
+            with torch.no_grad():
+                embeddings = self.target.embed(tokens).float()
+        return unroll(network, embeddings, features, batch, steps)
+
+    def counted(self, batch: Batch, step: int) -> Tensor:
+        """``[B, n]`` bool: rows that predict what follows in an answer, by a chain that begins in
+        the document."""
+        return batch.counted(2) & (batch.positions >= step)
+
+    def learned(self, batch: Batch, step: int) -> Tensor:
+        """``[B, n]`` bool: the rows that the loss is of."""
+        return self.counted(batch, step)
+
+    def weights(self, batch: Batch, chosen: Tensor) -> Tensor:
+        """``[S, M]``, of the rows ``chosen [M]`` of a flattened batch at each step."""
+        found = []
+        for step in range(self.steps):
+            counted = self.learned(batch, step)
+            if self.by_document:
+                own = batch.document_weights(counted)
+            else:
+                own = counted / counted.sum().clamp(min=1)
+            found.append(self.decay**step * own.flatten()[chosen])
+        return torch.stack(found)
+
+    def target_score(self, hidden: Tensor) -> Tensor:
+        """The target's logits of its last hidden states, over the vocabulary of the loss."""
+        return self.lm_head_logits(hidden, self.vocabulary)
+
+    def lm_head_logits(self, hidden: Tensor, vocabulary: Tensor | None) -> Tensor:
+        """The target's lm_head on ``hidden [..., H]``, over some tokens or all."""
+        dtype = dtype_within(hidden.device, self.target.dtype)
+        key = vocabulary is None, dtype
+        if key not in self._lm_heads:
+            self._lm_heads[key] = lm_head_of(self.target, vocabulary, dtype)
+        return self.target.logits(hidden.to(dtype), self._lm_heads[key])
+
+    def likeliest(self, outputs: Tensor) -> Tensor:
+        """The likeliest token of all by the target's lm_head."""
+        return likeliest(lambda part: self.lm_head_logits(part, None), outputs)
+
+
+def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig:
+    """Sizes of a head for a target of any architecture.
+
+    Raises:
+        OptionError: attention heads that the hidden size cannot be divided among.
+    """
+    theirs, hidden = target.config, target.hidden_size
+    heads = options.heads or theirs.num_attention_heads
+    if hidden % (2 * heads):
+        raise OptionError(
+            f"heads={heads}: the hidden size {hidden} must be a multiple of twice as many; give "
+            "another number"
+        )
+    shared = getattr(theirs, "num_key_value_heads", None) or heads
+    sizes = options.intermediate_size or getattr(theirs, "intermediate_size", None)
+    return LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=sizes if isinstance(sizes, int) else 8 * hidden // 3,
+        num_attention_heads=heads,
+        num_key_value_heads=shared if heads % shared == 0 else heads,
+        head_dim=hidden // heads,
+        num_hidden_layers=options.layers,
+        vocab_size=target.vocab_size,
+        max_position_embeddings=min(target.context_limit, 1 << 17),
+        rms_norm_eps=getattr(theirs, "rms_norm_eps", None) or 1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": _rope_base(theirs)},
+    )
+
+
+def _rope_base(config: Any) -> float:
+    """The target's base of rope, where it has one."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    base = rope.get("rope_theta") or getattr(config, "rope_theta", None)
+    return float(base) if isinstance(base, (int, float)) else 10000.0
+
+
+def quieten(layers: nn.ModuleList) -> None:
+    """Let the branches of new decoder layers begin at zero: they add nothing at first."""
+    for layer in layers:
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            nn.init.zeros_(layer.get_submodule(name).get_parameter("weight"))

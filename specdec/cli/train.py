@@ -1,0 +1,188 @@
+"""``specdec train``: a drafter for a model, from text."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specdec.cli import train_options as flags
+from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.generate_options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    TrustRemoteCode,
+    assignments,
+)
+
+if TYPE_CHECKING:
+    from specdec.training.card import Summary
+
+_STOPPED = "stopped: the same command goes on from here"
+
+
+@reported
+def train(
+    trainer: Annotated[
+        str,
+        typer.Argument(help="What to train: [cyan]eagle[/cyan], [cyan]draft-model[/cyan]."),
+    ],
+    more_data: flags.MoreData = None,
+    data: flags.Data = None,
+    out: flags.Out = Path("drafter"),
+    model: Model = None,
+    recipe: flags.Recipe = None,
+    start: flags.Start = None,
+    option: flags.Options = None,
+    regenerate: flags.Regenerate = False,
+    temperatures: flags.Temperatures = None,
+    new_tokens: flags.NewTokens = None,
+    answers: flags.Answers = None,
+    minutes: flags.Minutes = None,
+    epochs: flags.Epochs = None,
+    steps: flags.Steps = None,
+    length: flags.Length = None,
+    batch_tokens: flags.BatchTokens = None,
+    set_: flags.Settings = None,
+    work: flags.Work = None,
+    seed: flags.Seed = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    threads: Threads = None,
+    trust_remote_code: TrustRemoteCode = False,
+    quiet: flags.Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a [bold]drafter[/bold] for a model from dialogues or text.
+
+    The data are dialogues or plain text: files .jsonl, .json, .txt (also .gz), folders of them, or
+    the name of a data set if the library datasets is installed. A row has messages (role and
+    content), prompt and response, text, or prompt_ids and answer_ids. Of a dialogue only what the
+    assistant wrote is learned. Best is what the model itself writes: [cyan]--regenerate[/cyan] lets
+    it answer the prompts of the data first.
+
+    Three stages: answers (with --regenerate), the model's hidden states, kept on disk, and
+    training. Size and time are told before each. Stopped by Ctrl-C or by force, in any of them, the
+    same command goes on from there. What comes out is a folder that [cyan]--drafter[/cyan] takes,
+    with a card and curves.
+
+    [bold]Examples[/bold]
+
+    specdec train eagle -m org/model --data chats.jsonl --out head --regenerate --minutes 60
+
+    specdec train eagle -m org/model --data own/*.jsonl --out head --recipe eagle1 --epochs 10
+
+    specdec train draft-model -m org/model --data chats.jsonl --out draft -o hidden_size=256
+
+    specdec generate "Hi" -m org/model --strategy eagle2 --drafter head
+
+    specdec options eagle shows the options of a trainer, for -o.
+    """
+    from specdec.cli import terminal
+    from specdec.errors import OptionError
+
+    sources = [*(data or ()), *(more_data or ())]
+    if not sources:
+        raise OptionError("there are no data: give --data FILE, as often as you like")
+    answer_options = {
+        "temperatures": _numbers(temperatures),
+        "new_tokens": new_tokens,
+        "most": answers,
+    }
+    asked = {name: value for name, value in answer_options.items() if value is not None}
+    if asked and not regenerate:
+        raise OptionError(
+            "--temperatures, --new-tokens and --answers are for answers that the model writes: "
+            "give --regenerate as well"
+        )
+    with terminal.working("loading the model"):
+        import torch
+
+        from specdec.training.pipeline import train as run
+
+        quiet_libraries()
+        if threads:
+            torch.set_num_threads(threads)
+    shorthands = {"recipe": recipe, "start": start}
+    given: dict[str, Any] = {
+        "minutes": minutes,
+        "epochs": epochs,
+        "steps": steps,
+        "length": length,
+        "batch_tokens": batch_tokens,
+        "seed": seed,
+    }
+    try:
+        summary = run(
+            model,
+            data=sources,
+            out=out,
+            trainer=trainer,
+            options={
+                **{name: value for name, value in shorthands.items() if value is not None},
+                **assignments("-o", option),
+            },
+            work=work,
+            regenerate=asked or regenerate,
+            progress=not (quiet or json),
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            command=shlex.join(["specdec", *sys.argv[1:]]),
+            **{name: value for name, value in given.items() if value is not None},
+            **assignments("--set", set_),
+        )
+    except KeyboardInterrupt:
+        if not json:
+            typer.echo(_STOPPED, err=True)
+        raise
+    if summary.main:
+        _tell(summary, json)
+    if summary.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _tell(summary: Summary, json: bool) -> None:
+    from specdec.cli import terminal
+
+    if json:
+        return terminal.print_json(asdict(summary))
+    if summary.ended == "interrupted":
+        typer.echo(_STOPPED, err=True)
+        return
+    rows: list[tuple[str, Any]] = [
+        ("checkpoint", summary.out),
+        ("steps", f"{summary.steps:,} ({summary.ended}), the best at {summary.best_step:,}"),
+        ("tokens", f"{summary.tokens:,}, {summary.tokens_per_second:,.0f} a second"),
+        ("held-out agreement", "  ".join(f"{each:.3f}" for each in summary.agreement)),
+        ("tau", None if summary.tau is None else f"{summary.tau:.2f}"),
+        ("seconds", ", ".join(f"{name} {each:.0f}" for name, each in summary.seconds.items())),
+        ("peak memory", f"{summary.peak_memory / 1e9:.1f} GB"),
+    ]
+    notes = [f"use it with --drafter {summary.out}; {summary.work} may be removed"]
+    terminal.stdout().print(terminal.pairs(rows, notes=notes))
+
+
+def _numbers(given: str | None) -> list[float] | None:
+    """Numbers with commas between.
+
+    Raises:
+        OptionError: something else.
+    """
+    from specdec.errors import OptionError
+
+    if given is None:
+        return None
+    try:
+        return [float(each) for each in given.split(",")]
+    except ValueError:
+        raise OptionError(f"--temperatures {given!r}: give numbers, like 0,0.7,1") from None

@@ -1,0 +1,53 @@
+"""How the target answers the prompts of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from specdec.errors import OptionError, UnknownNameError
+
+
+class AnswerOptions(BaseModel):
+    """How the target answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperatures: tuple[float, ...] = Field(
+        (0.0, 1.0), min_length=1, description="that prompts are answered at, in turns"
+    )
+    new_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
+    most: int | None = Field(None, ge=1, description="answers at most; one a prompt if left out")
+    longest_prompt: int = Field(1024, ge=1, description="tokens; longer prompts are left out")
+    batch: int = Field(64, ge=1, description="prompts that are answered at a time, at most")
+    slots: int = Field(
+        50_000, ge=1, description="tokens of a batch, answers included: bounds its memory"
+    )
+
+
+def make_answer_options(given: Any) -> AnswerOptions:
+    """Checked options.
+
+    Args:
+        given: a mapping of options, or True for the defaults.
+
+    Raises:
+        UnknownNameError: an option that does not exist.
+        OptionError: a value that is not allowed.
+    """
+    fields = AnswerOptions.model_fields
+    values = {} if given is True else dict(given)
+    for name in values:
+        if name not in fields:
+            raise UnknownNameError("option of answers", name, fields)
+    try:
+        options = AnswerOptions(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OptionError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+    if wrong := [each for each in options.temperatures if not 0 <= each < 100]:
+        raise OptionError(
+            f"temperatures: {wrong[0]} is not allowed: 0 is greedy, 1 the model's own"
+        )
+    return options

@@ -1,0 +1,135 @@
+"""Documents: rows of data as token ids, with a mask of the tokens that the assistant wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from specdec.errors import OptionError
+from specdec.training.dialogues import encode_dialogue
+from specdec.training.files import fingerprint
+from specdec.training.rows import Row
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Many documents side by side.
+
+    Attributes:
+        tokens: ``[N]`` int32, of all documents one after the other.
+        answer: ``[N]`` bool, whether the assistant wrote the token (or it is of a plain text): what
+            a drafter learns to predict.
+        lengths: tokens of each document.
+        sources: how many documents came from each source and licence.
+        left_out: how many rows were left out, by reason.
+    """
+
+    tokens: Tensor
+    answer: Tensor
+    lengths: list[int]
+    sources: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each document begins; one more entry for the end of the last."""
+        return [0, *torch.tensor(self.lengths).cumsum(0).tolist()]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of tokens and masks."""
+        return fingerprint(self.tokens, self.answer, self.lengths)
+
+    def document(self, index: int) -> tuple[list[int], list[bool]]:
+        """Token ids and mask of one document."""
+        part = slice(self.starts[index], self.starts[index + 1])
+        return self.tokens[part].tolist(), self.answer[part].tolist()
+
+    def prompts(self, indices: Iterable[int]) -> list[list[int]]:
+        """The tokens before the first answer of some documents; of a plain text its first
+        tokens, up to 16."""
+        found = []
+        for index in indices:
+            part = slice(self.starts[index], self.starts[index + 1])
+            first = int(self.answer[part].int().argmax())
+            length = first or min(16, self.lengths[index])
+            found.append(self.tokens[part][:length].tolist())
+        return found
+
+    def frequent(self, size: int) -> list[int]:
+        """The ``size`` most frequent tokens of the answers, ascending; fewer if there are fewer."""
+        counts = Counter(self.tokens[self.answer].tolist())
+        ranked = sorted(counts, key=lambda token: (-counts[token], token))
+        return sorted(ranked[:size])
+
+
+def make_documents(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    length: int,
+    vocab_size: int,
+) -> Documents:
+    """Encode rows. What is longer than ``length`` is cut; a plain text goes on as another document.
+
+    Rows without a token of an answer are left out, and so is a document that was there before.
+
+    Raises:
+        OptionError: text without a tokenizer, dialogues without a chat template or one that refuses
+            them, token ids outside of the vocabulary, or nothing left to learn from.
+    """
+    tokens: list[Tensor] = []
+    answers: list[Tensor] = []
+    sources: Counter[tuple[str, str]] = Counter()
+    left_out: Counter[str] = Counter()
+    seen: set[str] = set()
+    for row in rows:
+        for ids, mask in _pieces(row, tokenizer, length):
+            own, written = torch.tensor(ids, dtype=torch.int32), torch.tensor(mask)
+            if len(ids) < 3 or not written[1:].any():
+                left_out["no answer within the length"] += 1
+                continue
+            if int(own.min()) < 0 or int(own.max()) >= vocab_size:
+                raise OptionError(
+                    f"a row from {row.source or 'the data'} has token id {int(own.max())}: the "
+                    f"target model has {vocab_size} tokens. Were its ids made for another model?"
+                )
+            if (key := fingerprint(own, written)) in seen:
+                left_out["the same as another"] += 1
+                continue
+            seen.add(key)
+            tokens.append(own)
+            answers.append(written)
+            sources[row.source, row.licence] += 1
+    if not tokens:
+        told = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise OptionError(f"the data have nothing to learn from ({told or 'no rows'})")
+    lengths = [len(each) for each in tokens]
+    return Documents(torch.cat(tokens), torch.cat(answers), lengths, dict(sources), dict(left_out))
+
+
+def _pieces(
+    row: Row, tokenizer: PreTrainedTokenizerBase | None, length: int
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """A row's documents, at most ``length`` tokens each."""
+    if row.answer_ids:
+        ids = [*row.prompt_ids, *row.answer_ids]
+        mask = [False] * len(row.prompt_ids) + [True] * len(row.answer_ids)
+        yield ids[:length], mask[:length]
+        return
+    if tokenizer is None:
+        raise OptionError("the target model has no tokenizer: give rows of token ids")
+    if row.messages:
+        ids, mask = encode_dialogue(row.messages, tokenizer)
+        yield ids[:length], mask[:length]
+        return
+    text: list[int] = tokenizer(row.text, verbose=False)["input_ids"]
+    for start in range(0, len(text), length):
+        part = text[start : start + length]
+        yield part, [True] * len(part)

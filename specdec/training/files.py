@@ -1,0 +1,91 @@
+"""Files and folders that are written whole or not at all, and fingerprints of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specdec.errors import OptionError
+
+_SAMPLED = 1024  # values of each weight that a fingerprint reads
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it there by renaming.
+
+    Raises:
+        OptionError: a place that cannot be written, or a full disk.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(fresh)
+        with open(fresh, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Indented JSON, written whole."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a fresh folder, then put it in the place of ``path`` by renaming.
+
+    Raises:
+        OptionError: a place that cannot be written, or a full disk.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror}") from error
+    old = fresh.with_name(fresh.name + "-old")
+    try:
+        fresh.chmod(0o755)
+        write(fresh)
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hexadecimal digits of a hash of JSON values and tensors: equal where all parts are."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(str((part.dtype, tuple(part.shape))).encode())
+            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of_model(model: nn.Module) -> str:
+    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each."""
+    parts: list[Any] = []
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        step = max(1, len(flat) // _SAMPLED)
+        parts += [name, list(weight.shape), flat[::step][:_SAMPLED].float()]
+    return fingerprint(*parts)

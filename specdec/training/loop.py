@@ -1,0 +1,273 @@
+"""The training loop: there is one, for every recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from specdec.training.ahead import ahead
+from specdec.training.batch import Batch
+from specdec.training.batches import Batches, Dealt, Position
+from specdec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specdec.training.evaluation import HeldOut, TauMeter, agreement
+from specdec.training.files import fingerprint, replace_folder
+from specdec.training.interrupts import interrupts
+from specdec.training.optimizers import make_optimizers, set_rate
+from specdec.training.precision import autocast
+from specdec.training.progress import Reporter, Stage
+from specdec.training.recipe import Recipe
+from specdec.training.schedule import Schedule
+from specdec.training.settings import Settings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Ended = Literal["finished", "early", "interrupted"]
+
+_TOLD = 200  # entries of the loss in a history
+_MEASURING = 0.15  # share of a run by minutes that evaluations may take
+
+
+class _Loss(nn.Module):
+    """The recipe's loss as a module, so that accelerate can run it in several processes."""
+
+    def __init__(self, recipe: Recipe, network: nn.Module, precision: torch.dtype) -> None:
+        super().__init__()
+        self.network, self._recipe, self._precision = network, recipe, precision
+
+    def forward(self, batch: Batch) -> Tensor:
+        with autocast(batch.tokens.device, self._precision):
+            return self._recipe.loss(self.network, batch)
+
+
+@dataclass
+class Run:
+    """What a run is made of.
+
+    Attributes:
+        recipe: what is trained and how.
+        settings: of the run.
+        batches: the data.
+        held_out: documents to measure agreement on.
+        tau: measures tau; None to leave it out.
+        schedule: how far the run is and at which rate.
+        precision: of forwards.
+        folder: of the checkpoint, and of the best network so far (``best/``).
+        accelerator: of accelerate.
+        reporter: is told how it goes.
+        network: what is trained; there once the run has begun.
+        progress: how far the run is; there once it has begun.
+    """
+
+    recipe: Recipe
+    settings: Settings
+    batches: Batches
+    held_out: HeldOut
+    tau: TauMeter | None
+    schedule: Schedule
+    precision: torch.dtype
+    folder: Path
+    accelerator: Accelerator
+    reporter: Reporter
+    network: nn.Module = field(init=False)
+    progress: Progress = field(init=False)
+
+    def train(self) -> Ended:
+        """Take steps until the schedule ends, agreement has stopped rising, or Ctrl-C."""
+        torch.manual_seed(self.settings.seed)
+        self.network = self.recipe.make()
+        optimizers = make_optimizers(self.network, self.settings)
+        progress = self.progress = self._resumed(optimizers)
+        loss_of, *self._optimizers = self.accelerator.prepare(
+            _Loss(self.recipe, self.network, self.precision), *optimizers
+        )
+        batches = self._own_batches(progress.position)
+        clock = _Clock(progress.seconds)
+        saved = clock.seconds
+        with interrupts() as interrupted, self._stage() as stage:
+            while (done := self._done(clock)) < 1 and not self._stale():
+                if self._agreed([self._evaluation_is_due(done, clock)])[0]:
+                    self._evaluate(done, clock)
+                    continue
+                loss = self._step(loss_of, batches, clock)
+                self._tell(stage, loss, clock)
+                due = clock.seconds - saved > 60 * self.settings.save_every
+                stop, due = self._agreed([bool(interrupted), due])
+                if stop or due:
+                    self._save(clock)
+                    saved = clock.seconds
+                if stop:
+                    return "interrupted"
+        if progress.evaluated != progress.step:
+            self._evaluate(done, clock)
+        self._measure_best(clock)
+        return "early" if done < 1 else "finished"
+
+    def _step(
+        self, loss_of: nn.Module, batches: Iterator[tuple[Dealt, Batch]], clock: _Clock
+    ) -> float:
+        """One step of the optimizers; the mean loss of its batches."""
+        progress, total = self.progress, 0.0
+        set_rate(self._optimizers, self.schedule.rate(progress.step, clock.seconds))
+        self._seed(progress.step)
+        for _ in range(self.settings.accumulate):
+            dealt, batch = next(batches)
+            with self.accelerator.accumulate(loss_of):
+                loss = loss_of(batch)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(loss_of.parameters(), self.settings.clip)
+                for optimizer in self._optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+            total += loss.item() / self.settings.accumulate
+            progress.tokens += dealt.tokens
+            progress.position = dealt.position
+        progress.step += 1
+        return total
+
+    def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
+        """The batches of this process, which are dealt out in turns."""
+        mine, count = self.accelerator.process_index, self.accelerator.num_processes
+
+        def load(dealt: Dealt) -> tuple[Dealt, Batch]:
+            return dealt, self.batches.load(dealt.batches[mine])
+
+        for dealt, batch in ahead(load, self.batches.dealt(position, count)):
+            yield dealt, batch.to(self.accelerator.device)
+
+    def _seed(self, step: int) -> None:
+        """The randomness of a step is a function of the seed, the step and the process, so that a
+        resumed run draws what an undisturbed one would have drawn."""
+        key = self.settings.seed, step, self.accelerator.process_index
+        torch.manual_seed(int(fingerprint(list(key)), 16) % (1 << 63))
+
+    def _done(self, clock: _Clock) -> float:
+        """The share of the run that is behind."""
+        done: float = self._agreed([self.schedule.progress(self.progress.step, clock.seconds)])[0]
+        return done
+
+    def _agreed(self, values: list[Any]) -> list[Any]:
+        """What the main process has: clocks and signals differ between processes, and what they
+        decide must not."""
+        if self.accelerator.num_processes == 1:
+            return values
+        from accelerate.utils import broadcast_object_list
+
+        agreed: list[Any] = broadcast_object_list(values)
+        return agreed
+
+    def _evaluation_is_due(self, done: float, clock: _Clock) -> bool:
+        """Whether one is due: so many a run, but in a run by minutes only while they take a small
+        part of it."""
+        progress = self.progress
+        if progress.step == 0 or self._due(done) <= progress.evaluations:
+            return False
+        by_minutes = self.schedule.minutes is not None
+        return not (by_minutes and progress.measuring > _MEASURING * clock.seconds)
+
+    def _due(self, done: float) -> int:
+        return int(done * self.settings.evaluations + 1e-9)
+
+    def _evaluate(self, done: float, clock: _Clock) -> None:
+        """Measure, keep the network if it is the best, write a checkpoint."""
+        progress, began = self.progress, clock.seconds
+        self._seed(progress.step)
+        with autocast(self.accelerator.device, self.precision):
+            device = self.accelerator.device
+            depths = self._agreed(agreement(self.recipe, self.network, self.held_out, device))
+        progress.evaluations = max(progress.evaluations + 1, self._due(done))
+        progress.evaluated = progress.step
+        entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
+        mean = sum(depths) / len(depths)
+        progress.stale = 0 if mean > progress.best else progress.stale + 1
+        if mean > progress.best:
+            progress.best, progress.best_step = mean, progress.step
+            self._on_main(
+                lambda: replace_folder(self.best, lambda it: self.recipe.save(self.network, it))
+            )
+        every = self.settings.tau_every
+        if self.tau and every and progress.evaluations % every == 0:
+            meter = self.tau
+            self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
+        progress.measuring += clock.seconds - began
+        entry["seconds"] = round(clock.seconds, 1)
+        progress.history.append(entry)
+        shown = "  ".join(f"{value:.3f}" for value in depths)
+        tau = f", tau {entry['tau']:.2f}" if "tau" in entry else ""
+        self.reporter.note(f"step {progress.step}: held-out agreement by depth {shown}{tau}")
+        self._save(clock)
+
+    def _measure_best(self, clock: _Clock) -> None:
+        """Tau of the network that is published, unless it was measured when that was made."""
+        at_best = (e for e in self.progress.history if e["step"] == self.progress.best_step)
+        entry = next(e for e in at_best if "agreement" in e)
+        if (meter := self.tau) is not None and "tau" not in entry:
+            self._on_main(lambda: entry.update(tau=meter.of_checkpoint(self.best)))
+            self._save(clock)
+
+    def _stale(self) -> bool:
+        return 0 < self.settings.patience <= self.progress.stale
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the checkpoint."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best network so far."""
+        return self.folder / "best"
+
+    def _resumed(self, optimizers: list[torch.optim.Optimizer]) -> Progress:
+        if not self.checkpoint.exists():
+            return Progress()
+        progress = load_checkpoint(self.checkpoint, self.network, optimizers)
+        self.reporter.note(
+            f"resumed at step {progress.step}, after {progress.seconds / 60:.1f} minutes"
+        )
+        return progress
+
+    def _save(self, clock: _Clock) -> None:
+        self.progress.seconds = clock.seconds
+        own = [getattr(each, "optimizer", each) for each in self._optimizers]
+        self._on_main(lambda: save_checkpoint(self.checkpoint, self.network, own, self.progress))
+
+    def _on_main(self, act: Callable[[], None]) -> None:
+        """Let one process do something while the others wait."""
+        if self.accelerator.is_main_process:
+            act()
+        self.accelerator.wait_for_everyone()
+
+    def _stage(self) -> AbstractContextManager[Stage]:
+        return self.reporter.stage("training", 1.0)
+
+    def _tell(self, stage: Stage, loss: float, clock: _Clock) -> None:
+        progress = self.progress
+        done, seconds = self.schedule.progress(progress.step, clock.seconds), clock.seconds
+        progress.loss = loss if progress.step == 1 else 0.95 * progress.loss + 0.05 * loss
+        speed = round(progress.tokens / max(1e-9, seconds))
+        stage.at(done, f"step {progress.step}  loss {progress.loss:.3f}  {speed} tokens/s")
+        if int(done * _TOLD) > progress.told:
+            progress.told = int(done * _TOLD)
+            entry = {"step": progress.step, "loss": round(progress.loss, 5)}
+            progress.history.append({**entry, "seconds": round(seconds, 1)})
+
+
+class _Clock:
+    """Seconds of training, over all resumes."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._began = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._before + time.monotonic() - self._began

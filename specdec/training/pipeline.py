@@ -1,0 +1,295 @@
+"""The whole way: data, the target's answers and hidden states, training, and the card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from specdec.engine import Engine
+from specdec.errors import OptionError
+from specdec.training.answer_options import AnswerOptions, make_answer_options
+from specdec.training.answers import Answers
+from specdec.training.batches import Batches
+from specdec.training.card import Summary, publish, summarize
+from specdec.training.documents import Documents, make_documents
+from specdec.training.evaluation import HeldOut, TauMeter
+from specdec.training.features import Features, folder_name
+from specdec.training.files import fingerprint, fingerprint_of_model
+from specdec.training.loop import Run
+from specdec.training.precision import precision_of
+from specdec.training.progress import Reporter, RichReporter
+from specdec.training.prompts import prompts_of
+from specdec.training.recipe import Recipe
+from specdec.training.rows import Row, read_rows
+from specdec.training.schedule import Schedule
+from specdec.training.settings import DEFAULT_EPOCHS, Settings, identity, make_settings
+from specdec.training.split import split
+
+DEFAULT_TRAINER = "eagle"
+
+
+def train(
+    model: Any = None,
+    *,
+    data: str | Path | Iterable[str | Path],
+    out: str | Path,
+    trainer: str = DEFAULT_TRAINER,
+    options: Mapping[str, Any] | None = None,
+    work: str | Path | None = None,
+    regenerate: Mapping[str, Any] | bool = False,
+    progress: bool | Reporter = False,
+    tokenizer: Any = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    plugins: Iterable[object] = (),
+    trust_remote_code: bool = False,
+    command: str = "",
+    **settings: Any,
+) -> Summary:
+    """Train a drafter for a model and write it to a folder.
+
+    The same call goes on where an earlier one stopped, in whatever stage that was.
+
+    Example:
+        >>> train("org/model", data="dialogues.jsonl", out="head", minutes=30)
+        >>> Engine("org/model", drafter="head")
+
+    Args:
+        model: the target, as for ``Engine``.
+        data: files, folders or names of data sets (:func:`~specdec.training.rows.read_rows`).
+        out: folder of the finished checkpoint and its card.
+        trainer: what is trained; see ``specdec_trainers``.
+        options: of the trainer.
+        work: folder of answers, hidden states and checkpoints; ``<out>.work`` if left out. Runs on
+            the same data may share it, and then share what they can.
+        regenerate: let the target answer the prompts of the data first; options of
+            :class:`~specdec.training.answer_options.AnswerOptions`, or True.
+        progress: whether to tell on stderr how it goes, or what is told.
+        tokenizer, dtype, device, plugins, trust_remote_code: as for ``Engine``.
+        command: how it was started, for the card.
+        **settings: fields of :class:`~specdec.training.settings.Settings`.
+
+    Returns:
+        Figures of the run. ``ended`` is ``"interrupted"`` after Ctrl-C.
+
+    Raises:
+        OptionError, UnknownNameError: a value or name that is not allowed, or data that cannot be
+            used.
+        CheckpointError: a model or kept files that cannot be used.
+    """
+    return _Training(
+        trainer=trainer,
+        options=dict(options or {}),
+        settings=make_settings(settings),
+        reporter=progress if isinstance(progress, Reporter) else _reporter(progress),
+        data=[data] if isinstance(data, (str, Path)) else list(data),
+        out=Path(out).expanduser(),
+        work=Path(work).expanduser() if work is not None else None,
+        command=command,
+    ).run(
+        model,
+        regenerate,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        device=device,
+        plugins=plugins,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _reporter(progress: bool) -> Reporter:
+    return RichReporter() if progress else Reporter()
+
+
+class _Training:
+    """One call of :func:`train`, in stages."""
+
+    def __init__(
+        self,
+        *,
+        trainer: str,
+        options: dict[str, Any],
+        settings: Settings,
+        reporter: Reporter,
+        data: Sequence[str | Path],
+        out: Path,
+        work: Path | None,
+        command: str,
+    ) -> None:
+        self.trainer, self.options, self.settings = trainer, options, settings
+        self.reporter, self.data, self.out, self.command = reporter, data, out, command
+        self.work = work or out.with_name(out.name + ".work")
+        self.seconds: dict[str, float] = {}
+
+    def run(self, model: Any, regenerate: Mapping[str, Any] | bool, **loading: Any) -> Summary:
+        """All stages, one after the other."""
+        from specdec.training.processes import processes
+
+        check_out(self.out)
+        accelerator = processes(loading.get("device"), self.settings.accumulate)
+        if accelerator.num_processes > 1:
+            loading["device"] = accelerator.device
+        if not accelerator.is_main_process:
+            self.reporter = Reporter()
+        engine = Engine(model, strategy="plain", **loading)
+        chosen = engine.registry.trainer(self.trainer)
+        options = engine.registry.options("trainer", chosen, self.options)
+        answers = make_answer_options(regenerate) if regenerate is not False else None
+        rows = read_rows(self.data)
+        if answers is not None:
+            rows = self._answers(engine, rows, answers, accelerator)
+        documents = self._documents(engine, rows)
+        trained, held_out = split(documents, self.settings)
+        with torch.no_grad():
+            recipe: Recipe = chosen.factory(options, engine.target, documents)
+        features = self._features(engine, documents, recipe, accelerator)
+        run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
+        ended = run.train()
+        summary = summarize(
+            run,
+            ended,
+            documents,
+            trainer=self.trainer,
+            model=engine.model_name,
+            options=options.model_dump(mode="json"),
+            command=self.command,
+            seconds=self.seconds,
+            out=self.out,
+            work=self.work,
+        )
+        if ended != "interrupted" and accelerator.is_main_process:
+            publish(summary, run.best)
+        accelerator.wait_for_everyone()
+        return summary
+
+    def _answers(
+        self, engine: Engine, rows: Iterable[Row], options: AnswerOptions, accelerator: Any
+    ) -> Iterator[Row]:
+        """The target's answers to the prompts of the rows, kept or made now."""
+        prompts = list(prompts_of(rows, engine.tokenizer))
+        key = fingerprint(
+            [fingerprint_of_model(engine.target.model), options.model_dump(mode="json")],
+            [self.settings.seed, [list(prompt.ids) for prompt in prompts]],
+        )
+        answers = Answers(
+            self.work / f"answers-{key}", engine, prompts, options, self.settings.seed
+        )
+        missing = answers.missing[accelerator.process_index :: accelerator.num_processes]
+        began = time.monotonic()
+        if missing:
+            tokens, seconds = answers.estimate(missing)
+            count = sum(len(batch.prompts) for batch in missing)
+            self.reporter.note(
+                f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes"
+            )
+            with self.reporter.stage("answers", count) as stage:
+                answers.make(missing, stage.advance)
+        accelerator.wait_for_everyone()
+        self.seconds["answers"] = round(time.monotonic() - began, 1)
+        return answers.rows()
+
+    def _documents(self, engine: Engine, rows: Iterable[Row]) -> Documents:
+        limit = engine.target.context_limit
+        length = min(self.settings.length, limit)
+        documents = make_documents(
+            rows, engine.tokenizer, length=length, vocab_size=engine.target.vocab_size
+        )
+        told = "".join(f"; left out: {n} ({why})" for why, n in documents.left_out.items())
+        self.reporter.note(
+            f"{len(documents.lengths):,} documents of {sum(documents.lengths):,} tokens, "
+            f"{int(documents.answer.sum()):,} to learn from{told}"
+        )
+        return documents
+
+    def _features(
+        self, engine: Engine, documents: Documents, recipe: Recipe, accelerator: Any
+    ) -> Features:
+        """The hidden states of all documents, kept or made now."""
+        target = engine.target
+        precision = precision_of(self.settings.precision, target.device)
+        name = folder_name(target, documents, torch.bfloat16, precision)
+        features = Features(
+            self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
+        )
+        missing = features.missing[accelerator.process_index :: accelerator.num_processes]
+        began = time.monotonic()
+        if missing:
+            cost = features.estimate(missing)
+            self.reporter.note(
+                f"hidden states: {cost.tokens:,} tokens, {cost.bytes / 1e9:.2f} GB, about "
+                f"{cost.seconds / 60:.1f} minutes"
+            )
+            with self.reporter.stage("hidden states", cost.tokens) as stage:
+                features.make(missing, stage.advance)
+        accelerator.wait_for_everyone()
+        self.seconds["hidden states"] = round(time.monotonic() - began, 1)
+        return features
+
+    def _run(
+        self,
+        engine: Engine,
+        recipe: Recipe,
+        options: BaseModel,
+        features: Features,
+        trained: Sequence[int],
+        held_out: Sequence[int],
+        accelerator: Any,
+    ) -> Run:
+        settings, documents = self.settings, features.documents
+        batches = Batches(
+            features,
+            trained,
+            length=settings.length,
+            tokens=settings.batch_tokens,
+            seed=settings.seed,
+        )
+        meter = None
+        if settings.tau_every and recipe.strategy in engine.registry.strategies:
+            prompts = documents.prompts(held_out[: settings.tau_prompts])
+            meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
+        precision = precision_of(settings.precision, accelerator.device)
+        key = fingerprint(
+            [self.trainer, options.model_dump(mode="json"), identity(settings), str(precision)],
+            [features.folder.name, accelerator.num_processes],
+        )
+        return Run(
+            recipe=recipe,
+            settings=settings,
+            batches=batches,
+            held_out=HeldOut(features, held_out, settings.length, settings.batch_tokens),
+            tau=meter,
+            schedule=_schedule(settings, batches, accelerator.num_processes),
+            precision=precision,
+            folder=self.work / f"run-{key}",
+            accelerator=accelerator,
+            reporter=self.reporter,
+        )
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that something else is in.
+
+    Raises:
+        OptionError: a file, or a folder that no training has written.
+    """
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file: give the folder to write the checkpoint to")
+    if out.is_dir() and any(out.iterdir()) and not (out / "training.json").exists():
+        raise OptionError(
+            f"{out} is not empty, and holds nothing that training has written: give another folder"
+        )
+
+
+def _schedule(settings: Settings, batches: Batches, processes: int) -> Schedule:
+    steps = settings.steps
+    if steps is None and settings.minutes is None:
+        epochs = settings.epochs or DEFAULT_EPOCHS
+        whole = [len(batches.epoch(number)) for number in range(int(epochs))]
+        rest = epochs % 1 * len(batches.epoch(int(epochs))) if epochs % 1 else 0
+        steps = max(1, round((sum(whole) + rest) / (settings.accumulate * processes)))
+    return Schedule(steps, settings.minutes, settings.warmup, settings.decay)

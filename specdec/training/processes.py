@@ -1,0 +1,33 @@
+"""The processes of a run, through accelerate."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import torch
+
+from specdec.errors import OptionError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def processes(device: torch.device | str | None, accumulate: int) -> Accelerator:
+    """accelerate's view of this process: alone, or one of those that ``accelerate launch`` started.
+
+    Args:
+        device: what the user asked for; a GPU if there is one, for None.
+        accumulate: batches whose gradients make one step.
+
+    Raises:
+        OptionError: accelerate is missing.
+    """
+    if importlib.util.find_spec("accelerate") is None:
+        raise OptionError("training needs accelerate: pip install 'specdec[train]'")
+    from accelerate import Accelerator
+
+    asked = device is not None and torch.device(device).type == "cpu"
+    return Accelerator(
+        cpu=asked or not torch.cuda.is_available(), gradient_accumulation_steps=accumulate
+    )

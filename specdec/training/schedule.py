@@ -1,0 +1,39 @@
+"""The schedule of a run: how far it is, and the learning rate there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then a plateau, then linear decay to zero, over steps or over minutes.
+
+    Attributes:
+        steps: of the whole run; None for one by minutes.
+        minutes: of the whole run; None for one by steps.
+        warmup: share of the run in which the rate rises.
+        decay: share of the run, at its end, in which it falls.
+    """
+
+    steps: int | None
+    minutes: float | None
+    warmup: float
+    decay: float
+
+    def progress(self, step: int, seconds: float) -> float:
+        """The share of the run behind ``step`` finished steps, or ``seconds``: 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.minutes is not None
+        return min(1.0, seconds / (60 * self.minutes))
+
+    def rate(self, step: int, seconds: float) -> float:
+        """The factor of the learning rate for the step after ``step`` finished ones: in (0, 1]."""
+        if self.steps is not None:  # in the middle of the step, so that it is never 0
+            at = min(1.0, (step + 0.5) / self.steps)
+        else:
+            at = self.progress(step, seconds)
+        rising = (at + 0.01 * self.warmup) / self.warmup if self.warmup else 1.0
+        falling = (1 - at) / self.decay if self.decay else 1.0
+        return max(min(1.0, rising, falling), 1e-4)

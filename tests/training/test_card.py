@@ -1,0 +1,29 @@
+"""The card of a run, with its curves where matplotlib is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_the_card_has_curves_where_they_can_be_drawn(
+    trained: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    trained(tau_every=1, tau_tokens=4)
+    head = tmp_path / "head"
+    assert (head / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "![curves](curves.png)" in (head / "README.md").read_text()
+
+
+def test_what_a_row_says_of_itself_stays_one_cell(
+    trained: Callable[..., Any], data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(data.read_text().replace('"toy"', '"a|b"'))
+    trained(data=path, command="specdec train eagle")
+    card = (tmp_path / "head" / "README.md").read_text()
+    assert "| a\\|b | MIT | 60 |" in card and "```sh\nspecdec train eagle\n```" in card

@@ -1,0 +1,114 @@
+"""What the assistant wrote is what a document learns from, by whatever template."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdec import SpecdecError
+from specdec.training.dialogues import encode_dialogue
+from specdec.training.documents import make_documents
+from specdec.training.rows import Row
+
+_TURNS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<bot>{{ m.content }}<eos>Z"
+    "{% else %}<user>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<bot>{% endif %}"
+)
+_MARKED = _TURNS.replace(
+    "{{ m.content }}<eos>", "{% generation %}{{ m.content }}<eos>{% endgeneration %}", 1
+)
+# Drops what the assistant said before the last message, as templates of reasoning models do.
+_FORGETS = _TURNS.replace(
+    "<bot>{{ m.content }}", "<bot>{{ m.content if loop.last else m.content[:1] }}", 1
+)
+texts = st.text("ABCDEFG", min_size=1, max_size=6)
+dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
+
+
+def with_template(template: str) -> Any:
+    tokenizer = copy.deepcopy(tiny.make_tokenizer())
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def messages(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+@given(dialogues)
+def test_the_mask_is_the_text_of_the_assistant_and_its_end(turns: list[tuple[str, str]]) -> None:
+    tokenizer = with_template(_TURNS)
+    ids, mask = encode_dialogue(messages(turns), tokenizer)
+    assert ids == tokenizer.apply_chat_template(messages(turns))["input_ids"]
+    learned = [token for token, counted in zip(ids, mask, strict=True) if counted]
+    answers = "".join(f"{answer}<eos>" for _, answer in turns)
+    assert learned == tokenizer(answers, add_special_tokens=False)["input_ids"]
+
+
+@given(dialogues)
+def test_a_template_with_generation_marks_gives_the_same_mask(
+    turns: list[tuple[str, str]],
+) -> None:
+    own = encode_dialogue(messages(turns), with_template(_TURNS))
+    assert encode_dialogue(messages(turns), with_template(_MARKED)) == own
+
+
+@given(dialogues)
+def test_a_message_that_is_rendered_otherwise_later_is_not_counted(
+    turns: list[tuple[str, str]],
+) -> None:
+    tokenizer = with_template(_FORGETS)
+    ids, mask = encode_dialogue(messages(turns), tokenizer)
+    counted = [token for token, own in zip(ids, mask, strict=True) if own]
+    whole = [a for i, (_, a) in enumerate(turns) if i == len(turns) - 1 or len(a) == 1]
+    expected = tokenizer("".join(f"{a}<eos>" for a in whole), add_special_tokens=False)
+    assert counted == expected["input_ids"]
+
+
+@given(st.lists(st.text("ABCDEFG", min_size=3, max_size=40), min_size=1, max_size=5), st.data())
+def test_a_plain_text_is_learned_whole_in_pieces(given_: list[str], data: st.DataObject) -> None:
+    length = data.draw(st.integers(8, 20))
+    rows = [Row(text=text) for text in given_]
+    found = make_documents(rows, tiny.make_tokenizer(), length=length, vocab_size=60)
+    assert max(found.lengths) <= length and bool(found.answer.all())
+    assert found.starts[-1] == sum(found.lengths) == len(found.tokens)
+
+
+def test_documents_are_counted_by_source_and_none_comes_twice() -> None:
+    rows = [
+        Row(prompt_ids=(5, 6), answer_ids=(7, 8), source="a", licence="MIT"),
+        Row(prompt_ids=(5, 6), answer_ids=(7, 8), source="b"),
+        Row(prompt_ids=(5, 6), answer_ids=(9, 8), source="a", licence="MIT"),
+        Row(prompt_ids=tuple(range(5, 30)), answer_ids=(7, 8)),
+    ]
+    found = make_documents(rows, None, length=12, vocab_size=60)
+    assert found.sources == {("a", "MIT"): 2}
+    assert sum(found.left_out.values()) == 2
+    assert found.document(1) == ([5, 6, 9, 8], [False, False, True, True])
+    assert found.prompts([1]) == [[5, 6]] and found.frequent(1) == [8]
+
+
+def test_what_cannot_be_encoded_is_refused() -> None:
+    said = Row(messages=({"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}))
+    refusing = with_template("{{ raise_exception('no system') }}")
+    bare = with_template("")
+    bare.chat_template = None
+    for row, tokenizer, says in (
+        (said, refusing, "refused a dialogue of user, assistant: no system"),
+        (said, bare, "no chat template: give rows of plain text"),
+        (said, None, "no tokenizer"),
+        (Row(prompt_ids=(1,), answer_ids=(2, 99)), None, "99: the target model has 60"),
+        (Row(text=""), tiny.make_tokenizer(), "nothing to learn from"),
+    ):
+        with pytest.raises(SpecdecError, match=says):
+            make_documents([row], tokenizer, length=16, vocab_size=60)

@@ -1,0 +1,207 @@
+"""What a head computes in training is what it computes while drafting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from specdec import Engine, SpecdecError
+from specdec.decoding.frontier import Frontier
+from specdec.decoding.interfaces import Features as Read
+from specdec.training.batch import Batch
+from specdec.training.batches import Batches
+from specdec.training.documents import Documents
+from specdec.training.features import Features
+from specdec_plugins.eagle.training import EagleTraining, make_recipe
+from specdec_plugins.eagle.unrolled import unrolled_mask
+
+STEPS = 4
+RECIPES: dict[str, dict[str, Any]] = {
+    "eagle1": {"noise": 0.0},
+    "unrolled": {"unrolled_steps": STEPS},
+    "eagle3": {"unrolled_steps": STEPS, "vocabulary": 40, "aux_layers": (1, 2)},
+    "eagle3 normed": {
+        "recipe": "eagle3",
+        "unrolled_steps": STEPS,
+        "aux_layers": (1, 2),
+        "norm_output": True,
+        "fc_norm": True,
+        "layers": 2,
+    },
+}
+Made = tuple[Any, Any]
+pytestmark = pytest.mark.filterwarnings("ignore:the head predicts")
+
+
+@pytest.fixture(params=RECIPES)
+def made(request: pytest.FixtureRequest, decoding: Engine, documents: Documents) -> Made:
+    """A recipe and a random head of it."""
+    given = {"recipe": request.param, "by_document": True, **RECIPES[request.param]}
+    options = EagleTraining(**given)
+    recipe: Any = make_recipe(options, decoding.target, documents)
+    torch.manual_seed(0)
+    head: Any = recipe.make()
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight += 0.2 * torch.randn_like(weight)
+    return recipe, head
+
+
+@pytest.fixture
+def batch_of(features: Features) -> Callable[[list[list[int]]], Batch]:
+    """Windows of the documents given."""
+
+    def load(windows: list[list[int]]) -> Batch:
+        return Batches(features, [0], length=200, tokens=200, seed=0).load(windows)
+
+    return load
+
+
+def outputs(recipe: Any, head: Any, batch: Batch, steps: int = STEPS) -> list[Tensor]:
+    return list(recipe.unrolled(head, recipe.features(head, batch), batch, steps))
+
+
+def logits(recipe: Any, head: Any, rows: Tensor) -> Tensor:
+    return head.logits(rows) if hasattr(head, "logits") else recipe.lm_head_logits(rows, None)
+
+
+def drafted(decoding: Engine, head: Any, ids: list[int], root: int) -> list[Tensor]:
+    """Draft logits of the real drafter along the text: after the root, then after each token that
+    follows it, as draft tokens."""
+    own = decoding.with_strategy("eagle2", drafter=head)
+    target = own.target
+    with torch.no_grad():
+        read = target.read(torch.tensor([ids[:root]]))
+        state = tiny.make_state([ids[: root + 1]])
+        drafts: Any = own.parts.drafter.start(state, Read(read, [0]))
+        found, before = [], None
+        for depth in range(STEPS):
+            frontier = Frontier(
+                depth,
+                torch.tensor([[ids[root + depth]]]),
+                torch.tensor([[depth]]),
+                torch.zeros(1, 1, dtype=torch.int64),
+                torch.zeros(1, 1),
+                torch.tensor([[root]]),
+                before,
+            )
+            found.append(drafts.propose(frontier).logits[0, 0])
+            before = frontier
+    return found
+
+
+def test_a_row_of_a_step_is_what_the_drafter_computes_on_a_chain(
+    made: Made, decoding: Engine, features: Features, batch_of: Any
+) -> None:
+    recipe, head = made
+    first, second = 3, 11
+    batch = batch_of([[first, second]])
+    start = features.documents.lengths[first]
+    with torch.no_grad():
+        steps = outputs(recipe, head, batch)
+        for document, at in ((first, 0), (second, start)):
+            ids, _ = features.documents.document(document)
+            for root in (1, 2, len(ids) - STEPS):
+                wanted = drafted(decoding, head, ids, root)
+                for step, own in enumerate(steps):
+                    row = own[0, at + root - 1 + step]
+                    torch.testing.assert_close(
+                        logits(recipe, head, row), wanted[step], atol=1e-4, rtol=1e-3
+                    )
+
+
+def test_a_row_sees_true_features_up_to_its_chain_and_then_the_chain() -> None:
+    causal = torch.ones(1, 1, 6, 6, dtype=torch.bool).tril()
+    mask = unrolled_mask(causal, 2)[0, 0].view(6, 3, 6)
+    for t in range(6):
+        assert mask[t, 0].nonzero()[:, 0].tolist() == list(range(max(0, t - 1)))
+        assert mask[t, 1].nonzero()[:, 0].tolist() == ([t - 1] if t >= 1 else [])
+        assert mask[t, 2].nonzero()[:, 0].tolist() == [t]
+
+
+def test_no_document_changes_what_another_adds_to_the_loss(made: Made, batch_of: Any) -> None:
+    recipe, head = made
+    apart = [recipe.loss(head, batch_of([[document]])).item() for document in (2, 7, 9)]
+    for windows in ([[2, 7, 9]], [[9], [7, 2]], [[7], [9], [2]]):
+        together = recipe.loss(head, batch_of(windows)).item()
+        assert together == pytest.approx(sum(apart) / 3, rel=1e-4)
+
+
+def test_the_loss_falls_and_agreement_rises(made: Made, features: Features) -> None:
+    recipe, _ = made
+    torch.manual_seed(0)
+    head = recipe.make()
+    data = Batches(features, range(50), length=64, tokens=256, seed=0)
+    held_out = Batches(features, range(50, 60), length=64, tokens=1024, seed=0)
+    measure = held_out.load(held_out.epoch(0)[0])
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
+    with torch.no_grad():
+        before = recipe.agreement(head, measure)
+    losses = []
+    for epoch in range(3):
+        for windows in data.epoch(epoch):
+            loss = recipe.loss(head, data.load(windows))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    with torch.no_grad():
+        after = recipe.agreement(head, measure)
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert after[0, 0] > before[0, 0] and torch.equal(after[:, 1], before[:, 1])
+
+
+def test_a_saved_head_drafts_as_the_trained_one_in_bfloat16(
+    made: Made, decoding: Engine, tmp_path: Path
+) -> None:
+    recipe, head = made
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.copy_(weight.bfloat16())
+    recipe.save(head, tmp_path)
+    options = {"policy": {"depth": 3, "top_k": 2, "budget": 6}}
+    loaded, own = (
+        decoding.with_strategy(recipe.strategy, drafter=each, options=options)
+        for each in (str(tmp_path), head)
+    )
+    for prompt in ([5, 9, 30], [6, 7, 8, 9]):
+        a, b = (each.generate(prompt, max_new_tokens=20).stats for each in (loaded, own))
+        assert a.tau == b.tau and a.alpha == b.alpha
+    again = EagleTraining(recipe=recipe.options.recipe, start=str(tmp_path))
+    resumed = make_recipe(again, decoding.target, None).make()  # type: ignore[arg-type]
+    for name, weight in head.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"recipe": "unrolled", "norm_output": True}, "norm_output is of the recipe 'eagle3'"),
+        ({"recipe": "eagle3", "feature_weight": 1}, "cross-entropy alone"),
+        ({"recipe": "eagle3", "aux_layers": (1, 9)}, "9 is none of the hidden states 0 to 4"),
+        ({"heads": 5}, "the hidden size 32 must be a multiple"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    decoding: Engine, documents: Documents, options: Any, says: str
+) -> None:
+    with pytest.raises(SpecdecError, match=says):
+        make_recipe(EagleTraining(**options), decoding.target, documents).make()
+
+
+def test_a_head_of_the_other_family_is_no_start(
+    decoding: Engine, documents: Documents, tmp_path: Path
+) -> None:
+    for recipe, other in (("unrolled", "eagle3"), ("eagle3", "unrolled")):
+        folder = tmp_path / recipe
+        own: Any = make_recipe(EagleTraining(recipe=recipe), decoding.target, documents)
+        own.save(own.make(), folder)
+        with pytest.raises(SpecdecError, match="go on from it with"):
+            options = EagleTraining(recipe=other, start=str(folder))
+            make_recipe(options, decoding.target, documents).make()

@@ -1,0 +1,216 @@
+"""From a file of text to a head that the engine takes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from specdec import Engine, SpecdecError
+from specdec.training.answer_options import make_answer_options
+from specdec.training.pipeline import train
+from specdec.training.progress import Reporter
+from specdec.training.prompts import prompts_of
+from specdec.training.rows import read_rows
+
+Train = Callable[..., Any]
+
+
+class Notes(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_head_is_trained_measured_and_taken_by_the_engine(
+    trained: Train, decoding: Engine, tmp_path: Path
+) -> None:
+    notes = Notes()
+    summary = trained(steps=60, evaluations=4, tau_every=2, tau_tokens=16, progress=notes)
+    measured = [entry for entry in summary.history if "agreement" in entry]
+    assert summary.ended == "finished" and summary.steps == 60 == summary.history[-1]["step"]
+    assert len(measured) == 4 and len(measured[0]["agreement"]) == 5
+    assert measured[-1]["agreement"][0] > measured[0]["agreement"][0] > 0.1
+    best = next(entry for entry in measured if entry["step"] == summary.best_step)
+    assert summary.tau == best["tau"] > 1 and list(summary.agreement) == best["agreement"]
+    assert "tau" in measured[1] and "tau" not in measured[0]
+    told = "\n".join(notes.notes)
+    assert "60 documents" in told and "GB, about" in told and "step 60: held-out" in told
+    head = tmp_path / "head"
+    card = (head / "README.md").read_text()
+    assert "| toy | MIT | 60 |" in card and "held-out agreement" in card
+    assert json.loads((head / "training.json").read_text())["agreement"] == list(summary.agreement)
+    own = decoding.with_strategy("eagle2", drafter=head)
+    prompt = [5, 9, 30, 7]
+    wanted = decoding.generate(prompt, max_new_tokens=20)
+    found = own.generate(prompt, max_new_tokens=20)
+    assert found.token_ids == wanted.token_ids and found.stats.tau > 1
+
+
+def test_a_draft_model_is_trained_by_the_same_loop(
+    trained: Train, decoding: Engine, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 32, "heads": 4}
+    summary = trained(
+        trainer="draft-model", options=sizes, steps=60, optimizer="adamw", rate=0.01, tau_every=3
+    )
+    first, *_, last = [entry["agreement"] for entry in summary.history if "agreement" in entry]
+    assert len(last) == 1 and last[0] > first[0] and summary.tau > 1
+    own = decoding.with_strategy("draft_model", drafter=tmp_path / "head", acceptor="match")
+    prompt = [5, 9, 30, 7]
+    wanted = decoding.generate(prompt, max_new_tokens=20).token_ids
+    assert own.generate(prompt, max_new_tokens=20).token_ids == wanted
+    with pytest.raises(SpecdecError, match="vocabulary of 61 tokens"):
+        other = tiny.make_model(tiny.llama_config(vocab_size=61))
+        start = str(tiny.save_model(other, tmp_path / "other"))
+        trained(trainer="draft-model", options={"start": start}, out=tmp_path / "new")
+
+
+def test_the_same_call_again_trains_nothing(trained: Train, tmp_path: Path) -> None:
+    first = trained()
+    weights = load_file(tmp_path / "head" / "model.safetensors")
+    notes = Notes()
+    second = trained(progress=notes)
+    assert second.history == first.history and "resumed at step 12" in " ".join(notes.notes)
+    again = load_file(tmp_path / "head" / "model.safetensors")
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def test_runs_share_hidden_states_and_not_checkpoints(trained: Train, tmp_path: Path) -> None:
+    for index, options in enumerate(({}, {"recipe": "eagle1"}, {"recipe": "eagle3"})):
+        trained(options=options, out=tmp_path / str(index), work=tmp_path / "work")
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "work").iterdir())
+    assert names == ["features", "run", "run", "run"]
+
+
+def test_training_ends_when_agreement_no_longer_rises(trained: Train) -> None:
+    summary = trained(steps=400, evaluations=100, patience=2, rate=1e-9, adam_rate=1e-9)
+    assert summary.ended == "early"
+    values = [sum(entry["agreement"]) for entry in summary.history if "agreement" in entry]
+    assert len(values) < 100 and max(values[-2:]) <= max(values[:-2])
+    assert summary.best_step < summary.steps
+
+
+def test_documents_with_one_prompt_are_on_one_side(data: Path, trained: Train) -> None:
+    twice = data.with_name("twice.jsonl")
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    others = [{**row, "answer_ids": row["answer_ids"][::-1]} for row in rows]
+    twice.write_text("\n".join(map(json.dumps, [*rows, *others])))
+    documents = trained(data=twice, held_out=0.25).documents
+    assert documents["held_out"] in (30, 31) and documents["trained"] % 2 == 0
+    fewer = trained(data=twice, held_out=0.25, documents=10).documents
+    assert fewer["trained"] == 10 and fewer["held_out"] == documents["held_out"]
+
+
+def test_the_target_answers_the_prompts_of_the_data(
+    trained: Train, decoding: Engine, tokenizer: Any, tmp_path: Path
+) -> None:
+    draw, path = random.Random(1), tmp_path / "chats.jsonl"
+    letters = [chr(ord("A") + i) for i in range(20)]
+    rows = [
+        {"prompt": "".join(draw.choices(letters, k=5)), "response": "Z", "licence": "MIT"}
+        for _ in range(30)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    notes = Notes()
+    options = {"temperatures": (0, 1), "new_tokens": 12, "most": 24, "batch": 5}
+    summary = trained(data=path, regenerate=options, progress=notes)
+    assert summary.documents["trained"] + summary.documents["held_out"] == 24
+    assert summary.documents["answer_tokens"] > 24
+    assert "answers: 24, at most 288 tokens" in " ".join(notes.notes)
+    (folder,) = (tmp_path / "head.work").glob("answers-*")
+    found = [json.loads(line) for file in folder.glob("*.jsonl") for line in file.open()]
+    prompts = {prompt.ids for prompt in prompts_of(read_rows([path]), tokenizer)}
+    assert len(found) == 24 and {tuple(row["prompt_ids"]) for row in found} <= prompts
+    assert sorted({row["temperature"] for row in found}) == [0, 1]
+    for row in found:
+        if row["temperature"] == 0:
+            own = decoding.generate(row["prompt_ids"], max_new_tokens=12, temperature=0)
+            assert row["answer_ids"] == own.token_ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trainer": "eagel"}, "unknown trainer 'eagel': did you mean 'eagle'"),
+        ({"options": {"recipes": "eagle1"}}, "unknown option of the trainer 'eagle': 'recipes'"),
+        ({"options": {"recipe": "eagle2"}}, "trainer.recipe='eagle2'"),
+        ({"rates": 1}, "unknown setting 'rates'"),
+        ({"length": 0}, "length=0"),
+        ({"minutes": 3}, "steps and minutes were both given"),
+        ({"data": "nowhere.jsonl"}, "there is no file or folder"),
+        ({"regenerate": {"temperature": 1}}, "unknown option of answers"),
+        ({"regenerate": {"temperatures": (-1.0,)}}, "temperatures: -1.0"),
+        ({"regenerate": {"new_tokens": 0}}, "new_tokens=0"),
+        ({"regenerate": True}, "new_tokens=256: the target model's context holds 128"),
+        ({"regenerate": {"longest_prompt": 1, "new_tokens": 9}}, "none of 60 prompts has at most"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(trained: Train, changes: Any, says: str) -> None:
+    with pytest.raises(SpecdecError, match=says):
+        trained(**changes)
+
+
+def test_a_folder_that_something_else_is_in_is_refused(trained: Train, tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "thesis.txt").write_text("A")
+    with pytest.raises(SpecdecError, match="is not empty"):
+        trained()
+    with pytest.raises(SpecdecError, match="is a file"):
+        trained(out=tmp_path / "head" / "thesis.txt")
+
+
+def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(data.read_text().splitlines()[0])
+    with pytest.raises(SpecdecError, match="1 documents with 1 different prompts are too few"):
+        trained(data=path)
+
+
+def test_any_architecture_gets_a_head(tokenizer: Any, data: Path, tmp_path: Path) -> None:
+    for name in ("gpt2", "gemma2", "qwen3"):
+        model = tiny.make_model(tiny.tiny_models.CONFIGS[name](), dtype=torch.float32)
+        for recipe in ("unrolled", "eagle3"):
+            options = {"recipe": recipe, **({"aux_layers": (1, 2)} if recipe == "eagle3" else {})}
+            summary = train(
+                model,
+                tokenizer=tokenizer,
+                data=data,
+                out=tmp_path / f"{name}-{recipe}",
+                work=tmp_path / "work",
+                options=options,
+                steps=2,
+                length=48,
+                batch_tokens=192,
+                tau_prompts=2,
+                tau_tokens=4,
+                tau_every=1,
+                evaluations=1,
+                precision="float32",
+            )
+            assert summary.tau is not None and summary.tau >= 1
+
+
+def test_answers_depend_on_the_prompt_and_not_on_the_batch(
+    trained: Train, data: Path, tmp_path: Path
+) -> None:
+    texts = []
+    for batch in (3, 7):
+        options = {"temperatures": (1,), "new_tokens": 6, "most": 12, "batch": batch}
+        trained(regenerate=options, work=tmp_path / str(batch), steps=1)
+        (folder,) = (tmp_path / str(batch)).glob("answers-*")
+        rows = [json.loads(line) for file in folder.glob("*.jsonl") for line in file.open()]
+        texts.append({tuple(row["prompt_ids"]): row["answer_ids"] for row in rows})
+    assert texts[0] == texts[1] and len(texts[0]) == 12
+    assert make_answer_options(True).temperatures == (0.0, 1.0)

@@ -1,0 +1,92 @@
+"""Rows are read from every form that they come in, and refused with their place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specdec import SpecdecError
+from specdec.training.rows import Row, read_rows, to_row
+
+SAID = (
+    {"role": "user", "content": "A"},
+    {"role": "assistant", "content": "B"},
+)
+FORMS: list[Any] = [
+    {"messages": list(SAID)},
+    {"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]},
+    {"prompt": "A", "response": "B"},
+    {"prompt": [SAID[0]], "response": "B"},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "A"}]}, SAID[1]]},
+]
+
+
+@pytest.mark.parametrize("fields", FORMS)
+def test_every_form_of_a_dialogue_is_the_same_row(fields: Any) -> None:
+    assert to_row(fields, "here") == Row(messages=SAID)
+
+
+def test_a_row_keeps_source_and_licence() -> None:
+    row = to_row({"text": "A", "source": "me", "license": "MIT"}, "here", "file")
+    assert (row.source, row.licence) == ("me", "MIT")
+    assert to_row({"text": "A"}, "here", "file").source == "file"
+    assert to_row({"prompt": "", "response": "A"}, "here") == Row(text="A")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt"])
+def test_every_kind_of_file_is_read_zipped_or_not(
+    tmp_path: Path, suffix: str, zipped: bool
+) -> None:
+    rows = [{"text": "A"}, {"text": "B"}]
+    text = {
+        ".jsonl": "\n\n".join(map(json.dumps, rows)),
+        ".json": json.dumps({"data": rows}),
+        ".txt": "A",
+    }[suffix]
+    path = tmp_path / f"rows{suffix}{'.gz' if zipped else ''}"
+    path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+    wanted = ["A"] if suffix == ".txt" else ["A", "B"]
+    assert [row.text for row in read_rows([path])] == wanted
+    assert [row.text for row in read_rows([tmp_path])] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"text": "A"}\n{"txt": "B"}', "line 2 of .*txt: it needs 'messages'"),
+        ('{"text": "A"}\n[1]', "line 2 of .* is a list"),
+        ("{", "cannot be read"),
+        ('{"messages": [{"role": "user"}]}', "line 1 .*needs a role and a content"),
+        ('{"messages": "A"}', "line 1 .*must be a list"),
+        ('{"prompt_ids": [1], "answer_ids": ["B"]}', "line 1 .*lists of token ids"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(SpecdecError, match=says):
+        list(read_rows([path]))
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    for source, says in (
+        (tmp_path / "none.jsonl", "there is no file or folder"),
+        (tmp_path / "rows.csv", "must end in"),
+        (tmp_path, "has no file of data"),
+        ("org/name", "pip install datasets"),
+    ):
+        with pytest.raises(SpecdecError, match=says):
+            list(read_rows([source]))
+
+
+def test_a_broken_zip_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "A"}' * 50)[:-9])
+    with pytest.raises(SpecdecError, match=r"rows\.jsonl\.gz cannot be read"):
+        list(read_rows([path]))
