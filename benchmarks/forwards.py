@@ -1,9 +1,10 @@
 """What a target forward takes: as it is, with packed weights, compiled.
 
     python benchmarks/forwards.py --inflate 240m --dtype bfloat16 --threads 2 --rows 1 9 17
+    python benchmarks/forwards.py --model smollm2 --threads 1 --clock cpu --ways "as it is" packed
 
-The lm_head is included. The three run in turns; medians. Compiling is not counted, and its seconds
-are printed beside.
+The lm_head is included. The ways run in turns, every other time backwards; medians. Compiling is
+not counted, and its seconds are printed beside.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from specdec.bench.presets import PRESETS
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.embedded_model import EMBEDDED
 
-WAYS = {"as it is": {}, "packed": {"pack": True}, "compiled": {"compile": True, "hot": 1}}
+WAYS = {
+    "as it is": {},
+    "packed": {"pack": True},
+    "compiled": {"compile": True, "hot": 1},
+}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def forward(target: HFTarget, rows: int, context: int) -> Callable[[], object]:
@@ -37,11 +43,11 @@ def forward(target: HFTarget, rows: int, context: int) -> Callable[[], object]:
     return lambda: target.logits(target.forward(tokens, positions, tree_mask, cache).last)
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Of one call."""
-    started = time.perf_counter()
+    started = clock()
     run()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 @torch.inference_mode()
@@ -49,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", default=EMBEDDED.name)
     parser.add_argument("--inflate", choices=tuple(PRESETS), help="a larger shape")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -56,10 +63,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 9, 17], help="tokens verified")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: one thread")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.clock == "cpu" and given.threads != 1:
+        parser.error("--clock cpu adds up the seconds of all threads: give --threads 1")
+    clock = CLOCKS[given.clock]
     torch.set_num_threads(given.threads)
-    model = Engine(EMBEDDED.name, strategy="plain", dtype=given.dtype).target.model
+    model = Engine(given.model, strategy="plain", dtype=given.dtype).target.model
     if given.inflate:
         model = inflate(model, PRESETS[given.inflate])
     targets = {
@@ -69,11 +80,13 @@ def main() -> None:
     results = []
     for rows in given.rows:
         runs = {way: forward(target, rows, given.context) for way, target in targets.items()}
-        first = {way: seconds(run) for way, run in runs.items()}
+        first = {way: seconds(run, clock) for way, run in runs.items()}
         taken: dict[str, list[float]] = {way: [] for way in runs}
+        order = list(runs)
         for _ in range(given.repetitions):
-            for way, run in runs.items():
-                taken[way].append(seconds(run))
+            for way in order:
+                taken[way].append(seconds(runs[way], clock))
+            order.reverse()
         medians = {way: statistics.median(each) for way, each in taken.items()}
         results.append({"rows": rows, "seconds": medians, "first": first})
         shown = ", ".join(f"{way} {1000 * each:.1f} ms" for way, each in medians.items())

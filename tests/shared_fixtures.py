@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,33 @@ import pytest
 import tiny
 import torch
 
+import specdec.engine
 from specdec import Engine
+from specdec.acceleration import Acceleration
+from specdec.acceleration.copy_times import CopyTimes, LinearShape, TwoCopies
 from specdec_plugins.eagle.testing import eagle3_head
 
 torch.set_num_threads(1)
+
+
+class PackedIsFaster(CopyTimes):
+    """Every layer runs on its packed copy, whatever the machine does meanwhile."""
+
+    def measure(self, layers: Iterable[TwoCopies]) -> None:
+        pass
+
+    def packed_is_faster(self, shape: LinearShape) -> tuple[bool, ...]:
+        return (True,)
+
+
+@pytest.fixture
+def all_packed(monkeypatch: pytest.MonkeyPatch) -> CopyTimes:
+    """``Engine(pack=True)`` runs every layer on its packed copy; so does what is given this."""
+    times = PackedIsFaster()
+    monkeypatch.setattr(
+        specdec.engine, "Acceleration", lambda **given: Acceleration(**given, copy_times=times)
+    )
+    return times
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import specdec.engine
 from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
+from specdec.acceleration.copy_times import CopyTimes
 from specdec.acceleration.packing import PackedLinear, pack
 from specdec.cli.app import app
 from specdec.errors import OptionError
@@ -76,10 +77,12 @@ def packed_layers(module: nn.Module) -> list[PackedLinear]:
 @needs_bfloat16
 @pytest.mark.parametrize("bias", [False, True])
 @torch.inference_mode()
-def test_a_packed_layer_is_the_layer_bit_for_bit_in_bfloat16(bias: bool) -> None:
+def test_a_packed_layer_is_the_layer_bit_for_bit_in_bfloat16(
+    all_packed: CopyTimes, bias: bool
+) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(128, 96, bias=bias, dtype=HALF)
-    packed = pack(layer)
+    packed = pack(layer, all_packed)
     assert isinstance(packed, PackedLinear)
     for rows in (0, 1, 2, 7, 8, 9, 17, 61):
         for x in (
@@ -93,21 +96,23 @@ def test_a_packed_layer_is_the_layer_bit_for_bit_in_bfloat16(bias: bool) -> None
 
 @needs_float32
 @torch.inference_mode()
-def test_a_packed_layer_is_the_layer_up_to_rounding_in_float32() -> None:
+def test_a_packed_layer_is_the_layer_up_to_rounding_in_float32(all_packed: CopyTimes) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(512, 512)
-    packed = pack(layer)
+    packed = pack(layer, all_packed)
     assert isinstance(packed, PackedLinear)
-    x = torch.randn(1, 9, 512)
-    torch.testing.assert_close(packed(x), layer(x))
+    for rows in (0, 1, 2, 7, 8, 9, 17, 61):
+        x = torch.randn(1, rows, 512)
+        torch.testing.assert_close(packed(x), layer(x))
 
 
 @needs_bfloat16
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @torch.inference_mode()
-def test_a_packed_body_gives_the_same_bits(kind: str) -> None:
+def test_a_packed_body_gives_the_same_bits(all_packed: CopyTimes, kind: str) -> None:
     model = make(kind)
-    target, packed = HFTarget(model), HFTarget(model, acceleration=Acceleration(pack=True))
+    accelerated = Acceleration(pack=True, copy_times=all_packed)
+    target, packed = HFTarget(model), HFTarget(model, acceleration=accelerated)
     assert packed_layers(packed._body) and not packed_layers(target._body)
     tokens = torch.arange(18).view(2, 9) % target.vocab_size
     ours, theirs = packed.read(tokens).last, target.read(tokens).last
@@ -116,6 +121,7 @@ def test_a_packed_body_gives_the_same_bits(kind: str) -> None:
 
 
 @needs_bfloat16
+@pytest.mark.usefixtures("all_packed")
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("strategy", ["eagle2", "plain"])
 def test_a_packed_engine_writes_the_same_tokens(
@@ -134,6 +140,7 @@ def test_a_packed_engine_writes_the_same_tokens(
 
 
 @needs_bfloat16
+@pytest.mark.usefixtures("all_packed")
 def test_a_packed_draft_model_drafts_the_same(half: Any, tmp_path: Path) -> None:
     folder = tiny.save_model(half, tmp_path)
     runs = []
@@ -146,6 +153,7 @@ def test_a_packed_draft_model_drafts_the_same(half: Any, tmp_path: Path) -> None
 
 
 @needs_bfloat16
+@pytest.mark.usefixtures("all_packed")
 def test_packing_leaves_the_users_model_as_it_was() -> None:
     model = make()
     parameters = {name: (id(p), p.clone()) for name, p in model.named_parameters()}
@@ -164,6 +172,7 @@ def test_packing_leaves_the_users_model_as_it_was() -> None:
 
 
 @needs_bfloat16
+@pytest.mark.usefixtures("all_packed")
 def test_a_network_is_packed_once_for_all_engines_on_it(half: Any, half_head: Path) -> None:
     first = Engine(half, strategy="plain", pack=True)
     second = first.with_strategy("eagle2", drafter=half_head)
@@ -173,27 +182,29 @@ def test_a_network_is_packed_once_for_all_engines_on_it(half: Any, half_head: Pa
 
 
 @needs_bfloat16
-def test_tied_embeddings_stay_an_embedding() -> None:
+def test_tied_embeddings_stay_an_embedding(all_packed: CopyTimes) -> None:
     config = tiny.llama_config(**SIZES, vocab_size=64, tie_word_embeddings=True)
     model = tiny.make_model(config).to(HALF)
-    target = HFTarget(model, acceleration=Acceleration(pack=True))
+    target = HFTarget(model, acceleration=Acceleration(pack=True, copy_times=all_packed))
     assert isinstance(target._scorer, PackedLinear)
     assert target._scorer.get_parameter("weight") is model.get_input_embeddings().weight
 
 
 @needs_bfloat16
-def test_only_plain_linear_layers_are_packed() -> None:
+def test_only_plain_linear_layers_are_packed(all_packed: CopyTimes) -> None:
     class Own(nn.Linear):
         """A layer with a forward of its own."""
 
-    packed = pack(nn.Sequential(Own(128, 128, dtype=HALF), nn.Linear(128, 128, dtype=HALF)))
+    layers = nn.Sequential(Own(128, 128, dtype=HALF), nn.Linear(128, 128, dtype=HALF))
+    packed = pack(layers, all_packed)
     assert [type(layer) for layer in packed.children()] == [Own, PackedLinear]
 
 
 @needs_bfloat16
-def test_a_layer_used_twice_is_packed_once() -> None:
+def test_a_layer_used_twice_is_packed_once(all_packed: CopyTimes) -> None:
     layer = nn.Linear(128, 128, dtype=HALF)
-    packed = pack(nn.ModuleDict({"a": nn.Sequential(layer), "b": nn.Sequential(layer)}))
+    twice = nn.ModuleDict({"a": nn.Sequential(layer), "b": nn.Sequential(layer)})
+    packed = pack(twice, all_packed)
     first, second = packed_layers(packed.get_submodule("a")) + packed_layers(
         packed.get_submodule("b")
     )

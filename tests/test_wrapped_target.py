@@ -64,6 +64,7 @@ def packed(target: HFTarget) -> bool:
     return any(isinstance(layer, PackedLinear) for layer in target._body.modules())
 
 
+@pytest.mark.usefixtures("all_packed")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_wrapped_target_is_packed(large: Any, way: str) -> None:
     engine = Engine(large, strategy="plain", pack=True, plugins=[Wrapper(WAYS[way])])

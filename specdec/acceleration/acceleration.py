@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import nn
 
 from specdec.acceleration.compiling import INDUCTOR, Backend, CompiledNetwork, check_compilable
+from specdec.acceleration.copy_times import CopyTimes
 from specdec.acceleration.packing import pack
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import bucketed, coarsely_bucketed
@@ -19,11 +20,14 @@ class Acceleration:
     A network is accelerated once however often it is asked for, as long as the result is in use.
 
     Args:
-        pack: run linear layers on a second copy of their weights, laid out for the CPU.
+        pack: give linear layers a second copy of their weights, laid out for the CPU; at each
+            number of rows they run on the copy that is faster.
         compile: compile the shapes that come up often with ``torch.compile``.
         backend: of ``torch.compile``.
         hot: how often a shape has to come up before it is compiled.
         bucket: how sizes of caches are rounded up.
+        copy_times: of linear layers that are packed: which copy of the weights is faster at how
+            many rows. Measured as networks are packed if left out.
 
     Raises:
         OptionError: both at once; on the CPU, compiled networks have packed weights already.
@@ -37,6 +41,7 @@ class Acceleration:
         backend: Backend = INDUCTOR,
         hot: int = 8,
         bucket: Callable[[int], int] | None = None,
+        copy_times: CopyTimes | None = None,
     ) -> None:
         if pack and compile:
             raise OptionError(
@@ -46,6 +51,7 @@ class Acceleration:
         self.pack, self.compile = pack, compile
         self._backend, self._hot = backend, hot
         self._bucket = bucket
+        self.copy_times = copy_times or CopyTimes()
         self._made: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
             weakref.WeakKeyDictionary()
         )
@@ -88,6 +94,6 @@ class Acceleration:
 
     def _make(self, module: nn.Module) -> nn.Module:
         if self.pack:
-            return pack(module)
+            return pack(module, self.copy_times)
         check_compilable(module)
         return CompiledNetwork(module, backend=self._backend, hot=self._hot)

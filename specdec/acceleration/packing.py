@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from specdec.acceleration.copy_times import CopyTimes, LinearShape
 from specdec.errors import OptionError
 
 # Rows of an input that the layout is chosen for: a small tree.
 _ROWS = 8
-# Layers of fewer weights stay as they are. In half precision torch leaves such products to other
-# kernels, which round differently; in float32 packing makes them slower.
-_FEWEST = {torch.bfloat16: 4097, torch.float16: 4097, torch.float32: 1 << 17}
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+# Layers of fewer weights stay as they are: in half precision torch leaves such products to other
+# kernels, which round differently, and so small a product gains nothing.
+_FEWEST = 4097
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that computes with a packed copy of its weight.
+    """A linear layer that has a packed copy of its weight and runs on the copy that is faster.
 
-    In bfloat16 and float16 outputs are bit for bit those of the layer it stands for; in float32
-    they differ by rounding. ``weight`` and ``bias`` are that layer's own. Later changes of
-    ``weight`` are not seen.
+    Which one that is depends on the number of rows alone. On the packed copy outputs in bfloat16
+    and float16 are bit for bit those of the layer it stands for; in float32 they differ by
+    rounding. ``weight`` and ``bias`` are that layer's own. Later changes of ``weight`` are not seen
+    by the packed copy.
 
     Args:
-        linear: bfloat16, float16 or float32, on the CPU.
+        layer: bfloat16, float16 or float32, on the CPU.
+        packed_at: whether the packed copy runs at 0, 1, 2, ... rows; the last entry holds for all
+            beyond.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, packed_at: Sequence[bool] = (True,)) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
-        weight = linear.weight.detach()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.packed_at = tuple(packed_at)
+        weight = layer.weight.detach()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+
+    @property
+    def shape(self) -> LinearShape:
+        """What its seconds depend on."""
+        return LinearShape(self.in_features, self.out_features, self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., in]`` to ``[..., out]``."""
+        rows = x.numel() // self.in_features
+        if self.packed_at[min(rows, len(self.packed_at) - 1)]:
+            return self.run_packed(x)
+        return self.run_as_it_is(x)
+
+    def run_as_it_is(self, x: Tensor) -> Tensor:
+        """``x [..., in]`` to ``[..., out]`` on the layer's own weight."""
+        return linear(x, self.weight, self.bias)
+
+    def run_packed(self, x: Tensor) -> Tensor:
+        """``x [..., in]`` to ``[..., out]`` on the packed copy."""
         if self.bias is None or x.dim() < 3 or x.is_contiguous():
             return self._product(x, self.bias)
         # There torch rounds the product before it adds the bias.
@@ -49,11 +73,16 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def pack(module: nn.Module) -> nn.Module:
+def pack(module: nn.Module, times: CopyTimes | None = None) -> nn.Module:
     """A copy of ``module`` whose linear layers are packed; parameters and buffers are shared.
 
-    Layers of exactly the type ``nn.Linear`` are packed, unless they are too small to gain. The
-    packed weights take as much memory as the weights, beside them.
+    Layers of exactly the type ``nn.Linear`` are packed, unless they are very small or ``times``
+    says that their packed copy is not faster at any number of rows. The packed weights take as
+    much memory as the weights, beside them.
+
+    Args:
+        times: decides which copy runs; layers of unknown shapes are measured into it, which takes
+            a fraction of a second for a model of some 100M parameters. Measured anew if left out.
 
     Raises:
         OptionError: a device or dtype that cannot be packed here, or no linear layer at all.
@@ -67,21 +96,22 @@ def pack(module: nn.Module) -> nn.Module:
     for device, dtype in dict.fromkeys((each.weight.device, each.weight.dtype) for each in linears):
         if reason := _refusal(device, dtype):
             raise OptionError(f"pack=True: {reason}")
-    if type(module) is nn.Linear:
-        return PackedLinear(module) if _gains(module) else module
     copied = _sharing_copy(module)
-    packed: dict[nn.Linear, PackedLinear] = {}
-    for parent in list(copied.modules()):
+    holder = nn.ModuleDict({"module": copied})  # ``module`` itself may be a linear layer
+    packed = {
+        layer: PackedLinear(layer)
+        for layer in holder.modules()
+        if type(layer) is nn.Linear and layer.weight.numel() >= _FEWEST
+    }
+    times = times or CopyTimes()
+    times.measure(packed.values())
+    for layer in packed.values():
+        layer.packed_at = times.packed_is_faster(layer.shape)
+    for parent in list(holder.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and _gains(child):
-                if child not in packed:
-                    packed[child] = PackedLinear(child)
+            if type(child) is nn.Linear and child in packed and any(packed[child].packed_at):
                 setattr(parent, name, packed[child])
-    return copied
-
-
-def _gains(linear: nn.Linear) -> bool:
-    return linear.weight.numel() >= _FEWEST[linear.weight.dtype]
+    return holder["module"]
 
 
 def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -89,7 +119,7 @@ def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     name = str(dtype).removeprefix("torch.")
     if device.type != "cpu":
         return f"weights on {device} cannot be packed, only those on the CPU; leave out pack"
-    if dtype not in _FEWEST:
+    if dtype not in _DTYPES:
         return (
             f"{name} weights cannot be packed; give dtype='float32' or 'bfloat16', or leave out "
             "pack"
