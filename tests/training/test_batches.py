@@ -51,6 +51,9 @@ def test_an_epoch_has_every_document_once(features: Features) -> None:
         found = [d for batch in own.epoch(number) for window in batch for d in window]
         assert sorted(found) == list(range(len(features.documents.lengths)))
     assert own.epoch(0) != own.epoch(1)
+    two = len(own.epoch(0)) + len(own.epoch(1))
+    given_out = [windows for _, windows in islice(own.after(Position()), two)]
+    assert given_out == [*own.epoch(0), *own.epoch(1)]
 
 
 def test_the_order_depends_on_the_seed_and_the_position_alone(features: Features) -> None:

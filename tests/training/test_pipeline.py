@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from specdec import Engine, SpecdecError
 from specdec.training.answer_options import make_answer_options
+from specdec.training.documents import make_documents
 from specdec.training.pipeline import train
 from specdec.training.progress import Reporter
 from specdec.training.prompts import prompts_of
-from specdec.training.rows import read_rows
+from specdec.training.rows import Row, read_rows
+from specdec.training.settings import make_settings
+from specdec.training.split import split
 
 Train = Callable[..., Any]
 
@@ -102,15 +107,21 @@ def test_training_ends_when_agreement_no_longer_rises(trained: Train) -> None:
     assert summary.best_step < summary.steps
 
 
-def test_documents_with_one_prompt_are_on_one_side(data: Path, trained: Train) -> None:
-    twice = data.with_name("twice.jsonl")
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    others = [{**row, "answer_ids": row["answer_ids"][::-1]} for row in rows]
-    twice.write_text("\n".join(map(json.dumps, [*rows, *others])))
-    documents = trained(data=twice, held_out=0.25).documents
-    assert documents["held_out"] in (30, 31) and documents["trained"] % 2 == 0
-    fewer = trained(data=twice, held_out=0.25, documents=10).documents
-    assert fewer["trained"] == 10 and fewer["held_out"] == documents["held_out"]
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 59)), min_size=8, max_size=60),
+    st.integers(0, 9),
+)
+def test_documents_with_one_prompt_are_on_one_side(rows: list[tuple[int, int]], seed: int) -> None:
+    assume(len({prompt for prompt, _ in rows}) > 5)
+    data = [Row(prompt_ids=(prompt,), answer_ids=(answer, 3)) for prompt, answer in rows]
+    documents = make_documents(data, None, length=8, vocab_size=60)
+    settings = {"held_out": 0.2, "seed": seed}
+    trained, held_out = split(documents, make_settings(settings))
+    assert sorted([*trained, *held_out]) == list(range(len(documents.lengths)))
+    sides = [{tuple(p) for p in documents.prompts(side)} for side in (trained, held_out)]
+    assert all(sides) and not sides[0] & sides[1]
+    fewer = split(documents, make_settings({**settings, "documents": 2}))
+    assert fewer == (trained[:2], held_out)
 
 
 def test_the_target_answers_the_prompts_of_the_data(
