@@ -206,9 +206,10 @@ def _in_old_words(config: Any, fields: dict[str, Any]) -> Any:
 
 
 def _save_embedding(target: transformers.PreTrainedModel, folder: Path) -> None:
-    """What the head takes from the target's folder: it wants an index, as of shards."""
+    """What it takes from the target's folder; for the embedding it wants an index, as of shards."""
     config = json.loads(target.config.to_json_string(use_diff=False))
-    config["architectures"] = ["LlamaForCausalLM"]
+    # Both weights are handed over, so it need not tie them, which it says in transformers 4's way.
+    config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     name = "model.embed_tokens.weight"
     weight = target.get_input_embeddings().weight.detach().contiguous()
