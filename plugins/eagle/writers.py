@@ -33,21 +33,28 @@ def official(
     head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
 ) -> Written:
     """As the code of SafeAILab/EAGLE reads it."""
-    if head.family == "eagle":
-        return Written("official", _eagle_fields(head), dict(tensors))
     rope, decoder = head.decoder["rope_parameters"], head.decoder
     linear = (
         rope["rope_type"] == "linear" and rope["rope_theta"] == THETA
     )  # the base is fixed there
+    unsaid = {
+        "rope_of_that_type_or_base": not (rope["rope_type"] == "default" or linear),
+        "another_head_dim_than_hidden_size_by_heads": (
+            decoder["head_dim"] * decoder["num_attention_heads"] != head.hidden_size
+        ),
+    }
+    scaling = (
+        {"rope_scaling": {"type": "linear", "factor": float(rope["factor"])}} if linear else {}
+    )
+    if head.family == "eagle":
+        _refuse("official", head, **unsaid)
+        return Written("official", {**_eagle_fields(head), **scaling}, dict(tensors))
     _refuse(
         "official",
         head,
         **_beyond_three_states(head),
+        **unsaid,
         fc_norm=head.fc_norm,
-        rope_of_that_type_or_base=not (rope["rope_type"] == "default" or linear),
-        another_head_dim_than_hidden_size_by_heads=(
-            decoder["head_dim"] * decoder["num_attention_heads"] != head.hidden_size
-        ),
         other_auxiliary_layers_than_the_usual=not _usual(head),
     )
     fields = {
@@ -56,10 +63,9 @@ def official(
         **_decoder(head),
         "draft_vocab_size": head.draft_vocab_size,
         "tie_word_embeddings": False,
+        **scaling,
     }
     del fields["rope_parameters"]  # a word of later versions of transformers
-    if linear:
-        fields["rope_scaling"] = {"type": "linear", "factor": float(rope["factor"])}
     if head.target_hidden_size != head.hidden_size:
         # Where it is named, the official code takes no embeddings from the target.
         fields["target_hidden_size"] = head.target_hidden_size

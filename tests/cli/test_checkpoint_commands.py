@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from heads import LAYERS, LAYOUTS, head_for, in_layout
+from heads import LAYERS, LAYOUTS, Written, head_for, in_layout
 from safetensors.torch import load_file
 
 from specdec_plugins.eagle.keys import renamed
@@ -157,6 +157,27 @@ def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_m
     other = written.save(tmp_path / "other")
     result = run("convert", other, tmp_path / "no", "--to", "official")
     assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
+def test_the_official_layout_says_the_rope_of_an_eagle_head_or_is_refused(
+    run: Command, head: Path, tmp_path: Path
+) -> None:
+    fields = json.loads((head / "config.json").read_text())
+    weights = load_file(head / "model.safetensors")
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    for name, rope, code in (
+        ("linear", linear, 0),
+        ("another base", {**linear, "rope_theta": 50000.0}, 2),
+        ("yarn", {**linear, "rope_type": "yarn"}, 2),
+    ):
+        folder = Written({**fields, "rope_parameters": rope}, weights).save(tmp_path / name)
+        out = tmp_path / f"{name} out"
+        result = run("convert", folder, out, "--to", "official")
+        assert result.exit_code == code
+        assert code == 0 or "rope of that type or base" in result.stderr
+        assert out.exists() == (code == 0)
+    scaling = json.loads((tmp_path / "linear out" / "config.json").read_text())["rope_scaling"]
+    assert scaling == {"type": "linear", "factor": 2.0}
 
 
 def test_mistakes_of_convert_are_told(run: Command, deep: Any, head: Path, tmp_path: Path) -> None:
