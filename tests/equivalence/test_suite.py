@@ -364,7 +364,7 @@ def test_check_exits_with_1_on_failure_and_2_on_a_users_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runner = CliRunner()
-    unknown = runner.invoke(app, ["check", "eagle3"])
+    unknown = runner.invoke(app, ["check", "eagel2"])
     assert unknown.exit_code == 2 and "eagle2" in unknown.output
     monkeypatch.setattr(suite, "QUICK", 2)
     assert runner.invoke(app, ["check", "plain", "--quick"]).exit_code == 0
