@@ -2,8 +2,8 @@
 
 All of it runs as it is, from ``EaModel.from_pretrained`` to ``eagenerate``. It was written for
 transformers 4; what it wants of it and no longer finds is supplied here: the words for rope in
-configs, and a target made without transformers' loading, which leaves its rope tables empty. Its
-Qwen2 and Qwen3 targets are left out, since their modules cannot be imported.
+configs, and a target made without transformers' loading, which leaves its rope tables
+uninitialised. Its Qwen2 and Qwen3 targets are left out, since their modules cannot be imported.
 
 Facts on the code: github.com/SafeAILab/EAGLE at cb7e084.
 """
