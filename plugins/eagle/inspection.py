@@ -101,7 +101,7 @@ def fits(folder: Path, target: HFTarget) -> None:
     """
     found = read_head(folder)
     check_fit(found.description, target)
-    build(found, found.description, target)
+    build(found, target)
 
 
 def convert(folder: Path, out: Path, layout: str) -> None:

@@ -129,4 +129,5 @@ def described(head: Head) -> HeadDescription:
         norm_before_residual=wiring.norm_before_residual,
         norm_output=wiring.norm_output,
         final_norm=wiring.final_norm,
+        unused_norm=wiring.unused_norm,
     )
