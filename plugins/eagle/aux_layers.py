@@ -51,7 +51,7 @@ class AuxLayers:
         if self.source == "usual":
             if layers is None:
                 return None
-            usual = (2, layers // 2, layers - 3)
+            usual = usual_of(layers)
             if not _ascend(usual):
                 raise CheckpointError(
                     "the checkpoint does not say which hidden states the head reads, and the usual "
@@ -148,6 +148,11 @@ def _numbers(name: str, ids: Any) -> tuple[int, ...]:
 def _whatever_target(aux: AuxLayers) -> tuple[int, ...]:
     step = int(aux.source == "layers" and aux.given[0] != 2)
     return tuple(number + step for number in aux.given)
+
+
+def usual_of(layers: int) -> tuple[int, int, int]:
+    """The usual three of a target of so many layers; they may coincide."""
+    return 2, layers // 2, layers - 3
 
 
 def _usual(indices: Sequence[int]) -> bool:
