@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import ReportsItself
-from specdec.errors import PromptError
+from specdec.errors import DrafterWarning, PromptError, first_line, warn
 from specdec.models.hf_target import HFTarget
 from specdec.request.prompts import encode
 
@@ -19,6 +20,9 @@ from specdec.request.prompts import encode
 _MOST, _FEWEST, _SECONDS = 48, 12, 3.0
 _QUESTION = "Why is the sky blue? Explain it in a few sentences, to a child."
 _BEGINNING = "Once upon a time, there was a small village by the sea. Every morning"
+
+# The next token [1, 1] after a text [1, T] that has grown by at most one token since.
+Next = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -34,59 +38,114 @@ class OwnText:
     prompt: int = 0
 
     @torch.inference_mode()
-    def write(self, target: HFTarget, tokenizer: PreTrainedTokenizerBase | None) -> Tensor:
-        """The text, of a target that has not changed since."""
+    def write(
+        self,
+        target: HFTarget,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        uses_cache: bool = True,
+    ) -> Tensor:
+        """The text, of a target that has not changed since; the longest where all end early.
+
+        Args:
+            uses_cache: whether the target takes a cache.
+        """
         if self.tokens is None:
-            ids = _prompt(target, tokenizer)
-            self.prompt, self.tokens = len(ids), _greedy(target, ids)
+            found: list[tuple[Tensor, int]] = []
+            for ids in _prompts(target, tokenizer):
+                found.append((_greedy(target, ids, uses_cache), len(ids)))
+                if found[-1][0].shape[1] - len(ids) >= _FEWEST:
+                    break
+            self.tokens, self.prompt = max(found, key=lambda each: each[0].shape[1] - each[1])
         return self.tokens
 
 
 def report_on(
-    drafter: object, text: OwnText, target: HFTarget, tokenizer: PreTrainedTokenizerBase | None
+    drafter: object,
+    text: OwnText,
+    target: HFTarget,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    uses_cache: bool = True,
 ) -> DrafterReport | None:
     """What the drafter says of itself; None if it says nothing, or the target writes too little.
 
-    It draws no random number.
+    It draws no random number. Where it fails there is a warning and no report: no draft depends on
+    it.
+
+    Args:
+        uses_cache: whether the target takes a cache.
     """
     if not isinstance(drafter, ReportsItself):
         return None
-    tokens = text.write(target, tokenizer)
-    if tokens.shape[1] < text.prompt + 2:
+    try:
+        tokens = text.write(target, tokenizer, uses_cache=uses_cache)
+        if tokens.shape[1] < text.prompt + 2:
+            return None
+        with torch.inference_mode():
+            return drafter.report(tokens, text.prompt)
+    except Exception as error:
+        warn(
+            "the drafter was not compared with text of the target's own: "
+            f"{type(error).__name__}: {first_line(error)}",
+            DrafterWarning,
+        )
         return None
-    with torch.inference_mode():
-        return drafter.report(tokens, text.prompt)
 
 
-def _prompt(target: HFTarget, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
-    """A question where there is a chat template, else the beginning of a story, else one token."""
+def _prompts(target: HFTarget, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[list[int]]:
+    """A question where there is a chat template, the beginning of a story, one token."""
     room = target.context_limit - _FEWEST
     message = [{"role": "user", "content": _QUESTION}]
     for prompt in (message, _BEGINNING) if tokenizer else ():
         try:
-            return encode(prompt, tokenizer, vocab_size=target.vocab_size, context=room).rows[0]
+            yield encode(prompt, tokenizer, vocab_size=target.vocab_size, context=room).rows[0]
         except PromptError:
             continue
     first = getattr(target.config, "bos_token_id", None)
-    return [first if isinstance(first, int) and 0 <= first < target.vocab_size else 0]
+    yield [first if isinstance(first, int) and 0 <= first < target.vocab_size else 0]
 
 
-def _greedy(target: HFTarget, ids: list[int]) -> Tensor:
-    """The prompt and what the target writes after it: ``[1, T]`` int64."""
+def _greedy(target: HFTarget, ids: list[int], uses_cache: bool) -> Tensor:
+    """The prompt and what the target writes after it, to the end of the text: ``[1, T]`` int64."""
+    start = time.perf_counter()
     plain = target.unaccelerated()
     plain.aux_layers = ()
     most = min(_MOST, plain.context_limit - len(ids))
-    tokens = torch.tensor([ids], device=plain.device)
-    cache = plain.new_cache(1, len(ids) + most)
-    hidden = plain.prefill(tokens, cache).last[:, -1:]
-    cache.advance(torch.tensor([len(ids)], device=plain.device), len(ids))
-    one = torch.ones(1, 1, 1, dtype=torch.bool, device=plain.device)
-    start = time.perf_counter()
+    tokens, ends = torch.tensor([ids], device=plain.device), _ends(target)
+    next_token = _cached(plain, len(ids) + most) if uses_cache else _uncached(plain)
     for count in range(1, most + 1):
-        tokens = torch.cat([tokens, plain.logits(hidden).argmax(-1)], dim=1)
+        tokens = torch.cat([tokens, next_token(tokens)], dim=1)
         slow = count >= _FEWEST and time.perf_counter() - start > _SECONDS
-        if slow or count == most:
+        if slow or int(tokens[0, -1]) in ends:
             break
-        hidden = plain.forward(tokens[:, -1:], cache.lengths[:, None], one, cache).last
-        cache.advance(one[0, 0].long(), tokens.shape[1])
     return tokens
+
+
+def _cached(target: HFTarget, capacity: int) -> Next:
+    cache = target.new_cache(1, capacity)
+    one = torch.ones(1, 1, 1, dtype=torch.bool, device=target.device)
+
+    def next_token(tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        if cache.longest == 0:
+            hidden = target.prefill(tokens, cache)
+        else:
+            hidden = target.forward(tokens[:, -1:], cache.lengths[:, None], one, cache)
+        cache.advance(torch.tensor([length - cache.longest], device=target.device), length)
+        return target.logits(hidden.last[:, -1:]).argmax(-1)
+
+    return next_token
+
+
+def _uncached(target: HFTarget) -> Next:
+    return lambda tokens: target.logits(target.read(tokens).last[:, -1:]).argmax(-1)
+
+
+def _ends(target: HFTarget) -> set[int]:
+    """Tokens that end a text."""
+    for config in (getattr(target.model, "generation_config", None), target.config):
+        ids = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            return {*ids} if isinstance(ids, (list, tuple)) else {ids}
+    return set()

@@ -326,7 +326,10 @@ class Engine:
         for."""
         if not self._reported:
             drafter, target = self.parts.drafter, self._checked
-            self._report = report_on(drafter, self._own_text, target, self.tokenizer)
+            cached = self.parts.verifier.uses_cache
+            self._report = report_on(
+                drafter, self._own_text, target, self.tokenizer, uses_cache=cached
+            )
             self._reported = True
         return self._report
 

@@ -88,6 +88,7 @@ def in_layout(layout: str, head: Eagle3Head) -> Written:
             "use_mtp_layernorm": False,
             "next_layer_regular": True,
             "parallel_draft_step": 1,
+            "parallel_draft_heads_num_layers": 1,
             "use_aux_hidden_state": True,
         }
         fields |= {

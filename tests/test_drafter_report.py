@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from pathlib import Path
@@ -12,14 +13,17 @@ import tiny
 import torch
 from heads import LAYERS, USUAL, in_layout
 from torch.nn.functional import cross_entropy
-from transformers import DynamicCache
+from transformers import DynamicCache, FalconConfig, MambaConfig
 
 from specdec import Engine
-from specdec.decoding.drafter_report import DrafterReport
-from specdec.drafter_check import OwnText
+from specdec.decoding.drafter_report import DrafterReport, Reading
+from specdec.drafter_check import OwnText, report_on
+from specdec.errors import DrafterWarning
 from specdec.models.hf_target import HFTarget
+from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
-from specdec_plugins.eagle.testing import random_eagle3_head
+from specdec_plugins.eagle.self_check import advice
+from specdec_plugins.eagle.testing import eagle_head, random_eagle3_head
 
 
 def learn(head: Eagle3Head, target: HFTarget, text: torch.Tensor, steps: int = 120) -> Eagle3Head:
@@ -169,9 +173,9 @@ def test_an_aliass_own_head_is_looked_at_when_asked(monkeypatch: pytest.MonkeyPa
     written: list[int] = []
     write = OwnText.write
 
-    def noted(self: OwnText, *given: Any) -> torch.Tensor:
+    def noted(self: OwnText, *given: Any, **named: Any) -> torch.Tensor:
         written.append(1)
-        return write(self, *given)
+        return write(self, *given, **named)
 
     monkeypatch.setattr(OwnText, "write", noted)
     engine = Engine(strategy="eagle2")
@@ -193,3 +197,98 @@ def test_making_an_engine_draws_no_random_number(plain: Engine, head3: Path) -> 
     before = torch.get_rng_state()
     plain.with_strategy("eagle3", drafter=head3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def recurrent(path: Path) -> tuple[Any, Path]:
+    """A model that takes no cache of keys and values, and an EAGLE-1/2 head for it."""
+    config = MambaConfig(
+        hidden_size=32, num_hidden_layers=2, vocab_size=tiny.VOCAB, state_size=4, pad_token_id=0,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = tiny.make_model(config)
+    model.config.max_position_embeddings = 64
+    return model, Path(eagle_head(model, path))
+
+
+def test_a_head_of_a_model_without_cache_is_looked_at_too(tmp_path: Path) -> None:
+    model, head = recurrent(tmp_path)
+    plain = Engine(model, strategy="plain", verifier="path")
+    engine = plain.with_strategy("eagle2", drafter=head, verifier="path")
+    assert engine.drafter_report is not None and engine.drafter_report.tokens == 48
+    settings = {"max_new_tokens": 6, "temperature": 0}
+    own, other = engine.generate([[1, 2, 3]], **settings), plain.generate([[1, 2, 3]], **settings)
+    assert own[0].token_ids == other[0].token_ids
+
+
+def test_text_without_cache_is_text_with_cache(deep: Engine, text: torch.Tensor) -> None:
+    written = OwnText().write(deep.target, deep.tokenizer, uses_cache=False)
+    assert torch.equal(written, text)
+
+
+def test_other_readings_that_the_target_cannot_serve_are_left_out(tmp_path: Path) -> None:
+    """A Falcon does not give the state before its final norm."""
+    config = FalconConfig(
+        hidden_size=32, num_hidden_layers=8, num_attention_heads=4, vocab_size=tiny.VOCAB,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = tiny.make_model(config)
+    head = random_eagle3_head(model, aux_layers=(2, 4, 7))
+    engine = Engine(model, strategy="plain").with_strategy("eagle3", drafter=head)
+    tried = {reading.options for reading in engine.drafter_report.tried}
+    assert "aux_layers=[1, 3, 6]" in tried and "aux_layers=[3, 5, 8]" not in tried
+
+
+def test_a_check_that_fails_keeps_no_engine_from_being_made(deep: Engine, head3: Path) -> None:
+    class Broken(HFTarget):
+        def read(self, tokens: torch.Tensor) -> Any:
+            raise RuntimeError("out of memory\nmore")
+
+    broken = Broken(deep.target.model)
+    head = random_eagle3_head(deep.target.model, aux_layers=USUAL)
+    drafter = deep.with_strategy("eagle3", drafter=head).parts.drafter
+    drafter = with_target(drafter, broken)
+    with pytest.warns(DrafterWarning, match="RuntimeError: out of memory$"):
+        assert report_on(drafter, OwnText(), broken, None) is None
+
+
+def with_target(drafter: Any, target: HFTarget) -> Any:
+    other = copy.copy(drafter)
+    other.target = target
+    return other
+
+
+@pytest.mark.parametrize("after", [3, 20])
+def test_text_ends_where_the_model_ends_it(deep: Engine, text: torch.Tensor, after: int) -> None:
+    """Too short a text gives way to one from another prompt; here each is short."""
+    start = text.shape[1] - 48
+    written = text[0, start:].tolist()
+    end = written[after]
+    model = copy.deepcopy(deep.target.model)
+    model.generation_config.eos_token_id = end
+    own = OwnText()
+    tokens = own.write(HFTarget(model), deep.tokenizer)[0].tolist()
+    new = tokens[own.prompt :]
+    assert end not in new[:-1]
+    if written.index(end) >= 11:
+        assert new == written[: written.index(end) + 1]
+    else:
+        assert len(new) >= written.index(end) + 1
+
+
+@pytest.mark.parametrize(
+    ("agreement", "tokens", "told"),
+    [(0.13, 48, True), (0.13, 24, True), (0.13, 23, False), (0.09, 12, True), (0.21, 48, False)],
+)
+def test_a_head_of_little_use_is_told_by_a_measure_that_goes_with_the_tokens(
+    agreement: float, tokens: int, told: bool
+) -> None:
+    reading = Reading("", agreement, agreement)
+    assert bool(advice(reading, (), tokens, from_files=True)) == told
+
+
+def test_a_loaded_head_is_not_told_of_options_that_it_is_refused(
+    deep: Engine, able: Eagle3Head
+) -> None:
+    wrong = rewired(able, dataclasses.replace(able.wiring, norm_before_residual=False))
+    _, warned = report_of(deep, wrong)
+    assert "norm_before_residual=True" in warned[0] and "option" not in warned[0]

@@ -157,7 +157,7 @@ FLAGS: list[tuple[str, dict[str, Any], str]] = [
     ("official", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
     ("official", {"norm_before_fc": True}, "missing keys: input_norm.weight"),
     ("official", {"fc_norm": True}, "missing keys: fc_norm.0.weight, fc_norm.1.weight"),
-    ("official", {"attention_bias": True}, "missing keys: midlayer.self_attn.k_proj.bias"),
+    ("vllm", {"attention_bias": True}, "missing keys: layers.0.self_attn.k_proj.bias"),
     ("vllm", {"num_hidden_layers": 2}, "missing keys: layers.1.input_layernorm.weight"),
     ("vllm", {"layer_types": ["sliding_attention"]}, "sliding_window=None"),
     ("vllm", {"eagle_config": {"use_aux_hidden_state": False}}, "unexpected keys: fc.weight"),

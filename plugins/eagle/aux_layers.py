@@ -15,6 +15,7 @@ from specdec.errors import CheckpointError
 
 Source = Literal["option", "indices", "layers", "usual", "features"]
 ADVICE = "give the option aux_layers, the indices of transformers' hidden_states, e.g. [2, 8, 13]"
+_NAME = "eagle_aux_hidden_state_layer_ids"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class AuxLayers:
     def indices(self, layers: int | None) -> tuple[int, ...] | None:
         """Indices of hidden states; None where they depend on the target and ``layers`` is None.
 
+        Numbers of ``layers`` are indices already where the first is 2, as in the usual choice of
+        indices, or where the last is n, which no layer has as its number.
+
         Args:
             layers: decoder layers n of the target.
 
@@ -47,7 +51,7 @@ class AuxLayers:
         if self.source == "usual":
             if layers is None:
                 return None
-            usual = (2, layers // 2, layers - 3)
+            usual = usual_of(layers)
             if not _ascend(usual):
                 raise CheckpointError(
                     "the checkpoint does not say which hidden states the head reads, and the usual "
@@ -56,9 +60,10 @@ class AuxLayers:
                 )
             return usual
         found = self.given
-        # A first 2 is the usual choice of indices; n can only be an index.
         if self.source == "layers" and found[0] != 2 and found[-1] != layers:
             found = tuple(layer + 1 for layer in found)
+            if layers is None and not _usual(found):
+                return None
         if not _ascend(found):
             raise CheckpointError(
                 f"the head reads hidden states {list(found)}: they must be in ascending order, "
@@ -71,6 +76,13 @@ class AuxLayers:
             )
         return found
 
+    @property
+    def states(self) -> int:
+        """How many hidden states of a token these are."""
+        if self.source == "usual":
+            return 3
+        return max(1, len(self.given))
+
     def in_words(self) -> str:
         """How the numbers were read."""
         if self.source == "layers" and self.given[0] == 2:
@@ -78,7 +90,7 @@ class AuxLayers:
         words = {
             "option": "the option aux_layers",
             "indices": "as indices of hidden states",
-            "layers": "as outputs of layers, counted from 0",
+            "layers": "as outputs of layers, counted from 0, unless the last is how many there are",
             "usual": "not in the checkpoint: the usual 2, n // 2, n - 3",
             "features": "the input of the target's lm_head alone",
         }
@@ -86,39 +98,66 @@ class AuxLayers:
 
 
 def read_aux_layers(
-    fields: Mapping[str, Any], *, speculators: bool, use_aux: bool, given: Sequence[int] | None
+    fields: Mapping[str, Any], *, use_aux: bool, given: Sequence[int] | None
 ) -> AuxLayers:
     """The auxiliary layers that a config names.
 
+    At its top level, where speculators and vLLM look for them, they are indices of hidden states.
+
     Args:
-        speculators: whether it is in the layout of speculators, which counts indices.
         use_aux: whether the head reads auxiliary states at all.
         given: what the user says instead.
 
     Raises:
-        CheckpointError: something else than a list of whole numbers.
+        CheckpointError: something else than a list of whole numbers; two lists that differ.
     """
     if given is not None:
         return AuxLayers(tuple(given), "option")
     if not use_aux:
         return AuxLayers((), "features")
     eagle = fields.get("eagle_config") or {}
-    name = "eagle_aux_hidden_state_layer_ids"
-    places: tuple[tuple[Any, Source], ...] = (
-        (fields.get(name), "indices" if speculators else "layers"),
-        (eagle.get(name), "layers"),
-        (fields.get("target_layer_ids"), "layers"),
-    )
-    for ids, source in places:
-        if ids is None:
-            continue
-        if not isinstance(ids, list) or not ids or not all(type(each) is int for each in ids):
-            raise CheckpointError(
-                f"config.json names the auxiliary layers {ids!r}: it must be a list of whole "
-                f"numbers; {ADVICE}"
-            )
-        return AuxLayers(tuple(ids), source)
-    return AuxLayers((), "usual")
+    places: dict[str, tuple[Any, Source]] = {
+        _NAME: (fields.get(_NAME), "indices"),
+        f"eagle_config.{_NAME}": (eagle.get(_NAME), "layers"),
+        "target_layer_ids": (fields.get("target_layer_ids"), "layers"),
+    }
+    found = {
+        name: AuxLayers(_numbers(name, ids), source)
+        for name, (ids, source) in places.items()
+        if ids is not None and ids != []  # ModelOpt writes an empty list for its own default
+    }
+    said = list(found.values())
+    if len({_whatever_target(aux) for aux in said}) > 1:
+        raise CheckpointError(
+            "config.json contradicts itself: "
+            + ", ".join(f"{name}={list(aux.given)}" for name, aux in found.items())
+            + f" (the first are indices of hidden states, others numbers of layers); {ADVICE}"
+        )
+    return said[0] if said else AuxLayers((), "usual")
+
+
+def _numbers(name: str, ids: Any) -> tuple[int, ...]:
+    if not isinstance(ids, list) or not all(type(each) is int for each in ids):
+        raise CheckpointError(
+            f"config.json names the auxiliary layers {name}={ids!r}: it must be a list of whole "
+            f"numbers; {ADVICE}"
+        )
+    return tuple(ids)
+
+
+def _whatever_target(aux: AuxLayers) -> tuple[int, ...]:
+    step = int(aux.source == "layers" and aux.given[0] != 2)
+    return tuple(number + step for number in aux.given)
+
+
+def usual_of(layers: int) -> tuple[int, int, int]:
+    """The usual three of a target of so many layers; they may coincide."""
+    return 2, layers // 2, layers - 3
+
+
+def _usual(indices: Sequence[int]) -> bool:
+    """Whether they are 2, n // 2 and n - 3 of some n."""
+    return len(indices) == 3 and indices[0] == 2 and indices[1] == (indices[2] + 3) // 2
 
 
 def _ascend(numbers: Sequence[int]) -> bool:

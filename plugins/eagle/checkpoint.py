@@ -16,11 +16,13 @@ from specdec_plugins.eagle.draft_tokens import read_vocabulary
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.layouts import FAMILIES
+from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
 from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 Head = EagleHead | Eagle3Head
 _VOCABULARY = ("d2t", "t2d")
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # The parts of an EAGLE-3 head's network, and the canonical names of what is in them.
 _PARTS = {"fc": "fusion", "fc_norm": "fusion", "input_norm": "fusion"}
 _PARTS |= {"layers": "decoder", "norm": "decoder"}
@@ -33,37 +35,36 @@ def load_head(
     aux_layers: Sequence[int] | None = None,
     norm_before_residual: bool | None = None,
     norm_output: bool | None = None,
+    final_norm: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Head:
     """Read a head from a folder or a hub id and check that it fits the target.
 
     Args:
         checkpoint: as for :func:`~specdec_plugins.eagle.reading.read_head`.
-        aux_layers, norm_before_residual, norm_output: what the checkpoint's tensors do not show, of
-            an EAGLE-3 head; None as the checkpoint says.
+        aux_layers, norm_before_residual, norm_output, final_norm: what the checkpoint's tensors do
+            not show, of an EAGLE-3 head; None as the checkpoint says.
+        dtype: to read it in; the target's if None.
 
     Returns:
-        The head on the target's device, in its dtype, in evaluation mode.
+        The head on the target's device, in evaluation mode.
 
     Raises:
         CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind, which is
             named; a hidden size or vocabulary that is not the target's; missing or unexpected keys,
-            or keys of the wrong shape, or with values that are no numbers, each named.
+            or keys of the wrong shape or type, or with values that are no numbers or that ``dtype``
+            does not have, each named.
     """
-    found = read_head(checkpoint)
-    flags = {
-        "aux_layers": aux_layers,
-        "norm_before_residual": norm_before_residual,
-        "norm_output": norm_output,
-    }
-    if found.description.family == "eagle" and any(each is not None for each in flags.values()):
-        given = ", ".join(name for name, value in flags.items() if value is not None)
-        raise CheckpointError(
-            f"the head in {found.folder} is one of EAGLE-1/2, which has no {given}: leave it out"
-        )
-    description = found.description.with_flags(**flags)  # type: ignore[arg-type]
+    overrides = Overrides(
+        aux_layers=None if aux_layers is None else tuple(aux_layers),
+        norm_before_residual=norm_before_residual,
+        norm_output=norm_output,
+        final_norm=final_norm,
+    )
+    found = read_head(checkpoint, overrides)
     try:
-        check_fit(description, target)
-        return build(found, description, target)
+        check_fit(found.description, target)
+        return build(found, target, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"the head in {found.folder}: {error}") from error
 
@@ -78,6 +79,7 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
     if isinstance(head, HeadDescription):
         width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
         hidden = head.hidden_size
+        head.check_wiring()
         if head.family == "eagle3":
             head.aux.indices(target.layers)
     else:
@@ -85,11 +87,7 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
         width, own = hidden, head.embed_tokens is not None
         if isinstance(head, Eagle3Head):
             width = head.wiring.target_hidden_size
-            if head.aux_layers and max(head.aux_layers) > target.layers:
-                raise CheckpointError(
-                    f"the head reads hidden states {list(head.aux_layers)}, the target model has "
-                    f"{target.layers} layers"
-                )
+            _check_module(head, target)
     for name, given, wanted in (
         ("hidden_size", width, target.hidden_size),
         ("vocab_size", size, target.vocab_size),
@@ -108,23 +106,56 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
             )
 
 
-def build(found: HeadCheckpoint, description: HeadDescription, target: HFTarget) -> Head:
-    """The network of a head, with the checkpoint's tensors in it.
+def _check_module(head: Eagle3Head, target: HFTarget) -> None:
+    if head.aux_layers and max(head.aux_layers) > target.layers:
+        raise CheckpointError(
+            f"the head reads hidden states {list(head.aux_layers)}, the target model has "
+            f"{target.layers} layers"
+        )
+    wiring, own = head.wiring, head.vocabulary
+    if not wiring.fc and wiring.target_hidden_size != head.config.hidden_size:
+        raise CheckpointError(
+            f"it has no fc, and {head.config.hidden_size} channels where the target's states have "
+            f"{wiring.target_hidden_size}"
+        )
+    inside = bool(((own >= 0) & (own < target.vocab_size)).all())
+    if own.shape != (wiring.draft_vocab_size,) or not inside or (own.diff() <= 0).any():
+        raise CheckpointError(
+            f"its vocabulary must be {wiring.draft_vocab_size} tokens in ascending order, of the "
+            f"target's 0 to {target.vocab_size - 1}"
+        )
 
-    Args:
-        description: of the checkpoint, or with other flags.
+
+def check_values(head: Head) -> None:
+    """Refuse a loaded head with values that are no numbers.
+
+    Raises:
+        CheckpointError: with the names of the tensors.
+    """
+    if lost := [name for name, each in tensors_of(head).items() if not each.isfinite().all()]:
+        raise CheckpointError(f"{', '.join(lost)}: values that are NaN or infinity")
+
+
+def build(found: HeadCheckpoint, target: HFTarget, dtype: torch.dtype | None = None) -> Head:
+    """The network of a head, with the checkpoint's tensors in it.
 
     Raises:
         CheckpointError: as for :func:`load_head`.
     """
-    head = _without_tensors(description, target.layers)
-    weights, vocabulary = checked_tensors(found, description, head)
+    head, wanted = _without_tensors(found.description, target.layers), dtype or target.dtype
+    weights, vocabulary = checked_tensors(found, found.description, head)
     if isinstance(head, Eagle3Head) and vocabulary is not None:
         head.vocabulary = vocabulary
     copied = {
-        module_name(head, name): tensor.to(target.device, target.dtype, copy=True)
+        module_name(head, name): tensor.to(target.device, wanted, copy=True)
         for name, tensor in weights.items()
     }
+    if lost := [name for name in weights if not copied[module_name(head, name)].isfinite().all()]:
+        names = ", ".join(found.names[name] for name in lost)
+        raise CheckpointError(
+            f"{names}: values that {str(wanted).removeprefix('torch.')} does not reach; give the "
+            "drafter's option dtype, e.g. float32"
+        )
     head.load_state_dict(copied, strict=True, assign=True)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(head.config)
@@ -231,11 +262,14 @@ def _check_tensors(
         for name, shape in sorted(expected.items())
         if name in weights and tuple(weights[name].shape) != shape
     ]
-    problems += [
-        f"{names[name]} holds NaN or infinity (a tensor that was never filled?)"
-        for name in sorted(expected.keys() & weights.keys())
-        if not weights[name].isfinite().all()
-    ]
+    for name in sorted(expected.keys() & weights.keys()):
+        if (dtype := weights[name].dtype) not in _FLOATS:
+            kind = str(dtype).removeprefix("torch.")
+            problems.append(f"{names[name]} is {kind}, quantised or no numbers to compute with")
+        elif not weights[name].isfinite().all():
+            problems.append(
+                f"{names[name]} holds NaN or infinity (a tensor that was never filled?)"
+            )
     if problems:
         family = FAMILIES[description.family]
         hint = _bias_hint(found, description)

@@ -50,6 +50,7 @@ class HeadDescription:
     norm_before_residual: bool | None = False
     norm_output: bool = False
     final_norm: bool = True
+    unused_norm: bool = False
     ambiguous: tuple[str, ...] = field(default=())
 
     @property
@@ -69,19 +70,46 @@ class HeadDescription:
         *,
         aux_layers: Sequence[int] | None = None,
         norm_before_residual: bool | None = None,
-        norm_output: bool | None = None,
     ) -> HeadDescription:
-        """The same, read as a user or the self-check says; None leaves a flag as it is."""
+        """The same with flags that have been settled; None leaves a flag as it is."""
         changed: dict[str, Any] = {}
         if aux_layers is not None:
             changed["aux"] = AuxLayers(tuple(aux_layers), "option")
         if norm_before_residual is not None:
             changed["norm_before_residual"] = norm_before_residual
-        if norm_output is not None:
-            changed["norm_output"] = norm_output
-        settled = {"aux_layers" if name == "aux" else name for name in changed}
-        left = tuple(name for name in self.ambiguous if name not in settled)
-        return replace(self, **changed, ambiguous=left)
+        return replace(self, **changed)
+
+    def check_wiring(self) -> None:
+        """Refuse what no network is made of, whatever the target.
+
+        Raises:
+            CheckpointError: as many auxiliary layers as ``fc`` does not read, no ``fc`` where one
+                is needed, norms that exclude each other.
+        """
+        aux = self.aux
+        if self.family == "eagle":
+            return
+        if self.fc and aux.states != self.states:
+            named = list(aux.given) if aux.given else "2, n // 2, n - 3"
+            raise CheckpointError(
+                f"the head names {aux.states} auxiliary layers {named} ({aux.in_words()}), "
+                f"and fc.weight reads {self.states} states of {self.target_hidden_size} channels"
+            )
+        if not self.fc and len(aux.given) > 1:
+            raise CheckpointError(
+                f"the head has no fc.weight and reads one state: {list(aux.given)} are more"
+            )
+        if not self.fc and self.hidden_size != self.target_hidden_size:
+            raise CheckpointError(
+                f"the head has no fc.weight (use_aux_hidden_state is false): its hidden_size "
+                f"{self.hidden_size} must be that of the target, {self.target_hidden_size}"
+            )
+        if self.norm_output and not self.final_norm:
+            raise CheckpointError(
+                "norm_output=True feeds the normed output back, and final_norm=False (or "
+                "use_last_layernorm=False) says that the lm_head does not read it: give one of "
+                "them as an option"
+            )
 
     def config(self) -> LlamaConfig | Qwen3Config:
         """transformers' config of the decoder layers.
@@ -110,16 +138,8 @@ class HeadDescription:
             CheckpointError: auxiliary layers that the target does not have, or a flag that the
                 checkpoint does not say.
         """
+        self.check_wiring()
         aux = self.aux.indices(layers) or ()
-        if self.fc and max(1, len(aux)) != self.states:
-            raise CheckpointError(
-                f"the head names {len(aux)} auxiliary layers {list(aux)} ({self.aux.in_words()}), "
-                f"and fc.weight reads {self.states} states of {self.target_hidden_size} channels"
-            )
-        if not self.fc and len(aux) > 1:
-            raise CheckpointError(
-                f"the head has no fc.weight and reads one state: {list(aux)} are {len(aux)}"
-            )
         if self.norm_before_residual is None:
             raise CheckpointError(
                 "config.json does not say norm_before_residual, and tools take opposite defaults: "
@@ -137,5 +157,6 @@ class HeadDescription:
             norm_before_residual=self.norm_before_residual,
             norm_output=self.norm_output,
             final_norm=self.final_norm,
+            unused_norm=self.unused_norm,
             biases=self.biases,
         )

@@ -23,7 +23,7 @@ def read_vocabulary(d2t: Tensor | None, t2d: Tensor | None, draft_size: int, siz
     if d2t is None:
         tokens = rows
     else:
-        if tuple(d2t.shape) != (draft_size,) or d2t.is_floating_point():
+        if tuple(d2t.shape) != (draft_size,) or not _whole(d2t):
             raise CheckpointError(
                 f"d2t is {_kind(d2t)}: it must hold {draft_size} whole numbers, one for each row "
                 "of lm_head.weight"
@@ -67,7 +67,7 @@ def marks(vocabulary: Tensor, size: int) -> Tensor:
 
 
 def _check_marks(t2d: Tensor, size: int) -> None:
-    if tuple(t2d.shape) != (size,) or t2d.is_floating_point():
+    if tuple(t2d.shape) != (size,) or not (t2d.dtype == torch.bool or _whole(t2d)):
         raise CheckpointError(
             f"t2d is {_kind(t2d)}: it must hold {size} booleans, one for each token of the target"
         )
@@ -84,6 +84,10 @@ def _looks_absolute(d2t: Tensor, size: int) -> bool:
     """Whether token ids were stored: offsets of neighbouring tokens are equal, ids never are."""
     ids = len(d2t) > 1 and bool((d2t[1:] > d2t[:-1]).all())
     return ids and int(d2t[0]) >= 0 and int(d2t[-1]) < size
+
+
+def _whole(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _kind(tensor: Tensor) -> str:

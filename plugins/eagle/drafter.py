@@ -6,7 +6,7 @@ import copy
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from specdec.decoding.drafter_report import DrafterReport
@@ -23,10 +23,11 @@ from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
 from specdec.models.hf_target import HFTarget, Hidden
-from specdec_plugins.eagle.checkpoint import Head, check_fit, load_head
+from specdec_plugins.eagle.checkpoint import Head, check_fit, check_values, load_head
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.lm_head_rows import rows_for
+from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.self_check import check
 
 NEEDED = (
@@ -39,7 +40,7 @@ NEEDED_3 = (
 )
 
 
-class EagleOptions(BaseModel):
+class EagleOptions(Overrides):
     """Options of the drafter ``eagle``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -53,27 +54,11 @@ class EagleOptions(BaseModel):
         "auto", description="of the head and its lm_head; auto: the target's"
     )
     vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
-    aux_layers: tuple[int, ...] | None = Field(
-        None,
-        min_length=1,
-        description="of an EAGLE-3 head: the hidden states that it reads, as transformers counts "
-        "them; as the checkpoint says if not given",
-    )
-    norm_before_residual: bool | None = Field(
-        None,
-        description="of an EAGLE-3 head: whether its first layer adds to the normed state; as the "
-        "checkpoint says if not given",
-    )
-    norm_output: bool | None = Field(
-        None,
-        description="of an EAGLE-3 head: whether the output that is fed back is normed; as the "
-        "checkpoint says if not given",
-    )
 
-    def flags(self) -> dict[str, object]:
-        """What :func:`~specdec_plugins.eagle.checkpoint.load_head` takes of them."""
-        names = ("aux_layers", "norm_before_residual", "norm_output")
-        return {name: getattr(self, name) for name in names}
+    def dtype_for(self, target: HFTarget) -> torch.dtype:
+        """That of the head and its lm_head."""
+        named: torch.dtype = getattr(torch, self.dtype) if self.dtype != "auto" else target.dtype
+        return named
 
 
 class Eagle3Options(EagleOptions):
@@ -98,6 +83,7 @@ class EagleDrafter(NetworkDrafter):
 
     Attributes:
         masks: the form in which its layers take their mask.
+        from_files: whether it was read from files, so that options say how.
 
     Source: EAGLE (arXiv 2401.15077), section 3; the shift by one token is its figure 6. EAGLE-3
     (arXiv 2503.01840), section 3.
@@ -107,7 +93,7 @@ class EagleDrafter(NetworkDrafter):
 
     def __init__(self, head: Head, options: EagleOptions, target: HFTarget) -> None:
         self.target, self.options = target, options
-        self.dtype = target.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+        self.dtype = options.dtype_for(target)
         self.head = head.to(self.dtype)
         wanted = draft_vocabulary(options.vocabulary, target)
         if isinstance(head, Eagle3Head):
@@ -121,6 +107,7 @@ class EagleDrafter(NetworkDrafter):
             self.vocabulary = wanted
             self.lm_head = lm_head_of(target, wanted, self.dtype)
         self.masks = MaskForm.of(head.config)
+        self.from_files = isinstance(options.checkpoint, str)
         self.windowed = self.masks.windowed
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -193,16 +180,19 @@ def make_eagle3(options: Eagle3Options, target: HFTarget) -> EagleDrafter:
 
 def _head(options: EagleOptions, target: HFTarget) -> Head:
     """The head, loaded or copied from the one that was given."""
-    given = options.checkpoint
+    given, dtype = options.checkpoint, options.dtype_for(target)
     if isinstance(given, str):
-        return load_head(given, target, **options.flags())  # type: ignore[arg-type]
+        flags = {name: getattr(options, name) for name in options.given()}
+        return load_head(given, target, dtype=dtype, **flags)
     assert given is not None
-    if told := [name for name, value in options.flags().items() if value is not None]:
+    if told := options.given():
         raise OptionError(
             f"drafter.{told[0]}: the head that was given is loaded already; give its folder"
         )
     try:
         check_fit(given, target)
+        own = copy.deepcopy(given).to(device=target.device, dtype=dtype).eval()
+        check_values(own)
     except CheckpointError as error:
         raise CheckpointError(f"the head that was given: {error}") from error
-    return copy.deepcopy(given).to(device=target.device, dtype=target.dtype).eval()
+    return own

@@ -38,6 +38,7 @@ class Eagle3Wiring:
             state itself.
         norm_output: whether what is fed back has gone through the final norm.
         final_norm: whether there is a norm before the lm_head.
+        unused_norm: whether that norm is there and not applied.
         biases: the linear layers that have a bias: ``fc``, ``lm_head``, ``q_proj`` and so on.
     """
 
@@ -51,6 +52,7 @@ class Eagle3Wiring:
     norm_before_residual: bool = False
     norm_output: bool = False
     final_norm: bool = True
+    unused_norm: bool = False
     biases: frozenset[str] = frozenset()
 
     @property
@@ -132,8 +134,11 @@ class Eagle3Head(nn.Module):
 
     def normed(self, outputs: Tensor) -> Tensor:
         """Outputs as the lm_head reads them: ``[B, n, h]``."""
-        norm = self.decoder.norm
-        return outputs if norm is None or self.wiring.norm_output else norm(outputs)
+        norm, wiring = self.decoder.norm, self.wiring
+        if norm is None or wiring.norm_output or not wiring.final_norm:
+            return outputs
+        normed: Tensor = norm(outputs)
+        return normed
 
 
 class Fusion(nn.Module):
@@ -176,7 +181,9 @@ class Eagle3Decoder(nn.Module):
             for part in ("self_attn", "mlp"):
                 _set_biases(layer.get_submodule(part), wiring.biases)
         self.norm = (
-            LlamaRMSNorm(config.hidden_size, config.rms_norm_eps) if wiring.final_norm else None
+            LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
+            if wiring.final_norm or wiring.unused_norm
+            else None
         )
         self.norm_output = wiring.norm_output
         self.rotary_emb = RotaryEmbedding(config)

@@ -104,7 +104,9 @@ class Eagle3Recipe(HeadRecipe):
     def save(self, network: nn.Module, folder: Path) -> None:
         """In bfloat16, in the layout of the authors' code where that can say what it computes."""
         assert isinstance(network, Eagle3Head)
-        save_head(copy.deepcopy(network).to(torch.bfloat16), folder)
+        save_head(
+            copy.deepcopy(network).to(torch.bfloat16), folder, target_layers=self.target.layers
+        )
 
     @property
     def _vocabulary(self) -> Tensor:

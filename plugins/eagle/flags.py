@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from specdec.errors import CheckpointError
-from specdec_plugins.eagle.layouts import Layout
+from specdec_plugins.eagle.layouts import FAMILIES, Family, Layout
 
 # In eagle_config, or beside it. What is required of those that would change the computation.
 _REQUIRED = {
@@ -17,6 +17,11 @@ _REQUIRED = {
     "eh_proj_before_attn": False,
     "logit_scale": 1.0,
 }
+# Of EAGLE-3, and nothing that an EAGLE-1/2 head could have.
+_REQUIRED_OF_EAGLE = dict.fromkeys(
+    ("norm_before_fc", "norm_before_residual", "norm_output", "return_hidden_post_norm", "fc_norm"),
+    False,
+)
 _SUPPORTED = {
     "eagle_aux_hidden_state_layer_ids",
     "use_aux_hidden_state",
@@ -30,6 +35,7 @@ _SUPPORTED = {
 }
 # Of training, or of how others run the head.
 _HARMLESS = {
+    "parallel_draft_heads_num_layers",  # of no account with a parallel_draft_step of 1
     "eagle_base_lora",
     "eagle_freeze_base_model",
     "eagle_hidden_state_distillation",
@@ -74,27 +80,32 @@ _SPECULATORS = {
 }
 
 
-def check_flags(layout: Layout, fields: Mapping[str, Any]) -> None:
+def check_flags(layout: Layout, family: Family, fields: Mapping[str, Any]) -> None:
     """Refuse flags under which a head would compute something else than is computed here.
 
     Raises:
         CheckpointError: with the flag's name.
     """
-    eagle = fields.get("eagle_config")
-    if eagle is not None and not isinstance(eagle, Mapping):
-        raise CheckpointError(f"config.json has eagle_config={eagle!r}: it must be a JSON object")
-    for where, given in (("", fields), ("eagle_config.", eagle or {})):
-        for name, required in _REQUIRED.items():
+    eagle = fields.get("eagle_config") or {}
+    if (quantised := fields.get("quantization_config")) is not None:
+        raise CheckpointError(
+            f"config.json has quantization_config={quantised!r}: quantised heads are not "
+            "supported; give the head in float32, bfloat16 or float16"
+        )
+    required_of = {**_REQUIRED, **(_REQUIRED_OF_EAGLE if family == "eagle" else {})}
+    for where, given in (("", fields), ("eagle_config.", eagle)):
+        for name, required in required_of.items():
             if (value := given.get(name)) is not None and value != required:
                 raise CheckpointError(
-                    f"config.json has {where}{name}={value}: only {required} is supported"
+                    f"config.json has {where}{name}={value}: only {required} is supported for an "
+                    f"{FAMILIES[family]} head"
                 )
-    if (kind := (eagle or {}).get("eagle_decoder_type")) not in (None, "llama"):
+    if (kind := eagle.get("eagle_decoder_type")) not in (None, "llama"):
         raise CheckpointError(
             f"config.json has eagle_config.eagle_decoder_type={kind!r}: only 'llama' is supported"
         )
     known = {*_REQUIRED, *_SUPPORTED, *_HARMLESS, "eagle_decoder_type"}
-    _refuse_unknown("eagle_config.", eagle or {}, known)
+    _refuse_unknown("eagle_config.", eagle, known)
     if layout == "speculators":
         _refuse_unknown("", fields, {*_SPECULATORS, *_REQUIRED})
 

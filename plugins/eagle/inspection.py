@@ -14,9 +14,11 @@ from torch import Tensor
 from specdec.errors import CheckpointError
 from specdec.models.hf_target import HFTarget
 from specdec.plugin.components import CheckpointKind
+from specdec_plugins.eagle.aux_layers import AuxLayers
 from specdec_plugins.eagle.checkpoint import build, check_fit, checked_tensors
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.layouts import FAMILIES
+from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
 from specdec_plugins.eagle.saving import save_files, write
 from specdec_plugins.eagle.writers import WRITERS
@@ -32,9 +34,9 @@ def recognises(folder: Path) -> bool:
     return found.description.family == "eagle3" or any(name in found.weights for name in telling)
 
 
-def describe(folder: Path, target: HFTarget | None) -> dict[str, Any]:
-    """What a head is, as JSON."""
-    found = read_head(folder)
+def describe(folder: Path, target: HFTarget | None, options: Overrides) -> dict[str, Any]:
+    """What a head is, as JSON, and whether it fits the target."""
+    found = read_head(folder, options)
     head, decoder = found.description, found.description.decoder
     weights = found.weights.values()
     rows: dict[str, Any] = {
@@ -61,6 +63,9 @@ def describe(folder: Path, target: HFTarget | None) -> dict[str, Any]:
         "bytes": sum(each.numel() * each.element_size() for each in weights),
         "tensors": _fault(found) or "complete",
     }
+    if target is not None:
+        mismatch = _mismatch(found, target)
+        rows |= {"fits": not mismatch, "mismatch": mismatch or None}
     return rows
 
 
@@ -87,25 +92,32 @@ def _eagle3(head: HeadDescription, target: HFTarget | None) -> dict[str, Any]:
 
 def _fault(found: HeadCheckpoint) -> str:
     try:
+        found.description.check_wiring()
         checked_tensors(found, found.description)
     except CheckpointError as error:
         return str(error)
     return ""
 
 
-def fits(folder: Path, target: HFTarget) -> None:
-    """Refuse a head that cannot be loaded for the target.
-
-    Raises:
-        CheckpointError: as for :func:`~specdec_plugins.eagle.checkpoint.load_head`.
-    """
-    found = read_head(folder)
-    check_fit(found.description, target)
-    build(found, found.description, target)
+def _mismatch(found: HeadCheckpoint, target: HFTarget) -> str:
+    try:
+        check_fit(found.description, target)
+        build(found, target)
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
-def convert(folder: Path, out: Path, layout: str) -> None:
+def convert(
+    folder: Path, out: Path, layout: str, target: HFTarget | None, options: Overrides
+) -> str:
     """Write a head in another layout, its tensors bit for bit.
+
+    Args:
+        target: its target, where the numbers of auxiliary layers depend on that.
+
+    Returns:
+        A warning where the head was written as it probably is and does not say for certain.
 
     Raises:
         CheckpointError: a head that is not complete, that does not say what it computes, or that
@@ -113,17 +125,22 @@ def convert(folder: Path, out: Path, layout: str) -> None:
     """
     if out.exists():
         raise CheckpointError(f"{out} is there already: give a folder that is not")
-    found = read_head(folder)
+    found = read_head(folder, options)
     description = found.description
-    if description.family == "eagle3" and description.norm_before_residual is None:
-        raise CheckpointError(
-            f"{folder / 'config.json'} does not say norm_before_residual: add it, true or false, "
-            "as the head was trained"
-        )
+    if target is not None:
+        check_fit(description, target)
+    if description.family == "eagle3":
+        description = _settled(description, folder, target)
     tensors, vocabulary = checked_tensors(found, description)
-    written = write(description, tensors, vocabulary, layout)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    layers = target.layers if target else None
+    written = write(description, tensors, vocabulary, layout, layers)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    except OSError as error:
+        raise CheckpointError(
+            f"no folder can be made at {out} ({error.strerror or error}): give another one"
+        ) from error
     try:
         save_files(written, made)
         _compare(description, tensors, vocabulary, read_head(made))
@@ -132,6 +149,37 @@ def convert(folder: Path, out: Path, layout: str) -> None:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+    if not (unsure := description.ambiguous):
+        return ""
+    return (
+        f"{folder / 'config.json'} does not say {', '.join(unsure)} for certain, and {out} does: "
+        "where the head drafts badly, give what it was trained with"
+    )
+
+
+def _settled(
+    description: HeadDescription, folder: Path, target: HFTarget | None
+) -> HeadDescription:
+    """The description with nothing left open that another layout has to say.
+
+    Raises:
+        CheckpointError: something that it does not say, with what to give.
+    """
+    if description.norm_before_residual is None:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not say norm_before_residual: give it, true or false, "
+            "as the head was trained"
+        )
+    description.check_wiring()
+    aux = description.aux
+    if aux.source != "layers":
+        return description
+    if (ids := aux.indices(target.layers if target else None)) is None:
+        raise CheckpointError(
+            f"{folder / 'config.json'} names the auxiliary layers {list(aux.given)}, and how they "
+            "are counted depends on the target: give the model, or aux_layers"
+        )
+    return replace(description, aux=AuxLayers(ids, "indices"))
 
 
 def _compare(
@@ -143,7 +191,7 @@ def _compare(
     """What was written must read as what was meant."""
     after, (read, given) = found.description, checked_tensors(found, found.description)
     alike = replace(after, layout=before.layout, aux=before.aux, ambiguous=before.ambiguous)
-    if alike != before or after.aux.indices(None) != before.aux.indices(None):
+    if alike != before or not _same_layers(before.aux, after.aux):
         raise CheckpointError("the layout does not say the same of the head when it is read back")
     same = read.keys() == tensors.keys() and all(
         torch.equal(read[name], tensors[name]) for name in tensors
@@ -154,4 +202,12 @@ def _compare(
         raise CheckpointError("the layout does not give the same tensors when it is read back")
 
 
-HEADS = CheckpointKind("EAGLE head", recognises, describe, fits, tuple(WRITERS), convert)
+def _same_layers(before: AuxLayers, after: AuxLayers) -> bool:
+    """Whether they are the same for some target: the official layout names none."""
+    if (ids := before.indices(None)) is None:
+        return after.source == "usual"
+    layers = ids[-1] + 3 if after.source == "usual" else max((0, *ids))
+    return after.indices(layers) == ids
+
+
+HEADS = CheckpointKind("EAGLE head", recognises, describe, tuple(WRITERS), convert, Overrides)

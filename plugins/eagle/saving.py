@@ -10,13 +10,18 @@ from torch import Tensor
 from transformers import Qwen3Config
 
 from specdec.errors import CheckpointError
-from specdec_plugins.eagle.aux_layers import AuxLayers
+from specdec_plugins.eagle.aux_layers import AuxLayers, usual_of
 from specdec_plugins.eagle.checkpoint import Head, tensors_of
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
-from specdec_plugins.eagle.writers import WRITERS, Written
+from specdec_plugins.eagle.writers import WRITERS, Written, eagle_fields
 
+_OTHER_WEIGHTS = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.safetensors.index.json",
+)
 _DECODER = (
     "hidden_size",
     "intermediate_size",
@@ -32,12 +37,16 @@ _DECODER = (
 )
 
 
-def save_head(head: Head, folder: Path, layout: str | None = None) -> str:
+def save_head(
+    head: Head, folder: Path, layout: str | None = None, *, target_layers: int | None = None
+) -> str:
     """Write a head: ``config.json`` and ``model.safetensors``.
 
     Args:
         layout: ``official``, ``speculators`` or ``specforge``; the first of these that can say what
             the head computes if not given.
+        target_layers: decoder layers of the target: the official layout does not say which hidden
+            states an EAGLE-3 head reads, so it is not chosen without.
 
     Returns:
         The layout.
@@ -47,7 +56,7 @@ def save_head(head: Head, folder: Path, layout: str | None = None) -> str:
     """
     description = described(head)
     vocabulary = head.vocabulary if isinstance(head, Eagle3Head) else None
-    written = write(description, tensors_of(head), vocabulary, layout)
+    written = write(description, tensors_of(head), vocabulary, layout, target_layers)
     save_files(written, folder)
     return written.layout
 
@@ -57,13 +66,14 @@ def write(
     tensors: dict[str, Tensor],
     vocabulary: Tensor | None,
     layout: str | None = None,
+    target_layers: int | None = None,
 ) -> Written:
     """Config and tensors of a head in a layout.
 
     Args:
         tensors: under canonical names, without a draft vocabulary; they are not copied.
         vocabulary: ``[D]`` int64, of an EAGLE-3 head.
-        layout: as for :func:`save_head`.
+        layout, target_layers: as for :func:`save_head`.
 
     Raises:
         CheckpointError: a layout that does not exist or cannot say what the head computes.
@@ -72,8 +82,25 @@ def write(
         raise CheckpointError(
             f"there is no layout {layout!r} to write: give one of {', '.join(WRITERS)}"
         )
-    problems = []
+    if description.family == "eagle" and layout is None:
+        # There is no other layout: it is saved so whether or not the authors' code could read it.
+        return Written("official", eagle_fields(description), tensors)
+    ids, problems = description.aux.indices(target_layers), []
+    usual = description.aux.source == "usual"
+    if target_layers is not None and ids == usual_of(target_layers):
+        usual = True
     for name in [layout] if layout else WRITERS:
+        if (
+            name == "official"
+            and description.family == "eagle3"
+            and not usual
+            and (layout is None or target_layers is not None)
+        ):
+            problems.append(
+                "the layout official does not say which hidden states a head reads, and these are "
+                "not known to be 2, n // 2, n - 3 of a target of n layers"
+            )
+            continue
         try:
             return WRITERS[name](description, tensors, vocabulary)
         except CheckpointError as error:
@@ -82,12 +109,31 @@ def write(
 
 
 def save_files(written: Written, folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``."""
+    """Write ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        CheckpointError: a folder that cannot be made, or that holds other weights, which some tools
+            would read instead.
+    """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error.strerror or error}") from error
+    if other := [name for name in _OTHER_WEIGHTS if (folder / name).exists()]:
+        raise CheckpointError(
+            f"{folder} has {other[0]}, which some tools would read instead of what is saved there "
+            "now: give another folder, or remove it"
+        )
     (folder / "config.json").write_text(json.dumps(written.fields, indent=2) + "\n")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in written.weights.items()}
+    weights: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in written.weights.items():
+        own = tensor.detach().cpu().contiguous()
+        # Of tensors that share memory, as tied ones do, each is written whole.
+        weights[name] = own.clone() if own.untyped_storage().data_ptr() in places else own
+        places.add(own.untyped_storage().data_ptr())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -129,4 +175,5 @@ def described(head: Head) -> HeadDescription:
         norm_before_residual=wiring.norm_before_residual,
         norm_output=wiring.norm_output,
         final_norm=wiring.final_norm,
+        unused_norm=wiring.unused_norm,
     )

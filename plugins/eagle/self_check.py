@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from specdec.decoding.drafter_report import DrafterReport, Reading
+from specdec.errors import UnsupportedModelError
 from specdec.models.hf_target import Hidden
 from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from specdec_plugins.eagle.drafter import EagleDrafter
 
 # Shares of the tokens: so much better has another reading to be, of both figures on average; under
-# the second, a head is of no use however it is read.
-_BETTER, _USELESS = 0.1, 0.1
+# the second a head is of little use however it is read, under the third where tokens are few.
+_BETTER, _USELESS, _USELESS_OF_FEW = 0.1, 0.2, 0.1
+_MANY = 24
 
 
 def check(drafter: EagleDrafter, text: Tensor, start: int) -> DrafterReport:
@@ -30,15 +32,18 @@ def check(drafter: EagleDrafter, text: Tensor, start: int) -> DrafterReport:
     others: dict[str, Eagle3Wiring] = {}
     if isinstance(head := drafter.head, Eagle3Head):
         others = dict(_alternatives(head.wiring, drafter.target.layers))
-    wanted = {*drafter.head.aux_layers}.union(*(wiring.aux_layers for wiring in others.values()))
+    wanted = {*head.aux_layers}.union(*(wiring.aux_layers for wiring in others.values()))
     read = _OwnText.read(drafter, text, start, sorted(wanted))
     own = read.measure(drafter, "")
     tried = tuple(
         read.measure(_with_head(drafter, rewired(head, wiring)), options)
         for options, wiring in others.items()
-        if isinstance(head, Eagle3Head)
+        if isinstance(head, Eagle3Head) and read.states.keys() >= {*wiring.aux_layers}
     )
-    return DrafterReport(text.shape[1] - start, own, tried, _advice(own, tried))
+    tokens = text.shape[1] - start
+    return DrafterReport(
+        tokens, own, tried, advice(own, tried, tokens, from_files=drafter.from_files)
+    )
 
 
 def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagle3Wiring]]:
@@ -46,6 +51,10 @@ def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagl
     output, residual = not wiring.norm_output, not wiring.norm_before_residual
     if wiring.final_norm:
         yield f"norm_output={output}", replace(wiring, norm_output=output)
+    if wiring.final_norm and not wiring.norm_output:
+        yield "final_norm=False", replace(wiring, final_norm=False, unused_norm=True)
+    if wiring.unused_norm:
+        yield "final_norm=True", replace(wiring, final_norm=True, unused_norm=False)
     yield f"norm_before_residual={residual}", replace(wiring, norm_before_residual=residual)
     for step in (-1, 1):
         moved = tuple(layer + step for layer in wiring.aux_layers)
@@ -53,7 +62,13 @@ def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagl
             yield f"aux_layers={list(moved)}", replace(wiring, aux_layers=moved)
 
 
-def _advice(own: Reading, tried: tuple[Reading, ...]) -> str:
+def advice(own: Reading, tried: tuple[Reading, ...], tokens: int, *, from_files: bool) -> str:
+    """What to do about a head; empty where nothing seems wrong.
+
+    Args:
+        tokens: how many were compared.
+        from_files: whether it was read from files, so that options say how.
+    """
     best = max(tried, key=lambda reading: reading.score, default=own)
     found = f"the head predicts {own.agreement:.0%} of the tokens that the target writes itself"
     if own.agreement_fed_back < own.agreement:
@@ -62,10 +77,14 @@ def _advice(own: Reading, tried: tuple[Reading, ...]) -> str:
         name, _, value = best.options.partition("=")
         return (
             f"{found}. Read with {best.options} it would be {best.agreement:.0%} and "
-            f"{best.agreement_fed_back:.0%}: give it as an option of the drafter, "
-            f'options={{"drafter": {{"{name}": {value}}}}}'
+            f"{best.agreement_fed_back:.0%}: "
+            + (
+                f'give it as an option of the drafter, options={{"drafter": {{"{name}": {value}}}}}'
+                if from_files
+                else "make its wiring so"
+            )
         )
-    if own.agreement < _USELESS:
+    if own.agreement < (_USELESS if tokens >= _MANY else _USELESS_OF_FEW):
         return f"{found}: it will be of little use here. Is it for another model, or unfinished?"
     return ""
 
@@ -89,7 +108,7 @@ class _OwnText:
         start: how many of them are the prompt.
         embedded: ``[1, T, H]``, the target's embeddings.
         last: ``[1, T, H]``, the features.
-        states: hidden states ``[1, T, H]`` by layer.
+        states: hidden states ``[1, T, H]`` by layer, of those that the target gives.
     """
 
     tokens: Tensor
@@ -101,10 +120,21 @@ class _OwnText:
     @classmethod
     def read(cls, drafter: EagleDrafter, text: Tensor, start: int, layers: list[int]) -> _OwnText:
         target = drafter.target.unaccelerated()
-        target.aux_layers = layers
-        hidden = target.read(text)
-        states = dict(zip(layers, hidden.aux, strict=True))
-        return cls(text[0], start, target.embed(text), hidden.last, states)
+        wanted = [layers, [*drafter.head.aux_layers], *([layer] for layer in layers)]
+        last: Tensor | None = None
+        states: dict[int, Tensor] = {}
+        for some in wanted:
+            target.aux_layers = some
+            try:
+                hidden = target.read(text)
+            except (UnsupportedModelError, IndexError):
+                continue  # there are targets that do not give the state before the final norm
+            last = hidden.last
+            states |= dict(zip(some, hidden.aux, strict=True))
+            if states.keys() >= {*layers}:
+                break
+        assert last is not None
+        return cls(text[0], start, target.embed(text), last, states)
 
     def measure(self, drafter: EagleDrafter, options: str) -> Reading:
         """Read once with the target's hidden states, and once with the head's own outputs in place

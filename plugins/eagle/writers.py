@@ -34,27 +34,27 @@ def official(
 ) -> Written:
     """As the code of SafeAILab/EAGLE reads it."""
     rope, decoder = head.decoder["rope_parameters"], head.decoder
-    linear = (
-        rope["rope_type"] == "linear" and rope["rope_theta"] == THETA
-    )  # the base is fixed there
-    unsaid = {
+    # The base of a linear rope is fixed there.
+    linear = rope["rope_type"] == "linear" and rope["rope_theta"] == THETA
+    beyond = {
         "rope_of_that_type_or_base": not (rope["rope_type"] == "default" or linear),
         "another_head_dim_than_hidden_size_by_heads": (
             decoder["head_dim"] * decoder["num_attention_heads"] != head.hidden_size
         ),
     }
-    scaling = (
-        {"rope_scaling": {"type": "linear", "factor": float(rope["factor"])}} if linear else {}
-    )
+    scaling: dict[str, Any] = {}
+    if linear:
+        scaling["rope_scaling"] = {"type": "linear", "factor": float(rope["factor"])}
     if head.family == "eagle":
-        _refuse("official", head, **unsaid)
-        return Written("official", {**_eagle_fields(head), **scaling}, dict(tensors))
+        _refuse("official", head, **beyond)
+        return Written("official", {**eagle_fields(head), **scaling}, dict(tensors))
     _refuse(
         "official",
         head,
         **_beyond_three_states(head),
-        **unsaid,
+        **beyond,
         fc_norm=head.fc_norm,
+        no_norm_before_the_lm_head=not head.final_norm,
         other_auxiliary_layers_than_the_usual=not _usual(head),
     )
     fields = {
@@ -63,14 +63,13 @@ def official(
         **_decoder(head),
         "draft_vocab_size": head.draft_vocab_size,
         "tie_word_embeddings": False,
-        **scaling,
     }
     del fields["rope_parameters"]  # a word of later versions of transformers
+    fields.pop("rope_scaling", None)
+    fields |= scaling
     if head.target_hidden_size != head.hidden_size:
         # Where it is named, the official code takes no embeddings from the target.
         fields["target_hidden_size"] = head.target_hidden_size
-    if (ids := head.aux.indices(None)) is not None:
-        fields["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": [i - 1 for i in ids]}
     weights = {_midlayer(name): tensor for name, tensor in tensors.items()}
     if vocabulary is not None and head.draft_vocab_size < head.vocab_size:
         weights |= _vocabulary(head, vocabulary)
@@ -88,6 +87,7 @@ def specforge(
         head,
         **_beyond_three_states(head),
         auxiliary_layers_that_begin_with_0_or_3=bool(ids and ids[0] in (0, 3)),
+        no_final_norm=not (head.final_norm or head.unused_norm),
     )
     fields = {
         "architectures": ["LlamaForCausalLMEagle3"],
@@ -99,6 +99,8 @@ def specforge(
     }
     if head.fc_norm:
         fields["fc_norm"] = True
+    if not head.final_norm:
+        fields["norm_output"] = False  # its word for that
     if ids is not None:
         layers = [i - 1 for i in ids]
         fields["eagle_config"] = {
@@ -163,8 +165,9 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def _eagle_fields(head: HeadDescription) -> dict[str, Any]:
-    decoder = dict(head.decoder)
+def eagle_fields(head: HeadDescription) -> dict[str, Any]:
+    """The config of an EAGLE-1/2 head, some of which the authors' code would not read."""
+    decoder = _decoder(head)
     sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -173,8 +176,7 @@ def _eagle_fields(head: HeadDescription) -> dict[str, Any]:
         **{name: decoder[name] for name in (*sizes, "num_hidden_layers")},
         "qkv_bias": head.biases >= _ATTENTION,
         "rms_norm_eps": decoder["rms_norm_eps"],
-        "rope_theta": decoder["rope_parameters"]["rope_theta"],
-        "rope_parameters": dict(decoder["rope_parameters"]),
+        **{name: value for name, value in decoder.items() if name.startswith("rope_")},
         "head_dim": decoder["head_dim"],
         "hidden_act": decoder["hidden_act"],
         "max_position_embeddings": decoder["max_position_embeddings"],
@@ -217,7 +219,6 @@ def _beyond_three_states(head: HeadDescription) -> dict[str, bool]:
         "norm_before_residual": bool(head.norm_before_residual),
         "norm_output": head.norm_output,
         "no_fc": not head.fc,
-        "no_final_norm": not head.final_norm,
         "sliding_windows": "layer_types" in head.decoder,
         "other_than_three_auxiliary_layers": head.states != 3,
     }

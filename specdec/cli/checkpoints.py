@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli.failures import quiet_libraries, reported
-from specdec.cli.generate_options import Debug, Json, TrustRemoteCode
+from specdec.cli.generate_options import Debug, Json, TrustRemoteCode, assignments
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from specdec.models.hf_target import HFTarget
     from specdec.plugin.components import CheckpointKind
 
@@ -22,11 +24,23 @@ Target = Annotated[
     typer.Option("--model", "-m", help="The target model that it is to fit.", show_default=False),
 ]
 
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="What the checkpoint does not say, or says wrongly, e.g. norm_output=true or "
+        "aux_layers=[2,8,13]; repeatable.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+
 
 @reported
 def inspect(
     path: Checkpoint,
     model: Target = None,
+    set_: Options = None,
     json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
     debug: Debug = False,
@@ -43,18 +57,13 @@ def inspect(
     specdec inspect org/head --model org/model --json
     """
     from specdec.cli import terminal
-    from specdec.errors import CheckpointError
 
     quiet_libraries()
     folder, kind = _found(path)
     target = _target(model, trust_remote_code) if model else None
-    rows: dict[str, Any] = {"checkpoint": str(folder), **kind.describe(folder, target)}
-    if target is not None:
-        rows |= {"model": model, "fits": True, "mismatch": None}
-        try:
-            kind.check_fit(folder, target)
-        except CheckpointError as error:
-            rows |= {"fits": False, "mismatch": str(error)}
+    rows: dict[str, Any] = {"checkpoint": str(folder)}
+    rows |= {"model": model} if model else {}
+    rows |= kind.describe(folder, target, _options(kind, set_))
     if json:
         terminal.print_json(rows)
     else:
@@ -69,20 +78,26 @@ def convert(
     path: Checkpoint,
     out: Annotated[Path, typer.Argument(help="The folder to write.", show_default=False)],
     to: Annotated[str, typer.Option("--to", help="The layout to write.", show_default=False)],
+    model: Target = None,
+    set_: Options = None,
     json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
     debug: Debug = False,
 ) -> None:
     """Write the checkpoint of a drafter in the layout of another tool, bit for bit.
 
     A layout that cannot say what the drafter computes is refused. For EAGLE heads there are
-    [cyan]official[/cyan], [cyan]speculators[/cyan] and [cyan]specforge[/cyan].
+    [cyan]official[/cyan], [cyan]speculators[/cyan] and [cyan]specforge[/cyan]. What the checkpoint
+    does not say for certain is told; [cyan]--set[/cyan] says it.
 
     [bold]Examples[/bold]
 
     specdec convert path/to/head converted --to speculators
+
+    specdec convert path/to/head converted --to speculators --set norm_before_residual=true
     """
     from specdec.cli import terminal
-    from specdec.errors import OptionError, UnknownNameError
+    from specdec.errors import OptionError, UnknownNameError, warn
 
     quiet_libraries()
     folder, kind = _found(path)
@@ -90,7 +105,10 @@ def convert(
         raise OptionError(f"the checkpoint in {folder} ({kind.name}) has no other layout")
     if to not in kind.layouts:
         raise UnknownNameError("layout", to, kind.layouts)
-    kind.convert(folder, out, to)
+    options = _options(kind, set_)
+    target = _target(model, trust_remote_code) if model else None
+    if told := kind.convert(folder, out, to, target, options):
+        warn(told)
     if json:
         return terminal.print_json({"checkpoint": str(folder), "out": str(out), "layout": to})
     typer.echo(f"{out} holds the {kind.name} of {folder} in the layout {to}")
@@ -114,13 +132,37 @@ def _found(path: str) -> tuple[Path, CheckpointKind]:
     told = []
     for kind in kinds:
         try:
-            kind.describe(folder, None)
+            kind.describe(folder, None, kind.options())
         except CheckpointError as error:
             told.append(str(error))
     known = ", ".join(kind.name for kind in kinds) or "none"
     raise CheckpointError(
         "; ".join(told) or f"{folder} holds no checkpoint of a kind that is known: {known}"
     )
+
+
+def _options(kind: CheckpointKind, given: list[str] | None) -> BaseModel:
+    """What the user says of the checkpoint.
+
+    Raises:
+        UnknownNameError, OptionError: an option that there is not, or a value that is not allowed.
+    """
+    from pydantic import ValidationError
+
+    from specdec.errors import OptionError, UnknownNameError
+
+    named, fields = assignments("--set", given), kind.options.model_fields
+    for name in named:
+        if name not in fields:
+            raise UnknownNameError(f"option of an {kind.name}:", name, fields)
+    try:
+        return kind.options(**named)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise OptionError(
+            f"--set {name}={first['input']!r}: {first['msg']} ({fields[name].description})"
+        ) from error
 
 
 def _target(model: str, trust_remote_code: bool) -> HFTarget:

@@ -99,20 +99,22 @@ class CheckpointKind:
     Attributes:
         name: of the kind.
         recognises: whether the checkpoint in a folder is of this kind, complete or not.
-        describe: what it is, as JSON: from a folder, and the target (an ``HFTarget``) where one is
-            given.
-        check_fit: raises a CheckpointError that says what in a folder does not fit a target.
+        describe: what it is, as JSON: from a folder, the target (an ``HFTarget``) where one is
+            given, and the options. With a target ``fits`` is among it, and ``mismatch`` says what
+            does not fit, or is None.
         layouts: what it can be converted to.
         convert: writes the checkpoint of a folder into another folder, which does not exist yet,
-            in one of the layouts; raises a CheckpointError where that cannot express it.
+            in one of the layouts, given the target or None, and the options; returns what to warn
+            the user of, or an empty string; raises a CheckpointError where that cannot express it.
+        options: what a user may say of a checkpoint that does not say it itself.
     """
 
     name: str
     recognises: Callable[[Path], bool]
-    describe: Callable[[Path, Any], Mapping[str, Any]]
-    check_fit: Callable[[Path, Any], None]
+    describe: Callable[[Path, Any, Any], Mapping[str, Any]]
     layouts: tuple[str, ...] = ()
-    convert: Callable[[Path, Path, str], None] | None = None
+    convert: Callable[[Path, Path, str, Any, Any], str] | None = None
+    options: type[BaseModel] = NoOptions
 
 
 @dataclass(frozen=True)

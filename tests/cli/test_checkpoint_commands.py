@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from heads import LAYERS, LAYOUTS, Written, head_for, in_layout
+from heads import LAYERS, LAYOUTS, head_for, in_layout
 from safetensors.torch import load_file
 
 from specdec_plugins.eagle.keys import renamed
@@ -159,25 +160,131 @@ def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_m
     assert result.exit_code == 2 and "rope of that type or base" in result.stderr
 
 
-def test_the_official_layout_says_the_rope_of_an_eagle_head_or_is_refused(
-    run: Command, head: Path, tmp_path: Path
+def test_numbers_that_depend_on_the_target_wait_for_it(
+    run: Command, deep: Any, tmp_path: Path
 ) -> None:
-    fields = json.loads((head / "config.json").read_text())
-    weights = load_file(head / "model.safetensors")
-    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    for name, rope, code in (
-        ("linear", linear, 0),
-        ("another base", {**linear, "rope_theta": 50000.0}, 2),
-        ("yarn", {**linear, "rope_type": "yarn"}, 2),
+    """Whether 8 is the last layer or a state after it is known with the model alone."""
+    written = in_layout("specforge", head_for(deep[0], aux_layers=(5, 6, 8)))
+    written.fields["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": [5, 6, 8]}
+    head, out = written.save(tmp_path / "head"), tmp_path / "out"
+    assert told(run, head)[1]["aux_layers"] is None
+    assert told(run, head, "-m", deep[1])[1]["aux_layers"] == [5, 6, 8]
+    result = run("convert", head, out, "--to", "speculators")
+    assert result.exit_code == 2 and "give the model, or aux_layers" in result.stderr
+    for more in (["-m", deep[1]], ["--set", "aux_layers=[5, 6, 8]"]):
+        result = run("convert", head, out, "--to", "speculators", *more)
+        assert result.exit_code == 0, result.stderr
+        assert told(run, out)[1]["aux_layers"] == [5, 6, 8]
+        shutil.rmtree(out)
+
+
+def test_what_a_head_does_not_say_is_told_or_given(run: Command, deep: Any, tmp_path: Path) -> None:
+    written = in_layout("specforge", head_for(deep[0]))
+    written.fields["norm_output"] = True
+    head, out = written.save(tmp_path / "head"), tmp_path / "out"
+    result = run("convert", head, out, "--to", "speculators")
+    assert result.exit_code == 0
+    assert "does not say norm_before_residual, norm_output, aux_layers for" in result.stderr
+    given = {"norm_before_residual": True, "norm_output": True, "aux_layers": [1, 2, 3]}
+    sets = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    named = [part for each in sets for part in ("--set", each)]
+    assert given.items() <= told(run, head, *named)[1].items()
+    other = tmp_path / "other"
+    result = run("convert", head, other, "--to", "speculators", *named)
+    assert result.exit_code == 0 and "for certain" not in result.stderr
+    assert given.items() <= told(run, other)[1].items()
+    result = run("inspect", head, "--set", "norm_outputs=1")
+    assert result.exit_code == 2 and "did you mean 'norm_output'" in result.stderr
+    result = run("inspect", head, "--set", "norm_output=maybe")
+    assert result.exit_code == 2 and "--set norm_output='maybe'" in result.stderr
+
+
+def test_a_head_without_a_norm_before_its_lm_head_stays_so(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    written = in_layout("specforge", head_for(deep[0]))
+    written.fields["norm_output"] = False
+    head, out = written.save(tmp_path / "head"), tmp_path / "out"
+    assert told(run, head)[1]["final_norm"] is False
+    assert run("convert", head, out, "--to", "specforge").exit_code == 0
+    assert json.loads((out / "config.json").read_text())["norm_output"] is False
+    assert torch.equal(tensors(out)["norm.weight"], tensors(head)["norm.weight"])
+    for layout in ("official", "speculators"):
+        result = run("convert", head, tmp_path / "no", "--to", layout)
+        assert result.exit_code == 2 and "cannot say what this head computes" in result.stderr
+
+
+@pytest.mark.parametrize("layout", ["official", "speculators", "specforge"])
+def test_a_tied_head_is_written_whole(run: Command, deep: Any, tmp_path: Path, layout: str) -> None:
+    whole = head_for(deep[0], draft_vocab_size=tiny.VOCAB, own_embedding=True)
+    written = in_layout("vllm", whole)
+    written.fields["tie_word_embeddings"] = True
+    del written.weights["lm_head.weight"]
+    head, out = written.save(tmp_path / "head"), tmp_path / "out"
+    result = run("convert", head, out, "--to", layout)
+    assert result.exit_code == 0, result.stderr
+    assert torch.equal(tensors(out)["lm_head.weight"], tensors(head)["embed_tokens.weight"])
+
+
+def test_layers_that_fc_does_not_read_are_told(run: Command, deep: Any, tmp_path: Path) -> None:
+    written = in_layout("speculators", head_for(deep[0]))
+    written.fields["eagle_aux_hidden_state_layer_ids"] = [2, 4]
+    code, row = told(run, written.save(tmp_path / "head"))
+    assert code == 0 and "names 2 auxiliary layers [2, 4]" in row["tensors"]
+
+
+ROPES = (
+    {"type": "linear", "factor": 4.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048},
+)
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_the_rope_of_an_eagle_head_is_written_where_the_official_code_reads_it(
+    run: Command, head: Path, tmp_path: Path, rope: dict[str, Any]
+) -> None:
+    own, out = Path(shutil.copytree(head, tmp_path / "own")), tmp_path / "out"
+    fields = {**json.loads((own / "config.json").read_text()), "rope_scaling": rope}
+    fields.pop("rope_parameters", None)
+    (own / "config.json").write_text(json.dumps(fields))
+    result = run("convert", own, out, "--to", "official")
+    if rope.get("type") == "linear":
+        assert result.exit_code == 0, result.stderr
+        assert json.loads((out / "config.json").read_text())["rope_scaling"] == rope
+    else:
+        assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_told(run: Command, head: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "out", Path("/proc/none/out")):
+        result = run("convert", head, out, "--to", "official")
+        assert result.exit_code == 2 and "no folder can be made at" in result.stderr
+
+
+def test_a_head_is_not_saved_beside_other_weights(deep: Any, tmp_path: Path) -> None:
+    from specdec.errors import CheckpointError
+    from specdec_plugins.eagle.saving import save_head
+
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin, which some tools would read"):
+        save_head(head_for(deep[0]), tmp_path)
+
+
+def test_the_official_layout_is_chosen_where_the_layers_are_the_usual_of_the_target(
+    deep: Any, tmp_path: Path
+) -> None:
+    from specdec_plugins.eagle.saving import save_head
+
+    head = head_for(deep[0])
+    for layers, layout in (
+        (LAYERS, "official"),
+        (LAYERS + 2, "speculators"),
+        (None, "speculators"),
     ):
-        folder = Written({**fields, "rope_parameters": rope}, weights).save(tmp_path / name)
-        out = tmp_path / f"{name} out"
-        result = run("convert", folder, out, "--to", "official")
-        assert result.exit_code == code
-        assert code == 0 or "rope of that type or base" in result.stderr
-        assert out.exists() == (code == 0)
-    scaling = json.loads((tmp_path / "linear out" / "config.json").read_text())["rope_scaling"]
-    assert scaling == {"type": "linear", "factor": 2.0}
+        assert save_head(head, tmp_path / str(layers), target_layers=layers) == layout
+    fields = json.loads((tmp_path / str(LAYERS) / "config.json").read_text())
+    assert "eagle_config" not in fields
 
 
 def test_mistakes_of_convert_are_told(run: Command, deep: Any, head: Path, tmp_path: Path) -> None:

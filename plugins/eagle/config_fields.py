@@ -1,0 +1,115 @@
+"""The fields of a head's ``config.json`` that are read, and the types and ranges that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from transformers.activations import ACT2FN
+
+from specdec.errors import CheckpointError
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+class HeadFields(BaseModel):
+    """Those of the head; null is the same as not there."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    architectures: list[str] | None = None
+    speculators_model_type: str | None = None
+    draft_vocab_size: PositiveInt | None = None
+    target_hidden_size: PositiveInt | None = None
+    num_aux_hidden_states: PositiveInt | None = None
+    tie_word_embeddings: bool | None = None
+    bias: bool | None = None
+    qkv_bias: bool | None = None
+    fusion_bias: bool | None = None
+    eagle_config: dict[str, Any] | None = None
+
+
+class DecoderFields(BaseModel):
+    """Those of its decoder layers, which most layouts have beside the others.
+
+    What the published configs leave out means the default here, never the target's value.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    vocab_size: PositiveInt
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: int | None = Field(None, ge=2, multiple_of=2)
+    num_hidden_layers: int = Field(1, ge=1, le=256)
+    rms_norm_eps: PositiveFloat = 1e-6
+    hidden_act: str = "silu"
+    max_position_embeddings: PositiveInt = 2048
+    model_type: str | None = None
+    intermediate_size_mlp: PositiveInt | None = None
+    attention_bias: bool | None = None
+    qkv_bias: bool | None = None
+    mlp_bias: bool | None = None
+    layer_types: list[str] | None = None
+    sliding_window: int | None = None
+    use_sliding_window: bool | None = None
+
+    @field_validator("hidden_act")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ACT2FN:
+            raise ValueError("transformers has no activation of that name")
+        return name
+
+    @model_validator(mode="after")
+    def _heads(self) -> DecoderFields:
+        heads, shared = self.num_attention_heads, self.num_key_value_heads
+        if shared and heads % shared:
+            raise ValueError(
+                f"num_attention_heads={heads} is no multiple of num_key_value_heads={shared}"
+            )
+        if self.head_dim is None and (self.hidden_size // heads < 2 or self.width % 2):
+            raise ValueError(
+                f"num_attention_heads={heads} does not go with hidden_size={self.hidden_size}: "
+                "channels of an attention head are even in number"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """Channels of an attention head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+
+def checked(kind: type[Fields], given: Mapping[str, Any], where: str = "") -> Fields:
+    """The fields of that kind.
+
+    Args:
+        given: a JSON object; what it has beside is of no account here.
+        where: the field of ``config.json`` that it stands in, with a dot; empty for the top.
+
+    Raises:
+        CheckpointError: a value that is not allowed, or one that is needed and not there, by name.
+    """
+    try:
+        return kind.model_validate({k: value for k, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise CheckpointError(f"config.json: {told}") from error
+        name = str(first["loc"][0])
+        said = f"{where}{name}={given.get(name)!r}"
+        raise CheckpointError(f"config.json has {said}: {told}") from error

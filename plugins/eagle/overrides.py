@@ -1,0 +1,44 @@
+"""What a user says of a head where its checkpoint may not, or may be wrong."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Overrides(BaseModel):
+    """Flags of an EAGLE-3 head that its tensors do not show; None as the checkpoint says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aux_layers: tuple[int, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="of an EAGLE-3 head: the hidden states that it reads, as transformers counts "
+        "them; as the checkpoint says if not given",
+    )
+    norm_before_residual: bool | None = Field(
+        default=None,
+        description="of an EAGLE-3 head: whether its first layer adds to the normed state; as the "
+        "checkpoint says if not given",
+    )
+    norm_output: bool | None = Field(
+        default=None,
+        description="of an EAGLE-3 head: whether the output that is fed back is normed; as the "
+        "checkpoint says if not given",
+    )
+    final_norm: bool | None = Field(
+        default=None,
+        description="of an EAGLE-3 head: whether its lm_head reads the normed output; as the "
+        "checkpoint says if not given",
+    )
+
+    def overrides(self) -> Overrides:
+        """These alone, of options that have others too."""
+        return Overrides(**{name: getattr(self, name) for name in Overrides.model_fields})
+
+    def given(self) -> tuple[str, ...]:
+        """The names of those that are given."""
+        return tuple(name for name in Overrides.model_fields if getattr(self, name) is not None)
+
+
+AS_IT_SAYS = Overrides()
