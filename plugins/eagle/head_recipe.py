@@ -48,7 +48,7 @@ class HeadRecipe(Recipe):
         self.steps = options.unrolled_steps
         self.vocabulary: Tensor | None = None
         if vocabulary is not None:
-            ids = documents.frequent(vocabulary)
+            ids = documents.frequent(vocabulary, target.ends)
             self.vocabulary = torch.tensor(ids, device=target.device)
         self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
 
