@@ -27,8 +27,8 @@ _VOCABULARY = 8192
 class Eagle3Recipe(HeadRecipe):
     """An EAGLE-3 head: cross-entropy against the target's distribution over the draft vocabulary.
 
-    Rows at which the target's likeliest token is outside of it are not counted. The embeddings are
-    the target's, are not trained and are not saved; the lm_head begins as rows of the target's.
+    The embeddings are the target's, are not trained and are not saved; the lm_head begins as rows
+    of the target's.
 
     Source: EAGLE-3 (arXiv 2503.01840), section 3; the weights of its steps are those of the
     authors' code.
@@ -56,8 +56,6 @@ class Eagle3Recipe(HeadRecipe):
                 f"aux_layers: {wrong[0]} is none of the hidden states 0 to {target.layers}"
             )
         self.needs = Needs(hidden=True, aux_layers=tuple(aux_layers))
-        self._inside = torch.zeros(target.vocab_size, dtype=torch.bool, device=target.device)
-        self._inside[self.vocabulary] = True
 
     def make(self) -> Eagle3Head:
         if self._start is not None:
@@ -89,9 +87,6 @@ class Eagle3Recipe(HeadRecipe):
         return cross_entropy(
             network.lm_head, normed, self.target_score, wanted, weights, parameters
         )
-
-    def learned(self, batch: Batch, step: int) -> Tensor:
-        return self.counted(batch, step) & self._inside[batch.best.roll(-1, 1).clamp(min=0)]
 
     def features(self, network: Any, batch: Batch) -> Tensor:
         states = network.features(batch.hidden)

@@ -48,7 +48,7 @@ class HeadRecipe(Recipe):
         self.steps = options.unrolled_steps
         self.vocabulary: Tensor | None = None
         if vocabulary is not None:
-            ids = documents.frequent(vocabulary)
+            ids = documents.frequent(vocabulary, target.ends)
             self.vocabulary = torch.tensor(ids, device=target.device)
         self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
 
@@ -92,8 +92,12 @@ class HeadRecipe(Recipe):
         return batch.counted(2) & (batch.positions >= step)
 
     def learned(self, batch: Batch, step: int) -> Tensor:
-        """``[B, n]`` bool: the rows that the loss is of."""
-        return self.counted(batch, step)
+        """``[B, n]`` bool: the rows that the loss is of, those whose likeliest next token is in the
+        vocabulary: elsewhere the target's distribution over it says little."""
+        counted = self.counted(batch, step)
+        if self.vocabulary is None:
+            return counted
+        return counted & torch.isin(batch.best.roll(-1, 1), self.vocabulary)
 
     def weights(self, batch: Batch, chosen: Tensor) -> Tensor:
         """``[S, M]``, of the rows ``chosen [M]`` of a flattened batch at each step."""

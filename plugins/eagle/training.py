@@ -50,8 +50,9 @@ class EagleTraining(BaseModel):
     vocabulary: int | None = Field(
         None,
         ge=2,
-        description="cross-entropy over so many of the most frequent tokens of the answers only, "
-        "which is faster; of eagle3 the tokens that the head can draft, by default 8192",
+        description="learn so many of the most frequent tokens of the answers only, from places "
+        "where the target's likeliest is among them; of eagle3 the tokens that the head can draft, "
+        "by default 8192",
     )
     layers: int = Field(1, ge=1, le=8, description="decoder layers of the head")
     heads: int | None = Field(None, ge=1, description="attention heads; default: the target's")

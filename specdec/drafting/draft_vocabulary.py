@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,10 +102,18 @@ def most_frequent(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size
         counts.update(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not counts:
         raise OptionError("there is no token to count in these texts")
-    if tokenizer.eos_token_id is not None:
-        counts[tokenizer.eos_token_id] = max(counts.values())
-    ranked = sorted(counts, key=lambda token: (-counts[token], token))
-    return ranked[:size]
+    ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return ranked(counts, ends, size)
+
+
+def ranked(counts: Mapping[int, int], ends: Iterable[int], size: int) -> list[int]:
+    """``size`` tokens: first the ``ends``, which end a text, however rare, then by frequency.
+
+    Fewer than ``size`` where there are no more.
+    """
+    first = dict.fromkeys(ends)
+    rest = sorted(counts.keys() - first.keys(), key=lambda token: (-counts[token], token))
+    return [*first, *rest][:size]
 
 
 def _read(path: Path) -> list[int]:

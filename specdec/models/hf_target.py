@@ -134,6 +134,16 @@ class HFTarget:
         return self._lm_head_shape[0]
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text: those of the generation config, and the tokenizer's."""
+        generation = getattr(self.model, "generation_config", None)
+        found = getattr(generation, "eos_token_id", None)
+        listed = [found] if isinstance(found, int) else list(found or ())
+        own = getattr(self.tokenizer, "eos_token_id", None)
+        all_ends = {*listed, *(() if own is None else (own,))}
+        return tuple(sorted(end for end in all_ends if 0 <= end < self.vocab_size))
+
+    @property
     def hidden_size(self) -> int:
         """Channels H of a hidden state."""
         return self._lm_head_shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from specdec.drafting.draft_vocabulary import ranked
 from specdec.errors import OptionError
 from specdec.training.dialogues import encode_dialogue
 from specdec.training.files import fingerprint
@@ -62,11 +63,18 @@ class Documents:
             found.append(self.tokens[part][:length].tolist())
         return found
 
-    def frequent(self, size: int) -> list[int]:
-        """The ``size`` most frequent tokens of the answers, ascending; fewer if there are fewer."""
-        counts = Counter(self.tokens[self.answer].tolist())
-        ranked = sorted(counts, key=lambda token: (-counts[token], token))
-        return sorted(ranked[:size])
+    def frequent(self, size: int, ends: Iterable[int] = ()) -> list[int]:
+        """The ``size`` most frequent tokens of the answers, ascending, the ``ends`` of a text always
+        among them; fewer if there are fewer."""
+        return sorted(ranked(Counter(self.tokens[self.answer].tolist()), ends, size))
+
+    def only(self, indices: Sequence[int]) -> Documents:
+        """Some of the documents, without what is told of all."""
+        places = [slice(self.starts[index], self.starts[index + 1]) for index in indices]
+        tokens, answer = (
+            torch.cat([values[place] for place in places]) for values in (self.tokens, self.answer)
+        )
+        return Documents(tokens, answer, [self.lengths[index] for index in indices])
 
 
 def make_documents(

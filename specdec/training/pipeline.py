@@ -146,7 +146,7 @@ class _Training:
         documents = self._documents(engine, rows)
         trained, held_out = split(documents, self.settings)
         with torch.no_grad():
-            recipe: Recipe = chosen.factory(options, engine.target, documents)
+            recipe: Recipe = chosen.factory(options, engine.target, documents.only(trained))
         features = self._features(engine, documents, recipe, accelerator)
         run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
         ended = run.train()

@@ -98,6 +98,13 @@ def test_documents_are_counted_by_source_and_none_comes_twice() -> None:
     assert found.prompts([1]) == [[5, 6]] and found.frequent(1) == [8]
 
 
+def test_what_ends_a_text_is_frequent_however_rare() -> None:
+    rows = [Row(prompt_ids=(5,), answer_ids=(8, 8, 9, token)) for token in (10, 11, 7)]
+    found = make_documents(rows, None, length=12, vocab_size=60)
+    assert found.frequent(3) == [7, 8, 9] and found.frequent(2, [3]) == [3, 8]
+    assert found.only([0, 1]).frequent(9) == [8, 9, 10, 11]
+
+
 def test_what_cannot_be_encoded_is_refused() -> None:
     said = Row(messages=({"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}))
     refusing = with_template("{{ raise_exception('no system') }}")

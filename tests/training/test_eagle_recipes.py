@@ -133,6 +133,30 @@ def test_no_document_changes_what_another_adds_to_the_loss(made: Made, batch_of:
         assert together == pytest.approx(sum(apart) / 3, rel=1e-4)
 
 
+def test_an_eagle3_head_can_draft_the_end_of_a_text(
+    decoding: Engine, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding.target.model.generation_config, "eos_token_id", [59, 1])
+    options = EagleTraining(recipe="eagle3", vocabulary=8)
+    made: Any = make_recipe(options, decoding.target, documents.only(range(9)))
+    assert {1, 59} <= set(made.vocabulary.tolist()) and len(made.vocabulary) == 8
+
+
+@pytest.mark.parametrize("recipe", ["eagle1", "unrolled", "eagle3"])
+def test_places_whose_likeliest_token_is_outside_of_the_vocabulary_are_not_learned(
+    decoding: Engine, documents: Documents, batch_of: Any, recipe: str
+) -> None:
+    options = EagleTraining(recipe=recipe, vocabulary=8)  # type: ignore[arg-type]
+    made: Any = make_recipe(options, decoding.target, documents)
+    batch = batch_of([[0, 1, 2], [3, 4, 5]])
+    counted, best = made.counted(batch, 0), batch.best.roll(-1, 1)
+    inside = torch.isin(best, made.vocabulary)
+    assert (counted & ~inside).any()
+    assert torch.equal(made.learned(batch, 0), counted & inside)
+    weights = made.weights(batch, counted.flatten().nonzero()[:, 0])
+    assert torch.equal(weights[0] > 0, inside[counted])
+
+
 def test_the_loss_falls_and_agreement_rises(made: Made, features: Features) -> None:
     recipe, _ = made
     torch.manual_seed(0)
