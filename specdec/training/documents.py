@@ -64,8 +64,8 @@ class Documents:
         return found
 
     def frequent(self, size: int, ends: Iterable[int] = ()) -> list[int]:
-        """The ``size`` most frequent tokens of the answers, ascending, the ``ends`` of a text always
-        among them; fewer if there are fewer."""
+        """The ``size`` most frequent tokens of the answers, ascending, the ``ends`` of a text
+        always among them; fewer if there are fewer."""
         return sorted(ranked(Counter(self.tokens[self.answer].tolist()), ends, size))
 
     def only(self, indices: Sequence[int]) -> Documents:
