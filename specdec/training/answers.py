@@ -97,7 +97,13 @@ class Answers:
     @property
     def missing(self) -> list[AnswerBatch]:
         """The batches that are not answered."""
-        return [batch for batch in self.batches if not self._path(batch).exists()]
+        return self.share(0, 1)
+
+    def share(self, process: int, processes: int) -> list[AnswerBatch]:
+        """Those that one of several processes answers. All are dealt out, so that it does not
+        matter what the others have done meanwhile."""
+        dealt = self.batches[process::processes]
+        return [batch for batch in dealt if not self._path(batch).exists()]
 
     def estimate(self, missing: Sequence[AnswerBatch]) -> tuple[int, float]:
         """Of the batches ``missing``: new tokens and seconds at most; a few steps are timed."""

@@ -105,10 +105,15 @@ class Features:
     @property
     def missing(self) -> list[int]:
         """Numbers of the shards that are not complete."""
+        return self.share(0, 1)
+
+    def share(self, process: int, processes: int) -> list[int]:
+        """Those that one of several processes makes. All are dealt out, so that it does not matter
+        what the others have made meanwhile."""
         names = [*self._states, _BEST]
         return [
             number
-            for number in range(len(self.shards))
+            for number in range(process, len(self.shards), processes)
             if not all(self._path(number, name).exists() for name in names)
         ]
 
