@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def train(
     ],
     more_data: flags.MoreData = None,
     data: flags.Data = None,
-    out: flags.Out = Path("drafter"),
+    out: flags.Out = None,
     model: Model = None,
     recipe: flags.Recipe = None,
     start: flags.Start = None,
@@ -93,6 +92,8 @@ def train(
     sources = [*(data or ()), *(more_data or ())]
     if not sources:
         raise OptionError("there are no data: give --data FILE, as often as you like")
+    if out is None:
+        raise OptionError("there is no folder to write to: give --out FOLDER")
     answer_options = {
         "temperatures": _numbers(temperatures),
         "new_tokens": new_tokens,

@@ -94,6 +94,11 @@ def test_mistakes_are_one_line(
     assert says in json.loads(found.stdout)["error"]["message"]
 
 
+def test_there_is_no_default_for_the_folder(run: Command, folder: Path, chats: Path) -> None:
+    done = run("train", "eagle", "--data", chats, "-m", folder)
+    assert done.exit_code == 2 and "give --out FOLDER" in done.stderr
+
+
 def test_options_of_trainers_are_shown(run: Command) -> None:
     rows = json.loads(run("options", "draft-model", "--json").stdout)["options"]
     assert {row["role"] for row in rows} == {"trainer"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from specdec import SpecdecError
+from specdec.training.evaluation import TauMeter
 from specdec.training.progress import Reporter, Stage
 
 Train = Callable[..., Any]
@@ -135,3 +137,29 @@ def test_accumulated_batches_are_resumed_whole(trained: Train, tmp_path: Path) -
     trained(**own)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_killed_while_tau_is_measured_the_best_network_is_that_of_the_checkpoint(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "head"
+    given: dict[str, Any] = {"out": out, "tau_every": 1, "evaluations": 6, "patience": 0}
+
+    def kill(meter: TauMeter, network: Any) -> float:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TauMeter, "measure", kill)
+        assert in_a_process(lambda: trained(**given)) == -signal.SIGKILL
+    (folder,) = (tmp_path / "head.work").glob("run-*")
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    (best,) = folder.glob("best-*")
+    assert best.name == f"best-{kept['progress']['best_step']}"
+    for name, weight in weights(best).items():
+        assert torch.equal(weight, kept["network"][name].bfloat16()), name
+    assert trained(**given).ended == "finished"
+    for each in folder.glob("best-*"):
+        shutil.rmtree(each)
+    with pytest.raises(SpecdecError, match=r"best-\d+ is gone: remove"):
+        trained(**given)
