@@ -137,6 +137,8 @@ class _Training:
         from specdec.training.processes import processes
 
         check_out(self.out)
+        if self.work.exists() and not self.work.is_dir():
+            raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
         accelerator = processes(loading.get("device"), self.settings.accumulate)
         if accelerator.num_processes > 1:
             loading["device"] = accelerator.device

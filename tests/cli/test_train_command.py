@@ -81,6 +81,10 @@ def test_answers_of_the_model_are_asked_for(
         (["eagle", "--data", "CHATS", "--regenerate", "--temperatures", "x"], "give numbers"),
         (["eagle", "--data", "CHATS", "--set", "rates=3"], "unknown setting 'rates'"),
         (["eagle", "--data", "CHATS", "-o", "size=3"], "unknown option of the trainer"),
+        (["eagle", "--data", "CHATS", "--set", "data=x"], "unknown setting 'data'"),
+        (["eagle", "--data", "CHATS", "--steps", 3, "--set", "steps=4"], "--steps and by --set"),
+        (["eagle", "--data", "CHATS", "--recipe", "eagle1", "-o", "recipe=eagle1"], "and by -o"),
+        (["eagle", "--data", "CHATS", "--work", "CHATS"], "is a file: give a folder to work in"),
         (["eagle", "--data", "CHATS", "--minutes", 1, "--epochs", 2], "were both given"),
     ],
 )

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from specdec import SpecdecError
 from specdec.training.evaluation import TauMeter
+from specdec.training.files import replace_folder, write_whole
 from specdec.training.progress import Reporter, Stage
 
 Train = Callable[..., Any]
@@ -126,6 +127,32 @@ def test_a_checkpoint_that_is_broken_is_named(trained: Train, tmp_path: Path) ->
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(SpecdecError, match=r"checkpoint\.pt cannot be resumed from.*to begin anew"):
         trained()
+
+
+def test_kept_files_that_are_broken_are_named(trained: Train, tmp_path: Path) -> None:
+    trained(steps=1)
+    work = tmp_path / "head.work"
+    shutil.rmtree(next(work.glob("run-*")))
+    shard = next(work.glob("features-*/*.last.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-64])
+    with pytest.raises(SpecdecError, match=r"last\.safetensors cannot be read .*: remove it"):
+        trained(steps=1)
+    shard.unlink()
+    trained(steps=1)
+    next(work.glob("features-*/manifest.json")).write_text("")
+    with pytest.raises(SpecdecError, match=r"manifest\.json cannot be read .*to begin anew"):
+        trained(steps=1)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def full(fresh: Path) -> None:
+        fresh.write_bytes(b"")
+        os.remove(fresh)
+        torch.save(torch.ones(3), tmp_path / "nowhere" / "file.pt")
+
+    for write in (write_whole, replace_folder):
+        with pytest.raises(SpecdecError, match="kept cannot be written"):
+            write(tmp_path / "kept", full if write is write_whole else lambda it: full(it / "a"))
 
 
 def test_accumulated_batches_are_resumed_whole(trained: Train, tmp_path: Path) -> None:
