@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def train(
     ],
     more_data: flags.MoreData = None,
     data: flags.Data = None,
-    out: flags.Out = Path("drafter"),
+    out: flags.Out = None,
     model: Model = None,
     recipe: flags.Recipe = None,
     start: flags.Start = None,
@@ -93,6 +92,8 @@ def train(
     sources = [*(data or ()), *(more_data or ())]
     if not sources:
         raise OptionError("there are no data: give --data FILE, as often as you like")
+    if out is None:
+        raise OptionError("there is no folder to write to: give --out FOLDER")
     answer_options = {
         "temperatures": _numbers(temperatures),
         "new_tokens": new_tokens,
@@ -108,12 +109,13 @@ def train(
         import torch
 
         from specdec.training.pipeline import train as run
+        from specdec.training.settings import make_settings
 
         quiet_libraries()
         if threads:
             torch.set_num_threads(threads)
     shorthands = {"recipe": recipe, "start": start}
-    given: dict[str, Any] = {
+    flagged: dict[str, Any] = {
         "minutes": minutes,
         "epochs": epochs,
         "steps": steps,
@@ -121,16 +123,18 @@ def train(
         "batch_tokens": batch_tokens,
         "seed": seed,
     }
+    own = {name: value for name, value in shorthands.items() if value is not None}
+    own = _together(own, assignments("-o", option), "-o")
+    settings = {name: value for name, value in flagged.items() if value is not None}
+    settings = _together(settings, assignments("--set", set_), "--set")
+    make_settings(settings)
     try:
         summary = run(
             model,
             data=sources,
             out=out,
             trainer=trainer,
-            options={
-                **{name: value for name, value in shorthands.items() if value is not None},
-                **assignments("-o", option),
-            },
+            options=own,
             work=work,
             regenerate=asked or regenerate,
             progress=not (quiet or json),
@@ -138,8 +142,7 @@ def train(
             device=device,
             trust_remote_code=trust_remote_code,
             command=shlex.join(["specdec", *sys.argv[1:]]),
-            **{name: value for name, value in given.items() if value is not None},
-            **assignments("--set", set_),
+            **settings,
         )
     except KeyboardInterrupt:
         if not json:
@@ -149,6 +152,20 @@ def train(
         _tell(summary, json)
     if summary.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def _together(flags: dict[str, Any], assigned: dict[str, Any], by: str) -> dict[str, Any]:
+    """What flags of their own say and what is assigned by name.
+
+    Raises:
+        OptionError: something that both say.
+    """
+    from specdec.errors import OptionError
+
+    if twice := sorted(flags.keys() & assigned.keys()):
+        flag = "--" + twice[0].replace("_", "-")
+        raise OptionError(f"{twice[0]} is given by {flag} and by {by} as well: give it once")
+    return {**flags, **assigned}
 
 
 def _tell(summary: Summary, json: bool) -> None:

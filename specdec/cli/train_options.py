@@ -22,7 +22,13 @@ Data = Annotated[
     _flag(_DATA, "--data", "-d", text="A file, folder or data set; several may follow each other."),
 ]
 Out = Annotated[
-    Path, typer.Option("--out", "-O", help="Folder of the finished checkpoint and its card.")
+    Path | None,
+    typer.Option(
+        "--out",
+        "-O",
+        help="Folder of the finished checkpoint and its card. [dim]required[/dim]",
+        show_default=False,
+    ),
 ]
 Recipe = Annotated[
     str | None,

@@ -12,7 +12,13 @@ from pathlib import Path
 from specdec.engine import Engine
 from specdec.errors import CheckpointError, OptionError
 from specdec.training.answer_options import AnswerOptions
-from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
+from specdec.training.files import (
+    fingerprint,
+    fingerprint_of_model,
+    read_manifest,
+    write_json,
+    write_whole,
+)
 from specdec.training.prompts import Prompt
 from specdec.training.rows import MANIFEST, Row, read_rows
 
@@ -88,7 +94,7 @@ class Answers:
         path = self.folder / MANIFEST
         if not path.exists():
             return write_json(path, own)
-        if json.loads(path.read_text(encoding="utf-8")) != own:
+        if read_manifest(path) != own:
             raise CheckpointError(
                 f"{self.folder} has answers of another model, or to other prompts: give another "
                 "folder, or remove this one"
@@ -97,7 +103,13 @@ class Answers:
     @property
     def missing(self) -> list[AnswerBatch]:
         """The batches that are not answered."""
-        return [batch for batch in self.batches if not self._path(batch).exists()]
+        return self.share(0, 1)
+
+    def share(self, process: int, processes: int) -> list[AnswerBatch]:
+        """Those that one of several processes answers. All are dealt out, so that it does not
+        matter what the others have done meanwhile."""
+        dealt = self.batches[process::processes]
+        return [batch for batch in dealt if not self._path(batch).exists()]
 
     def estimate(self, missing: Sequence[AnswerBatch]) -> tuple[int, float]:
         """Of the batches ``missing``: new tokens and seconds at most; a few steps are timed."""

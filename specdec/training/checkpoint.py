@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from specdec.errors import CheckpointError
+from specdec.errors import CheckpointError, OptionError
 from specdec.training.batches import Position
 from specdec.training.files import write_whole
 
@@ -31,7 +31,7 @@ class Progress:
         evaluations: that have been made, or passed over.
         evaluated: the step of the last one; -1 before the first.
         best: the highest mean agreement so far; -1 before the first evaluation.
-        best_step: when that was.
+        best_step: when that was; the network of then is in the folder ``best-<step>``.
         stale: evaluations since.
         history: what the curves show, an entry for each evaluation and for some steps between.
     """
@@ -57,13 +57,32 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     progress: Progress,
 ) -> None:
-    """Write a checkpoint, whole."""
+    """Write a checkpoint, whole.
+
+    Raises:
+        OptionError: weights that are not finite; what was there before stays.
+    """
+    check_finite(network, progress.step)
     state = {
         "network": network.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": asdict(progress),
     }
     write_whole(path, lambda fresh: torch.save(state, fresh))
+
+
+def check_finite(network: nn.Module, step: int) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        OptionError: the first such weight, by name.
+    """
+    for name, weight in network.state_dict().items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise OptionError(
+                f"after step {step} the weight {name} is not finite: give a lower rate (--set rate="
+                ", --set adam_rate=)"
+            )
 
 
 def load_checkpoint(

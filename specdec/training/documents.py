@@ -29,6 +29,7 @@ class Documents:
         lengths: tokens of each document.
         sources: how many documents came from each source and licence.
         left_out: how many rows were left out, by reason.
+        texts: of documents that are pieces of a plain text, by number, a fingerprint of it.
     """
 
     tokens: Tensor
@@ -36,6 +37,7 @@ class Documents:
     lengths: list[int]
     sources: Mapping[tuple[str, str], int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -88,45 +90,69 @@ def make_documents(
 
     Rows without a token of an answer are left out, and so is a document that was there before.
 
+    A row that cannot be encoded is left out as well.
+
     Raises:
-        OptionError: text without a tokenizer, dialogues without a chat template or one that refuses
-            them, token ids outside of the vocabulary, or nothing left to learn from.
+        OptionError: token ids outside of the vocabulary; or nothing left to learn from, with what
+            became of the first row that could not be encoded: text without a tokenizer, a dialogue
+            without a chat template or one that refuses it.
     """
     tokens: list[Tensor] = []
     answers: list[Tensor] = []
     sources: Counter[tuple[str, str]] = Counter()
     left_out: Counter[str] = Counter()
+    texts: dict[int, str] = {}
     seen: set[str] = set()
+    refused = ""
     for row in rows:
-        for ids, mask in _pieces(row, tokenizer, length):
+        try:
+            pieces = list(_pieces(row, tokenizer, length))
+        except OptionError as error:
+            left_out["refused"] += 1
+            refused = refused or f"{row.place or 'a row'}: {error}"
+            continue
+        if not pieces:
+            left_out["nothing in it"] += 1
+        for ids, mask in pieces:
             own, written = torch.tensor(ids, dtype=torch.int32), torch.tensor(mask)
             if len(ids) < 3 or not written[1:].any():
                 left_out["no answer within the length"] += 1
                 continue
             if int(own.min()) < 0 or int(own.max()) >= vocab_size:
                 raise OptionError(
-                    f"a row from {row.source or 'the data'} has token id {int(own.max())}: the "
+                    f"{row.place or 'a row'} has token id {_outside(own, vocab_size)}: the "
                     f"target model has {vocab_size} tokens. Were its ids made for another model?"
                 )
             if (key := fingerprint(own, written)) in seen:
                 left_out["the same as another"] += 1
                 continue
             seen.add(key)
+            if row.text:
+                texts[len(tokens)] = fingerprint(row.text)
             tokens.append(own)
             answers.append(written)
             sources[row.source, row.licence] += 1
+    if refused and not tokens:
+        raise OptionError(refused)
     if not tokens:
         told = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise OptionError(f"the data have nothing to learn from ({told or 'no rows'})")
     lengths = [len(each) for each in tokens]
-    return Documents(torch.cat(tokens), torch.cat(answers), lengths, dict(sources), dict(left_out))
+    return Documents(
+        torch.cat(tokens), torch.cat(answers), lengths, dict(sources), dict(left_out), texts
+    )
+
+
+def _outside(ids: Tensor, vocab_size: int) -> int:
+    """The first id that is no token."""
+    return int(ids[(ids < 0) | (ids >= vocab_size)][0])
 
 
 def _pieces(
     row: Row, tokenizer: PreTrainedTokenizerBase | None, length: int
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """A row's documents, at most ``length`` tokens each."""
-    if row.answer_ids:
+    if row.prompt_ids or row.answer_ids:
         ids = [*row.prompt_ids, *row.answer_ids]
         mask = [False] * len(row.prompt_ids) + [True] * len(row.answer_ids)
         yield ids[:length], mask[:length]

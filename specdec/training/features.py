@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from specdec.errors import CheckpointError, OptionError
+from specdec.errors import CheckpointError, OptionError, first_line
 from specdec.models.hf_target import HFTarget, Hidden
 from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
-from specdec.training.files import fingerprint, fingerprint_of_model, write_json, write_whole
+from specdec.training.files import (
+    fingerprint,
+    fingerprint_of_model,
+    read_manifest,
+    write_json,
+    write_whole,
+)
 from specdec.training.precision import autocast
 from specdec.training.rows import MANIFEST
 
@@ -92,7 +97,7 @@ class Features:
         if not path.exists():
             write_json(path, {**identity, "shard_tokens": size})
             return size
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_manifest(path)
         for name, own in {**identity, "shard_tokens": found.get("shard_tokens", size)}.items():
             if found.get(name) != own:
                 raise CheckpointError(
@@ -105,10 +110,15 @@ class Features:
     @property
     def missing(self) -> list[int]:
         """Numbers of the shards that are not complete."""
+        return self.share(0, 1)
+
+    def share(self, process: int, processes: int) -> list[int]:
+        """Those that one of several processes makes. All are dealt out, so that it does not matter
+        what the others have made meanwhile."""
         names = [*self._states, _BEST]
         return [
             number
-            for number in range(len(self.shards))
+            for number in range(process, len(self.shards), processes)
             if not all(self._path(number, name).exists() for name in names)
         ]
 
@@ -215,8 +225,15 @@ class Features:
     def _open(self, number: int, name: str) -> Tensor:
         key = number, name
         if key not in self._opened:
-            with safe_open(self._path(number, name), framework="pt") as file:
-                self._opened[key] = file.get_tensor(name)
+            path = self._path(number, name)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    self._opened[key] = file.get_tensor(name)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"{path} cannot be read ({first_line(error)}): remove it, and the same call "
+                    "makes it again"
+                ) from error
         return self._opened[key]
 
     def _path(self, number: int, name: str) -> Path:

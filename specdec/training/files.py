@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from specdec.errors import OptionError
+from specdec.errors import CheckpointError, OptionError, first_line, out_of_memory
 
+# torch and safetensors have errors of their own for a full disk.
+_UNWRITTEN = (OSError, RuntimeError, SafetensorError)
 _SAMPLED = 1024  # values of each weight that a fingerprint reads
 
 
@@ -32,10 +35,34 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with open(fresh, "rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
-    except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
+    except _UNWRITTEN as error:
+        raise _unwritten(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: Exception) -> Exception:
+    if out_of_memory(error):
+        return error
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return OptionError(f"{path} cannot be written: {reason}")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The JSON object that a folder is described by.
+
+    Raises:
+        CheckpointError: a file that cannot be read, or with something else in it.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({first_line(error)}): remove {path.parent} to begin anew"
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is no JSON object: remove {path.parent} to begin anew")
+    return found
 
 
 def write_json(path: Path, value: object) -> None:
@@ -62,8 +89,8 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
         if path.exists():
             path.rename(old)
         fresh.rename(path)
-    except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
+    except _UNWRITTEN as error:
+        raise _unwritten(path, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from specdec.errors import CheckpointError, OptionError
 from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
-from specdec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from specdec.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
 from specdec.training.evaluation import HeldOut, TauMeter, agreement
 from specdec.training.files import fingerprint, replace_folder
 from specdec.training.interrupts import interrupts
@@ -59,7 +62,7 @@ class Run:
         tau: measures tau; None to leave it out.
         schedule: how far the run is and at which rate.
         precision: of forwards.
-        folder: of the checkpoint, and of the best network so far (``best/``).
+        folder: of the checkpoint, and of the best network so far (``best-<step>``).
         accelerator: of accelerate.
         reporter: is told how it goes.
         network: what is trained; there once the run has begun.
@@ -121,17 +124,30 @@ class Run:
             dealt, batch = next(batches)
             with self.accelerator.accumulate(loss_of):
                 loss = loss_of(batch)
+                self._check(value := loss.item())
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(loss_of.parameters(), self.settings.clip)
                 for optimizer in self._optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
-            total += loss.item() / self.settings.accumulate
+            total += value / self.settings.accumulate
             progress.tokens += dealt.tokens
             progress.position = dealt.position
         progress.step += 1
         return total
+
+    def _check(self, loss: float) -> None:
+        """Refuse a loss that is not finite: all that follows would be lost."""
+        if math.isfinite(loss):
+            return
+        rates = ", ".join(
+            f"{group['lr']:.3g}" for o in self._optimizers for group in o.param_groups
+        )
+        raise OptionError(
+            f"the loss of step {self.progress.step + 1} is {loss}, at the learning rate {rates}: "
+            "give a lower one (--set rate=, --set adam_rate=)"
+        )
 
     def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
         """The batches of this process, which are dealt out in turns."""
@@ -179,6 +195,7 @@ class Run:
     def _evaluate(self, done: float, clock: _Clock) -> None:
         """Measure, keep the network if it is the best, write a checkpoint."""
         progress, began = self.progress, clock.seconds
+        check_finite(self.network, progress.step)
         self._seed(progress.step)
         with autocast(self.accelerator.device, self.precision):
             device = self.accelerator.device
@@ -193,13 +210,14 @@ class Run:
             self._on_main(
                 lambda: replace_folder(self.best, lambda it: self.recipe.save(self.network, it))
             )
+        entry["seconds"] = round(clock.seconds, 1)
+        progress.history.append(entry)
+        self._save(clock)
         every = self.settings.tau_every
         if self.tau and every and progress.evaluations % every == 0:
             meter = self.tau
             self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
         progress.measuring += clock.seconds - began
-        entry["seconds"] = round(clock.seconds, 1)
-        progress.history.append(entry)
         shown = "  ".join(f"{value:.3f}" for value in depths)
         tau = f", tau {entry['tau']:.2f}" if "tau" in entry else ""
         self.reporter.note(f"step {progress.step}: held-out agreement by depth {shown}{tau}")
@@ -223,13 +241,19 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The folder of the best network so far."""
-        return self.folder / "best"
+        """The folder of the best network so far, which the checkpoint names by its step: one is
+        never of another time than the other."""
+        return self.folder / f"best-{self.progress.best_step}"
 
     def _resumed(self, optimizers: list[torch.optim.Optimizer]) -> Progress:
         if not self.checkpoint.exists():
             return Progress()
-        progress = load_checkpoint(self.checkpoint, self.network, optimizers)
+        progress = self.progress = load_checkpoint(self.checkpoint, self.network, optimizers)
+        if progress.evaluated >= 0 and not self.best.is_dir():
+            raise CheckpointError(
+                f"{self.checkpoint} cannot be resumed from, because {self.best.name} is gone: "
+                f"remove {self.folder} to begin anew"
+            )
         self.reporter.note(
             f"resumed at step {progress.step}, after {progress.seconds / 60:.1f} minutes"
         )
@@ -238,7 +262,14 @@ class Run:
     def _save(self, clock: _Clock) -> None:
         self.progress.seconds = clock.seconds
         own = [getattr(each, "optimizer", each) for each in self._optimizers]
-        self._on_main(lambda: save_checkpoint(self.checkpoint, self.network, own, self.progress))
+
+        def save() -> None:
+            save_checkpoint(self.checkpoint, self.network, own, self.progress)
+            for folder in self.folder.glob("best-*"):
+                if folder != self.best:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+        self._on_main(save)
 
     def _on_main(self, act: Callable[[], None]) -> None:
         """Let one process do something while the others wait."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,10 @@ def _reporter(progress: bool) -> Reporter:
     return RichReporter() if progress else Reporter()
 
 
+def _told(left_out: Mapping[str, int]) -> str:
+    return "".join(f"; left out: {n:,} ({why})" for why, n in left_out.items())
+
+
 class _Training:
     """One call of :func:`train`, in stages."""
 
@@ -131,14 +137,18 @@ class _Training:
         from specdec.training.processes import processes
 
         check_out(self.out)
+        if self.work.exists() and not self.work.is_dir():
+            raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
         accelerator = processes(loading.get("device"), self.settings.accumulate)
         if accelerator.num_processes > 1:
             loading["device"] = accelerator.device
         if not accelerator.is_main_process:
             self.reporter = Reporter()
         engine = Engine(model, strategy="plain", **loading)
+        check_out(self.out, self.trainer, engine.model_name)
         chosen = engine.registry.trainer(self.trainer)
         options = engine.registry.options("trainer", chosen, self.options)
+        self._check_start(options)
         answers = make_answer_options(regenerate) if regenerate is not False else None
         rows = read_rows(self.data)
         if answers is not None:
@@ -167,11 +177,20 @@ class _Training:
         accelerator.wait_for_everyone()
         return summary
 
+    def _check_start(self, options: BaseModel) -> None:
+        start = getattr(options, "start", None)
+        if start is not None and Path(start).expanduser().resolve() == self.out.resolve():
+            raise OptionError(
+                f"start and out are both {self.out}: give another folder to write to, so that what "
+                "is begun from stays"
+            )
+
     def _answers(
         self, engine: Engine, rows: Iterable[Row], options: AnswerOptions, accelerator: Any
     ) -> Iterator[Row]:
         """The target's answers to the prompts of the rows, kept or made now."""
-        prompts = list(prompts_of(rows, engine.tokenizer))
+        left_out: Counter[str] = Counter()
+        prompts = list(prompts_of(rows, engine.tokenizer, left_out))
         key = fingerprint(
             [fingerprint_of_model(engine.target.model), options.model_dump(mode="json")],
             [self.settings.seed, [list(prompt.ids) for prompt in prompts]],
@@ -179,7 +198,11 @@ class _Training:
         answers = Answers(
             self.work / f"answers-{key}", engine, prompts, options, self.settings.seed
         )
-        missing = answers.missing[accelerator.process_index :: accelerator.num_processes]
+        if answers.left_out:
+            left_out["too long"] += answers.left_out
+        if left_out:
+            self.reporter.note(f"{len(prompts):,} prompts{_told(left_out)}")
+        missing = answers.share(accelerator.process_index, accelerator.num_processes)
         began = time.monotonic()
         if missing:
             tokens, seconds = answers.estimate(missing)
@@ -199,10 +222,9 @@ class _Training:
         documents = make_documents(
             rows, engine.tokenizer, length=length, vocab_size=engine.target.vocab_size
         )
-        told = "".join(f"; left out: {n} ({why})" for why, n in documents.left_out.items())
         self.reporter.note(
             f"{len(documents.lengths):,} documents of {sum(documents.lengths):,} tokens, "
-            f"{int(documents.answer.sum()):,} to learn from{told}"
+            f"{int(documents.answer.sum()):,} to learn from{_told(documents.left_out)}"
         )
         return documents
 
@@ -216,7 +238,7 @@ class _Training:
         features = Features(
             self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
         )
-        missing = features.missing[accelerator.process_index :: accelerator.num_processes]
+        missing = features.share(accelerator.process_index, accelerator.num_processes)
         began = time.monotonic()
         if missing:
             cost = features.estimate(missing)
@@ -253,8 +275,12 @@ class _Training:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
         precision = precision_of(settings.precision, accelerator.device)
+        values = options.model_dump(mode="json")
+        if values.get("start") is not None:  # what is in it, wherever it lies
+            torch.manual_seed(settings.seed)
+            values["start"] = fingerprint_of_model(recipe.make())
         key = fingerprint(
-            [self.trainer, options.model_dump(mode="json"), identity(settings), str(precision)],
+            [self.trainer, values, identity(settings), str(precision)],
             [features.folder.name, accelerator.num_processes],
         )
         return Run(
@@ -271,11 +297,15 @@ class _Training:
         )
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, trainer: str | None = None, model: str | None = None) -> None:
     """Refuse a folder that something else is in.
 
+    Args:
+        trainer, model: of the run; not compared if left out.
+
     Raises:
-        OptionError: a file, or a folder that no training has written.
+        OptionError: a file, a folder that no training has written, or one with a drafter of another
+            trainer or for another model.
     """
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file: give the folder to write the checkpoint to")
@@ -283,6 +313,24 @@ def check_out(out: Path) -> None:
         raise OptionError(
             f"{out} is not empty, and holds nothing that training has written: give another folder"
         )
+    if trainer is None or not (out / "training.json").exists():
+        return
+    found = _read_summary(out / "training.json")
+    for name, own in (("trainer", trainer), ("model", model)):
+        if found.get(name) != own:
+            raise OptionError(
+                f"{out} has a finished drafter of the {name} {found.get(name)}, not {own}: give "
+                "another folder, or remove this one"
+            )
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """What ``training.json`` says; nothing where there is none, or a broken one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _schedule(settings: Settings, batches: Batches, processes: int) -> Schedule:

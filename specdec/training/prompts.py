@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,19 +29,36 @@ class Prompt:
     licence: str
 
 
-def prompts_of(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Prompt]:
+def prompts_of(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase | None,
+    left_out: Counter[str] | None = None,
+) -> Iterator[Prompt]:
     """The prompt of each row, once: of a dialogue all before the assistant's last message, of a
-    plain text its first tokens.
+    plain text its first tokens. A row whose prompt cannot be encoded is left out.
+
+    Args:
+        left_out: counts such rows.
 
     Raises:
-        OptionError: text without a tokenizer or chat template.
+        OptionError: no prompt at all, with what became of the first row that could not be encoded:
+            text without a tokenizer or a chat template.
     """
-    seen = set()
+    seen: set[tuple[int, ...]] = set()
+    refused = ""
     for row in rows:
-        ids = tuple(_prompt_ids(row, tokenizer))
+        try:
+            ids = tuple(_prompt_ids(row, tokenizer))
+        except OptionError as error:
+            if left_out is not None:
+                left_out["refused"] += 1
+            refused = refused or f"{row.place or 'a row'}: {error}"
+            continue
         if ids and ids not in seen:
             seen.add(ids)
             yield Prompt(ids, row.source, row.licence)
+    if refused and not seen:
+        raise OptionError(refused)
 
 
 def _prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[int]:

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,6 +32,7 @@ class Row:
         prompt_ids, answer_ids: token ids; the answer is what the target model wrote after the
             prompt, its end-of-text token included if it ended.
         source, licence: of the text, where the data say so.
+        place: of the row, for an error; it does not tell rows apart.
     """
 
     messages: tuple[Mapping[str, Any], ...] = ()
@@ -40,6 +41,7 @@ class Row:
     answer_ids: tuple[int, ...] = ()
     source: str = ""
     licence: str = ""
+    place: str = field(default="", compare=False)
 
 
 def read_rows(sources: Iterable[str | Path]) -> Iterator[Row]:
@@ -84,24 +86,46 @@ def _read_file(path: Path) -> Iterator[Row]:
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             if kind in (".txt", ".md"):
-                yield Row(text=file.read(), source=path.name)
+                if text := file.read():
+                    yield Row(text=text, source=path.name, place=str(path))
                 return
-            for place, fields in _objects(file, kind):
+            for place, fields in _objects(file, kind, path):
                 yield to_row(fields, f"{place} of {path}", path.name)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, json.JSONDecodeError) as error:
         raise OptionError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def _objects(file: TextIO, kind: str) -> Iterator[tuple[str, Any]]:
+def _objects(file: TextIO, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
     if kind == ".jsonl":
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield f"line {number}", json.loads(line)
+                yield f"line {number}", _parsed(line, f"line {number} of {path}")
         return
-    found = json.load(file)
+    text = file.read()
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = ": with an object a line its name must end in .jsonl" if _is_lines(text) else ""
+        raise OptionError(f"{path} is no JSON ({error}){hint}") from error
     rows = found.get("data", found) if isinstance(found, dict) else found
     for number, fields in enumerate(rows if isinstance(rows, list) else [rows]):
         yield f"entry {number}", fields
+
+
+def _parsed(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise OptionError(f"{place} is no JSON: {error.msg} at column {error.colno}") from error
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line is JSON by itself."""
+    try:
+        json.loads(text.lstrip().partition("\n")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _read_data_set(source: str) -> Iterator[Row]:
@@ -139,20 +163,26 @@ def to_row(fields: Any, place: str, source: str = "") -> Row:
     origin: dict[str, Any] = {
         "source": str(fields.get("source") or source),
         "licence": str(fields.get("licence") or fields.get("license") or ""),
+        "place": place,
     }
     if "prompt_ids" in fields and "answer_ids" in fields:
         prompt, answer = (_ids(fields[name], place) for name in ("prompt_ids", "answer_ids"))
         return Row(prompt_ids=prompt, answer_ids=answer, **origin)
-    if (turns := fields.get("messages") or fields.get("conversations")) is not None:
+    lists = (fields.get(name) for name in ("messages", "conversations"))
+    if (turns := next((each for each in lists if each is not None), None)) is not None:
         return Row(messages=_messages(turns, place), **origin)
-    if isinstance(response := fields.get("response"), str) and "prompt" in fields:
+    text, response = fields.get("text"), fields.get("response")
+    alone = response is None and not isinstance(text, str)  # to be answered
+    if "prompt" in fields and (alone or isinstance(response, str)):
         given = fields["prompt"]
         if not given:
-            return Row(text=response, **origin)
+            return Row(text=response or "", **origin)
         asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        if alone:
+            return Row(messages=_messages(asked, place), **origin)
         said = {"role": "assistant", "content": response}
         return Row(messages=(*_messages(asked, place), said), **origin)
-    if isinstance(text := fields.get("text"), str):
+    if isinstance(text, str):
         return Row(text=text, **origin)
     raise OptionError(f"{place} has {', '.join(map(str, fields)) or 'nothing'}: it needs {_ROWS}")
 
@@ -160,6 +190,8 @@ def to_row(fields: Any, place: str, source: str = "") -> Row:
 def _messages(turns: Any, place: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise OptionError(f"{place}: messages must be a list, not {type(turns).__name__}")
+    if not turns:
+        raise OptionError(f"{place}: messages is an empty list")
     return tuple(_message(turn, place) for turn in turns)
 
 

@@ -11,24 +11,29 @@ from specdec.training.settings import Settings
 def split(documents: Documents, settings: Settings) -> tuple[list[int], list[int]]:
     """Numbers of the documents to train on, and of those held out.
 
-    Documents that share a prompt are on the same side. The order is that of a hash with the seed,
-    so a document stays on its side when others come or go, and half of the data are a part of all.
+    Documents that share a prompt, or are pieces of one text, are on the same side. The order is
+    that of a hash with the seed, so a document stays on its side when others come or go, and half
+    of the data are a part of all. Held out are at most as many as wanted; where every prompt has
+    more, the documents of one with the fewest.
 
     Raises:
         OptionError: too few documents for both.
     """
     count = len(documents.lengths)
-    by_prompt: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for index, prompt in enumerate(documents.prompts(range(count))):
-        by_prompt.setdefault(fingerprint([settings.seed, prompt]), []).append(index)
+        key = documents.texts.get(index) or prompt
+        groups.setdefault(fingerprint([settings.seed, key]), []).append(index)
     wanted = min(settings.held_out_most, max(1, round(settings.held_out * count)))
+    wanted = max(wanted, min(map(len, groups.values())))
     held_out: list[int] = []
     trained: list[int] = []
-    for key in sorted(by_prompt):
-        (held_out if len(held_out) < wanted else trained).extend(by_prompt[key])
+    for name in sorted(groups):
+        fits = len(held_out) + len(groups[name]) <= wanted
+        (held_out if fits else trained).extend(groups[name])
     if not trained:
         raise OptionError(
-            f"{count} documents with {len(by_prompt)} different prompts are too few to hold some "
-            "out: give more data"
+            f"{count} documents with {len(groups)} different prompts or texts are too few to hold "
+            "some out: give more data"
         )
     return trained[: settings.documents], held_out

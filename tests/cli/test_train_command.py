@@ -81,6 +81,10 @@ def test_answers_of_the_model_are_asked_for(
         (["eagle", "--data", "CHATS", "--regenerate", "--temperatures", "x"], "give numbers"),
         (["eagle", "--data", "CHATS", "--set", "rates=3"], "unknown setting 'rates'"),
         (["eagle", "--data", "CHATS", "-o", "size=3"], "unknown option of the trainer"),
+        (["eagle", "--data", "CHATS", "--set", "data=x"], "unknown setting 'data'"),
+        (["eagle", "--data", "CHATS", "--steps", 3, "--set", "steps=4"], "--steps and by --set"),
+        (["eagle", "--data", "CHATS", "--recipe", "eagle1", "-o", "recipe=eagle1"], "and by -o"),
+        (["eagle", "--data", "CHATS", "--work", "CHATS"], "is a file: give a folder to work in"),
         (["eagle", "--data", "CHATS", "--minutes", 1, "--epochs", 2], "were both given"),
     ],
 )
@@ -92,6 +96,11 @@ def test_mistakes_are_one_line(
     assert done.exit_code == 2 and says in done.stderr and "Traceback" not in done.stderr
     found = run("train", *given, "-m", folder, "--out", tmp_path / "head", "--json")
     assert says in json.loads(found.stdout)["error"]["message"]
+
+
+def test_there_is_no_default_for_the_folder(run: Command, folder: Path, chats: Path) -> None:
+    done = run("train", "eagle", "--data", chats, "-m", folder)
+    assert done.exit_code == 2 and "give --out FOLDER" in done.stderr
 
 
 def test_options_of_trainers_are_shown(run: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from specdec import SpecdecError
 from specdec.training.dialogues import encode_dialogue
 from specdec.training.documents import make_documents
+from specdec.training.prompts import prompts_of
 from specdec.training.rows import Row
 
 _TURNS = (
@@ -103,6 +105,20 @@ def test_what_ends_a_text_is_frequent_however_rare() -> None:
     found = make_documents(rows, None, length=12, vocab_size=60)
     assert found.frequent(3) == [7, 8, 9] and found.frequent(2, [3]) == [3, 8]
     assert found.only([0, 1]).frequent(9) == [8, 9, 10, 11]
+
+
+def test_rows_that_cannot_be_encoded_are_left_out_and_counted() -> None:
+    said = Row(messages=({"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}))
+    refusing = with_template("{{ raise_exception('no system') }}")
+    rows = [said, Row(prompt_ids=(5, 6), answer_ids=(7, 8)), Row(prompt_ids=(5, 6)), said]
+    found = make_documents(rows, refusing, length=16, vocab_size=60)
+    assert found.left_out == {"refused": 2, "no answer within the length": 1}
+    assert [prompt.ids for prompt in prompts_of(rows, refusing)] == [(5, 6)]
+    placed = replace(said, place="line 3 of chats.jsonl")
+    with pytest.raises(SpecdecError, match=r"line 3 of chats\.jsonl: .*no system"):
+        make_documents([placed, said], refusing, length=16, vocab_size=60)
+    with pytest.raises(SpecdecError, match=r"line 3 of chats\.jsonl: "):
+        list(prompts_of([placed], refusing))
 
 
 def test_what_cannot_be_encoded_is_refused() -> None:

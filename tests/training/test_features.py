@@ -71,6 +71,20 @@ def test_what_was_interrupted_goes_on_with_the_shards_that_are_missing(
         )
 
 
+def test_several_processes_make_every_shard_once_whoever_is_first(
+    decoding: Engine, documents: Documents, tmp_path: Path
+) -> None:
+    made = Features(tmp_path, decoding.target, documents, (), torch.float32, shard_bytes=SMALL)
+    shares = []
+    for process in range(3):  # one after the other, as if each were late
+        shares.append(made.share(process, 3))
+        made.make(shares[-1])
+    assert (
+        sorted(each for share in shares for each in share) == list(range(len(made.shards)))
+        and not made.missing
+    )
+
+
 def test_states_of_more_layers_are_added_to_those_that_are_there(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,21 @@ def test_documents_with_one_prompt_are_on_one_side(rows: list[tuple[int, int]], 
     assert sorted([*trained, *held_out]) == list(range(len(documents.lengths)))
     sides = [{tuple(p) for p in documents.prompts(side)} for side in (trained, held_out)]
     assert all(sides) and not sides[0] & sides[1]
+    fewest = min(Counter(prompt for prompt, _ in set(rows)).values())
+    assert len(held_out) <= max(1, fewest, round(0.2 * len(documents.lengths)))
     fewer = split(documents, make_settings({**settings, "documents": 2}))
     assert fewer == (trained[:2], held_out)
+
+
+def test_the_pieces_of_a_text_are_on_one_side(tokenizer: Any) -> None:
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("ABCDEFGHIJKLMNOPQRST", k=80)) for _ in range(10)]
+    rows = [Row(text=text) for text in texts]
+    documents = make_documents(rows, tokenizer, length=20, vocab_size=60)
+    assert len(documents.lengths) >= 40
+    trained, held_out = split(documents, make_settings({"held_out": 0.25}))
+    sides = [{documents.texts[index] for index in side} for side in (trained, held_out)]
+    assert all(sides) and not sides[0] & sides[1]
 
 
 def test_the_target_answers_the_prompts_of_the_data(
@@ -182,10 +196,55 @@ def test_a_folder_that_something_else_is_in_is_refused(trained: Train, tmp_path:
         trained(out=tmp_path / "head" / "thesis.txt")
 
 
+def test_a_drafter_of_another_kind_is_not_overwritten(
+    trained: Train, data: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    trained(steps=1)
+    before = (tmp_path / "head" / "model.safetensors").read_bytes()
+    with pytest.raises(SpecdecError, match="of the trainer eagle, not draft-model"):
+        trained(steps=1, trainer="draft-model", options={"hidden_size": 32, "heads": 4})
+    other = tiny.make_model(tiny.tiny_models.CONFIGS["gpt2"](), dtype=torch.float32)
+    with pytest.raises(SpecdecError, match=r"of the model .*, not "):
+        train(other, tokenizer=tokenizer, data=data, out=tmp_path / "head", steps=1)
+    assert (tmp_path / "head" / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_nothing_is_published(
+    trained: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecdecError, match=r"step \d+ .*(not finite|learning rate)"):
+        trained(optimizer="adamw", rate=1e30, adam_rate=1e30, clip=1e30)
+    assert not (tmp_path / "head").exists()
+    for path in (tmp_path / "head.work").glob("run-*/best-*/model.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(path).values())
+
+
+def test_a_start_is_known_by_its_weights_and_not_by_its_place(
+    trained: Train, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    own: dict[str, Any] = {"options": {"start": str(start)}, "steps": 1, "out": tmp_path / "more"}
+    trained(out=start, steps=1)
+    trained(**own)
+    first = load_file(tmp_path / "more" / "model.safetensors")
+    trained(out=start, steps=2)
+    trained(**own)
+    second = load_file(tmp_path / "more" / "model.safetensors")
+    assert not torch.equal(first["fc.weight"], second["fc.weight"])
+    moved = start.rename(tmp_path / "moved")
+    notes = Notes()
+    trained(**{**own, "options": {"start": str(moved)}, "progress": notes})
+    assert "resumed at step 1" in " ".join(notes.notes)
+    with pytest.raises(SpecdecError, match="start and out are both"):
+        trained(**{**own, "options": {"start": str(moved)}, "out": moved})
+
+
 def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(data.read_text().splitlines()[0])
-    with pytest.raises(SpecdecError, match="1 documents with 1 different prompts are too few"):
+    with pytest.raises(
+        SpecdecError, match="1 documents with 1 different prompts or texts are too few"
+    ):
         trained(data=path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from specdec import SpecdecError
+from specdec.training.evaluation import TauMeter
+from specdec.training.files import replace_folder, write_whole
 from specdec.training.progress import Reporter, Stage
 
 Train = Callable[..., Any]
@@ -126,6 +129,32 @@ def test_a_checkpoint_that_is_broken_is_named(trained: Train, tmp_path: Path) ->
         trained()
 
 
+def test_kept_files_that_are_broken_are_named(trained: Train, tmp_path: Path) -> None:
+    trained(steps=1)
+    work = tmp_path / "head.work"
+    shutil.rmtree(next(work.glob("run-*")))
+    shard = next(work.glob("features-*/*.last.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-64])
+    with pytest.raises(SpecdecError, match=r"last\.safetensors cannot be read .*: remove it"):
+        trained(steps=1)
+    shard.unlink()
+    trained(steps=1)
+    next(work.glob("features-*/manifest.json")).write_text("")
+    with pytest.raises(SpecdecError, match=r"manifest\.json cannot be read .*to begin anew"):
+        trained(steps=1)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def full(fresh: Path) -> None:
+        fresh.write_bytes(b"")
+        os.remove(fresh)
+        torch.save(torch.ones(3), tmp_path / "nowhere" / "file.pt")
+
+    for write in (write_whole, replace_folder):
+        with pytest.raises(SpecdecError, match="kept cannot be written"):
+            write(tmp_path / "kept", full if write is write_whole else lambda it: full(it / "a"))
+
+
 def test_accumulated_batches_are_resumed_whole(trained: Train, tmp_path: Path) -> None:
     settings = {"accumulate": 3, "steps": 5, "save_every": 1e-9}
     trained(out=tmp_path / "whole", **settings)
@@ -135,3 +164,29 @@ def test_accumulated_batches_are_resumed_whole(trained: Train, tmp_path: Path) -
     trained(**own)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_killed_while_tau_is_measured_the_best_network_is_that_of_the_checkpoint(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "head"
+    given: dict[str, Any] = {"out": out, "tau_every": 1, "evaluations": 6, "patience": 0}
+
+    def kill(meter: TauMeter, network: Any) -> float:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TauMeter, "measure", kill)
+        assert in_a_process(lambda: trained(**given)) == -signal.SIGKILL
+    (folder,) = (tmp_path / "head.work").glob("run-*")
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    (best,) = folder.glob("best-*")
+    assert best.name == f"best-{kept['progress']['best_step']}"
+    for name, weight in weights(best).items():
+        assert torch.equal(weight, kept["network"][name].bfloat16()), name
+    assert trained(**given).ended == "finished"
+    for each in folder.glob("best-*"):
+        shutil.rmtree(each)
+    with pytest.raises(SpecdecError, match=r"best-\d+ is gone: remove"):
+        trained(**given)

@@ -60,7 +60,8 @@ def test_every_kind_of_file_is_read_zipped_or_not(
     [
         ('{"text": "A"}\n{"txt": "B"}', "line 2 of .*txt: it needs 'messages'"),
         ('{"text": "A"}\n[1]', "line 2 of .* is a list"),
-        ("{", "cannot be read"),
+        ('{"text": "A"}\n\n{"text"', "line 3 of .*rows.jsonl is no JSON: .* at column"),
+        ('{"messages": []}', "line 1 .*empty list"),
         ('{"messages": [{"role": "user"}]}', "line 1 .*needs a role and a content"),
         ('{"messages": "A"}', "line 1 .*must be a list"),
         ('{"prompt_ids": [1], "answer_ids": ["B"]}', "line 1 .*lists of token ids"),
@@ -71,6 +72,19 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str
     path.write_text(text)
     with pytest.raises(SpecdecError, match=says):
         list(read_rows([path]))
+
+
+def test_lines_in_a_file_of_another_name_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"text": "A"}\n{"text": "B"}\n')
+    with pytest.raises(SpecdecError, match=r"rows\.json is no JSON .*must end in \.jsonl"):
+        list(read_rows([path]))
+
+
+def test_a_prompt_may_have_no_response_and_an_empty_file_has_no_row(tmp_path: Path) -> None:
+    assert to_row({"prompt": "A"}, "here") == Row(messages=SAID[:1])
+    (tmp_path / "empty.txt").touch()
+    assert list(read_rows([tmp_path])) == []
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
