@@ -77,6 +77,9 @@ def test_a_draft_model_is_trained_by_the_same_loop(
     prompt = [5, 9, 30, 7]
     wanted = decoding.generate(prompt, max_new_tokens=20).token_ids
     assert own.generate(prompt, max_new_tokens=20).token_ids == wanted
+    with pytest.raises(SpecdecError, match="heads is that of the model in start"):
+        more = {**sizes, "start": str(tmp_path / "head")}
+        trained(trainer="draft-model", options=more, out=tmp_path / "new")
     with pytest.raises(SpecdecError, match="vocabulary of 61 tokens"):
         other = tiny.make_model(tiny.llama_config(vocab_size=61))
         start = str(tiny.save_model(other, tmp_path / "other"))
@@ -173,6 +176,8 @@ def test_the_target_answers_the_prompts_of_the_data(
         ({"options": {"recipe": "eagle2"}}, "trainer.recipe='eagle2'"),
         ({"rates": 1}, "unknown setting 'rates'"),
         ({"length": 0}, "length=0"),
+        ({"optimizer": "adamw", "adam_rate": 0.1}, "adam_rate changes nothing"),
+        ({"tau_every": 0, "tau_tokens": 9}, "tau_tokens changes nothing"),
         ({"minutes": 3}, "steps and minutes were both given"),
         ({"data": "nowhere.jsonl"}, "there is no file or folder"),
         ({"regenerate": {"temperature": 1}}, "unknown option of answers"),
@@ -213,7 +218,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_nothing_is_published(
     trained: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecdecError, match=r"step \d+ .*(not finite|learning rate)"):
-        trained(optimizer="adamw", rate=1e30, adam_rate=1e30, clip=1e30)
+        trained(optimizer="adamw", rate=1e30, clip=1e30)
     assert not (tmp_path / "head").exists()
     for path in (tmp_path / "head.work").glob("run-*/best-*/model.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(path).values())
