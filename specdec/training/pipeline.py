@@ -220,7 +220,11 @@ class _Training:
         limit = engine.target.context_limit
         length = min(self.settings.length, limit)
         documents = make_documents(
-            rows, engine.tokenizer, length=length, vocab_size=engine.target.vocab_size
+            rows,
+            engine.tokenizer,
+            length=length,
+            vocab_size=engine.target.vocab_size,
+            ends=engine.target.ends,
         )
         self.reporter.note(
             f"{len(documents.lengths):,} documents of {sum(documents.lengths):,} tokens, "
