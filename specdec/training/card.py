@@ -81,7 +81,7 @@ def summarize(
     work: Path,
 ) -> Summary:
     """The figures of a run that has ended."""
-    progress, device = run.progress, run.accelerator.device
+    progress, device = run.progress, run.device
     measured = [entry for entry in progress.history if "agreement" in entry]
     best = [entry for entry in measured if entry["step"] == progress.best_step]
     data = [

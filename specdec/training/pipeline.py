@@ -278,7 +278,7 @@ class _Training:
         if settings.tau_every and recipe.strategy in engine.registry.strategies:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
-        precision = precision_of(settings.precision, accelerator.device)
+        precision = precision_of(settings.precision, engine.target.device)
         values = options.model_dump(mode="json")
         if values.get("start") is not None:  # what is in it, wherever it lies
             torch.manual_seed(settings.seed)
@@ -296,6 +296,7 @@ class _Training:
             schedule=_schedule(settings, batches, accelerator.num_processes),
             precision=precision,
             folder=self.work / f"run-{key}",
+            device=engine.target.device,
             accelerator=accelerator,
             reporter=self.reporter,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from specdec import Engine, SpecdecError
 from specdec.training.answer_options import make_answer_options
 from specdec.training.documents import make_documents
+from specdec.training.evaluation import TauMeter
 from specdec.training.pipeline import train
 from specdec.training.progress import Reporter
 from specdec.training.prompts import prompts_of
@@ -251,6 +254,27 @@ def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Pat
         SpecdecError, match="1 documents with 1 different prompts or texts are too few"
     ):
         trained(data=path)
+
+
+def test_the_network_is_trained_where_the_target_is(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = property(lambda accelerator: torch.device("meta"))
+    monkeypatch.setattr(Accelerator, "device", elsewhere)
+    assert trained(steps=2).ended == "finished"
+
+
+def test_measuring_tau_takes_a_small_part_of_the_run(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(meter: TauMeter, network: Any) -> float:
+        time.sleep(2)
+        return 1.5
+
+    monkeypatch.setattr(TauMeter, "measure", slow)
+    summary = trained(tau_every=1, evaluations=12, patience=0, tau_tokens=4)
+    measured = [entry for entry in summary.history if "agreement" in entry]
+    assert len(measured) == 12 and 1 <= sum("tau" in entry for entry in measured) <= 3
 
 
 def test_any_architecture_gets_a_head(tokenizer: Any, data: Path, tmp_path: Path) -> None:
