@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from os.path import commonprefix
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -61,12 +60,18 @@ def _spans(
         if not with_it.startswith(before):
             # The generation prompt opens something, as <think>, that this message does not have.
             asked = _apply(tokenizer, messages[:index], tokenize=False)
-            before = commonprefix([before, with_it])
+            before = _common(before, with_it)
             if not before.startswith(asked):
                 continue
         if text.startswith(with_it):
             spans.append((len(before), len(with_it)))
     return spans
+
+
+def _common(one: str, other: str) -> str:
+    """What both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _written(

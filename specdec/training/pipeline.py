@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
 from specdec.training.files import fingerprint, fingerprint_of_model
+from specdec.training.locks import locked
 from specdec.training.loop import Run
 from specdec.training.precision import precision_of
 from specdec.training.progress import Reporter, RichReporter
@@ -112,6 +114,14 @@ def _told(left_out: Mapping[str, int]) -> str:
     return "".join(f"; left out: {n:,} ({why})" for why, n in left_out.items())
 
 
+@contextmanager
+def _alone(folder: Path, accelerator: Any, writes: object = True) -> Iterator[None]:
+    """Within, the processes of this run are the only ones to write the folder, if they do."""
+    with locked(folder) if accelerator.is_main_process and writes else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+
+
 class _Training:
     """One call of :func:`train`, in stages."""
 
@@ -159,7 +169,8 @@ class _Training:
             recipe: Recipe = chosen.factory(options, engine.target, documents.only(trained))
         features = self._features(engine, documents, recipe, accelerator)
         run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
-        ended = run.train()
+        with _alone(run.folder, accelerator):
+            ended = run.train()
         summary = summarize(
             run,
             ended,
@@ -210,8 +221,10 @@ class _Training:
             self.reporter.note(
                 f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes"
             )
-            with self.reporter.stage("answers", count) as stage:
-                answers.make(missing, stage.advance)
+        with _alone(answers.folder, accelerator, answers.missing):
+            if missing:
+                with self.reporter.stage("answers", count) as stage:
+                    answers.make(missing, stage.advance)
         accelerator.wait_for_everyone()
         self.seconds["answers"] = round(time.monotonic() - began, 1)
         return answers.rows()
@@ -250,8 +263,10 @@ class _Training:
                 f"hidden states: {cost.tokens:,} tokens, {cost.bytes / 1e9:.2f} GB, about "
                 f"{cost.seconds / 60:.1f} minutes"
             )
-            with self.reporter.stage("hidden states", cost.tokens) as stage:
-                features.make(missing, stage.advance)
+        with _alone(features.folder, accelerator, features.missing):
+            if missing:
+                with self.reporter.stage("hidden states", cost.tokens) as stage:
+                    features.make(missing, stage.advance)
         accelerator.wait_for_everyone()
         self.seconds["hidden states"] = round(time.monotonic() - began, 1)
         return features

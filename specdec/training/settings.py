@@ -71,7 +71,8 @@ def make_settings(given: dict[str, Any]) -> Settings:
 
     Raises:
         UnknownNameError: a name that is no setting.
-        OptionError: a value that is not allowed or changes nothing, or more than one length of the run.
+        OptionError: a value that is not allowed or changes nothing, or more than one length of the
+            run.
     """
     fields = Settings.model_fields
     for name in given:
