@@ -22,7 +22,7 @@ from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
-from specdec.training.files import fingerprint, fingerprint_of_model
+from specdec.training.files import add_seconds, fingerprint, fingerprint_of_model
 from specdec.training.locks import locked
 from specdec.training.loop import Run
 from specdec.training.precision import precision_of
@@ -179,6 +179,7 @@ class _Training:
             model=engine.model_name,
             options=options.model_dump(mode="json"),
             command=self.command,
+            answers=answers.model_dump(mode="json") if answers is not None else None,
             seconds=self.seconds,
             out=self.out,
             work=self.work,
@@ -195,6 +196,18 @@ class _Training:
                 f"start and out are both {self.out}: give another folder to write to, so that what "
                 "is begun from stays"
             )
+
+    @contextmanager
+    def _stage(self, name: str, kept: Answers | Features, accelerator: Any) -> Iterator[None]:
+        """The seconds of a stage are kept beside what it makes, for the card of whatever run."""
+        path, missing = kept.folder / "seconds", bool(kept.missing)
+        began = time.monotonic()
+        try:
+            with _alone(kept.folder, accelerator, missing):
+                yield
+        finally:
+            taken = time.monotonic() - began if missing and accelerator.is_main_process else 0.0
+            self.seconds[name] = round(add_seconds(path, taken), 1)
 
     def _answers(
         self, engine: Engine, rows: Iterable[Row], options: AnswerOptions, accelerator: Any
@@ -214,19 +227,17 @@ class _Training:
         if left_out:
             self.reporter.note(f"{len(prompts):,} prompts{_told(left_out)}")
         missing = answers.share(accelerator.process_index, accelerator.num_processes)
-        began = time.monotonic()
         if missing:
             tokens, seconds = answers.estimate(missing)
             count = sum(len(batch.prompts) for batch in missing)
             self.reporter.note(
                 f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes"
             )
-        with _alone(answers.folder, accelerator, answers.missing):
+        with self._stage("answers", answers, accelerator):
             if missing:
                 with self.reporter.stage("answers", count) as stage:
                     answers.make(missing, stage.advance)
         accelerator.wait_for_everyone()
-        self.seconds["answers"] = round(time.monotonic() - began, 1)
         return answers.rows()
 
     def _documents(self, engine: Engine, rows: Iterable[Row]) -> Documents:
@@ -256,19 +267,17 @@ class _Training:
             self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
         )
         missing = features.share(accelerator.process_index, accelerator.num_processes)
-        began = time.monotonic()
         if missing:
             cost = features.estimate(missing)
             self.reporter.note(
                 f"hidden states: {cost.tokens:,} tokens, {cost.bytes / 1e9:.2f} GB, about "
                 f"{cost.seconds / 60:.1f} minutes"
             )
-        with _alone(features.folder, accelerator, features.missing):
+        with self._stage("hidden states", features, accelerator):
             if missing:
                 with self.reporter.stage("hidden states", cost.tokens) as stage:
                     features.make(missing, stage.advance)
         accelerator.wait_for_everyone()
-        self.seconds["hidden states"] = round(time.monotonic() - began, 1)
         return features
 
     def _run(

@@ -99,6 +99,23 @@ def test_the_same_call_again_trains_nothing(trained: Train, tmp_path: Path) -> N
     assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 
+def test_the_card_says_what_was_in_force_and_what_all_calls_took(
+    trained: Train, tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"options": {"recipe": "eagle3", "aux_layers": (1, 2)}, "steps": 1}
+    own["regenerate"] = {"new_tokens": 6, "most": 20}
+    first = trained(**own, work=tmp_path / "work")
+    again = trained(**own, work=tmp_path / "work", out=tmp_path / "again")
+    assert first.settings["rate"] == 0.02 and first.options["step_decay"] == 0.8
+    assert first.options["vocabulary"] > 1 and first.answers["new_tokens"] == 6
+    for stage in ("answers", "hidden states"):
+        assert again.seconds[stage] == first.seconds[stage]
+    assert all(stage in again.seconds for stage in ("answers", "hidden states", "training"))
+    kept = [float(path.read_text()) for path in (tmp_path / "work").glob("*/seconds")]
+    assert len(kept) == 2 and all(kept)
+    assert "| answers: new_tokens | 6 |" in (tmp_path / "again" / "README.md").read_text()
+
+
 def test_runs_share_hidden_states_and_not_checkpoints(trained: Train, tmp_path: Path) -> None:
     for index, options in enumerate(({}, {"recipe": "eagle1"}, {"recipe": "eagle3"})):
         trained(options=options, out=tmp_path / str(index), work=tmp_path / "work")
