@@ -165,9 +165,15 @@ class _Training:
             rows = self._answers(engine, rows, answers, accelerator)
         documents = self._documents(engine, rows)
         trained, held_out = split(documents, self.settings)
+        used = documents
+        if self.settings.documents is not None:  # no hidden states of what is not read
+            order = sorted([*trained, *held_out])
+            number = {document: index for index, document in enumerate(order)}
+            used = documents.only(order)
+            trained, held_out = ([number[d] for d in side] for side in (trained, held_out))
         with torch.no_grad():
-            recipe: Recipe = chosen.factory(options, engine.target, documents.only(trained))
-        features = self._features(engine, documents, recipe, accelerator)
+            recipe: Recipe = chosen.factory(options, engine.target, used.only(trained))
+        features = self._features(engine, used, recipe, accelerator)
         run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
         with _alone(run.folder, accelerator):
             ended = run.train()

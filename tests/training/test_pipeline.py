@@ -116,6 +116,15 @@ def test_the_card_says_what_was_in_force_and_what_all_calls_took(
     assert "| answers: new_tokens | 6 |" in (tmp_path / "again" / "README.md").read_text()
 
 
+def test_hidden_states_are_made_of_the_documents_that_are_read(
+    trained: Train, tmp_path: Path
+) -> None:
+    summary = trained(steps=1, documents=10)
+    (path,) = (tmp_path / "head.work").glob("features-*/manifest.json")
+    assert json.loads(path.read_text())["count"] == 10 + summary.documents["held_out"]
+    assert summary.documents["trained"] == 10
+
+
 def test_runs_share_hidden_states_and_not_checkpoints(trained: Train, tmp_path: Path) -> None:
     for index, options in enumerate(({}, {"recipe": "eagle1"}, {"recipe": "eagle3"})):
         trained(options=options, out=tmp_path / str(index), work=tmp_path / "work")
