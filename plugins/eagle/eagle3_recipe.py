@@ -37,9 +37,6 @@ class Eagle3Recipe(HeadRecipe):
     strategy = "eagle3"
 
     def __init__(self, options: EagleTraining, target: HFTarget, documents: Documents) -> None:
-        for name in ("feature_weight", "entropy_weight"):
-            if getattr(options, name) is not None:
-                raise OptionError(f"{name}: the recipe 'eagle3' has cross-entropy alone")
         size = min(options.vocabulary or _VOCABULARY, target.vocab_size)
         super().__init__(options, target, documents, None if options.start else size)
         self.decay = 0.8 if options.step_decay is None else options.step_decay

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from specdec.decoding.interfaces import Needs
-from specdec.errors import CheckpointError, OptionError
+from specdec.errors import CheckpointError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import cross_entropy
@@ -38,11 +38,6 @@ class EagleRecipe(HeadRecipe):
 
     def __init__(self, options: EagleTraining, target: HFTarget, documents: Documents) -> None:
         super().__init__(options, target, documents, options.vocabulary)
-        others = ("aux_layers", "fc_norm", "norm_output")
-        if given := [name for name in others if getattr(options, name) not in (None, False)]:
-            raise OptionError(
-                f"{given[0]} is of the recipe 'eagle3', not of {options.recipe!r}: leave it out"
-            )
         self._noise = options.noise if options.recipe == "eagle1" else 0.0
         self.steps = 1 if options.recipe == "eagle1" else options.unrolled_steps
         self.decay = _given(options.step_decay, 0.9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,15 @@ class HeadRecipe(Recipe):
     @property
     def depths(self) -> int:  # type: ignore[override]
         return max(self.steps, _MEASURED)
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        return {
+            "step_decay": self.decay,
+            "by_document": self.by_document,
+            "vocabulary": None if self.vocabulary is None else len(self.vocabulary),
+            "aux_layers": list(self.needs.aux_layers) or None,
+        }
 
     @abstractmethod
     def features(self, network: Any, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from specdec.errors import OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.documents import Documents
 from specdec.training.recipe import Recipe
@@ -70,8 +71,39 @@ class EagleTraining(BaseModel):
     start: str | None = Field(None, description="folder or hub id of a head to go on from")
 
 
+_OF_A_NEW_HEAD = ("layers", "heads", "intermediate_size", "aux_layers", "fc_norm", "norm_output")
+_UNUSED = {
+    "eagle1": ("unrolled_steps", "step_decay", "aux_layers", "fc_norm", "norm_output"),
+    "unrolled": ("noise", "aux_layers", "fc_norm", "norm_output"),
+    "eagle3": ("noise", "feature_weight", "entropy_weight"),
+}
+
+
+def check_used(options: EagleTraining) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        OptionError: an option of another recipe, or one of a new head for a head to go on from.
+    """
+    given = {name for name in options.model_fields_set if getattr(options, name) is not None}
+    for name in _UNUSED[options.recipe]:
+        if name in given:
+            raise OptionError(f"{name} changes nothing in recipe={options.recipe!r}: leave it out")
+    fixed = (*_OF_A_NEW_HEAD, *(("vocabulary",) if options.recipe == "eagle3" else ()))
+    for name in fixed if options.start is not None else ():
+        if name in given:
+            raise OptionError(
+                f"{name} is that of the head in start={options.start!r}: leave it out"
+            )
+
+
 def make_recipe(options: EagleTraining, target: HFTarget, documents: Documents) -> Recipe:
-    """The factory that the registry calls."""
+    """The factory that the registry calls.
+
+    Raises:
+        OptionError: options that do not go together.
+    """
+    check_used(options)
     if options.recipe == "eagle3":
         from specdec_plugins.eagle.eagle3_recipe import Eagle3Recipe
 

@@ -55,6 +55,11 @@ class DraftRecipe(Recipe):
     strategy = "draft_model"
 
     def __init__(self, options: DraftTraining, target: HFTarget, documents: Documents) -> None:
+        sizes = {"hidden_size", "layers", "heads", "intermediate_size"}
+        if options.start is not None and (given := sorted(sizes & options.model_fields_set)):
+            raise OptionError(
+                f"{given[0]} is that of the model in start={options.start!r}: leave it out"
+            )
         self.options, self.target = options, target
         self._lm_heads: dict[torch.dtype, nn.Module] = {}
         self._viewed: tuple[nn.Module, HFTarget] | None = None

@@ -16,6 +16,8 @@ from specdec.training.curves import can_draw, draw
 from specdec.training.documents import Documents
 from specdec.training.files import replace_folder
 from specdec.training.loop import Ended, Run
+from specdec.training.optimizers import usual_rate
+from specdec.training.settings import DEFAULT_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Summary:
     """Figures of a run; ``training.json`` of the checkpoint's folder.
 
     Attributes:
-        trainer, model, options, settings, command: what was run.
+        trainer, model, options, settings, command: what was run, defaults filled in.
         ended: ``"finished"``, ``"early"`` (agreement no longer rose) or ``"interrupted"``.
         out, work: its folders.
         data: documents by source and licence.
@@ -38,6 +40,7 @@ class Summary:
         peak_memory: bytes, of this process; pages of the hidden states' files count.
         history: losses, agreement and tau by step.
         machine, versions, date: where the figures come from.
+        answers: options of the answers that the model wrote; None without.
         main: whether this is the process that tells, of several.
     """
 
@@ -64,6 +67,7 @@ class Summary:
     machine: Mapping[str, Any]
     versions: Mapping[str, Any]
     date: str
+    answers: Mapping[str, Any] | None = None
     main: bool = True
 
 
@@ -76,12 +80,13 @@ def summarize(
     model: str,
     options: Mapping[str, Any],
     command: str,
+    answers: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float],
     out: Path,
     work: Path,
 ) -> Summary:
     """The figures of a run that has ended."""
-    progress, device = run.progress, run.accelerator.device
+    progress, device = run.progress, run.device
     measured = [entry for entry in progress.history if "agreement" in entry]
     best = [entry for entry in measured if entry["step"] == progress.best_step]
     data = [
@@ -91,8 +96,12 @@ def summarize(
     return Summary(
         trainer=trainer,
         model=model,
-        options=options,
-        settings=run.settings.model_dump(mode="json"),
+        options={
+            name: run.recipe.chosen.get(name) if value is None else value
+            for name, value in options.items()
+        },
+        settings=_effective(run),
+        answers=answers,
         command=command,
         ended=ended,
         out=str(out),
@@ -120,6 +129,15 @@ def summarize(
         main=run.accelerator.is_main_process,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _effective(run: Run) -> dict[str, Any]:
+    """The settings, with what was left out as it turned out."""
+    settings = run.settings.model_dump(mode="json")
+    if not (run.settings.steps or run.settings.minutes or run.settings.epochs):
+        settings["epochs"] = float(DEFAULT_EPOCHS)
+    precision = str(run.precision).removeprefix("torch.")
+    return {**settings, "rate": usual_rate(run.settings), "precision": precision}
 
 
 def publish(summary: Summary, best: Path) -> None:
@@ -170,7 +188,14 @@ def _card(summary: Summary, *, curves: bool) -> str:
             "## Data\n",
             _table(("source", "licence", "documents"), data) + left_out,
             "## Options and settings\n",
-            _table(("", ""), [*summary.options.items(), *summary.settings.items()]),
+            _table(
+                ("", ""),
+                [
+                    *summary.options.items(),
+                    *summary.settings.items(),
+                    *((f"answers: {name}", v) for name, v in (summary.answers or {}).items()),
+                ],
+            ),
             "All figures, by step, are in `training.json`.\n",
         ]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +11,9 @@ from specdec.errors import OptionError, first_line
 
 
 def encode_dialogue(
-    messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+    messages: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Iterable[int] = (),
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a dialogue by the tokenizer's chat template, and which the assistant wrote.
 
@@ -19,6 +21,9 @@ def encode_dialogue(
     each of the assistant's messages and with it: what it adds, up to the first end-of-text token,
     is the assistant's. A message that the template renders otherwise once others follow is not
     counted.
+
+    Args:
+        ends: tokens that end a text, besides the tokenizer's.
 
     Raises:
         OptionError: no chat template, or one that refuses the messages.
@@ -39,7 +44,7 @@ def encode_dialogue(
     encoded = _encode(tokenizer, text)
     ids: list[int] = encoded["input_ids"]
     places: list[tuple[int, int]] = encoded["offset_mapping"]
-    return ids, _written(ids, places, spans, _ends(tokenizer))
+    return ids, _written(ids, places, spans, _ends(tokenizer) | {*ends})
 
 
 def _spans(
@@ -52,9 +57,21 @@ def _spans(
             continue
         before = _apply(tokenizer, messages[:index], tokenize=False, add_generation_prompt=True)
         with_it = _apply(tokenizer, messages[: index + 1], tokenize=False)
-        if text.startswith(with_it) and with_it.startswith(before):
+        if not with_it.startswith(before):
+            # The generation prompt opens something, as <think>, that this message does not have.
+            asked = _apply(tokenizer, messages[:index], tokenize=False)
+            before = _common(before, with_it)
+            if not before.startswith(asked):
+                continue
+        if text.startswith(with_it):
             spans.append((len(before), len(with_it)))
     return spans
+
+
+def _common(one: str, other: str) -> str:
+    """What both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _written(

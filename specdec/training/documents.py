@@ -85,12 +85,18 @@ def make_documents(
     *,
     length: int,
     vocab_size: int,
+    ends: Iterable[int] = (),
 ) -> Documents:
     """Encode rows. What is longer than ``length`` is cut; a plain text goes on as another document.
 
     Rows without a token of an answer are left out, and so is a document that was there before.
 
     A row that cannot be encoded is left out as well.
+
+    Args:
+        length: tokens of a document at most.
+        vocab_size: of the target.
+        ends: tokens that end a text, besides the tokenizer's.
 
     Raises:
         OptionError: token ids outside of the vocabulary; or nothing left to learn from, with what
@@ -106,7 +112,7 @@ def make_documents(
     refused = ""
     for row in rows:
         try:
-            pieces = list(_pieces(row, tokenizer, length))
+            pieces = list(_pieces(row, tokenizer, length, ends))
         except OptionError as error:
             left_out["refused"] += 1
             refused = refused or f"{row.place or 'a row'}: {error}"
@@ -149,7 +155,7 @@ def _outside(ids: Tensor, vocab_size: int) -> int:
 
 
 def _pieces(
-    row: Row, tokenizer: PreTrainedTokenizerBase | None, length: int
+    row: Row, tokenizer: PreTrainedTokenizerBase | None, length: int, ends: Iterable[int]
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """A row's documents, at most ``length`` tokens each."""
     if row.prompt_ids or row.answer_ids:
@@ -160,7 +166,7 @@ def _pieces(
     if tokenizer is None:
         raise OptionError("the target model has no tokenizer: give rows of token ids")
     if row.messages:
-        ids, mask = encode_dialogue(row.messages, tokenizer)
+        ids, mask = encode_dialogue(row.messages, tokenizer, ends)
         yield ids[:length], mask[:length]
         return
     text: list[int] = tokenizer(row.text, verbose=False)["input_ids"]

@@ -65,6 +65,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return found
 
 
+def add_seconds(path: Path, seconds: float) -> float:
+    """Add to the seconds that a file keeps, and return them all."""
+    try:
+        before = float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = 0.0
+    if seconds:
+        write_whole(path, lambda fresh: fresh.write_text(str(before + seconds), encoding="utf-8"))
+    return before + seconds
+
+
 def write_json(path: Path, value: object) -> None:
     """Indented JSON, written whole."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Ended = Literal["finished", "early", "interrupted"]
 
 _TOLD = 200  # entries of the loss in a history
-_MEASURING = 0.15  # share of a run by minutes that evaluations may take
+_MEASURING = 0.15  # share of a run that evaluations may take: all of one by minutes, else tau's
 
 
 class _Loss(nn.Module):
@@ -63,6 +63,7 @@ class Run:
         schedule: how far the run is and at which rate.
         precision: of forwards.
         folder: of the checkpoint, and of the best network so far (``best-<step>``).
+        device: of the target, and so of the network and of batches.
         accelerator: of accelerate.
         reporter: is told how it goes.
         network: what is trained; there once the run has begun.
@@ -77,6 +78,7 @@ class Run:
     schedule: Schedule
     precision: torch.dtype
     folder: Path
+    device: torch.device
     accelerator: Accelerator
     reporter: Reporter
     network: nn.Module = field(init=False)
@@ -157,7 +159,7 @@ class Run:
             return dealt, self.batches.load(dealt.batches[mine])
 
         for dealt, batch in ahead(load, self.batches.dealt(position, count)):
-            yield dealt, batch.to(self.accelerator.device)
+            yield dealt, batch.to(self.device)
 
     def _seed(self, step: int) -> None:
         """The randomness of a step is a function of the seed, the step and the process, so that a
@@ -189,6 +191,12 @@ class Run:
         by_minutes = self.schedule.minutes is not None
         return not (by_minutes and progress.measuring > _MEASURING * clock.seconds)
 
+    def _has_time(self, clock: _Clock) -> bool:
+        """Whether tau may be measured on the way: the first time, and then as long as evaluations
+        take a small part of the run. No weight depends on it."""
+        first = not any("tau" in entry for entry in self.progress.history)
+        return first or self.progress.measuring <= _MEASURING * clock.seconds
+
     def _due(self, done: float) -> int:
         return int(done * self.settings.evaluations + 1e-9)
 
@@ -197,9 +205,8 @@ class Run:
         progress, began = self.progress, clock.seconds
         check_finite(self.network, progress.step)
         self._seed(progress.step)
-        with autocast(self.accelerator.device, self.precision):
-            device = self.accelerator.device
-            depths = self._agreed(agreement(self.recipe, self.network, self.held_out, device))
+        with autocast(self.device, self.precision):
+            depths = self._agreed(agreement(self.recipe, self.network, self.held_out, self.device))
         progress.evaluations = max(progress.evaluations + 1, self._due(done))
         progress.evaluated = progress.step
         entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
@@ -214,7 +221,7 @@ class Run:
         progress.history.append(entry)
         self._save(clock)
         every = self.settings.tau_every
-        if self.tau and every and progress.evaluations % every == 0:
+        if self.tau and every and progress.evaluations % every == 0 and self._has_time(clock):
             meter = self.tau
             self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
         progress.measuring += clock.seconds - began

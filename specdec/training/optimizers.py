@@ -25,7 +25,7 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
     """
     trained = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
     if settings.optimizer == "adamw":
-        rate = settings.rate or _ADAM_RATE
+        rate = usual_rate(settings)
         groups = [
             {"params": [w for _, w in trained if w.ndim >= 2], "lr": rate},
             {"params": [w for _, w in trained if w.ndim < 2], "lr": rate, "weight_decay": 0.0},
@@ -39,11 +39,16 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
     rest = [w for name, w in trained if w.ndim != 2 or _is_by_token(name)]
     made: list[torch.optim.Optimizer] = []
     if hidden:
-        rate = settings.rate or _MUON_RATE
+        rate = usual_rate(settings)
         made.append(muon(hidden, lr=rate, weight_decay=settings.weight_decay, momentum=0.95))
     if rest:
         made.append(_adam([{"params": rest, "lr": settings.adam_rate}], 0.0))
     return _with_base_rates(made)
+
+
+def usual_rate(settings: Settings) -> float:
+    """The learning rate of matrices: what was asked for, or the optimizer's usual one."""
+    return settings.rate or (_ADAM_RATE if settings.optimizer == "adamw" else _MUON_RATE)
 
 
 def _is_by_token(name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
-from specdec.training.files import fingerprint, fingerprint_of_model
+from specdec.training.files import add_seconds, fingerprint, fingerprint_of_model
+from specdec.training.locks import locked
 from specdec.training.loop import Run
 from specdec.training.precision import precision_of
 from specdec.training.progress import Reporter, RichReporter
@@ -112,6 +114,14 @@ def _told(left_out: Mapping[str, int]) -> str:
     return "".join(f"; left out: {n:,} ({why})" for why, n in left_out.items())
 
 
+@contextmanager
+def _alone(folder: Path, accelerator: Any, writes: object = True) -> Iterator[None]:
+    """Within, the processes of this run are the only ones to write the folder, if they do."""
+    with locked(folder) if accelerator.is_main_process and writes else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+
+
 class _Training:
     """One call of :func:`train`, in stages."""
 
@@ -155,11 +165,18 @@ class _Training:
             rows = self._answers(engine, rows, answers, accelerator)
         documents = self._documents(engine, rows)
         trained, held_out = split(documents, self.settings)
+        used = documents
+        if self.settings.documents is not None:  # no hidden states of what is not read
+            order = sorted([*trained, *held_out])
+            number = {document: index for index, document in enumerate(order)}
+            used = documents.only(order)
+            trained, held_out = ([number[d] for d in side] for side in (trained, held_out))
         with torch.no_grad():
-            recipe: Recipe = chosen.factory(options, engine.target, documents.only(trained))
-        features = self._features(engine, documents, recipe, accelerator)
+            recipe: Recipe = chosen.factory(options, engine.target, used.only(trained))
+        features = self._features(engine, used, recipe, accelerator)
         run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
-        ended = run.train()
+        with _alone(run.folder, accelerator):
+            ended = run.train()
         summary = summarize(
             run,
             ended,
@@ -168,6 +185,7 @@ class _Training:
             model=engine.model_name,
             options=options.model_dump(mode="json"),
             command=self.command,
+            answers=answers.model_dump(mode="json") if answers is not None else None,
             seconds=self.seconds,
             out=self.out,
             work=self.work,
@@ -184,6 +202,18 @@ class _Training:
                 f"start and out are both {self.out}: give another folder to write to, so that what "
                 "is begun from stays"
             )
+
+    @contextmanager
+    def _stage(self, name: str, kept: Answers | Features, accelerator: Any) -> Iterator[None]:
+        """The seconds of a stage are kept beside what it makes, for the card of whatever run."""
+        path, missing = kept.folder / "seconds", bool(kept.missing)
+        began = time.monotonic()
+        try:
+            with _alone(kept.folder, accelerator, missing):
+                yield
+        finally:
+            taken = time.monotonic() - began if missing and accelerator.is_main_process else 0.0
+            self.seconds[name] = round(add_seconds(path, taken), 1)
 
     def _answers(
         self, engine: Engine, rows: Iterable[Row], options: AnswerOptions, accelerator: Any
@@ -203,24 +233,28 @@ class _Training:
         if left_out:
             self.reporter.note(f"{len(prompts):,} prompts{_told(left_out)}")
         missing = answers.share(accelerator.process_index, accelerator.num_processes)
-        began = time.monotonic()
         if missing:
             tokens, seconds = answers.estimate(missing)
             count = sum(len(batch.prompts) for batch in missing)
             self.reporter.note(
                 f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes"
             )
-            with self.reporter.stage("answers", count) as stage:
-                answers.make(missing, stage.advance)
+        with self._stage("answers", answers, accelerator):
+            if missing:
+                with self.reporter.stage("answers", count) as stage:
+                    answers.make(missing, stage.advance)
         accelerator.wait_for_everyone()
-        self.seconds["answers"] = round(time.monotonic() - began, 1)
         return answers.rows()
 
     def _documents(self, engine: Engine, rows: Iterable[Row]) -> Documents:
         limit = engine.target.context_limit
         length = min(self.settings.length, limit)
         documents = make_documents(
-            rows, engine.tokenizer, length=length, vocab_size=engine.target.vocab_size
+            rows,
+            engine.tokenizer,
+            length=length,
+            vocab_size=engine.target.vocab_size,
+            ends=engine.target.ends,
         )
         self.reporter.note(
             f"{len(documents.lengths):,} documents of {sum(documents.lengths):,} tokens, "
@@ -239,17 +273,17 @@ class _Training:
             self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
         )
         missing = features.share(accelerator.process_index, accelerator.num_processes)
-        began = time.monotonic()
         if missing:
             cost = features.estimate(missing)
             self.reporter.note(
                 f"hidden states: {cost.tokens:,} tokens, {cost.bytes / 1e9:.2f} GB, about "
                 f"{cost.seconds / 60:.1f} minutes"
             )
-            with self.reporter.stage("hidden states", cost.tokens) as stage:
-                features.make(missing, stage.advance)
+        with self._stage("hidden states", features, accelerator):
+            if missing:
+                with self.reporter.stage("hidden states", cost.tokens) as stage:
+                    features.make(missing, stage.advance)
         accelerator.wait_for_everyone()
-        self.seconds["hidden states"] = round(time.monotonic() - began, 1)
         return features
 
     def _run(
@@ -274,7 +308,7 @@ class _Training:
         if settings.tau_every and recipe.strategy in engine.registry.strategies:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
-        precision = precision_of(settings.precision, accelerator.device)
+        precision = precision_of(settings.precision, engine.target.device)
         values = options.model_dump(mode="json")
         if values.get("start") is not None:  # what is in it, wherever it lies
             torch.manual_seed(settings.seed)
@@ -292,6 +326,7 @@ class _Training:
             schedule=_schedule(settings, batches, accelerator.num_processes),
             precision=precision,
             folder=self.work / f"run-{key}",
+            device=engine.target.device,
             accelerator=accelerator,
             reporter=self.reporter,
         )

@@ -29,5 +29,7 @@ def processes(device: torch.device | str | None, accumulate: int) -> Accelerator
 
     asked = device is not None and torch.device(device).type == "cpu"
     return Accelerator(
-        cpu=asked or not torch.cuda.is_available(), gradient_accumulation_steps=accumulate
+        cpu=asked or not torch.cuda.is_available(),
+        gradient_accumulation_steps=accumulate,
+        device_placement=False,  # the network is where the target is
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -22,12 +23,17 @@ class Recipe(ABC):
     Attributes:
         needs: the hidden states of the target that batches are to have besides the last.
         strategy: the strategy that tau is measured with; its drafter takes what :meth:`save` wrote.
+        chosen: what became of options that were left out, by name, for the card.
         depths: how many figures :meth:`agreement` gives.
     """
 
     strategy: ClassVar[str]
     needs: Needs = Needs(hidden=True)
     depths: int = 1
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        return {}
 
     @abstractmethod
     def make(self) -> nn.Module:

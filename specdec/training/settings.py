@@ -71,7 +71,8 @@ def make_settings(given: dict[str, Any]) -> Settings:
 
     Raises:
         UnknownNameError: a name that is no setting.
-        OptionError: a value that is not allowed, or more than one length of the run.
+        OptionError: a value that is not allowed or changes nothing, or more than one length of the
+            run.
     """
     fields = Settings.model_fields
     for name in given:
@@ -88,6 +89,13 @@ def make_settings(given: dict[str, Any]) -> Settings:
     ends = [name for name in ("steps", "epochs", "minutes") if getattr(settings, name) is not None]
     if len(ends) > 1:
         raise OptionError(f"{' and '.join(ends)} were both given: a run ends by one of them")
+    for name, idle, why in (
+        ("adam_rate", settings.optimizer == "adamw", "with optimizer='adamw': give rate"),
+        ("tau_tokens", not settings.tau_every, "with tau_every=0: leave it out"),
+        ("tau_prompts", not settings.tau_every, "with tau_every=0: leave it out"),
+    ):
+        if idle and name in settings.model_fields_set:
+            raise OptionError(f"{name} changes nothing {why}")
     return settings
 
 

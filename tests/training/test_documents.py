@@ -77,6 +77,24 @@ def test_a_message_that_is_rendered_otherwise_later_is_not_counted(
     assert counted == expected["input_ids"]
 
 
+@given(dialogues)
+def test_a_generation_prompt_that_opens_a_thought_hides_no_message(
+    turns: list[tuple[str, str]],
+) -> None:
+    own = encode_dialogue(messages(turns), with_template(_TURNS))
+    opening = _TURNS.replace("%}<bot>{% endif", "%}<bot>ZZ{% endif")
+    assert opening != _TURNS
+    assert encode_dialogue(messages(turns), with_template(opening)) == own
+
+
+def test_a_message_ends_with_any_token_that_ends_a_text() -> None:
+    tokenizer = with_template(_TURNS.replace("<eos>", "Y"))
+    _, mask = encode_dialogue(messages([("A", "B")]), tokenizer)
+    (end,) = tokenizer("Y", add_special_tokens=False)["input_ids"]
+    _, ended = encode_dialogue(messages([("A", "B")]), tokenizer, [end])
+    assert sum(mask) == 3 and sum(ended) == 2
+
+
 @given(st.lists(st.text("ABCDEFG", min_size=3, max_size=40), min_size=1, max_size=5), st.data())
 def test_a_plain_text_is_learned_whole_in_pieces(given_: list[str], data: st.DataObject) -> None:
     length = data.draw(st.integers(8, 20))

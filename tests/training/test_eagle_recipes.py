@@ -206,8 +206,12 @@ def test_a_saved_head_drafts_as_the_trained_one_in_bfloat16(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"recipe": "unrolled", "norm_output": True}, "norm_output is of the recipe 'eagle3'"),
-        ({"recipe": "eagle3", "feature_weight": 1}, "cross-entropy alone"),
+        ({"recipe": "unrolled", "norm_output": True}, "norm_output changes nothing in"),
+        ({"recipe": "eagle3", "feature_weight": 1}, "feature_weight changes nothing in"),
+        ({"recipe": "eagle1", "unrolled_steps": 4}, "unrolled_steps changes nothing in"),
+        ({"recipe": "unrolled", "noise": 0.1}, "noise changes nothing in"),
+        ({"start": "head", "layers": 2}, "layers is that of the head in start='head'"),
+        ({"recipe": "eagle3", "start": "head", "vocabulary": 9}, "vocabulary is that of the head"),
         ({"recipe": "eagle3", "aux_layers": (1, 9)}, "9 is none of the hidden states 0 to 4"),
         ({"heads": 5}, "the hidden size 32 must be a multiple"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from specdec import Engine, SpecdecError
 from specdec.training.answer_options import make_answer_options
 from specdec.training.documents import make_documents
+from specdec.training.evaluation import TauMeter
 from specdec.training.pipeline import train
 from specdec.training.progress import Reporter
 from specdec.training.prompts import prompts_of
@@ -77,6 +80,9 @@ def test_a_draft_model_is_trained_by_the_same_loop(
     prompt = [5, 9, 30, 7]
     wanted = decoding.generate(prompt, max_new_tokens=20).token_ids
     assert own.generate(prompt, max_new_tokens=20).token_ids == wanted
+    with pytest.raises(SpecdecError, match="heads is that of the model in start"):
+        more = {**sizes, "start": str(tmp_path / "head")}
+        trained(trainer="draft-model", options=more, out=tmp_path / "new")
     with pytest.raises(SpecdecError, match="vocabulary of 61 tokens"):
         other = tiny.make_model(tiny.llama_config(vocab_size=61))
         start = str(tiny.save_model(other, tmp_path / "other"))
@@ -91,6 +97,32 @@ def test_the_same_call_again_trains_nothing(trained: Train, tmp_path: Path) -> N
     assert second.history == first.history and "resumed at step 12" in " ".join(notes.notes)
     again = load_file(tmp_path / "head" / "model.safetensors")
     assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def test_the_card_says_what_was_in_force_and_what_all_calls_took(
+    trained: Train, tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"options": {"recipe": "eagle3", "aux_layers": (1, 2)}, "steps": 1}
+    own["regenerate"] = {"new_tokens": 6, "most": 20}
+    first = trained(**own, work=tmp_path / "work")
+    again = trained(**own, work=tmp_path / "work", out=tmp_path / "again")
+    assert first.settings["rate"] == 0.02 and first.options["step_decay"] == 0.8
+    assert first.options["vocabulary"] > 1 and first.answers["new_tokens"] == 6
+    for stage in ("answers", "hidden states"):
+        assert again.seconds[stage] == first.seconds[stage]
+    assert all(stage in again.seconds for stage in ("answers", "hidden states", "training"))
+    kept = [float(path.read_text()) for path in (tmp_path / "work").glob("*/seconds")]
+    assert len(kept) == 2 and all(kept)
+    assert "| answers: new_tokens | 6 |" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_hidden_states_are_made_of_the_documents_that_are_read(
+    trained: Train, tmp_path: Path
+) -> None:
+    summary = trained(steps=1, documents=10)
+    (path,) = (tmp_path / "head.work").glob("features-*/manifest.json")
+    assert json.loads(path.read_text())["count"] == 10 + summary.documents["held_out"]
+    assert summary.documents["trained"] == 10
 
 
 def test_runs_share_hidden_states_and_not_checkpoints(trained: Train, tmp_path: Path) -> None:
@@ -173,6 +205,8 @@ def test_the_target_answers_the_prompts_of_the_data(
         ({"options": {"recipe": "eagle2"}}, "trainer.recipe='eagle2'"),
         ({"rates": 1}, "unknown setting 'rates'"),
         ({"length": 0}, "length=0"),
+        ({"optimizer": "adamw", "adam_rate": 0.1}, "adam_rate changes nothing"),
+        ({"tau_every": 0, "tau_tokens": 9}, "tau_tokens changes nothing"),
         ({"minutes": 3}, "steps and minutes were both given"),
         ({"data": "nowhere.jsonl"}, "there is no file or folder"),
         ({"regenerate": {"temperature": 1}}, "unknown option of answers"),
@@ -213,7 +247,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_nothing_is_published(
     trained: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecdecError, match=r"step \d+ .*(not finite|learning rate)"):
-        trained(optimizer="adamw", rate=1e30, adam_rate=1e30, clip=1e30)
+        trained(optimizer="adamw", rate=1e30, clip=1e30)
     assert not (tmp_path / "head").exists()
     for path in (tmp_path / "head.work").glob("run-*/best-*/model.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(path).values())
@@ -246,6 +280,27 @@ def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Pat
         SpecdecError, match="1 documents with 1 different prompts or texts are too few"
     ):
         trained(data=path)
+
+
+def test_the_network_is_trained_where_the_target_is(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = property(lambda accelerator: torch.device("meta"))
+    monkeypatch.setattr(Accelerator, "device", elsewhere)
+    assert trained(steps=2).ended == "finished"
+
+
+def test_measuring_tau_takes_a_small_part_of_the_run(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(meter: TauMeter, network: Any) -> float:
+        time.sleep(2)
+        return 1.5
+
+    monkeypatch.setattr(TauMeter, "measure", slow)
+    summary = trained(tau_every=1, evaluations=12, patience=0, tau_tokens=4)
+    measured = [entry for entry in summary.history if "agreement" in entry]
+    assert len(measured) == 12 and 1 <= sum("tau" in entry for entry in measured) <= 3
 
 
 def test_any_architecture_gets_a_head(tokenizer: Any, data: Path, tmp_path: Path) -> None:

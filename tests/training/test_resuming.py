@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from specdec import SpecdecError
 from specdec.training.evaluation import TauMeter
 from specdec.training.files import replace_folder, write_whole
+from specdec.training.locks import locked
 from specdec.training.progress import Reporter, Stage
 
 Train = Callable[..., Any]
@@ -142,6 +143,22 @@ def test_kept_files_that_are_broken_are_named(trained: Train, tmp_path: Path) ->
     next(work.glob("features-*/manifest.json")).write_text("")
     with pytest.raises(SpecdecError, match=r"manifest\.json cannot be read .*to begin anew"):
         trained(steps=1)
+
+
+def test_one_run_writes_a_folder_at_a_time_and_removes_what_killed_ones_left(
+    trained: Train, tmp_path: Path
+) -> None:
+    trained(steps=1)
+    (folder,) = (tmp_path / "head.work").glob("run-*")
+    (folder / ".best-1-abc").mkdir()
+    (folder / ".checkpoint.pt.123").touch()
+    with (
+        locked(folder),
+        pytest.raises(SpecdecError, match=r"another run is writing .*run-.*--work"),
+    ):
+        trained(steps=1)
+    trained(steps=1)
+    assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
