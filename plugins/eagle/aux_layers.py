@@ -151,7 +151,7 @@ def _whatever_target(aux: AuxLayers) -> tuple[int, ...]:
 
 
 def usual_of(layers: int) -> tuple[int, int, int]:
-    """The usual three of a target of so many layers; they may coincide."""
+    """The usual three of a target of ``layers`` layers; they may coincide."""
     return 2, layers // 2, layers - 3
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from transformers import LlamaConfig, Qwen3Config
@@ -12,6 +12,9 @@ from specdec.errors import CheckpointError
 from specdec_plugins.eagle.aux_layers import AuxLayers
 from specdec_plugins.eagle.eagle3_head import Eagle3Wiring
 from specdec_plugins.eagle.layouts import Family, Layout
+
+# What a description has under the names of the wiring; that numbers its layers by the target.
+SHARED = [each.name for each in fields(Eagle3Wiring) if each.name != "aux_layers"]
 
 
 @dataclass(frozen=True)
@@ -146,17 +149,4 @@ class HeadDescription:
                 "give the option norm_before_residual (true for most heads that speculators "
                 "trained), or ask who made the head"
             )
-        return Eagle3Wiring(
-            aux_layers=aux,
-            target_hidden_size=self.target_hidden_size,
-            draft_vocab_size=self.draft_vocab_size,
-            own_embedding=self.own_embedding,
-            fc=self.fc,
-            norm_before_fc=self.norm_before_fc,
-            fc_norm=self.fc_norm,
-            norm_before_residual=self.norm_before_residual,
-            norm_output=self.norm_output,
-            final_norm=self.final_norm,
-            unused_norm=self.unused_norm,
-            biases=self.biases,
-        )
+        return Eagle3Wiring(aux_layers=aux, **{name: getattr(self, name) for name in SHARED})

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from specdec.decoding.interfaces import Needs
-from specdec.errors import CheckpointError, OptionError
+from specdec.errors import OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import cross_entropy, likeliest
 from specdec.training.documents import Documents
-from specdec_plugins.eagle.checkpoint import load_head
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
-from specdec_plugins.eagle.head_recipe import HeadRecipe, head_config, quieten
-from specdec_plugins.eagle.saving import save_head
+from specdec_plugins.eagle.head_recipe import HeadRecipe, begun_from, head_config, quieten
 from specdec_plugins.eagle.training import EagleTraining
 
 _VOCABULARY = 8192
@@ -43,7 +40,7 @@ class Eagle3Recipe(HeadRecipe):
         self.by_document = options.by_document is not False
         self._start: Eagle3Head | None = None
         if options.start is not None:
-            self._start = _started(options.start, target)
+            self._start = begun_from(options.start, target, Eagle3Head)
             self.vocabulary = self._start.vocabulary.to(target.device)  # and no other
             aux_layers = self._start.aux_layers
         else:
@@ -93,13 +90,6 @@ class Eagle3Recipe(HeadRecipe):
     def drafted(self, network: Any, outputs: Tensor) -> Tensor:
         return self._vocabulary[likeliest(network.logits, outputs)]
 
-    def save(self, network: nn.Module, folder: Path) -> None:
-        """In bfloat16, in the layout of the authors' code where that can say what it computes."""
-        assert isinstance(network, Eagle3Head)
-        save_head(
-            copy.deepcopy(network).to(torch.bfloat16), folder, target_layers=self.target.layers
-        )
-
     @property
     def _vocabulary(self) -> Tensor:
         assert self.vocabulary is not None
@@ -109,12 +99,3 @@ class Eagle3Recipe(HeadRecipe):
 def usual_layers(layers: int) -> tuple[int, ...]:
     """The hidden states 2, n // 2 and n - 3 of a target of n layers; fewer where they coincide."""
     return tuple(sorted({min(2, layers), layers // 2, max(1, layers - 3)}))
-
-
-def _started(checkpoint: str, target: HFTarget) -> Eagle3Head:
-    head = load_head(checkpoint, target)
-    if not isinstance(head, Eagle3Head):
-        raise CheckpointError(
-            f"the head in {checkpoint} is one of EAGLE-1/2: go on from it with another recipe"
-        )
-    return head

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,15 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from specdec.decoding.interfaces import Needs
-from specdec.errors import CheckpointError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import cross_entropy
 from specdec.training.documents import Documents
-from specdec_plugins.eagle.checkpoint import load_head
 from specdec_plugins.eagle.head import EagleHead
-from specdec_plugins.eagle.head_recipe import HeadRecipe, head_config, quieten
-from specdec_plugins.eagle.saving import save_head
+from specdec_plugins.eagle.head_recipe import HeadRecipe, begun_from, head_config, quieten
 from specdec_plugins.eagle.training import EagleTraining
 
 _FEATURE_WEIGHT = {"eagle1": 1.0, "unrolled": 0.1}
@@ -47,7 +42,7 @@ class EagleRecipe(HeadRecipe):
 
     def make(self) -> EagleHead:
         if self.options.start is not None:
-            return _started(self.options.start, self.target).float().train()
+            return begun_from(self.options.start, self.target, EagleHead).float().train()
         head = EagleHead(head_config(self.target, self.options), fc_bias=False)
         quieten(head.layers)
         return head.to(self.target.device).train()
@@ -78,20 +73,6 @@ class EagleRecipe(HeadRecipe):
 
     def drafted(self, network: Any, outputs: Tensor) -> Tensor:
         return self.likeliest(outputs)
-
-    def save(self, network: nn.Module, folder: Path) -> None:
-        """In bfloat16, as EAGLE checkpoints are published."""
-        assert isinstance(network, EagleHead)
-        save_head(copy.deepcopy(network).to(torch.bfloat16), folder)
-
-
-def _started(checkpoint: str, target: HFTarget) -> EagleHead:
-    head = load_head(checkpoint, target)
-    if not isinstance(head, EagleHead):
-        raise CheckpointError(
-            f"the head in {checkpoint} is one of EAGLE-3: go on from it with recipe='eagle3'"
-        )
-    return head
 
 
 def _given(value: float | None, otherwise: float) -> float:

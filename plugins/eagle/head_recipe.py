@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from specdec.drafting.draft_vocabulary import lm_head_of
-from specdec.errors import OptionError
+from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
 from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
+from specdec_plugins.eagle.checkpoint import Head, load_head
+from specdec_plugins.eagle.eagle3_head import Eagle3Head
+from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.saving import save_head
 from specdec_plugins.eagle.training import EagleTraining
 from specdec_plugins.eagle.unrolled import unroll
 
 _MEASURED = 5  # depths at which agreement is measured
+
+HeadT = TypeVar("HeadT", EagleHead, Eagle3Head)
 
 
 class HeadRecipe(Recipe):
@@ -72,6 +80,12 @@ class HeadRecipe(Recipe):
     @abstractmethod
     def drafted(self, network: Any, outputs: Tensor) -> Tensor:
         """The likeliest draft token of ``outputs [M, h]``: ``[M]`` int64."""
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """In bfloat16, in the layout of the authors' code where that can say what it computes."""
+        assert isinstance(network, Head)
+        half = copy.deepcopy(network).to(torch.bfloat16)
+        save_head(half, folder, target_layers=self.target.layers)
 
     def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
         best = batch.best.roll(-1, 1)
@@ -178,3 +192,19 @@ def quieten(layers: nn.ModuleList) -> None:
     for layer in layers:
         for name in ("self_attn.o_proj", "mlp.down_proj"):
             nn.init.zeros_(layer.get_submodule(name).get_parameter("weight"))
+
+
+def begun_from(checkpoint: str, target: HFTarget, kind: type[HeadT]) -> HeadT:
+    """The head that training goes on from.
+
+    Raises:
+        CheckpointError: one that does not fit the target, or of another family than the recipe's.
+    """
+    head = load_head(checkpoint, target)
+    if not isinstance(head, kind):
+        recipes = "recipe='eagle3'" if kind is EagleHead else "'eagle1' or 'unrolled' as recipe"
+        raise CheckpointError(
+            f"the head in {checkpoint} is of another family than the recipe: go on from it with "
+            f"{recipes}"
+        )
+    return head

@@ -12,7 +12,7 @@ from transformers import Qwen3Config
 from specdec.errors import CheckpointError
 from specdec_plugins.eagle.aux_layers import AuxLayers, usual_of
 from specdec_plugins.eagle.checkpoint import Head, tensors_of
-from specdec_plugins.eagle.description import HeadDescription
+from specdec_plugins.eagle.description import SHARED, HeadDescription
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.writers import WRITERS, Written, eagle_fields
@@ -162,18 +162,8 @@ def described(head: Head) -> HeadDescription:
         family="eagle3",
         layout="speculators",
         decoder=decoder,
-        target_hidden_size=wiring.target_hidden_size,
-        draft_vocab_size=wiring.draft_vocab_size,
         qk_norm=isinstance(config, Qwen3Config),
-        own_embedding=own,
-        biases=wiring.biases,
         states=wiring.states,
         aux=aux,
-        fc=wiring.fc,
-        norm_before_fc=wiring.norm_before_fc,
-        fc_norm=wiring.fc_norm,
-        norm_before_residual=wiring.norm_before_residual,
-        norm_output=wiring.norm_output,
-        final_norm=wiring.final_norm,
-        unused_norm=wiring.unused_norm,
+        **{name: getattr(wiring, name) for name in SHARED},
     )

@@ -51,7 +51,7 @@ class EagleTraining(BaseModel):
     vocabulary: int | None = Field(
         None,
         ge=2,
-        description="learn so many of the most frequent tokens of the answers only, from places "
+        description="how many of the most frequent tokens of the answers to learn, from places "
         "where the target's likeliest is among them; of eagle3 the tokens that the head can draft, "
         "by default 8192",
     )

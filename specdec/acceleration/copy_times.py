@@ -13,8 +13,8 @@ from torch import Tensor
 
 # Numbers of rows that are measured: one token, small trees, large ones.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-# Of each shape so many layers are run in turns that weights come from where they come from in
-# decoding, rather than from the innermost caches.
+# Layers and bytes of one shape that are run in turns: so weights come from memory, as in decoding,
+# and not from the innermost caches.
 _LAYERS, _BYTES = 8, 32 << 20
 # Everything is measured once, and again until this time has passed.
 _SECONDS, _REPETITIONS = 0.5, 8

@@ -68,9 +68,9 @@ Minutes = Annotated[
 ]
 Epochs = Annotated[
     float | None,
-    _flag(_RUN, "--epochs", text="Train for so many passes. [dim]default: 5[/dim]"),
+    _flag(_RUN, "--epochs", text="Passes over the data. [dim]default: 5[/dim]"),
 ]
-Steps = Annotated[int | None, _flag(_RUN, "--steps", text="Train for so many steps.", min=1)]
+Steps = Annotated[int | None, _flag(_RUN, "--steps", text="Steps of the optimizer.", min=1)]
 Length = Annotated[
     int | None,
     _flag(

@@ -30,7 +30,8 @@ class Progress:
         measuring: seconds of evaluations among them.
         evaluations: that have been made, or passed over.
         evaluated: the step of the last one; -1 before the first.
-        best: the highest mean agreement so far; -1 before the first evaluation.
+        best: the most draft tokens of a chain that are accepted, as expected from the agreements;
+            -1 before the first evaluation.
         best_step: when that was; the network of then is in the folder ``best-<step>``.
         stale: evaluations since.
         history: what the curves show, an entry for each evaluation and for some steps between.

@@ -6,6 +6,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 
 import torch
@@ -57,6 +59,12 @@ def agreement(
         counts += recipe.agreement(network, batch.to(device)).double().cpu()
     network.train(was_training)
     return [round(float(hits / max(1.0, float(all_))), 5) for hits, all_ in counts]
+
+
+def expected_accepted(depths: Sequence[float]) -> float:
+    """Draft tokens of a chain that are accepted: the sum over depths of the chance that this depth
+    and all before agree. By it one network is better than another."""
+    return sum(accumulate(depths, mul))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
-from specdec.training.evaluation import HeldOut, TauMeter, agreement
+from specdec.training.evaluation import HeldOut, TauMeter, agreement, expected_accepted
 from specdec.training.files import fingerprint, replace_folder
 from specdec.training.interrupts import interrupts
 from specdec.training.optimizers import make_optimizers, set_rate
@@ -183,8 +183,8 @@ class Run:
         return agreed
 
     def _evaluation_is_due(self, done: float, clock: _Clock) -> bool:
-        """Whether one is due: so many a run, but in a run by minutes only while they take a small
-        part of it."""
+        """Whether one is due: as many a run as the settings say; in a run by minutes only while
+        they take a small part of it."""
         progress = self.progress
         if progress.step == 0 or self._due(done) <= progress.evaluations:
             return False
@@ -210,10 +210,10 @@ class Run:
         progress.evaluations = max(progress.evaluations + 1, self._due(done))
         progress.evaluated = progress.step
         entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
-        mean = sum(depths) / len(depths)
-        progress.stale = 0 if mean > progress.best else progress.stale + 1
-        if mean > progress.best:
-            progress.best, progress.best_step = mean, progress.step
+        expected = expected_accepted(depths)
+        progress.stale = 0 if expected > progress.best else progress.stale + 1
+        if expected > progress.best:
+            progress.best, progress.best_step = expected, progress.step
             self._on_main(
                 lambda: replace_folder(self.best, lambda it: self.recipe.save(self.network, it))
             )

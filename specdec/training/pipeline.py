@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,13 +24,14 @@ from specdec.training.features import Features, folder_name
 from specdec.training.files import add_seconds, fingerprint, fingerprint_of_model
 from specdec.training.locks import locked
 from specdec.training.loop import Run
+from specdec.training.out_folder import check_out
 from specdec.training.precision import precision_of
 from specdec.training.progress import Reporter, RichReporter
 from specdec.training.prompts import prompts_of
 from specdec.training.recipe import Recipe
 from specdec.training.rows import Row, read_rows
-from specdec.training.schedule import Schedule
-from specdec.training.settings import DEFAULT_EPOCHS, Settings, identity, make_settings
+from specdec.training.schedule import schedule_of
+from specdec.training.settings import Settings, identity, make_settings
 from specdec.training.split import split
 
 DEFAULT_TRAINER = "eagle"
@@ -323,56 +323,10 @@ class _Training:
             batches=batches,
             held_out=HeldOut(features, held_out, settings.length, settings.batch_tokens),
             tau=meter,
-            schedule=_schedule(settings, batches, accelerator.num_processes),
+            schedule=schedule_of(settings, batches, accelerator.num_processes),
             precision=precision,
             folder=self.work / f"run-{key}",
             device=engine.target.device,
             accelerator=accelerator,
             reporter=self.reporter,
         )
-
-
-def check_out(out: Path, trainer: str | None = None, model: str | None = None) -> None:
-    """Refuse a folder that something else is in.
-
-    Args:
-        trainer, model: of the run; not compared if left out.
-
-    Raises:
-        OptionError: a file, a folder that no training has written, or one with a drafter of another
-            trainer or for another model.
-    """
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"{out} is a file: give the folder to write the checkpoint to")
-    if out.is_dir() and any(out.iterdir()) and not (out / "training.json").exists():
-        raise OptionError(
-            f"{out} is not empty, and holds nothing that training has written: give another folder"
-        )
-    if trainer is None or not (out / "training.json").exists():
-        return
-    found = _read_summary(out / "training.json")
-    for name, own in (("trainer", trainer), ("model", model)):
-        if found.get(name) != own:
-            raise OptionError(
-                f"{out} has a finished drafter of the {name} {found.get(name)}, not {own}: give "
-                "another folder, or remove this one"
-            )
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    """What ``training.json`` says; nothing where there is none, or a broken one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _schedule(settings: Settings, batches: Batches, processes: int) -> Schedule:
-    steps = settings.steps
-    if steps is None and settings.minutes is None:
-        epochs = settings.epochs or DEFAULT_EPOCHS
-        whole = [len(batches.epoch(number)) for number in range(int(epochs))]
-        rest = epochs % 1 * len(batches.epoch(int(epochs))) if epochs % 1 else 0
-        steps = max(1, round((sum(whole) + rest) / (settings.accumulate * processes)))
-    return Schedule(steps, settings.minutes, settings.warmup, settings.decay)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from specdec.training.batches import Batches
+from specdec.training.settings import DEFAULT_EPOCHS, Settings
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -37,3 +40,14 @@ class Schedule:
         rising = (at + 0.01 * self.warmup) / self.warmup if self.warmup else 1.0
         falling = (1 - at) / self.decay if self.decay else 1.0
         return max(min(1.0, rising, falling), 1e-4)
+
+
+def schedule_of(settings: Settings, batches: Batches, processes: int) -> Schedule:
+    """The schedule that the settings ask for; passes over the data are counted in steps."""
+    steps = settings.steps
+    if steps is None and settings.minutes is None:
+        epochs = settings.epochs or DEFAULT_EPOCHS
+        whole = [len(batches.epoch(number)) for number in range(int(epochs))]
+        rest = epochs % 1 * len(batches.epoch(int(epochs))) if epochs % 1 else 0
+        steps = max(1, round((sum(whole) + rest) / (settings.accumulate * processes)))
+    return Schedule(steps, settings.minutes, settings.warmup, settings.decay)

@@ -16,12 +16,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int | None = Field(None, ge=1, description="train for so many steps")
+    steps: int | None = Field(None, ge=1, description="how many steps to train")
     epochs: float | None = Field(
-        None, gt=0, description=f"train for so many passes over the data; default {DEFAULT_EPOCHS}"
+        None, gt=0, description=f"how many passes over the data to train; default {DEFAULT_EPOCHS}"
     )
     minutes: float | None = Field(
-        None, gt=0, description="train for so many minutes, evaluations included, over all resumes"
+        None, gt=0, description="how many minutes to train, evaluations included, over all resumes"
     )
     length: int = Field(1024, ge=8, description="tokens of a document at most; the rest is cut")
     batch_tokens: int = Field(4096, ge=8, description="tokens of a batch, padding included")
@@ -47,14 +47,16 @@ class Settings(BaseModel):
     held_out: float = Field(0.05, gt=0, lt=1, description="share of documents that are held out")
     held_out_most: int = Field(40, ge=1, description="held-out documents at most")
     documents: int | None = Field(
-        None, ge=1, description="train on so many documents only, chosen by the seed"
+        None, ge=1, description="how many documents to train on, chosen by the seed; default: all"
     )
     evaluations: int = Field(10, ge=1, description="times that held-out agreement is measured")
     patience: int = Field(
-        4, ge=0, description="end early after so many evaluations without a rise; 0: never"
+        4, ge=0, description="evaluations without a rise after which the run ends early; 0: never"
     )
     tau_every: int = Field(
-        5, ge=0, description="measure tau by the engine at every so many evaluations; 0: never"
+        5,
+        ge=0,
+        description="every how many evaluations the engine measures tau; 0: never",
     )
     tau_prompts: int = Field(8, ge=1, description="held-out prompts that tau is measured on")
     tau_tokens: int = Field(64, ge=1, description="new tokens for each of them")
