@@ -64,7 +64,7 @@ def agreement(
 def expected_accepted(depths: Sequence[float]) -> float:
     """Draft tokens of a chain that are accepted: the sum over depths of the chance that this depth
     and all before agree. By it one network is better than another."""
-    return sum(accumulate(depths, mul))
+    return float(sum(accumulate(depths, mul)))
 
 
 @dataclass(frozen=True)
