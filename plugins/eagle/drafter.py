@@ -32,11 +32,12 @@ from specdec_plugins.eagle.self_check import check
 
 NEEDED = (
     "a head: give drafter=<folder or hub id> of one trained for the model, e.g. "
-    "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat"
+    "'yuhuili/EAGLE-llama2-chat-7B' for Llama-2-7b-chat, or make one with `specdec train eagle`"
 )
 NEEDED_3 = (
     "an EAGLE-3 head: give drafter=<folder or hub id> of one trained for the model, e.g. "
-    "'yuhuili/EAGLE3-LLaMA3.1-Instruct-8B' for Llama-3.1-8B-Instruct"
+    "'yuhuili/EAGLE3-LLaMA3.1-Instruct-8B' for Llama-3.1-8B-Instruct, or make one with "
+    "`specdec train eagle --recipe eagle3`"
 )
 
 

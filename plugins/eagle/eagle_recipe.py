@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,14 @@ class EagleRecipe(HeadRecipe):
         self.by_document = bool(options.by_document)
         self._entropy = _given(options.entropy_weight, _ENTROPY_WEIGHT[options.recipe])
         self._distance = _given(options.feature_weight, _FEATURE_WEIGHT[options.recipe])
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        return {
+            **super().chosen,
+            "feature_weight": self._distance,
+            "entropy_weight": self._entropy,
+        }
 
     def make(self) -> EagleHead:
         if self.options.start is not None:

@@ -173,6 +173,11 @@ def _card(summary: Summary, *, curves: bool) -> str:
         (e["source"] or "-", e["licence"] or "not stated", e["documents"]) for e in summary.data
     ]
     left_out = "".join(f"\nLeft out: {n} ({why}).\n" for why, n in documents["left_out"].items())
+    given = [
+        *summary.options.items(),
+        *summary.settings.items(),
+        *((f"answers: {name}", each) for name, each in (summary.answers or {}).items()),
+    ]
     return "\n".join(
         [
             f"# A drafter for {summary.model}\n",
@@ -188,14 +193,7 @@ def _card(summary: Summary, *, curves: bool) -> str:
             "## Data\n",
             _table(("source", "licence", "documents"), data) + left_out,
             "## Options and settings\n",
-            _table(
-                ("", ""),
-                [
-                    *summary.options.items(),
-                    *summary.settings.items(),
-                    *((f"answers: {name}", v) for name, v in (summary.answers or {}).items()),
-                ],
-            ),
+            _table(("", ""), [(name, value) for name, value in given if value is not None]),
             "All figures, by step, are in `training.json`.\n",
         ]
     )

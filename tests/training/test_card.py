@@ -27,3 +27,12 @@ def test_what_a_row_says_of_itself_stays_one_cell(
     trained(data=path, command="specdec train eagle")
     card = (tmp_path / "head" / "README.md").read_text()
     assert "| a\\|b | MIT | 60 |" in card and "```sh\nspecdec train eagle\n```" in card
+
+
+def test_the_card_says_what_was_used_and_no_default_without_a_value(
+    trained: Callable[..., Any], tmp_path: Path
+) -> None:
+    trained()
+    card = (tmp_path / "head" / "README.md").read_text()
+    assert "| feature_weight | 0.1 |" in card and "| entropy_weight | 1.0 |" in card
+    assert "None" not in card
