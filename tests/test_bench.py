@@ -167,6 +167,23 @@ def test_transformers_stops_at_eos_like_plain_decoding(plain: Engine) -> None:
     assert any(len(row) < NEW for row in ours)
 
 
+def test_plain_that_is_asked_for_runs_once_and_again_for_the_noise(plain: Engine) -> None:
+    report = bench.run({"plain": plain}, PROMPTS, settings(repetitions=1), transformers=False)
+    assert [result.strategy for result in report.results] == ["plain"]
+
+
+def test_transformers_prompt_lookup_makes_plain_text_and_its_tau_counts_forwards(
+    plain: Engine,
+) -> None:
+    repeating = [[3, 4, 5, 6] * 8]
+    asked = settings(fields={"repetition_penalty": 1.0})
+    lookup = TransformersContender.with_prompt_lookup(plain).decode(repeating, [0], asked)
+    assert lookup.tokens == StrategyContender("plain", plain).decode(repeating, [0], asked).tokens
+    assert lookup.stats and lookup.stats.tau == len(lookup.tokens[0]) / lookup.stats.target_forwards
+    one = TransformersContender(plain).decode(repeating, [0], asked)
+    assert one.stats and one.stats.tau == 1
+
+
 @given(
     st.lists(st.integers(0, 3), max_size=6),
     st.lists(st.integers(0, 3), max_size=6),
@@ -291,7 +308,7 @@ def test_engines_must_share_a_model(plain: Engine, eagle: Engine) -> None:
     with pytest.raises(OptionError, match="'other' has a model of its own"):
         bench.run({"eagle2": eagle, "other": other}, PROMPTS, settings())
     with pytest.raises(OptionError, match="two contenders are called 'plain'"):
-        bench.run({"plain": plain}, PROMPTS, settings())
+        bench.run({"plain": eagle}, PROMPTS, settings())
     with pytest.raises(OptionError, match="repetitions=0"):
         settings(repetitions=0)
 

@@ -163,21 +163,24 @@ def test_a_long_window_by_its_name_is_tried_once_and_then_decoded() -> None:
     assert engine._check.untried == [] == engine.with_strategy("plain")._check.untried
 
 
-def test_one_token_without_a_mask_is_refused_where_the_model_makes_one_of_its_own() -> None:
-    """Falcon then makes that of a first token: what decoding takes has to be what is checked."""
-    true = HFTarget.forward
+@pytest.mark.parametrize(("name", "without"), [("llama", True), ("falcon", False)])
+def test_one_token_goes_without_a_mask_where_that_changes_nothing(name: str, without: bool) -> None:
+    """Falcon makes a mask of its own then, that of a first token."""
+    target = HFTarget(architectures.make_model(name))
+    assert not refused(target)
+    assert target.skips_mask is without
+    given: list[Any] = []
+    run = HFTarget._run
 
-    def forward(self: HFTarget, tokens: Any, positions: Any, tree_mask: Any, cache: Any) -> Any:
-        if tokens.shape != (1, 1):
-            return true(self, tokens, positions, tree_mask, cache)
-        cache.reserve(1)
-        cache.view = cache.longest + 1
-        return self._run(tokens, positions, None, cache)
+    def recorded(self: HFTarget, tokens: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        if cache is not None and tokens.shape == (1, 1):
+            given.append(mask)
+        return run(self, tokens, positions, mask, cache)
 
-    model = architectures.make_model("falcon")
-    assert not refused(HFTarget(model))
-    with mock.patch.object(HFTarget, "forward", forward):
-        assert refused(HFTarget(model))
+    engine = Engine(target.model, strategy="plain")
+    with mock.patch.object(HFTarget, "_run", recorded):
+        engine.generate([3, 4, 5], max_new_tokens=4, temperature=0)
+    assert {mask is None for mask in given} == {without}
 
 
 def test_a_window_read_from_the_outer_config_is_refused() -> None:

@@ -1,9 +1,9 @@
-"""transformers' own ``generate`` on the same model, with the same processors."""
+"""transformers' own ``generate`` on the same model, with the same processors; its prompt lookup."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,22 +18,30 @@ if TYPE_CHECKING:
     from specdec.engine import Engine
 
 TRANSFORMERS = "transformers"
+PROMPT_LOOKUP = "transformers prompt lookup"
 
 
 @dataclass(frozen=True)
 class TransformersContender:
     """``model.generate``, rows padded on the left.
 
-    It makes one token a forward, so its tau is 1; its first forward is its prefill. What it does
-    inside a step is not known.
+    Its first forward is its prefill, which commits a token too. What it does inside a step is not
+    known.
 
     Attributes:
         engine: whose target model decodes, and whose defaults hold.
         label: what it is called in the report.
+        options: further fields of its generation config, e.g. ``prompt_lookup_num_tokens``.
     """
 
     engine: Engine
     label: str = TRANSFORMERS
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def with_prompt_lookup(cls, engine: Engine, draft_tokens: int = 10) -> TransformersContender:
+        """``generate`` with ``prompt_lookup_num_tokens``, which takes one row at a time."""
+        return cls(engine, PROMPT_LOOKUP, {"prompt_lookup_num_tokens": draft_tokens})
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
@@ -45,20 +53,29 @@ class TransformersContender:
             default_new_tokens=settings.max_new_tokens,
         )
         config = _config(sampling)
+        config.update(**self.options)
         width = max(len(row) for row in rows)
         padded = [[config.pad_token_id] * (width - len(row)) + list(row) for row in rows]
         real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
         device = self.engine.target.device
-        with torch.random.fork_rng(enabled=not sampling.greedy):
+        model = self.engine.target.model
+        forwards = 0
+
+        def count(*_: Any) -> None:
+            nonlocal forwards
+            forwards += 1
+
+        counting = model.register_forward_pre_hook(count)
+        with counting, torch.random.fork_rng(enabled=not sampling.greedy):
             if not sampling.greedy:
                 torch.manual_seed(seeds[0])
-            output = self.engine.target.model.generate(
+            output = model.generate(
                 torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(real, device=device),
                 generation_config=config,
             )
         tokens = [_until_eos(row, sampling.eos) for row in output[:, width:].tolist()]
-        return Decoded(tokens, _stats(sum(map(len, tokens))), steps=output.shape[1] - width)
+        return Decoded(tokens, _stats(tokens, forwards), steps=forwards)
 
     def may_differ(self, *, greedy: bool) -> str | None:
         """Where tokens are sampled: it draws other random numbers."""
@@ -87,12 +104,15 @@ def _until_eos(tokens: list[int], eos: Sequence[int]) -> list[int]:
     return tokens[:end]
 
 
-def _stats(new_tokens: int) -> Stats:
+def _stats(tokens: list[list[int]], forwards: int) -> Stats:
+    """Of rows together every forward makes one token of each; one row may get more."""
+    new_tokens = sum(map(len, tokens))
+    target_forwards = forwards if len(tokens) == 1 else new_tokens
     return Stats(
         new_tokens=new_tokens,
-        target_forwards=new_tokens,
+        target_forwards=target_forwards,
         draft_forwards=0,
-        tau=1.0,
+        tau=new_tokens / target_forwards if target_forwards else 0.0,
         alpha=(),
         accepted_tokens=0,
         seconds={},

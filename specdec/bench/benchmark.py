@@ -68,7 +68,11 @@ def run(
     contenders: list[Contender] = [
         StrategyContender(PLAIN, plain),
         *([TransformersContender(plain)] if transformers else []),
-        *(StrategyContender(label, engine) for label, engine in engines.items()),
+        *(
+            StrategyContender(label, engine)
+            for label, engine in engines.items()
+            if not (label == PLAIN == engine.strategy.name)
+        ),
         *peers,
         StrategyContender(AGAIN, plain),
     ]

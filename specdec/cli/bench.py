@@ -40,6 +40,7 @@ def bench(
     set_: flags.Fields = None,
     seed: own.Seed = 0,
     transformers: own.Transformers = True,
+    prompt_lookup: own.PromptLookup = False,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
@@ -106,7 +107,7 @@ def bench(
         threads=threads,
         prompts={"data": data, "count": prompts, "context": context},
         decoding=decoding,
-        transformers=transformers,
+        baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
     )
     report = replace(report, command=_command())
     _write(report, files)
@@ -134,11 +135,11 @@ def _measure(
     threads: int | None,
     prompts: dict[str, Any],
     decoding: dict[str, Any],
-    transformers: bool,
+    baselines: dict[str, bool],
 ) -> Report:
     """Load, read the prompts and run."""
     from specdec.bench import Settings, encode_sets, load_sets, run
-    from specdec.bench.baseline import TRANSFORMERS
+    from specdec.bench.baseline import TRANSFORMERS, TransformersContender
     from specdec.bench.prompt_sets import BUILT_IN
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
@@ -147,6 +148,11 @@ def _measure(
 
     quiet_libraries()
     settings = Settings(**decoding)
+    if baselines["prompt_lookup"] and settings.batch_size > 1:
+        raise OptionError(
+            f"--prompt-lookup --batch-size {settings.batch_size}: transformers' prompt lookup "
+            "decodes one row at a time; leave out one of the two"
+        )
     sets = [BUILT_IN] if prompts["data"] is None else load_sets(prompts["data"])
     registry = Registry.load()
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
@@ -164,8 +170,17 @@ def _measure(
             count=prompts["count"],
             context=prompts["context"],
         )
+    first = next(iter(engines.values()))
+    peers = [TransformersContender.with_prompt_lookup(first)] * baselines["prompt_lookup"]
     with _progress() as progress:
-        return run(engines, encoded, settings, transformers=transformers, progress=progress)
+        return run(
+            engines,
+            encoded,
+            settings,
+            transformers=baselines["transformers"],
+            peers=peers,
+            progress=progress,
+        )
 
 
 def _check_file(flag: str, path: Path | None) -> None:

@@ -78,6 +78,13 @@ Seed = Annotated[int, _runs("--seed", "Of the first prompt; the others count on.
 Transformers = Annotated[
     bool, _runs("--transformers/--no-transformers", "Run transformers' own generate too.")
 ]
+PromptLookup = Annotated[
+    bool,
+    _runs(
+        "--prompt-lookup",
+        "Run transformers' own prompt lookup too (prompt_lookup_num_tokens=10; one row at a time).",
+    ),
+]
 Json = Annotated[
     Path | None,
     _file("--json", "Write everything as JSON; [cyan]-[/cyan] prints it and nothing else."),

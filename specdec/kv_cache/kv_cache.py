@@ -82,14 +82,19 @@ class KVCache(Cache):  # type: ignore[misc]
         dtypes = tuple(group.keys.dtype for group in self._groups.values())
         return self.layout, len(self.lengths), self.capacity, self.view, dtypes
 
-    def reserve(self, n: int, after: int = 0) -> None:
-        """The next forward writes n tokens a row, ``after`` slots past the row's length."""
+    def reserve(self, n: int, after: int = 0, *, exactly: bool = False) -> None:
+        """The next forward writes n tokens a row, ``after`` slots past the row's length.
+
+        Args:
+            exactly: the view ends with them, for a forward without a mask; else it is rounded up.
+        """
         if n == 0:
             raise ValueError("a forward needs at least one token")
         self.grow(self.longest + after + n)
         flat, _ = self._scratch_slots(after + n)
         self.write_slots = flat[:, after : after + n].flatten()
-        self.view = self._rounded(self.longest + after + n)
+        end = self.longest + after + n
+        self.view = end if exactly else self._rounded(end)
 
     @property
     def stores(self) -> tuple[Tensor, ...]:

@@ -83,12 +83,15 @@ class HFTarget:
     Attributes:
         tokenizer: of the model, where the engine has it: drafters with a vocabulary of their own
             compare it with theirs.
+        skips_mask: a single token of a single row is given no mask, as transformers does: attention
+            is faster so. The check at load turns it on for models that it makes no difference to.
 
     Raises:
         OptionError: an acceleration that the model's dtype or device does not allow.
     """
 
     tokenizer: PreTrainedTokenizerBase | None = None
+    skips_mask: bool = False
 
     def __init__(
         self,
@@ -298,6 +301,9 @@ class HFTarget:
             tree_mask: ``[B, n, n]`` bool, what each may attend to among the n; all committed slots
                 are visible.
         """
+        if self.skips_mask and tokens.numel() == 1 and not self.acceleration.fixed_shapes:
+            cache.reserve(1, exactly=True)
+            return self._run(tokens, positions.clamp(max=self.context_limit - 1), None, cache)
         cache.reserve(tokens.shape[1])
         return self.forward_on(tokens, positions, cache.visible(tree_mask), cache, positions)
 

@@ -74,9 +74,10 @@ class _CrossEntropy(torch.autograd.Function):
         for start in range(0, places, piece):
             part = slice(start, start + piece)
             p = target_score(hidden[part]).float().softmax(-1)
-            given = outputs[:, part].detach().requires_grad_(needs)
+            # In two dimensions: in three the product copies the weights for each step.
+            given = outputs[:, part].flatten(0, 1).detach().requires_grad_(needs)
             with torch.set_grad_enabled(needs):
-                logits = score(given)
+                logits = score(given).view(len(outputs), -1, p.shape[-1])
             w = weights[:, part, None]
             log_q = logits.detach().float().log_softmax(-1)
             for step, each in enumerate(log_q):
@@ -85,7 +86,7 @@ class _CrossEntropy(torch.autograd.Function):
                 continue
             slope = log_q.exp_().sub_(p).mul_(w).to(logits.dtype)
             own, *rest = torch.autograd.grad(logits, [given, *parameters], slope)
-            by_output[:, part] = own
+            by_output[:, part] = own.view_as(by_output[:, part])
             for whole, more in zip(by_parameter, rest, strict=True):
                 whole += more
         ctx.save_for_backward(by_output, *by_parameter)

@@ -105,7 +105,14 @@ class TreeCheck:
         lengths = attention_lengths(target.config, target.context_limit)
         check = cls([length for length in lengths if length > _LONGEST])
         probe = Probe.make(target, _PROMPTS)
-        check._compare(target, probe, shorten=True)
+        target.skips_mask = not (target.mask_form.windowed or target.mask_form.additive)
+        try:
+            check._compare(target, probe, shorten=True)
+        except UnsupportedModelError:
+            if not target.skips_mask:
+                raise
+            target.skips_mask = False  # e.g. biases by position that are added to the mask
+            check._compare(target, probe, shorten=True)
         check._compare_as_it_runs(target, probe)
         if tried := [length for length in lengths if _PROMPTS[1] < length <= _LONGEST]:
             check._compare_beyond(target, tried[-1])
