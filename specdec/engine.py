@@ -386,10 +386,10 @@ class Engine:
         if self.parts.verifier.uses_cache and self._check is None:
             self._check = TreeCheck.at_load(self._checked)
         self._report, self._reported = None, False
-        known = self._alias.drafters if self._alias else {}
+        known = self._alias.drafters.values() if self._alias else ()
         if (
             selection.checkpoint is not None
-            and selection.checkpoint != known.get(selection.names["drafter"] or "")
+            and selection.checkpoint not in known
             and (report := self.drafter_report)
             and report.advice
         ):

@@ -254,6 +254,10 @@ def test_batches_are_full_of_one_set_and_leave_nothing_out(counts: list[int], si
         order = [p.index for batch in batches for p in batch if p.set == f"set {number}"]
         assert order == [i % count for i in range(len(order))]
     assert len(batches) == sum(-(-count // size) for count in counts)
+    for end in range(len(batches)):  # whenever it is stopped, no set is a batch ahead that needn't
+        began = [sum(b[0].set == f"set {s}" for b in batches[:end]) for s in range(len(counts))]
+        left = [began[s] for s, count in enumerate(counts) if began[s] * size < count]
+        assert not left or max(began) - min(left) <= 1
 
 
 @given(length=st.integers(3, 40), index=st.integers(0, 2))

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 
@@ -40,15 +41,21 @@ class Runs:
 
 
 def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
-    """Batches of ``size`` prompts of one set; the last one of a set is filled up from its start."""
+    """Batches of ``size`` prompts of one set; the last one of a set is filled up from its start.
+
+    Sets take turns, so that a run that is stopped has measured all of them.
+    """
     sets: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         sets.setdefault(prompt.set, []).append(prompt)
-    return [
-        [own[(start + i) % len(own)] for i in range(size)]
+    by_set = (
+        [
+            [own[(start + i) % len(own)] for i in range(size)]
+            for start in range(0, len(own), size)
+        ]
         for own in sets.values()
-        for start in range(0, len(own), size)
-    ]
+    )
+    return [batch for turn in zip_longest(*by_set) for batch in turn if batch is not None]
 
 
 def interleave(
