@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +57,14 @@ class EagleRecipe(HeadRecipe):
         head = EagleHead(head_config(self.target, self.options), fc_bias=False)
         quieten(head.layers)
         return head.to(self.target.device).train()
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """With the learned vocabulary, if that is not all, as ``vocabulary.json``: the drafter's
+        option ``vocabulary`` takes the file."""
+        super().save(network, folder)
+        if self.vocabulary is not None:
+            text = json.dumps(self.vocabulary.tolist())
+            (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         features = self.features(network, batch)

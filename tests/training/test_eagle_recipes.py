@@ -142,6 +142,21 @@ def test_an_eagle3_head_can_draft_the_end_of_a_text(
     assert {1, 59} <= set(made.vocabulary.tolist()) and len(made.vocabulary) == 8
 
 
+def test_the_drafter_takes_the_vocabulary_that_was_learned(
+    decoding: Engine, documents: Documents, tmp_path: Path
+) -> None:
+    options = EagleTraining(recipe="unrolled", vocabulary=8)
+    made: Any = make_recipe(options, decoding.target, documents.only(range(9)))
+    made.save(made.make(), tmp_path / "head")
+    vocabulary = str(tmp_path / "head" / "vocabulary.json")
+    engine = decoding.with_strategy(
+        "eagle2", drafter=tmp_path / "head", options={"drafter": {"vocabulary": vocabulary}}
+    )
+    drafter: Any = engine.parts.drafter
+    assert drafter.vocabulary.tolist() == made.vocabulary.tolist()
+    engine.generate([3, 4, 5], max_new_tokens=3, temperature=0)
+
+
 @pytest.mark.parametrize("recipe", ["eagle1", "unrolled", "eagle3"])
 def test_places_whose_likeliest_token_is_outside_of_the_vocabulary_are_not_learned(
     decoding: Engine, documents: Documents, batch_of: Any, recipe: str
