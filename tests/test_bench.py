@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -315,6 +316,66 @@ def test_engines_must_share_a_model(plain: Engine, eagle: Engine) -> None:
         bench.run({"plain": eagle}, PROMPTS, settings())
     with pytest.raises(OptionError, match="repetitions=0"):
         settings(repetitions=0)
+
+
+def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
+    eagle: Engine, tmp_path: Path
+) -> None:
+    log = tmp_path / "runs.jsonl"
+    decoded: list[str] = []
+
+    def run(stop: int | None = None) -> bench.Report:
+        decoded.clear()
+
+        def progress(done: int, total: int, what: str) -> None:
+            if what.startswith("run"):
+                decoded.append(what)
+            if what and stop is not None and len(decoded) > stop:
+                raise KeyboardInterrupt
+
+        return bench.run(
+            {"eagle2": eagle},
+            PROMPTS,
+            settings(repetitions=1),
+            transformers=False,
+            progress=progress,
+            log=log,
+        )
+
+    first = run(stop=4)  # plain, eagle2, plain again; the second turn is cut off
+    assert first.interrupted and first.of(PLAIN).prompts == 1
+    with log.open("a") as file:
+        file.write('{"repetition": 0, "ba')  # killed while it wrote
+    whole = run()
+    assert len(decoded) == 3 * (len(PROMPTS) - 1) and not whole.interrupted
+    again = run()
+    assert decoded == []
+    for ours, theirs in zip(whole.results, again.results, strict=True):
+        assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
+    assert whole.of("eagle2").alpha and whole.of("eagle2").identical
+
+
+@pytest.mark.parametrize("text", ["nonsense\n", "[]\n", '{"benchmark": 3}\n', '{"a": 1}\n'])
+def test_a_log_of_something_else_is_refused(eagle: Engine, tmp_path: Path, text: str) -> None:
+    log = tmp_path / "runs.jsonl"
+    log.write_text(text)
+    with pytest.raises(OptionError, match="no runs of a benchmark"):
+        bench.run({"eagle2": eagle}, PROMPTS, settings(), transformers=False, log=log)
+    assert log.read_text() == text
+
+
+def test_a_log_of_another_benchmark_is_refused_by_what_differs(
+    eagle: Engine, tmp_path: Path
+) -> None:
+    log = tmp_path / "runs.jsonl"
+    small = {"eagle2": eagle}
+    bench.run(small, PROMPTS[:1], settings(repetitions=1), transformers=False, log=log)
+    with pytest.raises(OptionError, match="another benchmark: there prompts is"):
+        bench.run(small, PROMPTS, settings(repetitions=1), transformers=False, log=log)
+    with pytest.raises(OptionError, match="another benchmark: there contenders is"):
+        bench.run(small, PROMPTS[:1], settings(repetitions=1), log=log)
+    more = bench.run(small, PROMPTS[:1], settings(repetitions=2), transformers=False, log=log)
+    assert more.repetitions == 2
 
 
 def test_interrupt_keeps_whole_turns_and_whole_repetitions(eagle: Engine) -> None:

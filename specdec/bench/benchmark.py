@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.bench import run_statistics
@@ -18,6 +19,7 @@ from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import BUILT_IN, Prompt, encode_sets
+from specdec.bench.run_log import RunLog
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
 from specdec.errors import OptionError
@@ -35,6 +37,7 @@ def run(
     transformers: bool = True,
     peers: Sequence[Contender] = (),
     progress: Progress | None = None,
+    log: Path | None = None,
 ) -> Report:
     """Measure strategies in turns on the same prompts.
 
@@ -50,8 +53,10 @@ def run(
         peers: other contenders.
         progress: called with the runs that are done, the runs in all, and what runs now.
 
+        log: a file that finished turns are kept in, and taken from if it has some.
+
     Raises:
-        OptionError: engines on different models, labels that are taken.
+        OptionError: engines on different models, labels that are taken, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first turn was over; after it, it ends the runs and
             the report has what there is.
     """
@@ -80,6 +85,7 @@ def run(
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
     memory = PeakMemory(plain.target.device)
+    about = _about(plain, prompts)
     runs = interleave(
         contenders,
         batches_of(prompts, settings.batch_size),
@@ -87,6 +93,7 @@ def run(
         memory,
         plain.target.device,
         progress or (lambda done, total, what: None),
+        RunLog(log, {**about, **_decides(settings, contenders)}) if log else None,
     )
     if not runs.by_label[PLAIN]:
         raise KeyboardInterrupt
@@ -102,21 +109,35 @@ def run(
             if len(names) > 1
         ),
         noise=run_statistics.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
-        model=plain.model_name,
-        dtype=str(plain.target.dtype).removeprefix("torch."),
-        device=str(plain.target.device),
         settings=asdict(settings),
-        prompts=_described(prompts),
-        machine=machine(plain.target.device),
-        versions=versions(),
         memory=memory.meaning,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         repetitions=len({run.repetition for run in runs.by_label[PLAIN]}),
         interrupted=runs.interrupted,
-        pack=plain.acceleration.pack,
-        compile=plain.acceleration.compile,
-        inflated=getattr(plain.target.config, LABEL, None),
+        **about,
     )
+
+
+def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """The fields of a report that are known before the runs."""
+    device = plain.target.device
+    return {
+        "model": plain.model_name,
+        "dtype": str(plain.target.dtype).removeprefix("torch."),
+        "device": str(device),
+        "prompts": _described(prompts),
+        "machine": machine(device),
+        "versions": versions(),
+        "pack": plain.acceleration.pack,
+        "compile": plain.acceleration.compile,
+        "inflated": getattr(plain.target.config, LABEL, None),
+    }
+
+
+def _decides(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """What else the figures of a turn depend on."""
+    own = {name: value for name, value in asdict(settings).items() if name != "repetitions"}
+    return {"settings": own, "contenders": {each.label: each.facts() for each in contenders}}
 
 
 def _on_one_model(engines: Mapping[str, Engine]) -> Engine:

@@ -71,6 +71,8 @@ class Result:
         steps: of the batches; None from a peer that does not count them.
         target_forwards: verifications in which a row took part; the prefill is not counted.
         draft_forwards: times the drafter was asked for a level (of a whole batch).
+        alpha: acceptance rate by depth, from depth 1: of the rows that reached it and had a draft
+            token there.
         seconds: by phase, with ``"other"`` for what no phase covers and ``"total"``.
         peak_memory: in bytes; ``Report.memory`` says of what.
         facts: parts, options, losslessness.
@@ -92,6 +94,7 @@ class Result:
     steps: int | None
     target_forwards: int | None
     draft_forwards: int | None
+    alpha: tuple[float, ...]
     seconds: dict[str, float]
     peak_memory: int
     facts: dict[str, Any] = field(default_factory=dict)

@@ -68,6 +68,7 @@ class Comparison:
             steps=counts.steps,
             target_forwards=counts.target_forwards,
             draft_forwards=counts.draft_forwards,
+            alpha=counts.alpha,
             seconds=run_statistics.seconds_by_phase(ours),
             peak_memory=max(run.peak_memory for run in ours),
             facts=contender.facts(),

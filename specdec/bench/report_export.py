@@ -37,6 +37,8 @@ def as_row(result: Result) -> dict[str, Any]:
             found |= _ratio(name, value)
         elif name == "differences":
             found[name] = [asdict(difference) for difference in value]
+        elif name == "alpha":
+            found[name] = list(value)
         elif name == "peak_memory":
             found["peak_memory_bytes"] = value
         elif name == "facts":
@@ -75,6 +77,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
             found[f"{name}_low"], found[f"{name}_high"] = value or (None, None)
         elif name in ("seconds", "share", "milliseconds_per_step"):
             found |= {f"{name}_{phase}": each for phase, each in (value or {}).items()}
+        elif name == "alpha":
+            found |= {f"alpha_{depth}": rate for depth, rate in enumerate(value, 1)}
         elif not isinstance(value, (dict, list)):
             found[name] = value
     return found

@@ -22,12 +22,15 @@ class ReportTable:
 
 
 def report_tables(report: Report) -> list[ReportTable]:
-    """Speed and identity, work, where the time goes, and the prompt sets if there are several."""
+    """Speed and identity, work, where the time goes, acceptance by depth, and the prompt sets if
+    there are several."""
     found = [
         ReportTable(_SPEED, tuple(_speed(result) for result in report.results)),
         ReportTable(_WORK, tuple(_work(result) for result in report.results)),
         ReportTable(_TIME, tuple(_time(result) for result in report.results)),
     ]
+    if alpha := _acceptance(report):
+        found.append(alpha)
     if report.by_set:
         names = list(dict.fromkeys(result.set for result in report.by_set))
         rows = []
@@ -37,6 +40,19 @@ def report_tables(report: Report) -> list[ReportTable]:
             rows.append((result.strategy, *cells))
         found.append(ReportTable(("tau / speedup", *names), tuple(rows)))
     return found
+
+
+def _acceptance(report: Report) -> ReportTable | None:
+    """Acceptance by depth, of those that draft."""
+    drafting = [result for result in report.results if result.alpha]
+    if not drafting:
+        return None
+    depth = min(_SHOWN_DEPTHS, max(len(result.alpha) for result in drafting))
+    rows = []
+    for result in drafting:
+        rates = [f"{rate:.2f}" for rate in result.alpha[:depth]]
+        rows.append((result.strategy, *rates, *["-"] * (depth - len(rates))))
+    return ReportTable(("acceptance by depth", *map(str, range(1, depth + 1))), tuple(rows))
 
 
 def notes(report: Report) -> list[str]:
@@ -82,6 +98,7 @@ _SPEED = (
 _WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
 _TIME = ("share of time", *PHASES, "other")
 _SHOWN_DIFFERENCES = 5
+_SHOWN_DEPTHS = 8
 
 
 def _speed(result: Result) -> tuple[str, ...]:

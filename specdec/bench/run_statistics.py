@@ -89,6 +89,7 @@ class Counts:
     steps: int | None
     target_forwards: int | None
     draft_forwards: int | None
+    alpha: tuple[float, ...] = ()
 
     @property
     def tau(self) -> float | None:
@@ -106,7 +107,19 @@ def counts(runs: Sequence[Run]) -> Counts:
         steps=sum(steps) if steps else None,
         target_forwards=sum(s.target_forwards for s in stats) if stats else None,
         draft_forwards=sum(s.draft_forwards for s in stats) if stats else None,
+        alpha=_alpha(stats),
     )
+
+
+def _alpha(stats: Sequence[Stats]) -> tuple[float, ...]:
+    """Acceptance by depth, of all runs together."""
+    tried: dict[int, int] = defaultdict(int)
+    accepted: dict[int, float] = defaultdict(float)
+    for one in stats:
+        for depth, (rate, count) in enumerate(zip(one.alpha, one.tried, strict=True)):
+            tried[depth] += count
+            accepted[depth] += rate * count
+    return tuple(accepted[depth] / tried[depth] for depth in sorted(tried))
 
 
 def _medians(groups: Mapping[int, Iterable[float]]) -> list[float]:

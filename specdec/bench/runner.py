@@ -10,10 +10,11 @@ from itertools import zip_longest
 
 import torch
 
-from specdec.bench.contenders import Contender, Decoded
+from specdec.bench.contenders import Contender
 from specdec.bench.differences import first_difference
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
+from specdec.bench.run_log import RunLog, Timed, Turn
 from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
 
@@ -49,10 +50,7 @@ def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
     for prompt in prompts:
         sets.setdefault(prompt.set, []).append(prompt)
     by_set = (
-        [
-            [own[(start + i) % len(own)] for i in range(size)]
-            for start in range(0, len(own), size)
-        ]
+        [[own[(start + i) % len(own)] for i in range(size)] for start in range(0, len(own), size)]
         for own in sets.values()
     )
     return [batch for turn in zip_longest(*by_set) for batch in turn if batch is not None]
@@ -65,6 +63,7 @@ def interleave(
     memory: PeakMemory,
     device: torch.device,
     progress: Progress,
+    log: RunLog | None = None,
 ) -> Runs:
     """Warm up, then run.
 
@@ -73,13 +72,15 @@ def interleave(
     The first contender is the baseline whose tokens the others' are compared with. To warm up each
     decodes the longest batch.
 
+    With a log, turns that are in it are taken from it.
+
     Ctrl-C ends it: what is kept are whole repetitions, or whole turns of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
 
-    def turn(batch: list[Prompt], order: Sequence[Contender], what: str) -> dict[str, Timed]:
+    def turn(batch: list[Prompt], order: Sequence[Contender], what: str) -> Turn:
         nonlocal done
         outputs = {}
         for contender in order:
@@ -94,22 +95,18 @@ def interleave(
             for index, batch in enumerate(batches):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]
-                outputs = turn(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                if log and (known := log.find(repetition, index)):
+                    outputs, done = known, done + len(contenders)
+                else:
+                    outputs = turn(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                    if log:
+                        log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
     except KeyboardInterrupt:
         runs.interrupted = True
         _drop_what_is_unfinished(runs)
     progress(total, total, "")
     return runs
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What one contender decoded in one turn, and what that took."""
-
-    decoded: Decoded
-    seconds: float
-    peak_memory: int
 
 
 def timed(
@@ -139,7 +136,7 @@ def _keep(
     runs: Runs,
     repetition: int,
     index: int,
-    outputs: dict[str, Timed],
+    outputs: Turn,
     contenders: Sequence[Contender],
 ) -> None:
     base = outputs[contenders[0].label].decoded.tokens

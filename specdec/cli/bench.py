@@ -41,6 +41,7 @@ def bench(
     seed: own.Seed = 0,
     transformers: own.Transformers = True,
     prompt_lookup: own.PromptLookup = False,
+    log: own.Log = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
@@ -77,11 +78,13 @@ def bench(
     specdec bench -m meta-llama/Llama-2-7b-chat-hf -o drafter=yuhuili/EAGLE-llama2-chat-7B
 
     specdec bench --data prompts/ --prompts 20 --json out.json --csv out.csv --plot out.png
+
+    specdec bench --data prompts/ --log runs.jsonl  [dim]# the same again goes on after a kill[/dim]
     """
     from specdec.cli import terminal
 
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
-    for flag, path in files.items():
+    for flag, path in [*files.items(), ("--log", log)]:
         _check_file(flag, path)
     loading = {
         "model": model,
@@ -108,6 +111,7 @@ def bench(
         prompts={"data": data, "count": prompts, "context": context},
         decoding=decoding,
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
+        log=log,
     )
     report = replace(report, command=_command())
     _write(report, files)
@@ -136,6 +140,7 @@ def _measure(
     prompts: dict[str, Any],
     decoding: dict[str, Any],
     baselines: dict[str, bool],
+    log: Path | None,
 ) -> Report:
     """Load, read the prompts and run."""
     from specdec.bench import Settings, encode_sets, load_sets, run
@@ -180,6 +185,7 @@ def _measure(
             transformers=baselines["transformers"],
             peers=peers,
             progress=progress,
+            log=log,
         )
 
 

@@ -78,6 +78,16 @@ Seed = Annotated[int, _runs("--seed", "Of the first prompt; the others count on.
 Transformers = Annotated[
     bool, _runs("--transformers/--no-transformers", "Run transformers' own generate too.")
 ]
+Log = Annotated[
+    Path | None,
+    _runs(
+        "--log",
+        "Keep every finished turn in this file. If it has some of the same benchmark already, go "
+        "on from them: a run that was stopped or killed loses nothing.",
+        metavar="PATH",
+        show_default=False,
+    ),
+]
 PromptLookup = Annotated[
     bool,
     _runs(

@@ -21,6 +21,7 @@ class Stats:
         tau: tokens committed per target forward, bonus included, after stop rules.
         alpha: acceptance rate by depth, from depth 1: accepted / rows that reached the depth and
             had a draft token there.
+        tried: those rows, by depth.
         accepted_tokens: draft tokens that were accepted.
         seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``.
         tokens_per_second: of the whole generation, prefill included.
@@ -38,6 +39,7 @@ class Stats:
     tokens_per_second: float
     row_processor_seconds: float = 0.0
     lossless: bool = True
+    tried: tuple[int, ...] = ()
 
 
 @dataclass
@@ -110,4 +112,5 @@ class Metrics:
             tokens_per_second=tokens / self._total if self._total else 0.0,
             row_processor_seconds=self.row_processor_seconds,
             lossless=self.lossless,
+            tried=tuple(tried),
         )

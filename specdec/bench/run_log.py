@@ -1,0 +1,98 @@
+"""The finished turns of a benchmark in a file, so that one that was stopped goes on from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from specdec.bench.contenders import Decoded
+from specdec.decoding.metrics import Stats
+from specdec.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one contender decoded in one turn, and what that took.
+
+    Attributes:
+        seconds: wall-clock time of the whole call.
+        peak_memory: in bytes.
+    """
+
+    decoded: Decoded
+    seconds: float
+    peak_memory: int
+
+
+Turn = dict[str, Timed]
+
+
+class RunLog:
+    """A file of JSON lines: what is measured, then each turn once all contenders finished it.
+
+    Args:
+        path: of the file; made if there is none.
+        about: what figures of one benchmark have in common: model, settings, contenders, machine.
+
+    Raises:
+        OptionError: a file of another benchmark, with what differs, or none that this could write.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self._path = path
+        self._turns: dict[tuple[int, int], Turn] = {}
+        own = json.loads(json.dumps(about, default=str))
+        try:
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        except OSError as error:
+            raise OptionError(f"{path} cannot be read: {error}") from error
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if not whole:
+            self._write({"benchmark": own}, "w")
+            return
+        try:
+            found, *turns = map(json.loads, whole)
+            self._turns = {(each["repetition"], each["batch"]): _turn(each) for each in turns}
+            other = [name for name in own if found["benchmark"].get(name) != own[name]]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OptionError(f"{path} holds no runs of a benchmark: give another file") from error
+        if other:
+            name = other[0]
+            raise OptionError(
+                f"{path} holds runs of another benchmark: there {name} is "
+                f"{found['benchmark'].get(name)!r}, here {own[name]!r}. Give another file, or "
+                "remove this one"
+            )
+        if len(whole) < len(lines):  # the last line was cut off when it was written
+            path.write_bytes(b"".join(whole))
+
+    def find(self, repetition: int, batch: int) -> Turn | None:
+        """A turn that is finished."""
+        return self._turns.get((repetition, batch))
+
+    def add(self, repetition: int, batch: int, turn: Turn) -> None:
+        """Keep a turn."""
+        runs = {label: asdict(timed) for label, timed in turn.items()}
+        self._write({"repetition": repetition, "batch": batch, "runs": runs}, "a")
+
+    def _write(self, entry: dict[str, Any], mode: Literal["w", "a"]) -> None:
+        with self._path.open(mode, encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _turn(entry: Mapping[str, Any]) -> Turn:
+    return {label: _timed(run) for label, run in entry["runs"].items()}
+
+
+def _timed(run: Mapping[str, Any]) -> Timed:
+    decoded = dict(run["decoded"])
+    if (stats := decoded["stats"]) is not None:
+        tuples = {name: tuple(stats[name]) for name in ("alpha", "tried")}
+        decoded["stats"] = Stats(**{**stats, **tuples})
+    return Timed(Decoded(**decoded), run["seconds"], run["peak_memory"])
