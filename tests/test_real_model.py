@@ -115,3 +115,14 @@ def test_the_alias_is_the_packages_model_to_the_bit_converted_and_kept(
         assert engine.generation_config.eos_token_id == 2
     (folder,) = (tmp_path / "gguf").iterdir()
     assert 530e6 < sum(each.stat().st_size for each in folder.iterdir()) < 550e6
+
+
+@pytest.mark.parametrize("strategy", ["auto", "eagle2", "eagle3", "static_tree", "chain"])
+def test_the_heads_of_the_alias_draft_what_the_model_writes(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    engine = Engine("smollm2", strategy=strategy)
+    result = engine.generate(
+        [{"role": "user", "content": QUESTIONS[1]}], temperature=0, max_new_tokens=NEW
+    )
+    assert result.stats.tau > 1.3

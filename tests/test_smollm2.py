@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import tiny
 from specdec import Engine
 from specdec.errors import CheckpointError
 from specdec.plugin.registry import Registry
+from specdec_plugins.eagle.reading import read_head
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8}
@@ -128,12 +130,37 @@ def test_it_is_listed_without_being_looked_for(monkeypatch: pytest.MonkeyPatch) 
     alias = Registry.load().models["smollm2"]
     assert alias.model == HUB
     assert alias.dtype == "float32"
-    assert not alias.drafters
 
 
-def test_auto_drafts_from_the_text_and_says_so(file: Path) -> None:
-    with pytest.warns(UserWarning, match="no drafter is known for this model: 'auto' drafts from"):
-        drafted = Engine("smollm2")
-    plain = drafted.with_strategy("plain")
-    settings = {"temperature": 1, "seed": 3, "max_new_tokens": 8}
-    assert tiny.tokens(drafted, "one", **settings) == tiny.tokens(plain, "one", **settings)
+def test_the_heads_in_the_package_are_of_the_models_sizes_and_small() -> None:
+    alias = Registry.load().models["smollm2"]
+    found = {name: read_head(folder).description for name, folder in alias.drafters.items()}
+    assert {name: head.family for name, head in found.items()} == {
+        "eagle": "eagle",
+        "eagle3": "eagle3",
+    }
+    for name, head in found.items():
+        assert (head.target_hidden_size, head.vocab_size) == (576, 49152)
+        folder = Path(alias.drafters[name])
+        assert (folder / "README.md").exists() and (folder / "training.json").exists()
+        assert (folder / "model.safetensors").stat().st_size < 25e6
+        figures = json.loads((folder / "training.json").read_text())
+        assert not Path(figures["out"]).is_absolute()
+    ids = json.loads((Path(alias.drafters["eagle"]) / "vocabulary.json").read_text())
+    assert ids == sorted(set(ids)) and ids[0] >= 0 and ids[-1] < 49152
+
+
+def test_the_options_of_the_alias_are_options(file: Path) -> None:
+    """Of every strategy for which it has some, by the names that its parts know."""
+    registry = Registry.load()
+    alias = registry.models["smollm2"]
+    for strategy, roles in alias.options.items():
+        chosen = registry.strategy(strategy)
+        for role, given in roles.items():
+            assert registry.options(role, registry.part(chosen, role), dict(given))
+
+
+def test_a_head_of_the_package_is_refused_for_another_model(file: Path) -> None:
+    """The file is of a model of other sizes."""
+    with pytest.raises(CheckpointError, match=r"the head in .*eagle3"):
+        Engine("smollm2")
