@@ -81,7 +81,7 @@ function facts(step) {
   const rows = [["verified", [drafted]]];
   if (step.budget) {
     rows.push(["accepted", accepted.length ? tokens(accepted) : ["none"]]);
-    rows.push(["rejected there", rejected.length ? tokens(rejected) : ["none"]]);
+    rows.push(["rejected after it", rejected.length ? tokens(rejected) : ["none"]]);
   }
   rows.push([rejected.length ? "the target wanted instead" : "the target wanted", wanted]);
   return rows.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", ...value)]);
@@ -94,7 +94,7 @@ function times(phases) {
   const list = element("ul", "times");
   for (const [phase, value] of known) {
     const part = element("span", phase);
-    part.style.flex = `${value} 0 0`;
+    part.style.flex = `${(100 * value) / total} 0 0`;
     bar.append(part);
     const share = Math.round((100 * value) / total);
     const words = `${phase} ${(1000 * value).toFixed(1)} ms, ${share} %`;
