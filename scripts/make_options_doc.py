@@ -67,6 +67,7 @@ with special tokens, so they may be special tokens or span some |
 | `logits_processor` | transformers' logits processors |
 | `generation_config` | a `GenerationConfig` |
 | `skip_special_tokens` | False shows special tokens in texts and streams |
+| `trace` | gives results a record of every step, `result.trace` ([traces](tracing.md)) |
 | `tools` | for chat messages: functions or JSON schemas that the model may call |
 | `chat_template_kwargs` | for chat messages: further variables of the template, \
 e.g. `{"enable_thinking": False}`; also `documents` and `chat_template` |

@@ -218,6 +218,7 @@ class Engine:
         continue_final_message: bool | str = False,
         add_generation_prompt: bool | None = None,
         skip_special_tokens: bool = True,
+        trace: bool = False,
         batch_size: int | None = None,
         progress: bool = False,
         **fields: Any,
@@ -251,6 +252,7 @@ class Engine:
                 schemas that the model may call; variables of the template by name; go on with the
                 last message; begin the model's own (unless the last one is continued).
             skip_special_tokens: whether texts leave out special tokens such as eos.
+            trace: whether results have a record of every step: ``result.trace``.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
                 that runs out of memory is halved, with a warning. It does not change the tokens.
             progress: whether to show a progress bar over prompts on stderr.
@@ -282,6 +284,7 @@ class Engine:
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
             skip_special_tokens=skip_special_tokens,
+            trace=trace,
             **fields,
         )
         results = generate_in_batches(
@@ -355,6 +358,7 @@ class Engine:
             target=self.target,
             parts=self.parts,
             strategy=self.strategy.name,
+            model_name=self.model_name,
             tokenizer=self.tokenizer,
             observers=[hook] if hook.get_hookimpls() else [],
             make_randomness=self.make_randomness,

@@ -24,6 +24,8 @@ from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.request import Request
 from specdec.request.stopping import StopRules
 from specdec.results import GenerationResult
+from specdec.tracing.record import Trace
+from specdec.tracing.recorder import Recorder
 
 # Slots that a cache has for new tokens at first; it grows when they are used up.
 ROOM = 512
@@ -39,6 +41,7 @@ class Decoder:
         target: the target model.
         parts: of the strategy.
         strategy: its name.
+        model_name: the target's.
         tokenizer: None where prompts and results are token ids.
         observers: called with every committed step, as ``observe(step=step)``.
         make_randomness: makes the generator from ``seeds [B]`` int64.
@@ -48,6 +51,7 @@ class Decoder:
     target: HFTarget
     parts: Parts
     strategy: str
+    model_name: str
     tokenizer: PreTrainedTokenizerBase | None
     observers: Sequence[Callable[..., Any]]
     make_randomness: Callable[[Tensor], Randomness]
@@ -123,6 +127,9 @@ class Generation:
             drafts,
             may_shrink=on_end is None and len(rows) > 1,
         )
+        self._recorder = (
+            Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
+        )
         self._prompt_lengths = lengths
         self._tokens: list[list[int]] = [[] for _ in rows]
         self._reasons = list(self.state.finish_reasons)
@@ -150,6 +157,8 @@ class Generation:
             for step in self.metrics.timed(steps):
                 self._collect(step)
                 self.metrics.observe(step)
+                if self._recorder:
+                    self._recorder.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in decoder.observers:
                     observe(step=step)
@@ -184,12 +193,31 @@ class Generation:
             skip = request.skip_special_tokens
             text = text_of(tokenizer, tokens, request.sampling.stop, skip_special_tokens=skip)
         return GenerationResult(
+            trace=self._trace(row, text),
             text=text,
             token_ids=tokens,
             finish_reason=self._reasons[row],
             stats=self.metrics.stats(row),
             prompt_tokens=self._prompt_lengths[row],
             strategy=self._decoder.strategy,
+        )
+
+    def _trace(self, row: int, text: str | None) -> Trace | None:
+        if self._recorder is None:
+            return None
+        decoder, request = self._decoder, self.request
+        prompt = request.rows[row]
+        return Trace(
+            model=decoder.model_name,
+            strategy=decoder.strategy,
+            lossless=self.metrics.lossless,
+            greedy=request.sampling.greedy,
+            prompt=decoder.tokenizer.decode(prompt) if decoder.tokenizer else None,
+            prompt_tokens=self._prompt_lengths[row],
+            text=text,
+            finish_reason=self._reasons[row],
+            steps=self._recorder.steps(row, text, skip_special_tokens=request.skip_special_tokens),
+            seconds=self.metrics.stats(row).seconds,
         )
 
 

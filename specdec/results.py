@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from specdec.decoding.metrics import Stats
 from specdec.request.stopping import FinishReason
+from specdec.tracing.record import Trace
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class GenerationResult:
         stats: tau and the rest, of this row.
         prompt_tokens: tokens of the prompt.
         strategy: the strategy's name.
+        trace: every step of it, if ``trace=True`` was given.
     """
 
     text: str | None
@@ -28,6 +30,7 @@ class GenerationResult:
     stats: Stats
     prompt_tokens: int
     strategy: str
+    trace: Trace | None = None
 
     def __str__(self) -> str:
         return self.text if self.text is not None else str(self.token_ids)

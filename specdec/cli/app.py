@@ -16,6 +16,7 @@ from specdec.cli.checkpoints import inspect as inspect_checkpoint
 from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
+from specdec.cli.trace import trace
 from specdec.cli.train import train
 from specdec.cli.vocabulary import vocabulary
 
@@ -61,6 +62,7 @@ def root(
 app.callback(help=_help(root))(root)
 for _command in (
     generate,
+    trace,
     bench,
     check,
     strategies,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from specdec.cli.generate_report import GenerateReport
 from specdec.cli.runs import ContenderRuns
 
 if TYPE_CHECKING:
-    from specdec.cli.explain import Explanation
     from specdec.engine import Engine
 
 
@@ -63,19 +61,16 @@ class Demo:
     contenders: Sequence[ContenderRuns]
     plain: ContenderRuns | None
 
-    def run(
-        self, write: Callable[[str], None], explanation: Explanation | None = None
-    ) -> GenerateReport:
+    def run(self, write: Callable[[str], None], *, trace: bool = False) -> GenerateReport:
         """Stream the first contender's text to ``write``, then measure all of them.
 
-        ``explanation`` takes in the steps of the streamed run.
+        With ``trace`` the streamed run's result has one.
 
         Ctrl-C ends the stream or the measuring; the report has what there is.
         """
         settings, repeat = self.request.settings, self.request.repeat
         first = self.contenders[0]
-        with explanation.watching(first.engine) if explanation else nullcontext():
-            streamed = runs.stream(first, self.prompt, settings, write)
+        streamed = runs.stream(first, self.prompt, {**settings, "trace": trace}, write)
         write("\n")  # a spinner would wipe the line that it starts on
         interrupted = streamed.interrupted
         if not interrupted and (self.plain or len(self.contenders) > 1):

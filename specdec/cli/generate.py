@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
-
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.demo import GenerateRequest, prepare
+from specdec.cli.asked import asked
+from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
@@ -16,6 +14,7 @@ from specdec.plugin import DEFAULT_STRATEGY
 
 @reported
 def generate(
+    context: typer.Context,
     prompt: flags.Prompt,
     model: flags.Model = None,
     strategy: flags.Strategy = DEFAULT_STRATEGY,
@@ -71,57 +70,26 @@ def generate(
     echo "Tell me a joke" | specdec generate - --json
     """
     from specdec.cli import terminal
-    from specdec.cli.explain import Explanation
+    from specdec.cli.explain import steps_as_json, steps_as_table
 
     if explain and compare is not None:
         raise OptionError(
             "--explain shows the steps of one strategy, --compare runs several: give --strategy "
             "NAME --explain, once for each"
         )
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "stop": stop or None,
-        "skip_special_tokens": False if special_tokens else None,
-        "seed": secrets.randbits(32) if seed is None else seed,
-        **flags.assignments("--set", set_),
-    }
     names = compare.split(",") if compare is not None else [strategy]
-    request = GenerateRequest(
-        prompt=sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt,
-        raw=raw,
-        strategies=[name.strip() for name in names],
-        swaps={"drafter": drafter, "policy": policy, "verifier": verifier, "acceptor": acceptor},
-        options=flags.assignments("-o", option),
-        settings={name: value for name, value in settings.items() if value is not None},
-        loading={
-            "model": model,
-            "dtype": dtype,
-            "device": device,
-            "pack": pack,
-            "compile": compile,
-            "trust_remote_code": trust_remote_code,
-        },
-        threads=threads,
-        repeat=repeat,
-        plain=plain,
-    )
+    request = asked(context.params, [name.strip() for name in names], repeat=repeat, plain=plain)
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
-    explanation = Explanation() if explain else None
-    report = demo.run((lambda _: None) if json else terminal.write, explanation)
+    report = demo.run((lambda _: None) if json else terminal.write, trace=explain)
     if json:
         payload = report.as_json(compare=compare is not None)
-        if explanation:
-            payload["explain"] = explanation.as_json()
+        if report.trace:
+            payload["explain"] = steps_as_json(report.trace)
         terminal.print_json(payload)
     else:
-        if explanation:
-            terminal.stdout().print(explanation.as_table())
+        if report.trace:
+            terminal.stdout().print(steps_as_table(report.trace))
         terminal.stdout().print(report.as_comparison() if compare else report.as_table())
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

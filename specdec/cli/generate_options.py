@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -142,6 +143,16 @@ Explain = Annotated[
         "came (realised). Expected above realised on average: the drafter is overconfident, below: "
         "underconfident. Any one strategy; [cyan]auto[/cyan] decides anew at every step.",
         rich_help_panel=_REPORT,
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write the page to this file; one that is there is replaced.",
+        rich_help_panel=_REPORT,
+        show_default=False,
     ),
 ]
 Json = Annotated[

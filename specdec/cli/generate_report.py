@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.text import Text
@@ -12,6 +12,9 @@ from rich.text import Text
 from specdec.cli.identity import Identity
 from specdec.cli.runs import ContenderRuns
 from specdec.cli.terminal import pairs, table
+
+if TYPE_CHECKING:
+    from specdec.tracing.record import Trace
 
 # Table columns for the strategies of a comparison.
 _COLUMNS = ("strategy", "tau", "alpha by depth", "tokens/s", "speedup", "identical")
@@ -38,6 +41,12 @@ class GenerateReport:
     interrupted: bool
     seed: int
     settings: Mapping[str, Any]
+
+    @property
+    def trace(self) -> Trace | None:
+        """Of the text that was shown, if one was asked for."""
+        result = self.contenders[0].result
+        return result.trace if result else None
 
     @property
     def plain_speed(self) -> float | None:

@@ -16,7 +16,7 @@ from specdec.errors import OptionError, UnknownNameError, warn
 ARGUMENTS = (
     "prompt", "stop", "seed", "logits_processor", "logits_processor_by_prompt",
     "generation_config", "tools", "chat_template_kwargs", "continue_final_message",
-    "add_generation_prompt", "skip_special_tokens", "batch_size", "progress",
+    "add_generation_prompt", "skip_special_tokens", "trace", "batch_size", "progress",
 )  # fmt: skip
 
 _Count = Annotated[int, Field(ge=0)]

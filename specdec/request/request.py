@@ -30,6 +30,7 @@ class Request:
         sampling: sampling settings and stop rules.
         skip_special_tokens: whether texts leave out special tokens.
         place: where the prompts stand among those of the call.
+        trace: whether results have a trace.
     """
 
     rows: list[list[int]]
@@ -39,6 +40,7 @@ class Request:
     sampling: Sampling
     skip_special_tokens: bool
     place: Place
+    trace: bool = False
 
     def part(self, prompts: Sequence[int]) -> Request:
         """The request for some of its prompts."""
@@ -77,6 +79,7 @@ def make_request(
     fields = dict(settings)
     template = Template.taken_from(fields)
     seed, skip_special_tokens = fields.pop("seed", None), fields.pop("skip_special_tokens", True)
+    trace = fields.pop("trace", False)
     sampling = resolve(
         base,
         given=fields.pop("generation_config", None),
@@ -91,8 +94,9 @@ def make_request(
             f"stop strings need a tokenizer, and {list(sampling.stop)} are such: give "
             "Engine(..., tokenizer=...)"
         )
-    if not isinstance(skip_special_tokens, bool):
-        raise OptionError(f"skip_special_tokens={skip_special_tokens!r}: give True or False")
+    for name, flag in (("skip_special_tokens", skip_special_tokens), ("trace", trace)):
+        if not isinstance(flag, bool):
+            raise OptionError(f"{name}={flag!r}: give True or False")
     prompts = encode(prompt, tokenizer, vocab_size=vocab_size, context=context, template=template)
     rows = prompts.rows
     seeds = row_seeds(seed, len(rows))
@@ -106,4 +110,5 @@ def make_request(
         replace(sampling, by_prompt=by_prompt),
         skip_special_tokens,
         Place(range(len(rows)), len(rows)),
+        trace,
     )

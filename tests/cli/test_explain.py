@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-import tiny
-import torch
 
 from specdec import Engine
-from specdec.cli.explain import Explanation, decision
+from specdec.cli.explain import steps_as_json
 
 Command = Callable[..., Any]
 COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")
@@ -90,32 +87,17 @@ def test_compare_is_refused_with_the_way_out(generate: Command) -> None:
     assert "--strategy NAME --explain" in result.stderr
 
 
-def test_expected_is_one_and_the_values_of_the_valid_draft_tokens(eagle: Engine) -> None:
-    (step, *_) = tiny.steps(eagle, [5, 9, 1], max_new_tokens=8, temperature=0)
-    valid = step.tree.valid.clone()
-    leaf = step.tree.size - 1
-    assert leaf not in step.tree.parents[0]
-    valid[0, leaf] = False
-    cut = replace(step, tree=replace(step.tree, valid=valid))
-    value = float(step.tree.log_value[0, leaf].exp())
-    whole, less = decision(step), decision(cut)
-    assert whole.expected is not None and less.expected is not None
-    assert whole.expected == pytest.approx(1 + float(step.tree.log_value[0, 1:].exp().sum()))
-    assert whole.expected - less.expected == pytest.approx(value)
+def test_the_steps_are_those_of_the_engines_trace(generated: Command, plain: Engine) -> None:
+    found = generated("--strategy", "plain", "--explain", "--temperature", 0, drafter=False)
+    message = [{"role": "user", "content": "HELLO"}]
+    result: Any = plain.generate(message, max_new_tokens=12, temperature=0, trace=True)
+    assert steps_as_json(result.trace) == found["explain"]
 
 
-@pytest.mark.parametrize("log_value", [0.0, 0.5], ids=["none given", "above one"])
-def test_values_that_are_no_probabilities_promise_nothing(eagle: Engine, log_value: float) -> None:
-    (step, *_) = tiny.steps(eagle, [5, 9, 1], max_new_tokens=8, temperature=0)
-    values = torch.full_like(step.tree.log_value, log_value)
-    assert decision(replace(step, tree=replace(step.tree, log_value=values))).expected is None
-
-
-def test_only_the_watched_run_is_explained(eagle: Engine) -> None:
-    explanation = Explanation()
-    with explanation.watching(eagle):
-        watched = tiny.steps(eagle, [5, 9, 1], max_new_tokens=6, temperature=0)
-    eagle.generate([5, 9, 1], max_new_tokens=6, temperature=0)
-    assert [made.realised for made in explanation.decisions] == [
-        len(step.new_tokens[0]) for step in watched
-    ]
+@pytest.mark.parametrize("value", [1.0, 1.5], ids=["none given", "above one"])
+def test_values_that_are_no_probabilities_promise_nothing(eagle: Engine, value: float) -> None:
+    result: Any = eagle.generate([5, 9, 1], max_new_tokens=8, temperature=0, trace=True)
+    step = result.trace.steps[0]
+    nodes = [node.model_copy(update={"value": value}) for node in step.nodes]
+    assert step.expected is not None
+    assert step.model_copy(update={"nodes": nodes}).expected is None

@@ -1,0 +1,1 @@
+"""Traces: what each step of a generation drafted, accepted and took, and a page that shows it."""
