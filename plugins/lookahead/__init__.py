@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from specdec.plugin.components import Component, Strategy, hookimpl
 from specdec_plugins.lookahead.drafter import LookaheadDrafter, LookaheadOptions
-
-if TYPE_CHECKING:
-    from specdec.testing.support import DrafterSupport
 
 
 @hookimpl
@@ -35,7 +30,7 @@ def specdec_strategies() -> list[Strategy]:
 
 
 @hookimpl
-def specdec_test_support() -> list[DrafterSupport]:
+def specdec_test_support() -> list[object]:
     from specdec_plugins.lookahead.testing import SUPPORT
 
-    return SUPPORT
+    return [*SUPPORT]

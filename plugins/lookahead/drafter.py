@@ -113,8 +113,9 @@ class LookaheadDrafts(TreeDrafts):
         guesses = [self._windows[member].guesses() for member in members]
         _, parents, depth, self._newest = guesses[0]  # all windows have one form
         tokens = torch.tensor([each.tokens for each in guesses], device=tree.tokens.device)
-        above = [0 if parent < 0 else tree.size + parent for parent in parents]
-        return Companions(tokens, torch.tensor(above, device=tokens.device).expand_as(tokens), depth)
+        nodes = [0 if parent < 0 else tree.size + parent for parent in parents]
+        above = torch.tensor(nodes, device=tokens.device)
+        return Companions(tokens, above.expand_as(tokens), depth)
 
     def commit(self, step: Step) -> None:
         if step.tree.companions is None:  # no row had room for drafts
