@@ -113,7 +113,7 @@ def test_what_needs_a_checkpoint_says_so_and_names_what_does_not(
 ) -> None:
     with pytest.raises(OptionError, match=says) as error:
         plain.with_strategy(**arguments)
-    assert "Strategies that need none: auto, lookup, plain" in str(error.value)
+    assert "Strategies that need none: auto, lookahead, lookup, plain" in str(error.value)
 
 
 def test_nothing_left_to_draft_with_is_refused(plain: Engine) -> None:

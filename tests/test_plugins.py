@@ -189,7 +189,7 @@ def test_a_strategy_whose_part_nobody_registers_says_so(model: Any, plain: Engin
     assert tiny.tokens(other, PROMPTS, max_new_tokens=5) == tiny.tokens(
         plain, PROMPTS, max_new_tokens=5
     )
-    with pytest.raises(OptionError, match=r"'draft_model' needs a model.*need none: auto, lookup"):
+    with pytest.raises(OptionError, match=r"'draft_model' needs a model.*need none: auto, look"):
         Engine(model, strategy="draft_model", plugins=[half])
     with pytest.raises(UnknownNameError, match="'half' needs it"):
         options_of(Registry.load([half]), "half")

@@ -10,6 +10,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from specdec.decoding.companions import Companions
 
 
 class Draws(Enum):
@@ -53,6 +56,7 @@ class DraftTree:
         draws: how siblings came about. Set by the core's samplers alone.
         sampled_from: the distributions that the children were drawn from; None for ``POINT``.
         from_text: whether the text itself suggested it, rather than the drafter.
+        companions: tokens that the verification reads besides; None for none.
     """
 
     tokens: Tensor
@@ -64,6 +68,7 @@ class DraftTree:
     draws: Draws = field(default=Draws.POINT, init=False)
     sampled_from: SampledFrom | None = field(default=None, init=False)
     from_text: bool = False
+    companions: Companions | None = None
 
     @classmethod
     def root(cls, tokens: Tensor) -> DraftTree:
@@ -102,6 +107,22 @@ class DraftTree:
     def size(self) -> int:
         """Nodes N, root included."""
         return self.tokens.shape[1]
+
+    @property
+    def with_companions(self) -> DraftTree:
+        """Everything that a verification reads: the tree, then its companions as invalid nodes."""
+        beside = self.companions
+        if beside is None:
+            return self
+        more = (0, beside.tokens.shape[1])
+        return DraftTree(
+            tokens=torch.cat([self.tokens, beside.tokens], dim=1),
+            parents=torch.cat([self.parents, beside.parents], dim=1),
+            log_value=pad(self.log_value, more, value=-math.inf),
+            valid=pad(self.valid, more, value=False),
+            depth=max(self.depth, beside.depth),
+            branching=self.branching,
+        )
 
     @cached_property
     def ancestors(self) -> Tensor:

@@ -11,6 +11,7 @@ from specdec.decoding.committed import Committed
 from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.distribution import Distribution, at_least_float32
+from specdec.errors import PluginError
 from specdec.models.hf_target import Hidden
 from specdec.request.processor_stages import Prefix
 from specdec.request.stopping import StopRules
@@ -31,10 +32,30 @@ class Verification:
     """
 
     def __init__(
-        self, committed: Committed, tree: DraftTree, hidden: Hidden, logits: Tensor
+        self,
+        committed: Committed,
+        tree: DraftTree,
+        hidden: Hidden,
+        logits: Tensor,
+        companions: Hidden | None = None,
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
-        self._committed = committed
+        self._committed, self._companions = committed, companions
+
+    @property
+    def companions(self) -> Hidden:
+        """The hidden states of the tree's companions, ``[B, M, H]``; their scores are
+        ``target.logits`` of them.
+
+        Raises:
+            PluginError: the tree has none, or the verifier does not read them.
+        """
+        if self._companions is None:
+            raise PluginError(
+                "this verification has no companions: give the tree some, and read them in the "
+                "verifier as TreeVerifier does (DraftTree.with_companions)"
+            )
+        return self._companions
 
     @property
     def active(self) -> Tensor:

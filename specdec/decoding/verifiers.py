@@ -19,9 +19,10 @@ class TreeVerifier(Verifier):
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         assert state.cache is not None
-        positions = state.root_position()[:, None] + tree.depths
-        hidden = target.forward(tree.tokens, positions, tree.ancestors, state.cache)
-        return Verification(state.committed, tree, hidden, target.logits(hidden.last))
+        read = tree.with_companions
+        positions = state.root_position()[:, None] + read.depths
+        hidden = target.forward(read.tokens, positions, read.ancestors, state.cache)
+        return _verification(target, state, tree, hidden)
 
 
 class PathVerifier(Verifier):
@@ -33,11 +34,11 @@ class PathVerifier(Verifier):
     uses_cache = False
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
-        rows, ends = [], []
+        read, rows, ends = tree.with_companions, [], []
         for row, length in enumerate(state.host_lengths):
             committed = state.tokens[row, : length - 1]
-            for node in range(tree.size):
-                path = tree.tokens[row, tree.ancestors[row, node]]
+            for node in range(read.size):
+                path = read.tokens[row, read.ancestors[row, node]]
                 rows.append(torch.cat([committed, path])[: target.context_limit])
                 ends.append(len(rows[-1]) - 1)
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -46,7 +47,15 @@ class PathVerifier(Verifier):
 
         def at_ends(x: torch.Tensor) -> torch.Tensor:
             picked = x.gather(1, last[:, :, None].expand(-1, -1, x.shape[-1]))
-            return picked.view(state.rows, tree.size, -1)
+            return picked.view(state.rows, read.size, -1)
 
         own = Hidden(at_ends(hidden.last), tuple(at_ends(each) for each in hidden.aux))
-        return Verification(state.committed, tree, own, target.logits(own.last))
+        return _verification(target, state, tree, own)
+
+
+def _verification(target: HFTarget, state: State, tree: DraftTree, read: Hidden) -> Verification:
+    """Scores of the tree's nodes; of companions the hidden states are enough."""
+    if tree.companions is None:
+        return Verification(state.committed, tree, read, target.logits(read.last))
+    hidden, companions = read.split(tree.size)
+    return Verification(state.committed, tree, hidden, target.logits(hidden.last), companions)

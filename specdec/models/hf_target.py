@@ -40,6 +40,12 @@ class Hidden:
         """The rows ``index [B, m]``: ``[B, m, H]`` each."""
         return Hidden(_rows(self.last, index), tuple(_rows(each, index) for each in self.aux))
 
+    def split(self, n: int) -> tuple[Hidden, Hidden]:
+        """The first n tokens, and the others."""
+        aux = [(each[:, :n], each[:, n:]) for each in self.aux]
+        first, others = (tuple(part) for part in zip(*aux, strict=True)) if aux else ((), ())
+        return Hidden(self.last[:, :n], first), Hidden(self.last[:, n:], others)
+
 
 def _text_body(model: PreTrainedModel) -> nn.Module:
     """What turns tokens into the lm_head's input; of a multimodal model its text part."""

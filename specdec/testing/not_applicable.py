@@ -35,6 +35,8 @@ def no_table(subject: Subject) -> str | None:
 def no_memory(subject: Subject) -> str | None:
     if not subject.drafts:
         return "it drafts nothing"
+    if subject.remembers:
+        return "its drafts depend on the steps in which the text was committed"
     return "its drafts depend on how earlier drafts fared" if subject.adaptive else None
 
 

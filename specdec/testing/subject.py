@@ -64,6 +64,7 @@ class Subject:
         drafts: whether there is a drafter.
         grows: whether a tree policy grows the trees.
         has_table: whether the drafter's distribution is a table, over the whole vocabulary.
+        remembers: whether drafts depend on the steps in which the text was committed.
         known_values: whether it is known what the values of its trees are made of.
         any_model: whether it runs on other models than tables.
 
@@ -116,6 +117,7 @@ class Subject:
         self.has_table = set_draft_table(engine, _ANY) and whole
         parsed, growing = selection.parsed.get("policy"), support.policy(selection.names["policy"])
         self.adaptive = adaptive or growing.adaptive(parsed)
+        self.remembers = support.drafter(selection.names["drafter"]).remembers
         self.known_values = growing.confidence(parsed) is not None
         self.reference = reference or (None if self.adaptive else growing.reference)
         self.levels, self.sampled = self._drafted(parsed)

@@ -41,12 +41,15 @@ class DrafterSupport:
             table models and small transformers models.
         set_table: of a drafter whose distribution can be a table: lets it draft from the given
             table, and returns whether it does.
+        remembers: whether drafts depend on the steps in which the text was committed, so that they
+            need not be those of a drafter that has just begun on the same text.
     """
 
     role: ClassVar[Role] = "drafter"
     name: str
     checkpoint: Provider | None = None
     set_table: Callable[[Any, Table], bool] | None = None
+    remembers: bool = False
 
 
 @dataclass(frozen=True)

@@ -143,16 +143,20 @@ class WrongVerifier(TreeVerifier):
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         assert state.cache is not None
-        depths, mask = tree.depths, tree.ancestors
+        read = tree.with_companions
+        depths, mask = read.depths, read.ancestors
         if self.flaw == "positions":
             depths = depths + (depths > 0)
         if self.flaw == "grandparent":
             mask = mask & (depths[:, :, None] - depths[:, None, :] != 2)
         if self.flaw == "siblings visible":
             mask = mask | (tree.parents[:, :, None] == tree.parents[:, None, :])
+        if self.flaw == "companions see each other":
+            mask = mask.clone()
+            mask[:, tree.size :, tree.size :] = True
         positions = state.root_position()[:, None] + depths
-        hidden = target.forward(tree.tokens, positions, mask, state.cache)
-        return Verification(state.committed, tree, hidden, target.logits(hidden.last))
+        hidden, beside = target.forward(read.tokens, positions, mask, state.cache).split(tree.size)
+        return Verification(state.committed, tree, hidden, target.logits(hidden.last), beside)
 
 
 class Telling(TreeVerifier):

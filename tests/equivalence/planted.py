@@ -106,6 +106,13 @@ def _verifier(flaw: str) -> dict[str, Any]:
     return _tree(plugins=[Broken(WrongVerifier, flaw)], verifier="broken")
 
 
+def _beside(flaw: str) -> dict[str, Any]:
+    small = {"window": 3, "ngram": 3}
+    return {**_verifier(flaw), "strategy": "lookahead", "drafter": None} | {
+        "options": {"drafter": small}
+    }
+
+
 def _match(flaw: str) -> dict[str, Any]:
     return _tree(plugins=[Broken(Match, flaw)], acceptor="broken")
 
@@ -278,6 +285,7 @@ PLANTED = (
     Planted("position ids off by one below the root", TREE, _verifier("positions")),
     Planted("ancestor mask misses the grandparent", TREE, _verifier("grandparent")),
     Planted("siblings see each other", TREE, _verifier("siblings visible")),
+    Planted("companions see each other", TREE, _beside("companions see each other")),
     Planted("one full mask for a sliding-window model", TREE, _tree(), patches.one_full_mask),
     Planted("reranking orphans a node", TREE, _tree(plugins=[Broken(Orphans)], policy="broken")),
     Planted("reranking keeps what was grown first", GROWN, _tree(), patches.first_grown),

@@ -60,6 +60,22 @@ class TestLookup(_Contract):
     strategy = "lookup"
 
 
+class TestLookahead(_Contract):
+    """A window that is full after one step, so that short texts have candidates too."""
+
+    strategy = "lookahead"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"window": 3, "ngram": 3, "candidates": 3}}
+    many = MANY
+
+
+@pytest.mark.slow
+class TestLookaheadFromThePrompt(_Contract):
+    strategy = "lookahead"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"prompt": True}}
+    examples = FEWER
+    many = MANY
+
+
 class TestDraftModel(_Contract):
     strategy = "draft_model"
 

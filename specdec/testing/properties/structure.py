@@ -48,7 +48,8 @@ def _like_a_prefill(target: HFTarget, state: State, row: int, length: int) -> No
 
 
 def trees_are_well_formed(subject: Subject, case: Case) -> float:
-    """Trees are rooted in the last token and closed under parents; p is right at every node."""
+    """Trees are rooted in the last token and closed under parents; p is right at every node, and
+    what a companion's hidden state says is the target's too."""
     engine = subject.of(case)
     running = shrinking(engine, case)
     largest = 0.0
@@ -59,6 +60,9 @@ def trees_are_well_formed(subject: Subject, case: Case) -> float:
             committed = running.state.tokens[row, : root + 1].tolist()
             paths = _paths(step, row, committed)
             largest = max(largest, _distributions_are_right(step, row, paths, case))
+            if step.tree.companions is not None:
+                gap = _companions_are_right(engine.target, step, row, committed, case)
+                largest = max(largest, gap)
     return largest
 
 
@@ -92,5 +96,24 @@ def _distributions_are_right(
         p = case.target.after(torch.tensor([path]))[0].exp()
         gap = float((step.verification.logits[row, node].double().exp() - p).abs().max())
         require(gap <= PRECISION, f"row {row}: p at node {node}, path {path}, is off by {gap}")
+        largest = max(largest, gap)
+    return largest
+
+
+def _companions_are_right(
+    target: HFTarget, step: Step, row: int, committed: list[int], case: Case
+) -> float:
+    """The largest difference of the distribution after a companion from the table's."""
+    read, first, largest = step.tree.with_companions, step.tree.size, 0.0
+    with torch.inference_mode():
+        scores = target.logits(step.verification.companions.last)[row].double().exp()
+    for node in range(first, read.size):
+        parent = int(read.parents[row, node])
+        require(0 <= parent < node, f"row {row}: companion {node - first} hangs from {parent}")
+        path = [*committed[:-1], *read.tokens[row, read.ancestors[row, node]].tolist()]
+        p = case.target.after(torch.tensor([path]))[0].exp()
+        gap = float((scores[node - first] - p).abs().max())
+        what = f"p after companion {node - first}, path {path}"
+        require(gap <= PRECISION, f"row {row}: {what}, is off by {gap}")
         largest = max(largest, gap)
     return largest

@@ -1,0 +1,131 @@
+"""The drafter ``lookahead``: a tree from the n-gram pool, and the window beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.decoding.companions import Companions
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
+from specdec.decoding.tree import DraftTree
+from specdec.models.hf_target import HFTarget
+from specdec_plugins.lookahead.pool import Branches, NgramPool, branches
+from specdec_plugins.lookahead.window import Window
+
+
+class LookaheadOptions(BaseModel):
+    """Options of the drafter ``lookahead``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Window and n-gram together stay below what an engine checks beyond a text's end.
+    window: int = Field(15, ge=2, le=40, description="W: columns of the window")
+    ngram: int = Field(
+        5, ge=3, le=16, description="N: tokens of an n-gram; the window has one level less"
+    )
+    candidates: int = Field(
+        15, ge=1, le=128, description="G: n-grams verified in a step, and kept for a first token"
+    )
+    prompt: bool = Field(False, description="whether the pool begins with the prompt's n-grams")
+
+
+class LookaheadDrafter(TreeDrafter):
+    """Drafts the n-grams that begin with the last committed token, from a pool of what the target
+    made of its window in earlier steps.
+
+    The window's tokens are the tree's companions: the target reads them in the forward that
+    verifies the tree, and they are never accepted. At any temperature the window goes on with the
+    target's likeliest tokens, so that drafts are a function of the text's steps, and no random
+    number is drawn.
+
+    Source: Fu et al. 2024, lookahead decoding (arXiv 2402.02057); W, N and G as there for a model
+    of 7 billion parameters.
+    """
+
+    def __init__(self, options: LookaheadOptions, target: HFTarget) -> None:
+        self.options, self.target = options, target
+
+    def start(self, state: State, features: Features) -> LookaheadDrafts:
+        return LookaheadDrafts(self.options, self.target, state)
+
+
+class LookaheadDrafts(TreeDrafts):
+    """The windows and pools of one generation. They are kept by prompt, not by row."""
+
+    def __init__(self, options: LookaheadOptions, target: HFTarget, state: State) -> None:
+        self._options, self._target, self._newest = options, target, 0
+        self._windows: dict[int, Window] = {}
+        self._pools: dict[int, NgramPool] = {}
+        for member in state.members:
+            prompt, width = state.prompts[member], options.window + options.ngram
+            self._windows[member] = Window(prompt[-width:], options.window, options.ngram)
+            self._pools[member] = pool = NgramPool(options.candidates)
+            if options.prompt:
+                for end in range(options.ngram, len(prompt) + 1):
+                    pool.add(prompt[end - options.ngram : end])
+
+    def tree(self, state: State) -> DraftTree:
+        roots = state.root()
+        rows = zip(state.members, roots.tolist(), state.finish_reasons, strict=True)
+        found = [
+            branches([] if ended else self._pools[member].candidates(root))
+            for member, root, ended in rows
+        ]
+        tree = self._tree(roots, found)
+        return replace(tree, companions=self._companions(state.members, tree))
+
+    def _tree(self, roots: Tensor, found: Sequence[Branches]) -> DraftTree:
+        """The branches of each row below its root, filled up to one size with invalid nodes."""
+        depth = self._options.ngram - 1
+        size = max(len(own.tokens) for own in found)
+        if size == 0:
+            return DraftTree.root(roots)
+        if self._target.acceleration.fixed_shapes:  # where every size is compiled
+            size = self._options.candidates * depth
+
+        def filled(columns: list[list[int]], value: int) -> Tensor:
+            rows = [column + [value] * (size - len(column)) for column in columns]
+            return torch.tensor(rows, device=roots.device)
+
+        children = Counter((row, above) for row, own in enumerate(found) for above in own.parents)
+        tokens = filled([own.tokens for own in found], 0)
+        parents = filled([own.parents for own in found], -1) + 1  # the root is node 0
+        shares = [own.shares + [0.0] * (size - len(own.shares)) for own in found]
+        log_value = torch.tensor(shares, device=roots.device).log()
+        root = DraftTree.root(roots)
+        return DraftTree(
+            tokens=torch.cat([root.tokens, tokens], dim=1),
+            parents=torch.cat([root.parents, parents], dim=1),
+            log_value=torch.cat([root.log_value, log_value], dim=1),
+            valid=torch.cat([root.valid, log_value > -torch.inf], dim=1),
+            depth=depth,
+            branching=max(children.values()),
+        )
+
+    def _companions(self, members: Sequence[int], tree: DraftTree) -> Companions:
+        guesses = [self._windows[member].guesses() for member in members]
+        _, parents, depth, self._newest = guesses[0]  # all windows have one form
+        tokens = torch.tensor([each.tokens for each in guesses], device=tree.tokens.device)
+        nodes = [0 if parent < 0 else tree.size + parent for parent in parents]
+        above = torch.tensor(nodes, device=tokens.device)
+        return Companions(tokens, above.expand_as(tokens), depth)
+
+    def commit(self, step: Step) -> None:
+        if step.tree.companions is None:  # no row had room for drafts
+            return
+        newest = step.verification.companions.last[:, -self._newest :]
+        made = self._target.logits(newest).argmax(dim=-1).tolist()
+        roots = step.tree.tokens[:, 0].tolist()
+        for member, root, tokens in zip(step.members, roots, made, strict=True):
+            for ngram in self._windows[member].take(root, tokens):
+                self._pools[member].add(ngram)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Nothing is kept by row."""
