@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,12 +41,15 @@ class DrafterSupport:
             table models and small transformers models.
         set_table: of a drafter whose distribution can be a table: lets it draft from the given
             table, and returns whether it does.
+        options: options that it is examined with unless others are given: those that make its
+            drafts a function of the texts alone, where they may depend on the clock.
     """
 
     role: ClassVar[Role] = "drafter"
     name: str
     checkpoint: Provider | None = None
     set_table: Callable[[Any, Table], bool] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
