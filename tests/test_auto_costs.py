@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from specdec.decoding.clock import StepSeconds
+from specdec.drafting.seconds_by_size import WINDOW, Curve, doublings
 from specdec_plugins.auto.acceptance import Acceptance, Estimate
-from specdec_plugins.auto.costs import WINDOW, Costs, Curve, doublings
+from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import SHARE, Decision, Exploration
 from specdec_plugins.auto.memory import Memory
 

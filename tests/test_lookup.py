@@ -81,7 +81,7 @@ def test_ragged_batches_decode_like_plain_decoding_with_long_accepted_paths(
     model: Any, temperature: float
 ) -> None:
     plain = Engine(model, strategy="plain")
-    engine = plain.with_strategy("lookup", options={"drafter": {"floor": 0.0}})
+    engine = plain.with_strategy("lookup", options={"drafter": {"floor": 0.0, "costs": False}})
     # A set of few tokens repeats itself whatever the model thinks of it.
     settings_: dict[str, Any] = {"top_k": 2} if temperature else {}
     asked = {"max_new_tokens": 60, "seed": 3, "temperature": temperature, **settings_}
@@ -100,14 +100,16 @@ def test_a_text_that_never_repeats_a_token_is_decoded_step_by_step(model: Any) -
 
 
 def test_rows_look_up_in_their_own_text(model: Any) -> None:
-    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.0, "depth": 2}})
+    engine = Engine(
+        model, strategy="lookup", options={"drafter": {"floor": 0.0, "depth": 2, "costs": False}}
+    )
     prompts = [[11, 12, 13, 14, 11], [21, 22, 23, 24, 21]]
     step = next(iter(engine.session().start(prompts, max_new_tokens=9)))
     assert step.tree.tokens.tolist() == [[11, 12, 13], [21, 22, 23]]
 
 
 def test_a_guess_that_is_unlikely_is_not_drafted(model: Any) -> None:
-    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.99}})
+    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.99, "costs": False}})
     running = engine.session().start(tiny.PROMPTS[0], max_new_tokens=20, eos_token_id=[])
     assert {step.tree.size for step in running} == {1}
 

@@ -3,97 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
-from collections import deque
 from collections.abc import Sequence
-from itertools import pairwise
 
-# Measurements of one quantity that its median is taken from: few enough to follow a text that
-# grows, enough that stalls of the machine do not count.
-WINDOW = 7
-# Tokens of a batch that cost a forward as much as its weights do, where nothing is known: memory
-# bandwidth against arithmetic of usual processors.
-FREE = 16
-
-
-def doublings(longest: int) -> int:
-    """The length of texts, for what a forward over them costs: 0 up to some 360 tokens, then one
-    more for each doubling."""
-    return max(0, round(math.log2(longest / 256)))
-
-
-class RunningMedian:
-    """The lower median of the last measurements; 0 before the first."""
-
-    def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=WINDOW)
-        self.value = 0.0
-
-    def take(self, value: float) -> None:
-        """One more measurement."""
-        self.recent.append(value)
-        self.value = statistics.median_low(self.recent)
-
-    @property
-    def known(self) -> bool:
-        """Whether there are enough measurements to rely on."""
-        return len(self.recent) >= WINDOW // 2
-
-
-class Curve:
-    """Seconds by size, never falling: isotonic regression of the measurements by absolute error.
-
-    Linear between measured sizes, in proportion to a guess outside them. A size that is measured
-    for the first time starts from what was predicted, so one disturbed measurement does not shut it
-    out.
-
-    Args:
-        rows: batch size, for the guess.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.sizes: dict[int, RunningMedian] = {}
-        self._points: list[tuple[int, float]] | None = []
-
-    def take(self, size: int, seconds: float) -> None:
-        """One more measurement."""
-        seconds = max(seconds, 1e-9)
-        if size not in self.sizes:
-            low = min(seconds, self.seconds(size) or seconds)
-            self.sizes[size] = RunningMedian()
-            self.sizes[size].take(low)
-        self.sizes[size].take(seconds)
-        self._points = None
-
-    def seconds(self, size: int) -> float:
-        """What a size costs; 0 if none was ever measured."""
-        points = self._points = self._points or self._fit()
-        if not points:
-            return 0.0
-        (least, low), (most, high) = points[0], points[-1]
-        if size <= least:
-            return low * self._guess(size) / self._guess(least)
-        if size >= most:
-            return high * self._guess(size) / self._guess(most)
-        (n, low), (m, high) = next(pair for pair in pairwise(points) if size <= pair[1][0])
-        return low + (size - n) / (m - n) * (high - low)
-
-    def _guess(self, size: int) -> float:
-        return 1 + self.rows * size / FREE
-
-    def _fit(self) -> list[tuple[int, float]]:
-        """Pool neighbours whose medians fall, until none do."""
-        blocks: list[tuple[list[int], list[float], float]] = []
-        for size in sorted(self.sizes):
-            block = ([size], list(self.sizes[size].recent), self.sizes[size].value)
-            while blocks and blocks[-1][2] > block[2]:
-                sizes, measured, _ = blocks.pop()
-                sizes, measured = sizes + block[0], measured + block[1]
-                block = (sizes, measured, statistics.median_low(measured))
-            blocks.append(block)
-        return [(size, seconds) for sizes, _, seconds in blocks for size in sizes]
+from specdec.drafting.seconds_by_size import FREE, Curve, RunningMedian
 
 
 class Costs:

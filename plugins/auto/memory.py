@@ -26,7 +26,7 @@ SETTINGS = 256
 class Memory:
     """Calibrations by sampling setting; acceptance by setting and batch size to the nearest power
     of two, as rows leave a batch in mid-text; costs by batch size and length of the texts
-    (:func:`~specdec_plugins.auto.costs.doublings`); one budget of exploration.
+    (:func:`~specdec.drafting.seconds_by_size.doublings`); one budget of exploration.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 

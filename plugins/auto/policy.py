@@ -24,9 +24,9 @@ from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.drafting.repeating_text import Guess
 from specdec.drafting.reranking import top_by_value
+from specdec.drafting.seconds_by_size import doublings
 from specdec.plugin.components import IsPath
 from specdec_plugins.auto.acceptance import LASTING, prior_at
-from specdec_plugins.auto.costs import doublings
 from specdec_plugins.auto.decision import Decision
 from specdec_plugins.auto.memory import Memory
 

@@ -24,3 +24,10 @@ def specdec_strategies() -> list[Strategy]:
             description="prompt lookup: no network; pays where a text repeats itself",
         )
     ]
+
+
+@hookimpl
+def specdec_test_support() -> list[object]:
+    from specdec_plugins.lookup.testing import SUPPORT
+
+    return [*SUPPORT]

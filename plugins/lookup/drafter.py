@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from specdec.decoding.clock import StepSeconds
 from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
+from specdec.drafting.paying_size import PayingSize
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.models.hf_target import HFTarget
 
@@ -23,14 +27,18 @@ class LookupOptions(BaseModel):
     floor: float = Field(
         0.1, ge=0, lt=1, description="draft no token that is right with a smaller probability"
     )
+    costs: bool = Field(
+        True, description="draft what pays by measured costs alone; false: all that is likely"
+    )
 
 
 class LookupDrafter(TreeDrafter):
     """Drafts what followed the last few tokens earlier in the row's own text, as a chain.
 
     How far it drafts depends on how often the text has gone on as it did before
-    (:class:`~specdec.drafting.repeating_text.RepeatingText`); where nothing is likely the step is
-    one of plain decoding.
+    (:class:`~specdec.drafting.repeating_text.RepeatingText`), and on what it takes to verify
+    (:class:`~specdec.drafting.paying_size.PayingSize`); where nothing is likely the step is one of
+    plain decoding.
 
     Source: Saxena 2023, prompt lookup decoding; LLMA (Yang et al. 2023, arXiv 2304.04487).
     """
@@ -39,29 +47,46 @@ class LookupDrafter(TreeDrafter):
         self.options = options
         # Where every size is compiled, all chains have one.
         self._least = options.depth if target.acceleration.fixed_shapes else 0
+        self._paying = PayingSize() if options.costs else None
 
     def start(self, state: State, features: Features) -> LookupDrafts:
-        return LookupDrafts(self.options, self._least, state)
+        return LookupDrafts(self.options, self._paying, self._least, state)
 
 
 class LookupDrafts(TreeDrafts):
     """The drafts of one generation.
 
     Args:
+        paying: what is known of costs; None if all that is likely is to be drafted.
         least: nodes that a chain has at least, where it has any.
     """
 
-    def __init__(self, options: LookupOptions, least: int, state: State) -> None:
-        self._lookup = Lookup(state, options.match, options.depth)
-        self._floor, self._least = options.floor, least
+    def __init__(
+        self, options: LookupOptions, paying: PayingSize | None, least: int, state: State
+    ) -> None:
+        self._state, self._lookup = state, Lookup(state, options.match, options.depth)
+        self._floor, self._paying, self._least = options.floor, paying, least
 
     def tree(self, state: State) -> DraftTree:
         guesses = [
             guess.first(sum(chance >= self._floor for chance in guess.chances))
             for guess in self._lookup.guesses()
         ]
+        if self._paying:
+            depth = max(len(guess.tokens) for guess in guesses)
+            gains = accumulate(
+                sum(guess.chances[place] for guess in guesses if place < len(guess.chances))
+                for place in range(depth)
+            )
+            count = self._paying.count([*gains], state, self._least)
+            guesses = [guess.first(count) for guess in guesses]
         likely = any(guess.tokens for guess in guesses)
         return self._lookup.tree(guesses, self._least if likely else 0)
+
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
+        """Learn what steps take."""
+        if self._paying:
+            self._paying.learn(step, seconds, self._state)
 
     def commit(self, step: Step) -> None:
         self._lookup.commit(step)

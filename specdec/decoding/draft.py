@@ -113,8 +113,9 @@ class Drafting:
     def commit(self, step: Step) -> None:
         """A step has been committed."""
         seconds = self._clock.step()
-        if isinstance(self._grower, LearnsFromSteps):
-            self._grower.learn(step, seconds)
+        for learner in (self._grower, self.drafts):
+            if isinstance(learner, LearnsFromSteps):
+                learner.learn(step, seconds)
         if self.drafts is not None and not self._state.finished:
             self.drafts.commit(step)
 

@@ -205,10 +205,11 @@ class TreeGrower(ABC):
 
 @runtime_checkable
 class LearnsFromSteps(Protocol):
-    """A grower that learns from what was committed."""
+    """A grower, or drafts, that learn from what was committed and how long it took."""
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
-        """A step has been committed, drafted or plain. Called after the last step too."""
+        """A step has been committed, drafted or plain. Called after the last step too, and before
+        the drafts' ``commit``."""
 
 
 class TreePolicy(ABC):

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from specdec.drafting.recent_share import RecentShare
+
 # Before anything is read: the probability that a text goes on as after its match, by the tokens
 # matched, and the number of tokens that this prior counts for.
 _BELIEF, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
-# Older tokens fade by this factor.
-_FADING = 0.97
 _TOKEN_BITS = 32
+
+
+def match_rates(longest: int) -> list[RecentShare]:
+    """How often a text goes on as after its match, by the tokens matched less one, before anything
+    is read."""
+    beliefs = (_BELIEF[min(n, len(_BELIEF) - 1)] for n in range(longest))
+    return [RecentShare(belief, _WEIGHT) for belief in beliefs]
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class RepeatingText:
         # that something followed. Keys are integers: tuples keep the garbage collector busy.
         self._keys: list[int] = []
         self._ends: list[dict[int, int]] = [{} for _ in range(longest)]
-        self._rates = [_Rate(_BELIEF[min(n, len(_BELIEF) - 1)]) for n in range(longest)]
+        self._rates = match_rates(longest)
         self._match: tuple[int, int] | None = None
 
     def extend(self, tokens: Iterable[int]) -> None:
@@ -85,18 +92,3 @@ class RepeatingText:
             chance *= self._rates[min(matched + place, len(self._rates)) - 1].value
             chances.append(chance)
         return Guess(tuple(tokens), tuple(chances))
-
-
-class _Rate:
-    """A share that recent cases count most for."""
-
-    def __init__(self, belief: float) -> None:
-        self._right, self._all = belief * _WEIGHT, _WEIGHT
-
-    @property
-    def value(self) -> float:
-        return self._right / self._all
-
-    def take(self, right: bool) -> None:
-        self._right = _FADING * self._right + right
-        self._all = _FADING * self._all + 1

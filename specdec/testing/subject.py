@@ -50,9 +50,9 @@ class Subject:
             so.
 
     What plugins say of their parts (:mod:`specdec.testing.support`) is taken into account. The
-    strategy is examined as it is configured. On some of the cases the policy has the small options
-    that its plugin gives, unless it was given options: over a few tokens its usual tree holds
-    every continuation.
+    strategy is examined as it is configured, but for options that keep the clock out of a drafter.
+    On some of the cases the policy has the small options that its plugin gives, unless it was given
+    options: over a few tokens its usual tree holds every continuation.
 
     Attributes:
         small: those options of the policy; None if there are none.
@@ -97,6 +97,9 @@ class Subject:
         self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
         self._drafter = drafter if isinstance(drafter, str) else None
         self._provider: Provider | None = None
+        told = support.drafter(self._drafter or own.drafter).options
+        if told:
+            self._options["drafter"] = {**told, **self._options.get("drafter", {})}
         given_checkpoint = "checkpoint" in self._options.get("drafter", {})
         if not given_checkpoint:
             shipped = support.drafter(self._drafter or own.drafter).checkpoint

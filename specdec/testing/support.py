@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +43,8 @@ class DrafterSupport:
             table, and returns whether it does.
         remembers: whether drafts depend on the steps in which the text was committed, so that they
             need not be those of a drafter that has just begun on the same text.
+        options: options that it is examined with unless others are given: those that make its
+            drafts a function of the texts alone, where they may depend on the clock.
     """
 
     role: ClassVar[Role] = "drafter"
@@ -50,6 +52,7 @@ class DrafterSupport:
     checkpoint: Provider | None = None
     set_table: Callable[[Any, Table], bool] | None = None
     remembers: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,19 @@ class TestLookaheadFromThePrompt(_Contract):
     many = MANY
 
 
+class TestSuffix(_Contract):
+    strategy = "suffix"
+
+
+class TestSuffixRejection(_Contract):
+    """Wide trees of likeliest tokens, rejected one after the other."""
+
+    strategy = "suffix"
+    acceptor = "rejection"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"match": 2, "depth": 4, "floor": 0.01}}
+    examples = FEWER
+
+
 class TestDraftModel(_Contract):
     strategy = "draft_model"
 

@@ -1,0 +1,163 @@
+"""The drafter ``suffix``: draft trees of what followed the last tokens before, by frequency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from specdec.decoding.clock import StepSeconds
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.state import State
+from specdec.decoding.step import Step
+from specdec.decoding.tree import DraftTree
+from specdec.drafting.paying_size import PayingSize
+from specdec.models.hf_target import HFTarget
+from specdec_plugins.suffix.earlier_texts import EarlierTexts
+from specdec_plugins.suffix.suffix_text import Node, SuffixText
+
+
+class SuffixOptions(BaseModel):
+    """Options of the drafter ``suffix``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: int = Field(
+        8, ge=1, le=64, description="last tokens to look for in what came before, at most"
+    )
+    depth: int = Field(16, ge=1, le=64, description="the most levels of draft tokens in a step")
+    budget: int = Field(32, ge=1, le=1024, description="the most draft tokens verified in a step")
+    floor: float = Field(
+        0.05, gt=0, lt=1, description="draft no token that is right with a smaller probability"
+    )
+    earlier: int = Field(
+        0, ge=0, description="tokens of the engine's earlier answers to draft from too; 0: none"
+    )
+    costs: bool = Field(
+        True, description="draft what pays by measured costs alone; false: all that is likely"
+    )
+
+
+class SuffixDrafter(TreeDrafter):
+    """Drafts a tree of what followed the longest match of the last tokens, each token valued by
+    how often it did; as many draft tokens as pay
+    (:class:`~specdec.drafting.paying_size.PayingSize`).
+
+    The draft tokens are the likeliest, not drawn: their q is a point mass.
+
+    Source: SuffixDecoding (Oliaro et al. 2024, arXiv 2411.04975).
+    """
+
+    def __init__(self, options: SuffixOptions, target: HFTarget) -> None:
+        self.options = options
+        # Where every size is compiled, all trees have one.
+        self._least = options.budget if target.acceleration.fixed_shapes else 0
+        self._paying = PayingSize() if options.costs else None
+        self._earlier = EarlierTexts(options.earlier, options.match) if options.earlier else None
+
+    def start(self, state: State, features: Features) -> SuffixDrafts:
+        return SuffixDrafts(self.options, self._paying, self._earlier, self._least, state)
+
+
+class SuffixDrafts(TreeDrafts):
+    """The drafts of one generation. Texts are kept by prompt, so rows may leave the batch.
+
+    Args:
+        paying: what is known of costs; None if all that is likely is to be drafted.
+        earlier: the engine's earlier texts, and where those of this generation go.
+        least: draft tokens that a tree is filled up to, where it has any.
+    """
+
+    def __init__(
+        self,
+        options: SuffixOptions,
+        paying: PayingSize | None,
+        earlier: EarlierTexts | None,
+        least: int,
+        state: State,
+    ) -> None:
+        self._options, self._paying, self._earlier = options, paying, earlier
+        self._least, self._state = least, state
+        index = earlier.index if earlier else None
+        self._texts = {member: SuffixText(options.match, index) for member in state.members}
+        # Committed tokens that the texts have not read yet: they do so when a tree is asked for.
+        self._unread = {member: list(state.prompts[member]) for member in state.members}
+        self._written: dict[int, list[int]] = {member: [] for member in state.members}
+
+    def tree(self, state: State) -> DraftTree:
+        trees = [
+            [] if why else self._likeliest(member)
+            for member, why in zip(state.members, state.finish_reasons, strict=True)
+        ]
+        if self._paying:
+            most = max(map(len, trees))
+            gains = accumulate(
+                sum(nodes[place].chance for nodes in trees if place < len(nodes))
+                for place in range(most)
+            )
+            count = self._paying.count([*gains], state, self._least)
+            trees = [nodes[:count] for nodes in trees]
+        return _draft_tree(state.root(), trees, self._least)
+
+    def _likeliest(self, member: int) -> list[Node]:
+        options, text = self._options, self._texts[member]
+        text.extend(self._unread[member])
+        self._unread[member] = []
+        depth = min(options.depth, self._state.room)
+        return text.tree(options.budget, depth, options.floor)
+
+    def learn(self, step: Step, seconds: StepSeconds) -> None:
+        """Take in what a step has committed and how long it took; texts that have ended join the
+        engine's earlier ones."""
+        if self._paying:
+            self._paying.learn(step, seconds, self._state)
+        rows = zip(step.members, step.new_tokens, step.finished, strict=True)
+        for member, tokens, finished in rows:
+            self._unread[member] += tokens
+            if self._earlier is not None and tokens:
+                self._written[member] += tokens
+                if finished:
+                    self._earlier.add(self._written.pop(member))
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Nothing is kept by row."""
+
+
+def _draft_tree(root: Tensor, trees: Sequence[Sequence[Node]], least: int) -> DraftTree:
+    """Each row's nodes below its root, filled up with invalid ones to one size."""
+    size = max(map(len, trees))
+    if size == 0:
+        return DraftTree.root(root)
+    size = max(size, least)
+    depth, branching = 0, 0
+    for nodes in trees:
+        levels, children = [0], [0] * (len(nodes) + 1)
+        for node in nodes:
+            levels.append(levels[node.parent + 1] + 1)
+            children[node.parent + 1] += 1
+        depth, branching = max(depth, *levels), max(branching, *children)
+    missing = [size - len(nodes) for nodes in trees]
+    rows = list(zip(trees, missing, strict=True))
+    below = torch.tensor(
+        [[*(node.token for node in nodes), *[0] * more] for nodes, more in rows],
+        device=root.device,
+    )
+    parents = [[-1, *(node.parent + 1 for node in nodes), *[0] * more] for nodes, more in rows]
+    values = [
+        [0.0, *(math.log(node.chance) for node in nodes), *[-math.inf] * more]
+        for nodes, more in rows
+    ]
+    log_value = torch.tensor(values, device=root.device)
+    return DraftTree(
+        tokens=torch.cat([root[:, None], below], dim=1),
+        parents=torch.tensor(parents, device=root.device),
+        log_value=log_value,
+        valid=log_value > -math.inf,
+        depth=depth,
+        branching=branching,
+        from_text=True,
+    )

@@ -1,0 +1,37 @@
+"""Earlier texts: what an engine has written, indexed within a bound of memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from threading import Lock
+
+from specdec_plugins.suffix.suffix_index import SuffixIndex
+
+# Generations of an engine may end at the same time, in threads of their own.
+_ADDING = Lock()
+
+
+class EarlierTexts:
+    """The latest texts that an engine has written, prompts left out.
+
+    Args:
+        most: tokens kept, of all texts together; the oldest texts leave first.
+        longest: the most tokens that a match is looked for with.
+    """
+
+    def __init__(self, most: int, longest: int) -> None:
+        self._most, self._kept, self._tokens = most, deque[tuple[int, ...]](), 0
+        self.index = SuffixIndex(longest)
+
+    def add(self, text: Sequence[int]) -> None:
+        """A text has ended; of one that is too long its last tokens are kept."""
+        kept = tuple(text[-self._most :])
+        with _ADDING:
+            self._kept.append(kept)
+            self._tokens += len(kept)
+            self.index.add_text(kept)
+            while self._tokens > self._most:
+                oldest = self._kept.popleft()
+                self._tokens -= len(oldest)
+                self.index.remove_text(oldest)
