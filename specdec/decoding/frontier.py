@@ -59,6 +59,15 @@ class Frontier:
         index = self.parents[:, :, None].expand(-1, -1, self.before.ancestors.shape[2])
         return torch.cat([self.before.ancestors.gather(1, index), itself], dim=2)
 
+    @cached_property
+    def paths(self) -> Tensor:
+        """``[B, n, depth + 1]`` int64: the tokens from the root to every node, both included."""
+        own = self.tokens[:, :, None]
+        if self.before is None:
+            return own
+        index = self.parents[:, :, None].expand(-1, -1, self.before.paths.shape[2])
+        return torch.cat([self.before.paths.gather(1, index), own], dim=2)
+
     def prefixes(self, committed: Tensor) -> Tensor:
         """The tokens before and at every node as a set: ``[B, n, S + F]`` int64.
 

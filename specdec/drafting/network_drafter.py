@@ -28,7 +28,11 @@ class NetworkDrafter(LevelDrafter):
     states drafts on its own outputs, which stand for those of draft tokens; where what it reads
     with committed tokens is of another kind, it gives :meth:`features` and :meth:`fuse` as well.
 
+    Heads that draft every depth from what was read last (Medusa, Hydra) set ``reads_drafts`` to
+    False and give :meth:`logits_at`: draft tokens are then no input of :meth:`forward`.
+
     Attributes:
+        reads_drafts: whether draft tokens go through :meth:`forward`, on scratch slots.
         shift: entry i of the cache holds token ``i + shift`` (with feature i, if features are
             needed): 0 for a language model, 1 for an EAGLE head.
         windowed: whether a layer has a sliding window, so that :meth:`forward` needs the positions
@@ -38,6 +42,7 @@ class NetworkDrafter(LevelDrafter):
     """
 
     shift: ClassVar[int] = 0
+    reads_drafts: ClassVar[bool] = True
     windowed: bool = False
     vocabulary: Tensor | None = None
 
@@ -82,6 +87,15 @@ class NetworkDrafter(LevelDrafter):
     @abstractmethod
     def logits(self, outputs: Tensor) -> Tensor:
         """Draft logits ``[B, n, C]`` of ``outputs [B, n, h]``."""
+
+    def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
+        """Draft logits ``[B, n, C]`` at a frontier of n nodes.
+
+        Args:
+            outputs: ``[B, n, h]``, at each node; ``[B, 1, h]`` unless ``reads_drafts``, at the last
+                of the tokens that were read, whatever the depth.
+        """
+        return self.logits(outputs)
 
     def start(self, state: State, features: Features) -> NetworkDrafts:
         return NetworkDrafts(self, state, features)
@@ -140,11 +154,11 @@ class NetworkDrafts(LevelDrafts):
             self._visible = self.cache.committed()[:, None]
             self._drafted = 0
             self._scratch_positions: Tensor | None = None
-        elif self._outputs is not None:
+        elif self._outputs is not None and self._network.reads_drafts:
             self._outputs = self._draft(frontier, self._outputs)
         if self._outputs is None:  # no row has anything that could be read
             return self._no_opinion(frontier)
-        logits = self._network.logits(self._outputs)
+        logits = self._network.logits_at(self._outputs, frontier)
         if self._silent is not None:
             logits = logits.masked_fill(self._silent, float("-inf"))
         return Proposal(logits, self._network.vocabulary)

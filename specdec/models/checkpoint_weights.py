@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, names: Sequence[str] = (_SAFETENSORS, _PICKLE)) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU.
 
-    In this order: ``model.safetensors``, its shards (``model.safetensors.index.json``),
-    ``pytorch_model.bin``, its shards. Pickles are read with ``weights_only=True``, so that no code
-    in them runs.
+    In the order of ``names``, each of them, then its shards (``model.safetensors.index.json``).
+    Pickles are read with ``weights_only=True``, so that no code in them runs.
+
+    Args:
+        names: what the file may be called: ``model.safetensors`` or ``pytorch_model.bin``, unless a
+            kind of checkpoint has names of its own. What does not end in ``.safetensors`` is read
+            as a pickle.
 
     Raises:
         CheckpointError: no weights, a corrupt file, a shard that is missing or lies outside the
             folder, or a pickle that is more than weights.
     """
-    for name in (_SAFETENSORS, _PICKLE):
+    for name in names:
         if (path := folder / name).is_file():
             return _read(path)
         if (index := folder / f"{name}.index.json").is_file():
             return _read_shards(index)
     raise CheckpointError(
-        f"{folder} has no weights: one of {_SAFETENSORS} or {_PICKLE} is needed, or their shards "
-        f"with an index ({_SAFETENSORS}.index.json)"
+        f"{folder} has no weights: one of {' or '.join(names)} is needed, or their shards with an "
+        f"index ({names[0]}.index.json)"
     )
 
 

@@ -78,9 +78,9 @@ def test_an_eagle_head_is_told(run: Command, head: Path, folder: Path) -> None:
 def test_what_is_no_head_is_refused_by_name(run: Command, folder: Path, tmp_path: Path) -> None:
     result = run("inspect", folder)
     assert result.exit_code == 2 and "is a whole language model, no head" in result.stderr
-    (tmp_path / "config.json").write_text('{"medusa_num_heads": 4}')
+    (tmp_path / "config.json").write_text('{"speculators_model_type": "peagle"}')
     result = run("inspect", tmp_path)
-    assert result.exit_code == 2 and "is a set of Medusa heads" in result.stderr
+    assert result.exit_code == 2 and "is a P-EAGLE head" in result.stderr
     result = run("inspect", tmp_path / "nowhere")
     assert result.exit_code == 2 and "nowhere" in result.stderr
 

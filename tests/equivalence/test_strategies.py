@@ -100,6 +100,59 @@ class TestDraftModelMatch(_Contract):
     examples = FEWER
 
 
+class TestMedusa(_Contract):
+    """Tables leave room for fewer nodes than Medusa's tree has."""
+
+    strategy = "medusa"
+    options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES}}
+
+
+@pytest.mark.slow
+class TestMedusaUnderAuto(_Contract):
+    strategy = "auto"
+    drafter = "medusa"
+    options: ClassVar[dict[str, Any]] = {"policy": _AUTO}
+    examples = FEWER
+
+
+@pytest.mark.slow
+class TestMedusaUnderEagle2(_Contract):
+    strategy = "eagle2"
+    drafter = "medusa"
+    examples = FEWER
+
+
+class TestMedusaSampled(_Contract):
+    """Drafts that are drawn from the heads, accepted by rejection."""
+
+    strategy = "draft_model"
+    drafter = "medusa"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2}}
+    examples = FEWER
+
+
+class TestHydra(_Contract):
+    strategy = "hydra"
+    options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES}}
+
+
+@pytest.mark.slow
+class TestHydraUnderAuto(_Contract):
+    strategy = "auto"
+    drafter = "hydra"
+    options: ClassVar[dict[str, Any]] = {"policy": _AUTO}
+    examples = FEWER
+
+
+class TestHydraSampled(_Contract):
+    """Drafts that are drawn from the heads, each below the other, accepted by rejection."""
+
+    strategy = "draft_model"
+    drafter = "hydra"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 2}}
+    examples = FEWER
+
+
 class TestPathVerifier(_Contract):
     """It reads every text from its first token, long ones too."""
 

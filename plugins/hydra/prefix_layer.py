@@ -1,0 +1,115 @@
+"""Hydra++'s prefix layer: a decoder layer over the target's last hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.cache_utils import Cache
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
+
+from specdec.errors import CheckpointError
+from specdec.models.hf_target import HFTarget
+
+
+class PrefixSizes(BaseModel):
+    """Sizes of the layer; where a checkpoint does not say them they are the target's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+    head_dim: int = Field(ge=2, multiple_of=2)
+    rms_norm_eps: PositiveFloat = 1e-6
+    hidden_act: str = "silu"
+    attention_bias: bool = False
+    max_position_embeddings: PositiveInt = 2048
+    rope_parameters: dict[str, Any] = Field(
+        default_factory=lambda: {"rope_type": "default", "rope_theta": 10000.0}
+    )
+
+    def config(self) -> LlamaConfig:
+        """Of one decoder layer."""
+        made = LlamaConfig(**self.model_dump(), num_hidden_layers=1)
+        made._attn_implementation = "sdpa"
+        return made
+
+
+def sizes_of(target: HFTarget) -> PrefixSizes:
+    """Those of a layer of the target, which the published layout takes for granted.
+
+    Raises:
+        CheckpointError: a target whose config does not say them as a Llama's does.
+    """
+    config, fields = target.config, PrefixSizes.model_fields
+    given = {name: getattr(config, name, None) for name in fields}
+    heads = given["num_attention_heads"]
+    if isinstance(heads, int) and heads:
+        given["head_dim"] = given["head_dim"] or target.hidden_size // heads
+        given["num_key_value_heads"] = given["num_key_value_heads"] or heads
+    try:
+        return PrefixSizes(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise CheckpointError(
+            "its prefix layer is one like the target's, and the config of a "
+            f"{type(target.model).__name__} does not say the sizes of a Llama layer"
+        ) from error
+
+
+class _Rotary(LlamaRotaryEmbedding):  # type: ignore[misc]
+    """Frequencies stay float32 whatever the layer is cast to."""
+
+    inv_freq: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        fresh = LlamaRotaryEmbedding(self.config).to(self.inv_freq.device)
+        self.inv_freq, self.original_inv_freq = fresh.inv_freq, fresh.original_inv_freq
+        return self
+
+
+class PrefixLayer(nn.Module):
+    """A Llama decoder layer and its final norm: every hidden state sees those before it.
+
+    Source: Hydra++ (arXiv 2402.05109), section 5, "PrefixAttention".
+    """
+
+    def __init__(self, sizes: PrefixSizes) -> None:
+        super().__init__()
+        self.sizes, self.config = sizes, sizes.config()
+        self.layers = nn.ModuleList([LlamaDecoderLayer(self.config, layer_idx=0)])
+        self.norm = LlamaRMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+        self.set_rotary()
+
+    def set_rotary(self) -> None:
+        """Make the frequencies, which no checkpoint holds."""
+        self.rotary_emb = _Rotary(self.config)
+
+    def forward(
+        self,
+        hidden: Tensor,  # [B, n, H]
+        positions: Tensor,  # [B, n] int64
+        mask: Tensor,  # [B, 1, n, S], bool (True: attend) or additive
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """``[B, n, H]``."""
+        rotary = self.rotary_emb(hidden, positions)
+        for layer in self.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=positions,
+                cache=cache,
+                position_embeddings=rotary,
+            )
+        normed: Tensor = self.norm(hidden)
+        return normed

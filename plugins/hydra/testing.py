@@ -1,0 +1,109 @@
+"""Test support of the drafter ``hydra``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from specdec.testing.support import DrafterSupport
+from specdec.testing.table_model import OTHERS, TableForCausalLM
+from specdec_plugins.hydra.heads import HeadSizes, HydraHeads, Projection
+from specdec_plugins.hydra.prefix_layer import PrefixSizes
+from specdec_plugins.hydra.saving import save_heads
+
+
+def hydra_heads(model: PreTrainedModel, folder: Path, *, prefix: bool = True) -> str:
+    """Save random Hydra heads that fit the target, with a prefix layer and projections of their
+    own."""
+    save_heads(random_heads(model, prefix=prefix), folder)
+    return str(folder)
+
+
+@torch.no_grad()
+def random_heads(
+    model: PreTrainedModel,
+    heads: int = 3,
+    layers: int = 1,
+    projection: Projection = "own",
+    drafted: int | None = None,
+    *,
+    prefix: bool = False,
+) -> HydraHeads:
+    """Heads in float64; of a target that is no table they are often right, without a prefix layer.
+
+    Args:
+        drafted: how many tokens are drafted, every other one from the second on; None for all.
+    """
+    lm_head = model.get_output_embeddings().weight.double()
+    vocab, hidden = lm_head.shape
+    vocabulary = None if drafted is None else (1 + 2 * torch.arange(drafted))
+    size = vocab if vocabulary is None else len(vocabulary)
+    layer = None
+    if prefix:
+        layer = PrefixSizes(
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=hidden // 2,
+        )
+    sizes = HeadSizes(hidden, vocab, heads, layers, projection, size, layer)
+    with torch.random.fork_rng(devices=[]):
+        made = HydraHeads(sizes, vocabulary).double()
+    generator = torch.Generator().manual_seed(0)
+    tables = isinstance(model, TableForCausalLM)
+    for name, parameter in made.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        scale = 0.5 if tables else 0.05
+        parameter.copy_(scale * noise + ("norm" in name))
+    if tables:
+        _mute_others(made, lm_head)
+    elif projection == "own":
+        _guess_ahead(made, model)
+    return made.eval()
+
+
+def _mute_others(made: HydraHeads, lm_head: torch.Tensor) -> None:
+    """Tokens that a table never writes come late in any draft; log-weights of -1e4 are read
+    faintly. Each embedding has one channel."""
+    size = made.sizes.hidden_size
+    for mlp in made.hydra_mlp:
+        for name, weight in mlp.named_parameters():
+            weight[OTHERS] = 0.0
+            if name.endswith("weight"):
+                weight[:, OTHERS::size] = 0.0
+                weight[:, :size] *= 0.1
+    outside = lm_head[:, OTHERS] > 0
+    if made.vocabulary is not None:
+        outside = outside[made.vocabulary]
+    linear: Any
+    for linear in made.hydra_lm_head:
+        linear.weight[outside] = 0.0
+        linear.bias[outside] = -1e4
+
+
+def _guess_ahead(made: HydraHeads, model: PreTrainedModel) -> None:
+    """Let each head give the best linear guess of the hidden state that the target has further
+    ahead in greedy text, and its projection be the target's lm_head."""
+    vocab = made.sizes.vocab_size
+    text = torch.arange(vocab)[:, None]
+    while text.shape[1] < 16:
+        text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
+    hidden = model.base_model(text).last_hidden_state.double()
+    embedded = model.get_input_embeddings()(text).double()
+    rows = model.get_output_embeddings().weight.double()
+    rows = rows if made.vocabulary is None else rows[made.vocabulary]
+    for head, mlp in enumerate(made.hydra_mlp):
+        ahead, length = head + 1, text.shape[1] - head - 1
+        path = [embedded[:, i : i + length] for i in range(1, ahead + 1)]
+        read = torch.cat([hidden[:, :length], *path], dim=-1).flatten(0, 1)
+        wanted = hidden[:, ahead:].flatten(0, 1)
+        first = mlp.get_submodule("0.res_connection")
+        first.get_parameter("weight").copy_(torch.linalg.lstsq(read, wanted).solution.T)
+        made.hydra_lm_head[head].get_parameter("weight").copy_(rows)
+
+
+SUPPORT = [DrafterSupport("hydra", checkpoint=hydra_heads)]

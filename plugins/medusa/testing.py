@@ -1,0 +1,94 @@
+"""Test support of the drafter ``medusa``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from specdec.testing.support import DrafterSupport
+from specdec.testing.table_model import OTHERS, TableForCausalLM
+from specdec_plugins.medusa.heads import HeadSizes, MedusaHeads, Projection
+from specdec_plugins.medusa.saving import save_heads
+
+
+def medusa_heads(model: PreTrainedModel, folder: Path) -> str:
+    """Save random Medusa heads that fit the target, with projections of their own."""
+    save_heads(random_heads(model), folder)
+    return str(folder)
+
+
+@torch.no_grad()
+def random_heads(
+    model: PreTrainedModel,
+    heads: int = 3,
+    layers: int = 1,
+    projection: Projection = "own",
+    drafted: int | None = None,
+) -> MedusaHeads:
+    """Heads in float64; of a target that is no table the first ones are often right.
+
+    Args:
+        drafted: how many tokens are drafted, every other one from the second on; None for all.
+    """
+    lm_head = model.get_output_embeddings().weight.double()
+    vocab, hidden = lm_head.shape
+    vocabulary = None if drafted is None else (1 + 2 * torch.arange(drafted))
+    size = vocab if vocabulary is None else len(vocabulary)
+    made = MedusaHeads(
+        HeadSizes(hidden, vocab, heads, layers, True, projection, size), vocabulary
+    ).double()
+    generator = torch.Generator().manual_seed(0)
+    tables = isinstance(model, TableForCausalLM)
+    for parameter in made.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.copy_((0.5 if tables else 0.1) * noise)
+    linear: Any
+    for linear in made.lm_heads:
+        if not tables:
+            linear.weight += lm_head if vocabulary is None else lm_head[vocabulary]
+    if tables:
+        _mute_others(made, lm_head)
+    elif projection == "own":
+        _guess_ahead(made, model)
+    return made.eval()
+
+
+def _mute_others(made: MedusaHeads, lm_head: torch.Tensor) -> None:
+    """Tokens that a table never writes come late in any draft; log-weights of -1e4 are read
+    faintly."""
+    block: Any
+    linear: Any
+    for block in made.blocks:
+        for layer in block.layers:
+            layer.weight[OTHERS] = layer.weight[:, OTHERS] = layer.bias[OTHERS] = 0.0
+    outside = lm_head[:, OTHERS] > 0
+    if made.vocabulary is not None:
+        outside = outside[made.vocabulary]
+    for linear in made.lm_heads:
+        linear.weight *= 0.2
+        linear.weight[:, OTHERS] = 0.0
+        linear.weight[outside] = 0.0
+        linear.weight[outside, OTHERS] = 1.0
+
+
+def _guess_ahead(made: MedusaHeads, model: PreTrainedModel) -> None:
+    """Let each projection be the target's lm_head on the best linear guess of the hidden state that
+    the target has further ahead in greedy text."""
+    vocab = made.sizes.vocab_size
+    text = torch.arange(vocab)[:, None]
+    while text.shape[1] < 16:
+        text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
+    hidden = model.base_model(text).last_hidden_state.double()
+    rows = model.get_output_embeddings().weight.double()
+    rows = rows if made.vocabulary is None else rows[made.vocabulary]
+    for head, output in enumerate(made(hidden)):
+        ahead = head + 1
+        read, wanted = output[:, :-ahead].flatten(0, 1), hidden[:, ahead:].flatten(0, 1)
+        solution = torch.linalg.lstsq(read, wanted).solution
+        made.lm_heads[head].get_parameter("weight").copy_(rows @ solution.T)
+
+
+SUPPORT = [DrafterSupport("medusa", checkpoint=medusa_heads)]

@@ -1,0 +1,115 @@
+"""Recipes of heads that draft one depth each: their loss and agreement, depth by depth."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specdec.decoding.interfaces import Needs
+from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.models.hf_target import HFTarget
+from specdec.training.batch import Batch
+from specdec.training.distillation import cross_entropy, likeliest
+from specdec.training.precision import dtype_within
+from specdec.training.recipe import Recipe
+
+
+class DepthRecipe(Recipe):
+    """K heads, the d-th of which drafts at depth d + 1 from what is known when the root is.
+
+    The loss of each depth is the cross-entropy against the target's distribution at the same place,
+    its lm_head on the kept hidden states, so a place counts by how likely the target found each
+    token and not by the one that it drew. Draft tokens are those of the text.
+
+    Attributes:
+        heads: K.
+        decay: the weight of each further depth.
+        vocabulary: ``[C]`` int64, ascending, the tokens that are drafted; None for all. Only places
+            whose likeliest token is among them are learned: elsewhere the target's distribution
+            over them says little.
+
+    Source: the loss by depth is that of Medusa (arXiv 2401.10774), section 2.2.1, with the target's
+    distribution in place of the text's token, as in Hydra (arXiv 2402.05109), section 4.
+    """
+
+    needs = Needs(hidden=True)
+    heads: int
+    decay: float
+    vocabulary: Tensor | None = None
+
+    def __init__(self, target: HFTarget) -> None:
+        self.target = target
+        self._lm_heads: dict[torch.dtype, nn.Module] = {}
+
+    @property
+    def depths(self) -> int:  # type: ignore[override]
+        return self.heads
+
+    @abstractmethod
+    def outputs(self, network: Any, batch: Batch) -> Tensor:
+        """What each head's projection reads: ``[K, B, n, H]``.
+
+        Entry d at place s is drafted from the hidden state at s - d - 1 and the tokens s - d to s,
+        the first of them the root, and predicts token s + 1; anything where the document has no
+        such place.
+        """
+
+    @abstractmethod
+    def score(self, network: Any, outputs: Tensor, depth: int) -> Tensor:
+        """Draft logits ``[M, C]`` of one head's ``outputs [M, H]``."""
+
+    @abstractmethod
+    def scoring(self, network: Any) -> Sequence[Tensor]:
+        """The parameters that :meth:`score` depends on."""
+
+    def counted(self, batch: Batch, depth: int) -> Tensor:
+        """``[B, n]`` bool: places before a token of an answer that the head of ``depth`` can draft
+        for."""
+        return batch.counted(1) & (batch.positions > depth)
+
+    def learned(self, batch: Batch, depth: int) -> Tensor:
+        """``[B, n]`` bool: those of them that the loss is of."""
+        counted = self.counted(batch, depth)
+        if self.vocabulary is None:
+            return counted
+        return counted & torch.isin(batch.best, self.vocabulary)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        chosen = self.learned(batch, 0).flatten().nonzero()[:, 0]
+        outputs = self.outputs(network, batch).flatten(1, 2)[:, chosen]
+        weights = []
+        for depth in range(self.heads):
+            counted = self.learned(batch, depth)
+            share = self.decay**depth / counted.sum().clamp(min=1)
+            weights.append(share * counted.flatten()[chosen])
+
+        def score(flat: Tensor) -> Tensor:
+            by_depth = flat.view(self.heads, -1, flat.shape[-1])
+            scored = [self.score(network, each, depth) for depth, each in enumerate(by_depth)]
+            return torch.cat(scored)
+
+        hidden = batch.hidden.last.flatten(0, 1)[chosen]
+        return cross_entropy(
+            score, outputs, self.target_score, hidden, torch.stack(weights), self.scoring(network)
+        )
+
+    def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
+        outputs, counts = self.outputs(network, batch), []
+        for depth in range(self.heads):
+            counted = self.counted(batch, depth)
+            columns = likeliest(partial(self.score, network, depth=depth), outputs[depth][counted])
+            drafted = columns if self.vocabulary is None else self.vocabulary[columns]
+            counts.append(torch.stack([(drafted == batch.best[counted]).sum(), counted.sum()]))
+        return torch.stack(counts)
+
+    def target_score(self, hidden: Tensor) -> Tensor:
+        """The target's logits ``[..., C]`` of its last hidden states."""
+        dtype = dtype_within(hidden.device, self.target.dtype)
+        if dtype not in self._lm_heads:
+            self._lm_heads[dtype] = lm_head_of(self.target, self.vocabulary, dtype)
+        return self.target.logits(hidden.to(dtype), self._lm_heads[dtype])
