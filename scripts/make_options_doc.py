@@ -194,9 +194,15 @@ def bounds(info: FieldInfo) -> str:
 
 def _default(info: FieldInfo) -> str:
     value = info.get_default(call_default_factory=True)
+    return "none" if value is None else _shown(value)
+
+
+def _shown(value: Any, name: str = "") -> str:
+    """A value, after the name of its option: files from the checkout on, long lists by length."""
     if isinstance(value, tuple) and len(value) > 4:
-        return f"{len(value)} entries"
-    return "none" if value is None else f"`{value}`"
+        return f"`{name}` of {len(value)} entries" if name else f"{len(value)} entries"
+    text = str(value).removeprefix(f"{PAGE.parent.parent}/")
+    return f"`{name}={text}`" if name else f"`{text}`"
 
 
 def _name(part: str | None) -> str:
@@ -204,7 +210,7 @@ def _name(part: str | None) -> str:
 
 
 def _overrides(options: Any) -> str:
-    given = [f"`{role}.{k}={v}`" for role, own in options.items() for k, v in own.items()]
+    given = [_shown(v, f"{role}.{k}") for role, own in options.items() for k, v in own.items()]
     return ", ".join(given) or "none"
 
 
