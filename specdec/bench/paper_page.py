@@ -1,0 +1,83 @@
+"""The page of a comparison: tau and speedup by method and prompt set, as papers have them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from specdec.bench.benchmark_report import Range, Report, Result
+from specdec.bench.markdown import markdown, markdown_table
+from specdec.bench.report_tables import ReportTable, extent, number, times
+
+
+def paper_page(
+    reports: Sequence[Report], left_out: Mapping[str, str], figures: Sequence[Path]
+) -> str:
+    """The tables and figures, then everything that was measured.
+
+    Args:
+        reports: one for each temperature.
+        left_out: the strategies that did not run, and why.
+        figures: files beside the page.
+    """
+    lines = []
+    for report in reports:
+        for heading, found in paper_tables(report).items():
+            lines += ["", f"## {heading}", "", *markdown_table(found)]
+    lines += ["", *notes(left_out)]
+    if figures:
+        lines += ["", "## Figures", ""]
+        lines += [f"![{path.stem}]({path.name})" for path in figures]
+    return markdown(reports, summary=lines)
+
+
+def notes(left_out: Mapping[str, str]) -> list[str]:
+    """How to read the tables, and what is missing in them."""
+    return [
+        "- In brackets: the 95 % interval, by bootstrap over prompts. Mean: over the prompt sets.",
+        *(f"- {name} did not run: {reason}." for name, reason in left_out.items()),
+    ]
+
+
+def paper_tables(report: Report) -> dict[str, ReportTable]:
+    """tau and speedups by method (down) and prompt set (across), by their headings."""
+    at = f"temperature {report.settings['temperature']:g}"
+    found = {
+        f"tau, {at}": _by_set(report, _tau, lambda result: result.tau),
+        f"Speedup over plain decoding, {at}": _by_set(
+            report,
+            lambda result: _spread(times(result.speedup), result.speedup.interval),
+            lambda result: result.speedup.median,
+        ),
+    }
+    if any(result.beside_transformers for result in report.results):
+        found[f"Speedup over transformers' generate, {at}"] = _by_set(
+            report,
+            lambda result: times(result.beside_transformers),
+            lambda result: result.beside_transformers and result.beside_transformers.median,
+        )
+    return found
+
+
+def _by_set(
+    report: Report, cell: Callable[[Result], str], value: Callable[[Result], float | None]
+) -> ReportTable:
+    of_sets = report.by_set or report.results
+    names = list(dict.fromkeys(result.set for result in of_sets))
+    rows = []
+    for result in report.results:
+        own = [each for each in of_sets if each.strategy == result.strategy]
+        known = [found for each in own if (found := value(each)) is not None]
+        mean = number(statistics.fmean(known)) if len(known) == len(own) else "-"
+        rows.append((result.strategy, *map(cell, own), mean))
+    titles = names if report.by_set else list(report.prompts["sets"])
+    return ReportTable(("method", *titles, "mean"), tuple(rows))
+
+
+def _tau(result: Result) -> str:
+    return _spread(number(result.tau), result.tau_interval)
+
+
+def _spread(value: str, interval: Range | None) -> str:
+    return value if interval is None else f"{value} ({extent(interval)})"
