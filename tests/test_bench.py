@@ -240,6 +240,14 @@ def test_an_interval_holds_its_median_and_lies_within_the_extremes(
         assert run_statistics.ratio(runs_of(seconds[:1]), runs_of(base)).interval == (low, high)
 
 
+def test_an_interval_is_that_of_the_median() -> None:
+    seconds = [[1 / (1 + place) for place in range(41)]] * 2
+    found = run_statistics.ratio(runs_of(seconds), runs_of([[1.0] * 41] * 2))
+    assert found.median == pytest.approx(21) and found.interval
+    low, high = found.interval  # about 41 / 2 / sqrt(41) * 1.96 to both sides
+    assert 12 <= low <= 17 and 25 <= high <= 30
+
+
 def test_an_interval_of_tau_narrows_with_prompts(report: bench.Report) -> None:
     def interval(count: int) -> tuple[float, float]:
         pairs = [((8, 2), (8, 8))[place % 2] for place in range(count)]

@@ -13,6 +13,7 @@ from specdec import Engine, bench
 from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.chat_turns import ChatTurns, parting
 from specdec.bench.contenders import Decoded, StrategyContender
+from specdec.bench.differences import logit_gap
 
 NEW = 5
 SETS = [bench.PromptSet("chat", ("ABC", "D", "EF"), (("GH", "I"), (), ("JKLM",)))]
@@ -99,10 +100,12 @@ def test_turns_are_added_up_and_identical_to_plain_decoding(
 
 def test_a_difference_says_its_turn(plain: Engine, eagle: Engine) -> None:
     longest = len(encoded(plain)[0].token_ids)
-    report = run(eagle, Recorded(StrategyContender("x", plain), wrong_after=longest + 1))
+    recorded = Recorded(StrategyContender("x", plain), wrong_after=longest + 1)
+    report = run(eagle, recorded)
     found = report.of("recorded").differences
     assert [(d.prompt, d.turn, d.position) for d in found] == [(0, 1, 2), (2, 1, 2)]
-    assert all(d.logit_gap is not None for d in found)
+    (row,), (answer,) = recorded.calls[-1]  # the last turn of the last prompt
+    assert found[1].logit_gap == logit_gap(plain.target.model, [*row, *answer[:2]])
     assert report.of("eagle2").identical
 
 

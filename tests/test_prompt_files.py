@@ -17,7 +17,8 @@ from specdec.errors import OptionError
 MT_BENCH_CATEGORIES = [
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 ]  # fmt: skip
-texts = st.text(min_size=1).filter(str.strip)
+# Some with what Python takes for the end of a line and JSON does not.
+texts = (st.text(min_size=1) | st.text('a\u2028\x85"\n', min_size=1)).filter(str.strip)
 conversations = st.lists(st.lists(texts, min_size=1, max_size=3), min_size=1, max_size=4)
 
 
@@ -50,6 +51,7 @@ def test_a_folder_for_each_task_is_read_back(
             for i, turns in enumerate(own)
         ]
         write(root / f"task{number}" / "question.jsonl", rows, escaped=escaped)
+    write(root / "judge_prompts.jsonl", [{"name": "something else"}])
     found = bench.load_sets(root)
     assert [one.name for one in found] == [f"task{number}" for number in range(len(sets))]
     assert [turns_of(one) for one in found] == sets

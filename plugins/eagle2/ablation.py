@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import NEVER, Proposal
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
@@ -30,7 +31,7 @@ def frontiers_alone(builder: TreeBuilder, budget: int) -> DraftTree:
     Source: EAGLE-2 (arXiv 2406.16858), section 5.3, the ablation of reranking.
     """
     levels = []
-    frontier = builder.frontier
+    frontier: Frontier | None = builder.frontier
     while frontier is not None:
         levels.append(frontier.nodes)
         frontier = frontier.before

@@ -13,7 +13,7 @@ from specdec.errors import OptionError
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#dddddd"
-RC = {"font.size": 7, "axes.linewidth": 0.6}
+RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6}
 SMALL = 6.5
 _WIDTH = 3.4  # inches: a column of a paper
 

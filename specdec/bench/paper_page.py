@@ -55,7 +55,7 @@ def paper_tables(report: Report) -> dict[str, ReportTable]:
         found[f"Speedup over transformers' generate, {at}"] = _by_set(
             report,
             lambda result: times(result.beside_transformers),
-            lambda result: result.beside_transformers and result.beside_transformers.median,
+            lambda result: each.median if (each := result.beside_transformers) else None,
         )
     return found
 

@@ -19,8 +19,8 @@ _EXPECTED = 'write {"prompt": "..."} or {"turns": ["..."]} on every line'
 
 
 def load_sets(path: Path) -> list[PromptSet]:
-    """The prompt sets of a ``.jsonl`` file, of a folder of them, or of a folder with one folder for
-    each set that has a file ``question.jsonl``.
+    """The prompt sets of a ``.jsonl`` file, of a folder of them, or of a folder whose folders have
+    files ``question.jsonl``, which are read alone.
 
     A line is an object with a field ``prompt``, or with ``turns``: what the user says first, after
     the first answer, and so on. Other fields are left alone, but for a ``category`` beside turns:
@@ -55,7 +55,7 @@ def _files(path: Path) -> list[Path]:
                 f"there is no file or folder {path}: give a .jsonl file or a folder of them"
             )
         return [path]
-    files = sorted(path.glob("*.jsonl")) or sorted(path.glob(f"*/{_QUESTIONS}.jsonl"))
+    files = sorted(path.glob(f"*/{_QUESTIONS}.jsonl")) or sorted(path.glob("*.jsonl"))
     if not files:
         raise OptionError(
             f"there is no .jsonl file in {path}, and none called {_QUESTIONS}.jsonl in its "
