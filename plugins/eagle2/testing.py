@@ -18,7 +18,7 @@ def eagle2(options: Any, levels: int, children: Children) -> list[Node]:
         frontier = best(level, options.top_k)
         if options.score == "confidence":
             # The confidence of a child, out of its value: rounded, so that ties stay ties.
-            surest = sorted(offered, key=lambda pair: -round(pair[1].value - pair[0].value, 5))
+            surest = sorted(offered, key=lambda pair: -round(pair[1].value - pair[0].value, 10))
             frontier = [child for _, child in surest[: options.top_k]]
         expanded += frontier
     return best(grown, options.budget) if options.rerank else expanded[: options.budget]
