@@ -88,6 +88,14 @@ def test_lines_with_a_prompt_are_read_back(place: Path, prompts: list[str]) -> N
     assert bench.load_sets(file) == [bench.PromptSet("letters", tuple(prompts))]
 
 
+def test_the_first_prompts_of_mt_bench_are_of_every_category(tmp_path: Path) -> None:
+    rows = [{"category": c, "turns": [f"{c} {i}", c]} for c in MT_BENCH_CATEGORIES for i in (0, 1)]
+    write(tmp_path / "mt_bench" / "question.jsonl", rows)
+    (found,) = bench.load_sets(tmp_path)
+    assert found.name == "mt_bench" and len(found.later) == len(rows)
+    assert list(found.texts) == [f"{c} {i}" for i in (0, 1) for c in MT_BENCH_CATEGORIES]
+
+
 def test_a_file_that_lacks_a_category_of_mt_bench_keeps_them_apart(tmp_path: Path) -> None:
     rows = [{"category": each, "turns": [each]} for each in MT_BENCH_CATEGORIES[:3]]
     write(tmp_path / "x.jsonl", [*rows, {"turns": ["none"]}])

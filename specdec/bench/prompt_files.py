@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def load_sets(path: Path) -> list[PromptSet]:
     A line is an object with a field ``prompt``, or with ``turns``: what the user says first, after
     the first answer, and so on. Other fields are left alone, but for a ``category`` beside turns:
     where a file has several categories, each is a set, and the eight of MT-bench together are the
-    set ``mt_bench``. Other sets are called like their file, or, where that is ``question.jsonl``,
-    like its folder.
+    set ``mt_bench``, one of each after the other, so that its first prompts are of every kind.
+    Other sets are called like their file, or, where that is ``question.jsonl``, like its folder.
 
     These are the files of EAGLE (``eagle/data/TASK/question.jsonl``) and of Spec-Bench
     (``data/spec_bench/question.jsonl``), as they are.
@@ -75,13 +76,22 @@ def _sets(file: Path) -> Iterator[PromptSet]:
     name = file.resolve().parent.name if file.stem == _QUESTIONS else file.stem
     one = len(set(categories)) == 1
     for category in dict.fromkeys(categories):
-        own = [turns for (turns, _), each in zip(rows, categories, strict=True) if each == category]
+        own = _mixed([row for row, each in zip(rows, categories, strict=True) if each == category])
         later = tuple(turns[1:] for turns in own)
         yield PromptSet(
             name if one or not category else category,
             tuple(turns[0] for turns in own),
             later if any(later) else (),
         )
+
+
+def _mixed(rows: Sequence[tuple[tuple[str, ...], str]]) -> list[tuple[str, ...]]:
+    """Turns of all categories, one of each after the other: the first few are of every kind."""
+    by_category: dict[str, list[tuple[str, ...]]] = {}
+    for turns, category in rows:
+        by_category.setdefault(category, []).append(turns)
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_category.values()))
+    return [turns for turns in mixed if turns is not None]
 
 
 def _rows(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:

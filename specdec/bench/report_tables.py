@@ -73,7 +73,7 @@ def notes(report: Report) -> list[str]:
         f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
         f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
         f"temperature {settings['temperature']:g}{fields}; {done} "
-        f"{'repetition' if done == 1 else 'repetitions'}, in turns.",
+        f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
         "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
         "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "
         "largest of the repetitions. The whole call counts, set-up and prefill included.",

@@ -134,7 +134,7 @@ def paper(
     console = terminal.stdout()
     console.print(tables(reports))
     for report in reports:
-        for heading, found in paper_tables(report).items():
+        for heading, found in paper_tables(report, lineup.ablations).items():
             console.print(heading, style="bold", markup=False)
             console.print(table(found))
     for note in notes(lineup.left_out):
@@ -165,7 +165,7 @@ def _write(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[Path]:
     (out / _JSON).write_text(text, encoding="utf-8")
     (out / _CSV).write_text(as_csv(reports), encoding="utf-8")
     figures = _draw(json.loads(text), out)
-    page = paper_page(reports, lineup.left_out, figures)
+    page = paper_page(reports, lineup.ablations, lineup.left_out, figures)
     (out / _PAGE).write_text(page, encoding="utf-8")
     return [out / _PAGE, out / _JSON, out / _CSV, *figures]
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
 # Options of a policy: what the user's own come before, and what comes before these.
 _Policy = tuple[Mapping[str, Any], Mapping[str, Any]]
-_AS_IT_IS: _Policy = ({}, {})
 _GROWN = ("eagle2", "eagle3")  # the strategies with that tree
 _AUTO = "auto"
 _TREES: Mapping[str, Mapping[str, Any]] = {
@@ -77,14 +76,15 @@ def make_lineup(
     names = registry.complete() if given is None else labels_of(registry, given)
     names = [name for name in names if name != PLAIN]
     plain = Engine(**loading, strategy=PLAIN)
-    variants = dict(_published(names, _fitted(registry, loading)))
+    fitted = _fitted(registry, loading)
+    compared = dict(each for name in names for each in _compared(name, fitted))
     extra = dict(_ablations(names)) if ablations else {}
     if ablations and not extra:
         raise OptionError(
             f"--ablations need one of the strategies {', '.join((*_GROWN, _AUTO))}, not "
             f"{', '.join(names)}"
         )
-    policies = {**dict.fromkeys(names, _AS_IT_IS), **variants, **extra}
+    policies = {**compared, **extra}
     labels = list(policies)
     chosen = choose_labelled(registry, labels, _spread(registry, labels, options))
     engines: dict[str, Engine] = {}
@@ -115,11 +115,12 @@ def _fitted(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
     )
 
 
-def _published(names: Sequence[str], fitted: set[str]) -> Iterator[tuple[str, _Policy]]:
-    """The published tree: a variant where the model has another one, else the strategy itself."""
-    for name in names:
-        if name in _GROWN:
-            yield (f"{name}:published" if name in fitted else name), (PUBLISHED, {})
+def _compared(name: str, fitted: set[str]) -> Iterator[tuple[str, _Policy]]:
+    """A strategy; its published tree is a variant where the model has another one."""
+    published = name in _GROWN
+    yield name, (PUBLISHED if published and name not in fitted else {}, {})
+    if published and name in fitted:
+        yield f"{name}:published", (PUBLISHED, {})
 
 
 def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _Policy]]:
