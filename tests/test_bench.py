@@ -22,6 +22,7 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
+from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.runner import batches_of
@@ -441,6 +442,25 @@ def test_records_say_the_same(report: bench.Report) -> None:
     assert found["noise"]["ratio"] == report.noise.median
     assert found["noise"]["quiet"] == (0.95 <= report.noise.median <= 1.05)
     assert found["versions"]["torch"] and found["machine"]["threads"] and found["date"]
+
+
+def test_figures_show_whatever_was_measured(
+    report: bench.Report, plain: Engine, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    once = settings(repetitions=1)
+    alone = bench.run({"plain": plain}, PROMPTS[:1], once, transformers=False)
+    undrafted = bench.run({"also plain": plain}, PROMPTS[:1], once, transformers=False)
+    wanted = {
+        "tasks and acceptance": (report, ["tasks-t0.png", "acceptance-t0.png"]),
+        "one prompt, no drafts": (undrafted, ["tasks-t0.png"]),
+        "the baseline alone": (alone, []),
+    }
+    for name, (measured, names) in wanted.items():
+        results = json.loads(json.dumps({"reports": [as_json(measured)], "ablations": []}))
+        drawn = draw_figures(results, tmp_path)
+        assert [path.name for path in drawn] == names, name
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def _fitting(
             others = itertools.cycle([*one.texts[index + 1 :], *one.texts[: index + 1]])
             text = _lengthened(text, others, engine, context)
         said = (text, *later)
-        longest = len(conversation_ids(said, ("",) * len(later), engine))
-        if longest + len(said) * max_new_tokens <= engine.target.context_limit:
-            ids = conversation_ids(said[:1], (), engine)
+        ids = conversation_ids(said[:1], (), engine)
+        whole = conversation_ids(said, ("",) * len(later), engine) if later else ids
+        if len(whole) + len(said) * max_new_tokens <= engine.target.context_limit:
             yield Prompt(one.name, index, ids, said if later else ())
 
 
