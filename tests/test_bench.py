@@ -22,9 +22,11 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
+from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.runner import batches_of
+from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
 
 PROMPTS = [bench.Prompt("tiny", i, tuple(ids)) for i, ids in enumerate(tiny.PROMPTS)]
@@ -200,7 +202,7 @@ def test_first_difference_splits_a_common_prefix(ours: list[int], theirs: list[i
 
 def runs_of(seconds: Sequence[Sequence[float]], tokens: int = 10) -> list[run_statistics.Run]:
     return [
-        run_statistics.Run(repetition, batch, value, tokens, None, None, 0)
+        run_statistics.Run(repetition, batch, value, tokens, (), None, 0)
         for repetition, row in enumerate(seconds)
         for batch, value in enumerate(row)
     ]
@@ -222,6 +224,52 @@ def test_a_contender_that_is_always_k_times_as_fast_has_ratio_k(
     assert all(math.isclose(end, k, rel_tol=1e-9) for end in ends)
     assert (found.over_prompts is None) == (len(seconds[0]) == 1)
     assert (found.over_repetitions is None) == (len(seconds) == 1)
+
+
+@given(tables, st.data())
+def test_an_interval_holds_its_median_and_lies_within_the_extremes(
+    seconds: list[list[float]], data: Any
+) -> None:
+    base = [[data.draw(times) for _ in row] for row in seconds[:1]]
+    found = run_statistics.ratio(runs_of(seconds[:1]), runs_of(base))
+    assert (found.interval is None) == (len(seconds[0]) == 1)
+    if found.interval:
+        ratios = [b / a for a, b in zip(seconds[0], base[0], strict=True)]
+        low, high = found.interval
+        assert min(ratios) * 0.999 <= low <= found.median * 1.001
+        assert found.median * 0.999 <= high <= max(ratios) * 1.001
+        assert run_statistics.ratio(runs_of(seconds[:1]), runs_of(base)).interval == (low, high)
+
+
+def test_an_interval_is_that_of_the_median() -> None:
+    seconds = [[1 / (1 + place) for place in range(41)]] * 2
+    found = run_statistics.ratio(runs_of(seconds), runs_of([[1.0] * 41] * 2))
+    assert found.median == pytest.approx(21) and found.interval
+    low, high = found.interval  # about 41 / 2 / sqrt(41) * 1.96 to both sides
+    assert 12 <= low <= 17 and 25 <= high <= 30
+
+
+def test_an_interval_of_tau_narrows_with_prompts(report: bench.Report) -> None:
+    def interval(count: int) -> tuple[float, float]:
+        pairs = [((8, 2), (8, 8))[place % 2] for place in range(count)]
+        found = run_statistics.tau_interval(
+            [
+                run_statistics.Run(0, place, 1.0, tokens, (stats_of(tokens, forwards),), 1, 0)
+                for place, (tokens, forwards) in enumerate(pairs)
+            ]
+        )
+        assert found is not None and found[0] < 8 / 5 < found[1]
+        return found
+
+    few, many = interval(6), interval(60)
+    assert few[0] < many[0] < many[1] < few[1]
+    assert report.of(PLAIN).tau_interval == (1, 1)
+    low, high = report.of("eagle2").tau_interval or (0, 0)
+    assert low <= report.of("eagle2").tau <= high  # type: ignore[operator]
+
+
+def stats_of(tokens: int, forwards: int) -> Stats:
+    return Stats(tokens, forwards, 0, tokens / forwards, (), 0, {}, 0.0)
 
 
 @given(tables, st.data())
@@ -283,31 +331,6 @@ def test_prompts_that_leave_no_room_are_left_out(plain: Engine) -> None:
         bench.encode_sets(sets, plain, max_new_tokens=50, context=100)
 
 
-def test_sets_are_read_from_a_folder_and_from_a_file(tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "id": 1}}\n\n')
-    both = [bench.PromptSet("a", ("a",)), bench.PromptSet("b", ("b",))]
-    assert bench.load_sets(tmp_path) == both
-    assert bench.load_sets(tmp_path / "a.jsonl") == both[:1]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("nonsense", "line 2: write"),
-        ('{"text": "x"}', "line 2: write"),
-        ("[1]", "line 2: write"),
-        ('{"prompt": 3}', "line 2: the prompt must be text, not 3"),
-        ('{"prompt": " "}', "line 2: the prompt must be text"),
-    ],
-)
-def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str, message: str) -> None:
-    file = tmp_path / "x.jsonl"
-    file.write_text('{"prompt": "fine"}\n' + line)
-    with pytest.raises(OptionError, match=message):
-        bench.load_sets(file)
-
-
 def test_engines_must_share_a_model(plain: Engine, eagle: Engine) -> None:
     other = Engine(tiny.make_model(), strategy="plain")
     with pytest.raises(OptionError, match="'other' has a model of its own"):
@@ -342,7 +365,7 @@ def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
             log=log,
         )
 
-    first = run(stop=4)  # plain, eagle2, plain again; the second turn is cut off
+    first = run(stop=4)  # plain, eagle2, plain again; the second round is cut off
     assert first.interrupted and first.of(PLAIN).prompts == 1
     with log.open("a") as file:
         file.write('{"repetition": 0, "ba')  # killed while it wrote
@@ -378,7 +401,7 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
     assert more.repetitions == 2
 
 
-def test_interrupt_keeps_whole_turns_and_whole_repetitions(eagle: Engine) -> None:
+def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> None:
     each = len(PROMPTS) * 3  # plain, eagle2, plain again
 
     def run(stop: int) -> bench.Report:
@@ -412,7 +435,7 @@ def test_progress_ends_at_its_total(plain: Engine) -> None:
 
 def test_records_say_the_same(report: bench.Report) -> None:
     found = json.loads(json.dumps(as_json(report)))
-    rows = [line.split(",") for line in as_csv(report).splitlines()]
+    rows = [line.split(",") for line in as_csv([report]).splitlines()]
     for own, result, row in zip(found["results"], report.results, rows[1:], strict=True):
         assert own["speedup"] == result.speedup.median
         assert dict(zip(rows[0], row, strict=False))["tau"] == str(result.tau)
@@ -421,7 +444,26 @@ def test_records_say_the_same(report: bench.Report) -> None:
     assert found["versions"]["torch"] and found["machine"]["threads"] and found["date"]
 
 
+def test_figures_show_whatever_was_measured(
+    report: bench.Report, plain: Engine, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    once = settings(repetitions=1)
+    alone = bench.run({"plain": plain}, PROMPTS[:1], once, transformers=False)
+    undrafted = bench.run({"also plain": plain}, PROMPTS[:1], once, transformers=False)
+    wanted = {
+        "tasks and acceptance": (report, ["tasks-t0.png", "acceptance-t0.png"]),
+        "one prompt, no drafts": (undrafted, ["tasks-t0.png"]),
+        "the baseline alone": (alone, []),
+    }
+    for name, (measured, names) in wanted.items():
+        results = json.loads(json.dumps({"reports": [as_json(measured)], "ablations": []}))
+        drawn = draw_figures(results, tmp_path)
+        assert [path.name for path in drawn] == names, name
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    plot(report, tmp_path / "x.png")
+    plot([report], tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

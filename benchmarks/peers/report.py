@@ -31,7 +31,7 @@ class Record:
         count = len(decoded.tokens)
         self.tokens.setdefault(prompt, decoded.tokens)
         self.runs.append(
-            Run(repetition, prompt, decoded.seconds, count, None, decoded.steps, peak_memory=0)
+            Run(repetition, prompt, decoded.seconds, count, (), decoded.steps, peak_memory=0)
         )
 
 

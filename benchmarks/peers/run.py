@@ -35,7 +35,8 @@ from weights import Weights, inflated
 from specdec import Engine
 from specdec.bench.machine import machine, versions
 from specdec.bench.presets import PRESETS
-from specdec.bench.prompt_sets import Prompt, encode_sets, load_sets
+from specdec.bench.prompt_files import load_sets
+from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.plugin.embedded_model import EMBEDDED
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
@@ -11,6 +13,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
+from specdec_plugins.eagle2.ablation import frontiers_alone, most_confident
 
 
 class Eagle2Options(BaseModel):
@@ -21,6 +24,16 @@ class Eagle2Options(BaseModel):
     depth: int = Field(6, ge=1, le=64, description="levels of draft tokens below the root")
     top_k: int = Field(10, ge=1, description="nodes expanded on each level, and children of each")
     budget: int = Field(60, ge=1, description="draft tokens verified in a step, root excluded")
+    score: Literal["value", "confidence"] = Field(
+        "value",
+        description="what decides which nodes of a level are expanded: the product of confidences "
+        "on the path, or, for ablations, the confidence of the node alone",
+    )
+    rerank: bool = Field(
+        True,
+        description="verify the best of all candidates; false, for ablations: the top_k best of "
+        "each level, from the root down until the budget is spent",
+    )
 
 
 class Eagle2Policy(TreePolicy):
@@ -41,10 +54,16 @@ class Eagle2Grower(TreeGrower):
 
     def __init__(self, options: Eagle2Options) -> None:
         self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget
+        self.by_value, self.reranked = options.score == "value", options.rerank
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         grow_level(builder, proposal, self.top_k)
-        builder.advance_best(self.top_k)
+        if self.by_value:
+            builder.advance_best(self.top_k)
+        else:
+            builder.advance(most_confident(builder, proposal, self.top_k))
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
-        return top_by_value(builder, self.budget)
+        if self.reranked:
+            return top_by_value(builder, self.budget)
+        return frontiers_alone(builder, self.budget)

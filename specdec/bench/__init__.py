@@ -12,8 +12,10 @@ from __future__ import annotations
 from specdec.bench.benchmark import run
 from specdec.bench.benchmark_report import Difference, Ratio, Report, Result
 from specdec.bench.contenders import Contender, Decoded
-from specdec.bench.prompt_sets import Prompt, PromptSet, encode_sets, load_sets
+from specdec.bench.prompt_files import load_sets
+from specdec.bench.prompt_sets import Prompt, PromptSet, encode_sets
 from specdec.bench.settings import Settings
+from specdec.bench.temperatures import run_at
 
 __all__ = [
     "Contender",
@@ -28,4 +30,5 @@ __all__ = [
     "encode_sets",
     "load_sets",
     "run",
+    "run_at",
 ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
+from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
 from specdec.bench.contenders import Contender, StrategyContender
 from specdec.bench.inflate import LABEL
@@ -39,7 +40,7 @@ def run(
     progress: Progress | None = None,
     log: Path | None = None,
 ) -> Report:
-    """Measure strategies in turns on the same prompts.
+    """Measure strategies, interleaved, on the same prompts.
 
     Example:
         >>> engine = Engine(strategy="eagle2")
@@ -52,12 +53,11 @@ def run(
         transformers: whether transformers' own ``generate`` runs too.
         peers: other contenders.
         progress: called with the runs that are done, the runs in all, and what runs now.
-
-        log: a file that finished turns are kept in, and taken from if it has some.
+        log: a file that finished rounds are kept in, and taken from if it has some.
 
     Raises:
         OptionError: engines on different models, labels that are taken, a log of another benchmark.
-        KeyboardInterrupt: Ctrl-C before the first turn was over; after it, it ends the runs and
+        KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
     """
     settings = settings or Settings()
@@ -85,19 +85,20 @@ def run(
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
     memory = PeakMemory(plain.target.device)
+    turns = ChatTurns(plain, settings.max_new_tokens)
     about = _about(plain, prompts)
     runs = interleave(
         contenders,
         batches_of(prompts, settings.batch_size),
         settings,
         memory,
-        plain.target.device,
+        turns,
         progress or (lambda done, total, what: None),
         RunLog(log, {**about, **_decides(settings, contenders)}) if log else None,
     )
     if not runs.by_label[PLAIN]:
         raise KeyboardInterrupt
-    comparison = Comparison(runs, plain, greedy)
+    comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
     shown = contenders[:-1]
     return Report(
@@ -135,7 +136,7 @@ def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
 
 
 def _decides(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """What else the figures of a turn depend on."""
+    """What else the figures of a round depend on."""
     own = {name: value for name, value in asdict(settings).items() if name != "repetitions"}
     return {"settings": own, "contenders": {each.label: each.facts() for each in contenders}}
 
@@ -155,7 +156,7 @@ def _on_one_model(engines: Mapping[str, Engine]) -> Engine:
 
 def _described(prompts: Sequence[Prompt]) -> dict[str, Any]:
     lengths = [len(prompt.token_ids) for prompt in prompts]
-    ids = repr([prompt.token_ids for prompt in prompts]).encode()
+    read = [(p.token_ids, *p.turns[1:]) if p.turns else p.token_ids for p in prompts]
     sets: dict[str, int] = {}
     for prompt in prompts:
         sets[prompt.set] = sets.get(prompt.set, 0) + 1
@@ -166,5 +167,9 @@ def _described(prompts: Sequence[Prompt]) -> dict[str, Any]:
             "median": statistics.median(lengths),
             "max": max(lengths),
         },
-        "sha256": hashlib.sha256(ids).hexdigest()[:16],
+        "turns": {
+            "min": min(max(1, len(prompt.turns)) for prompt in prompts),
+            "max": max(max(1, len(prompt.turns)) for prompt in prompts),
+        },
+        "sha256": hashlib.sha256(repr(read).encode()).hexdigest()[:16],
     }

@@ -23,11 +23,13 @@ class Ratio:
         over_prompts: quartiles over batches, of the median over repetitions; None with one batch.
         over_repetitions: the least and the largest of the medians over batches; None with one
             repetition.
+        interval: of the median, 95 %, by bootstrap over batches; None with one batch.
     """
 
     median: float
     over_prompts: Range | None = None
     over_repetitions: Range | None = None
+    interval: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Difference:
         set, prompt: which one.
         position: index of the first new token that differs.
         logit_gap: between the target's two best logits there; of greedy decoding only.
+        turn: of the conversation, whose answer it is in, from 0.
     """
 
     set: str
     prompt: int
     position: int
     logit_gap: float | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Result:
         strategy: its label.
         set: name of the prompt set, or ``"all"``.
         tau: tokens committed per target forward; None from a peer that does not count forwards.
+        tau_interval: of tau, 95 %, by bootstrap over batches; None with one batch.
         tokens_per_second: the median over repetitions of new tokens per wall-clock second, the
             whole call included: set-up, prefill, decoding.
         tokens_per_second_range: the least and the largest; None with one repetition.
@@ -73,6 +78,7 @@ class Result:
         draft_forwards: times the drafter was asked for a level (of a whole batch).
         alpha: acceptance rate by depth, from depth 1: of the rows that reached it and had a draft
             token there.
+        tried: how many those were, by depth.
         seconds: by phase, with ``"other"`` for what no phase covers and ``"total"``.
         peak_memory: in bytes; ``Report.memory`` says of what.
         facts: parts, options, losslessness.
@@ -81,6 +87,7 @@ class Result:
     strategy: str
     set: str
     tau: float | None
+    tau_interval: Range | None
     tokens_per_second: float
     tokens_per_second_range: Range | None
     speedup: Ratio
@@ -95,6 +102,7 @@ class Result:
     target_forwards: int | None
     draft_forwards: int | None
     alpha: tuple[float, ...]
+    tried: tuple[int, ...]
     seconds: dict[str, float]
     peak_memory: int
     facts: dict[str, Any] = field(default_factory=dict)

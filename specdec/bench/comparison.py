@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TRANSFORMERS
 from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
+from specdec.bench.chat_turns import Answers, ChatTurns, parting
 from specdec.bench.contenders import Contender
-from specdec.bench.differences import first_difference, logit_gap
+from specdec.bench.differences import logit_gap
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Runs
-
-if TYPE_CHECKING:
-    from specdec.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -24,12 +21,12 @@ class Comparison:
 
     Attributes:
         runs: of every contender.
-        plain: plain decoding of the same target model.
+        turns: of the same prompts.
         greedy: whether the settings mean greedy decoding.
     """
 
     runs: Runs
-    plain: Engine
+    turns: ChatTurns
     greedy: bool
 
     def measured(self, names: Sequence[str]) -> list[str]:
@@ -51,6 +48,7 @@ class Comparison:
             strategy=contender.label,
             set=name,
             tau=counts.tau,
+            tau_interval=run_statistics.tau_interval(ours),
             tokens_per_second=rate,
             tokens_per_second_range=extent,
             speedup=run_statistics.ratio(ours, self._of(PLAIN, name)),
@@ -69,6 +67,7 @@ class Comparison:
             target_forwards=counts.target_forwards,
             draft_forwards=counts.draft_forwards,
             alpha=counts.alpha,
+            tried=counts.tried,
             seconds=run_statistics.seconds_by_phase(ours),
             peak_memory=max(run.peak_memory for run in ours),
             facts=contender.facts(),
@@ -84,9 +83,11 @@ class Comparison:
             return f"{parted} of {prompts} prompts part from plain decoding, {how}"
         return f"the same tokens as plain decoding on {prompts} prompts, {how}"
 
-    def _difference(self, prompt: Prompt, ours: list[int], theirs: list[int]) -> Difference:
-        at = first_difference(ours, theirs) or 0
+    def _difference(self, prompt: Prompt, ours: Answers, theirs: Answers) -> Difference:
+        turn, at = parting(ours, theirs) or (0, 0)
         gap = None
-        if self.greedy:
-            gap = logit_gap(self.plain.target.model, [*prompt.token_ids, *theirs[:at]])
-        return Difference(prompt.set, prompt.index, at, gap)
+        before = self.turns.next_prompt(prompt, theirs[:turn])
+        if self.greedy and before is not None and turn < len(theirs):
+            model = self.turns.engine.target.model
+            gap = logit_gap(model, [*before, *theirs[turn][:at]])
+        return Difference(prompt.set, prompt.index, at, gap, turn)

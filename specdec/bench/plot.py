@@ -1,12 +1,13 @@
-"""A report as a plot."""
+"""Reports as a plot."""
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
+from specdec.bench.figure_style import check_matplotlib
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -21,24 +22,32 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix not in _SUFFIXES:
         raise OptionError(f"{path}: a plot must end in {', '.join(_SUFFIXES)}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OptionError("a plot needs matplotlib: pip install 'specdec[bench]'")
+    check_matplotlib()
 
 
-def plot(report: Report, path: Path) -> None:
-    """Bars of speedup, the best on top; lines show the quartiles over prompts.
+def plot(reports: Sequence[Report], path: Path) -> None:
+    """Bars of speedup, the best on top, a panel for each report; lines show the quartiles over
+    prompts.
 
     With one batch of prompts they show the extent over repetitions. The grey band is the noise:
     how far ``plain`` was from itself.
     """
     from matplotlib.figure import Figure
 
+    bars = len(reports[0].results) - 1
+    size = (7.5, len(reports) * (1.9 + 0.45 * bars))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(reports), squeeze=False)
+    for report, (axes,) in zip(reports, panels, strict=True):
+        _panel(report, axes)
+    figure.savefig(path, dpi=150)
+
+
+def _panel(report: Report, axes: Any) -> None:
     shown = sorted(
         (result for result in report.results if result.strategy != PLAIN),
         key=lambda result: result.speedup.median,
     )
-    figure = Figure(figsize=(7.5, 1.9 + 0.45 * len(shown)), layout="constrained")
-    axes = figure.subplots()
     noise = abs(report.noise.median - 1)
     axes.axvspan(1 - noise, 1 + noise, color=_BAND, zorder=0, linewidth=0)
     axes.axvline(1, color=_INK, linewidth=1, zorder=1)
@@ -66,7 +75,6 @@ def plot(report: Report, path: Path) -> None:
     axes.set_xlabel(_caption(report))
     axes.set_title(_title(report), loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
 
 
 def _spread(result: Result) -> tuple[float, float] | None:

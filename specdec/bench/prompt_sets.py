@@ -1,12 +1,10 @@
-"""Prompt sets: read from JSON lines, made as long as wanted, as token ids."""
+"""Prompt sets: made as long as wanted, as token ids."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import OptionError
@@ -22,11 +20,13 @@ class PromptSet:
 
     Attributes:
         name: of the kind, e.g. the file's.
-        texts: none of them empty.
+        texts: what the user says first, none of them empty.
+        later: for each of them what the user says after each answer; empty if nothing.
     """
 
     name: str
     texts: tuple[str, ...]
+    later: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ class Prompt:
         set: name of its set.
         index: its place there.
         token_ids: as the model reads it, chat template included.
+        turns: all that the user says, where it is more than once.
     """
 
     set: str
     index: int
     token_ids: tuple[int, ...]
+    turns: tuple[str, ...] = ()
 
 
 BUILT_IN = PromptSet(
@@ -60,46 +62,6 @@ BUILT_IN = PromptSet(
 )
 
 
-def load_sets(path: Path) -> list[PromptSet]:
-    """The sets of a folder of ``.jsonl`` files, or of one such file.
-
-    Every line is an object with a field ``prompt``; other fields are left alone. A set is called
-    like its file.
-
-    Raises:
-        OptionError: a path without such files, a line without a prompt.
-    """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise OptionError(f"there is no .jsonl file in {path}: give a folder of them, or one file")
-    if not files[0].is_file():
-        raise OptionError(f"there is no file or folder {path}: give a .jsonl file or a folder")
-    return [PromptSet(file.stem, tuple(_texts(file))) for file in files]
-
-
-def _texts(file: Path) -> list[str]:
-    texts = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{file} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)["prompt"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise OptionError(
-                f'{file}, line {number}: write {{"prompt": "..."}} on every line ({error!r})'
-            ) from error
-        if not isinstance(text, str) or not text.strip():
-            raise OptionError(f"{file}, line {number}: the prompt must be text, not {text!r}")
-        texts.append(text)
-    if not texts:
-        raise OptionError(f"there is no prompt in {file}")
-    return texts
-
-
 def encode_sets(
     sets: Sequence[PromptSet],
     engine: Engine,
@@ -107,13 +69,15 @@ def encode_sets(
     max_new_tokens: int,
     count: int | None = None,
     context: int | None = None,
+    turns: int | None = None,
 ) -> list[Prompt]:
     """The first ``count`` prompts of each set that leave room for ``max_new_tokens``.
 
     Where the tokenizer has a chat template a prompt is the user's message, else it is continued
-    as it stands.
+    as it stands. A prompt of several turns must leave room for as many answers.
 
     Args:
+        turns: the most turns of a prompt; all of them if left out.
         context: make every prompt about this many tokens long: other prompts of its set go before
             it, and what is too long loses its beginning.
 
@@ -129,8 +93,8 @@ def encode_sets(
         )
     prompts = []
     for one in sets:
-        fitting = itertools.islice(_fitting(one, engine, context, room), count)
-        found = [Prompt(one.name, index, ids) for index, ids in fitting]
+        fitting = _fitting(one, engine, context, max_new_tokens, turns)
+        found = list(itertools.islice(fitting, count))
         if not found:
             raise OptionError(
                 f"no prompt of the set {one.name!r} leaves room for {max_new_tokens} new tokens "
@@ -141,20 +105,43 @@ def encode_sets(
 
 
 def _fitting(
-    one: PromptSet, engine: Engine, context: int | None, room: int
-) -> Iterator[tuple[int, tuple[int, ...]]]:
+    one: PromptSet, engine: Engine, context: int | None, max_new_tokens: int, turns: int | None
+) -> Iterator[Prompt]:
     for index, text in enumerate(one.texts):
+        later = one.later[index][: turns and turns - 1] if one.later else ()
         if context is not None:
             others = itertools.cycle([*one.texts[index + 1 :], *one.texts[: index + 1]])
             text = _lengthened(text, others, engine, context)
-        ids = _ids(text, engine)
-        if len(ids) <= room:
-            yield index, ids
+        said = (text, *later)
+        ids = conversation_ids(said[:1], (), engine)
+        whole = conversation_ids(said, ("",) * len(later), engine) if later else ids
+        if len(whole) + len(said) * max_new_tokens <= engine.target.context_limit:
+            yield Prompt(one.name, index, ids, said if later else ())
 
 
-def _ids(text: str, engine: Engine) -> tuple[int, ...]:
-    chat = getattr(engine.tokenizer, "chat_template", None)
-    prompt: Any = [{"role": "user", "content": text}] if chat else text
+def conversation_ids(
+    said: Sequence[str], answers: Sequence[str], engine: Engine
+) -> tuple[int, ...]:
+    """What the model reads before it answers ``said[-1]``.
+
+    Where the tokenizer has a chat template these are messages, else texts one below the other.
+
+    Args:
+        said: by the user.
+        answers: to all of ``said`` but the last.
+    """
+    prompt: Any
+    if getattr(engine.tokenizer, "chat_template", None):
+        roles = itertools.cycle(("user", "assistant"))
+        texts = itertools.chain.from_iterable(itertools.zip_longest(said, answers))
+        prompt = [
+            {"role": role, "content": text}
+            for role, text in zip(roles, texts, strict=False)
+            if text is not None
+        ]
+    else:
+        pairs = zip(said, answers, strict=False)
+        prompt = "".join(f"{text}{answer}\n" for text, answer in pairs) + said[-1]
     rows = encode(prompt, engine.tokenizer, vocab_size=engine.target.vocab_size, context=1 << 40)
     return tuple(rows.rows[0])
 
@@ -162,7 +149,7 @@ def _ids(text: str, engine: Engine) -> tuple[int, ...]:
 def _lengthened(text: str, others: Iterator[str], engine: Engine, context: int) -> str:
     """``text`` behind as many ``others`` as make it ``context`` tokens long."""
     tokenizer: Any = engine.tokenizer
-    around = len(_ids(text, engine))
+    around = len(conversation_ids((text,), (), engine))
     own = tokenizer(text, add_special_tokens=False)["input_ids"]
     wanted = max(1, context - (around - len(own)))
     while len(own) < wanted:

@@ -1,10 +1,10 @@
-"""A report as JSON and as CSV."""
+"""Reports as JSON and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -37,7 +37,7 @@ def as_row(result: Result) -> dict[str, Any]:
             found |= _ratio(name, value)
         elif name == "differences":
             found[name] = [asdict(difference) for difference in value]
-        elif name == "alpha":
+        elif name in ("alpha", "tried"):
             found[name] = list(value)
         elif name == "peak_memory":
             found["peak_memory_bytes"] = value
@@ -50,9 +50,19 @@ def as_row(result: Result) -> dict[str, Any]:
     return found
 
 
-def as_csv(report: Report) -> str:
-    """A line for each contender and prompt set, the first ones on all prompts."""
-    rows = [_flat(as_row(result)) for result in (*report.results, *report.by_set)]
+def all_as_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """A report alone, or ``reports``, one for each temperature."""
+    found = [as_json(report) for report in reports]
+    return found[0] if len(found) == 1 else {"reports": found}
+
+
+def as_csv(reports: Sequence[Report]) -> str:
+    """A line for each temperature, contender and prompt set, the first ones on all prompts."""
+    rows = [
+        {"temperature": report.settings["temperature"], **_flat(as_row(result))}
+        for report in reports
+        for result in (*report.results, *report.by_set)
+    ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -66,6 +76,7 @@ def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
         name: ratio.median if ratio else None,
         f"{name}_over_prompts": ratio.over_prompts if ratio else None,
         f"{name}_over_repetitions": ratio.over_repetitions if ratio else None,
+        f"{name}_interval": ratio.interval if ratio else None,
     }
 
 
@@ -73,12 +84,12 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Ranges as two columns, phases as one each; what has no place in a cell is left out."""
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if name.endswith(("_range", "_over_prompts", "_over_repetitions")):
+        if name.endswith(("_range", "_over_prompts", "_over_repetitions", "_interval")):
             found[f"{name}_low"], found[f"{name}_high"] = value or (None, None)
         elif name in ("seconds", "share", "milliseconds_per_step"):
             found |= {f"{name}_{phase}": each for phase, each in (value or {}).items()}
-        elif name == "alpha":
-            found |= {f"alpha_{depth}": rate for depth, rate in enumerate(value, 1)}
+        elif name in ("alpha", "tried"):
+            found |= {f"{name}_{depth}": each for depth, each in enumerate(value, 1)}
         elif not isinstance(value, (dict, list)):
             found[name] = value
     return found

@@ -22,13 +22,15 @@ class ReportTable:
 
 
 def report_tables(report: Report) -> list[ReportTable]:
-    """Speed and identity, work, where the time goes, acceptance by depth, and the prompt sets if
-    there are several."""
+    """Speed and identity, work, where the time goes, intervals, acceptance by depth, and the prompt
+    sets if there are several."""
     found = [
         ReportTable(_SPEED, tuple(_speed(result) for result in report.results)),
         ReportTable(_WORK, tuple(_work(result) for result in report.results)),
         ReportTable(_TIME, tuple(_time(result) for result in report.results)),
     ]
+    if any(result.speedup.interval for result in report.results):
+        found.append(ReportTable(_INTERVAL, tuple(_interval(r) for r in report.results)))
     if alpha := _acceptance(report):
         found.append(alpha)
     if report.by_set:
@@ -60,19 +62,22 @@ def notes(report: Report) -> list[str]:
     settings, prompts = report.settings, report.prompts
     shortest, longest = prompts["tokens"]["min"], prompts["tokens"]["max"]
     lengths = f"{shortest} to {longest}" if shortest < longest else str(longest)
+    turns = prompts["turns"]["max"]
+    answered, each = (f", up to {turns} turns", " each") if turns > 1 else ("", "")
     fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
     done, count = report.repetitions, sum(prompts["sets"].values())
     lines = [
         f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
         f"{report.machine['processor']}, "
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
-        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens, "
-        f"at most {settings['max_new_tokens']} new tokens, batch {settings['batch_size']}, "
+        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
+        f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
         f"temperature {settings['temperature']:g}{fields}; {done} "
-        f"{'repetition' if done == 1 else 'repetitions'}, in turns.",
+        f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
         "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
         "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "
         "largest of the repetitions. The whole call counts, set-up and prefill included.",
+        "95 % interval: of tau and of the median ratio, by bootstrap over prompts.",
         *_beside_hf(report),
         f"noise: plain beside itself {times(report.noise)}{_within(report.noise)}.",
         f"memory: {report.memory}.",
@@ -97,6 +102,7 @@ _SPEED = (
 )  # fmt: skip
 _WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
 _TIME = ("share of time", *PHASES, "other")
+_INTERVAL = ("95 % interval", "tau", "speedup", "beside HF")
 _SHOWN_DIFFERENCES = 5
 _SHOWN_DEPTHS = 8
 
@@ -128,6 +134,16 @@ def _work(result: Result) -> tuple[str, ...]:
 def _time(result: Result) -> tuple[str, ...]:
     share = result.share
     return (result.strategy, *(f"{share[p]:.1%}" if p in share else "-" for p in _TIME[1:]))
+
+
+def _interval(result: Result) -> tuple[str, ...]:
+    beside = result.beside_transformers
+    return (
+        result.strategy,
+        extent(result.tau_interval),
+        extent(result.speedup.interval),
+        extent(beside.interval if beside else None),
+    )
 
 
 def verdict(result: Result) -> str:
@@ -171,7 +187,7 @@ def _within(ratio: Ratio) -> str:
 
 def _where(result: Result) -> str:
     shown = [
-        f"{d.set} {d.prompt} at new token {d.position}"
+        f"{d.set} {d.prompt}{f', turn {d.turn + 1},' if d.turn else ''} at new token {d.position}"
         + ("" if d.logit_gap is None else f", the two best logits {d.logit_gap:.2g} apart")
         for d in result.differences[:_SHOWN_DIFFERENCES]
     ]

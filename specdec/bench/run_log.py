@@ -1,4 +1,4 @@
-"""The finished turns of a benchmark in a file, so that one that was stopped goes on from them."""
+"""The finished rounds of a benchmark in a file, so that one that was stopped goes on from them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from specdec.bench.contenders import Decoded
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What one contender decoded in one turn, and what that took.
+    """What one contender decoded in one round, and what that took.
 
     Attributes:
-        seconds: wall-clock time of the whole call.
+        answers: new tokens, eos included, by prompt and turn.
+        seconds: wall-clock time of the calls, one for each turn.
+        stats: of each call; empty from a peer that does not count.
+        steps: of all calls; None from such a peer.
         peak_memory: in bytes.
     """
 
-    decoded: Decoded
+    answers: list[list[list[int]]]
     seconds: float
+    stats: tuple[Stats, ...]
+    steps: int | None
     peak_memory: int
 
 
-Turn = dict[str, Timed]
+Round = dict[str, Timed]
 
 
 class RunLog:
-    """A file of JSON lines: what is measured, then each turn once all contenders finished it.
+    """A file of JSON lines: what is measured, then each round once all contenders finished it.
 
     Args:
         path: of the file; made if there is none.
@@ -44,7 +48,7 @@ class RunLog:
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._path = path
-        self._turns: dict[tuple[int, int], Turn] = {}
+        self._rounds: dict[tuple[int, int], Round] = {}
         own = json.loads(json.dumps(about, default=str))
         try:
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
@@ -55,8 +59,8 @@ class RunLog:
             self._write({"benchmark": own}, "w")
             return
         try:
-            found, *turns = map(json.loads, whole)
-            self._turns = {(each["repetition"], each["batch"]): _turn(each) for each in turns}
+            found, *rounds = map(json.loads, whole)
+            self._rounds = {(each["repetition"], each["batch"]): _round(each) for each in rounds}
             other = [name for name in own if found["benchmark"].get(name) != own[name]]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise OptionError(f"{path} holds no runs of a benchmark: give another file") from error
@@ -70,13 +74,13 @@ class RunLog:
         if len(whole) < len(lines):  # the last line was cut off when it was written
             path.write_bytes(b"".join(whole))
 
-    def find(self, repetition: int, batch: int) -> Turn | None:
-        """A turn that is finished."""
-        return self._turns.get((repetition, batch))
+    def find(self, repetition: int, batch: int) -> Round | None:
+        """A round that is finished."""
+        return self._rounds.get((repetition, batch))
 
-    def add(self, repetition: int, batch: int, turn: Turn) -> None:
-        """Keep a turn."""
-        runs = {label: asdict(timed) for label, timed in turn.items()}
+    def add(self, repetition: int, batch: int, round_: Round) -> None:
+        """Keep a round."""
+        runs = {label: asdict(timed) for label, timed in round_.items()}
         self._write({"repetition": repetition, "batch": batch, "runs": runs}, "a")
 
     def _write(self, entry: dict[str, Any], mode: Literal["w", "a"]) -> None:
@@ -86,13 +90,13 @@ class RunLog:
             os.fsync(file.fileno())
 
 
-def _turn(entry: Mapping[str, Any]) -> Turn:
+def _round(entry: Mapping[str, Any]) -> Round:
     return {label: _timed(run) for label, run in entry["runs"].items()}
 
 
 def _timed(run: Mapping[str, Any]) -> Timed:
-    decoded = dict(run["decoded"])
-    if (stats := decoded["stats"]) is not None:
-        tuples = {name: tuple(stats[name]) for name in ("alpha", "tried")}
-        decoded["stats"] = Stats(**{**stats, **tuples})
-    return Timed(Decoded(**decoded), run["seconds"], run["peak_memory"])
+    tuples = ("alpha", "tried")
+    stats = (
+        Stats(**{**each, **{name: tuple(each[name]) for name in tuples}}) for each in run["stats"]
+    )
+    return Timed(**{**run, "stats": tuple(stats)})

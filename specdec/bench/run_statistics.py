@@ -6,8 +6,12 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from specdec.bench.benchmark_report import Range, Ratio
+from specdec.bench.bootstrap import bootstrap
 from specdec.decoding.clock import PHASES
 from specdec.decoding.metrics import Stats
 
@@ -19,9 +23,9 @@ class Run:
     Attributes:
         repetition, batch: which.
         seconds: wall-clock time of the whole call.
-        new_tokens: rows added up.
-        stats: rows added up; None from a peer that does not count them.
-        steps: of the batch.
+        new_tokens: rows and turns added up.
+        stats: rows added up, of each turn; empty from a peer that does not count.
+        steps: of the batch, turns added up; None from such a peer.
         peak_memory: in bytes.
     """
 
@@ -29,12 +33,12 @@ class Run:
     batch: int
     seconds: float
     new_tokens: int
-    stats: Stats | None
+    stats: tuple[Stats, ...]
     steps: int | None
     peak_memory: int
 
     @property
-    def turn(self) -> tuple[int, int]:
+    def round(self) -> tuple[int, int]:
         """Repetition and batch."""
         return self.repetition, self.batch
 
@@ -46,15 +50,23 @@ class Run:
 
 def ratio(ours: Sequence[Run], base: Sequence[Run]) -> Ratio:
     """How fast ``ours`` are beside ``base``: runs of the same batches in the same repetitions."""
-    known = {run.turn: run.tokens_per_second for run in base}
+    known = {run.round: run.tokens_per_second for run in base}
     by_repetition, by_batch = defaultdict(list), defaultdict(list)
-    for run in ours:
-        value = run.tokens_per_second / known[run.turn]
+    for run in sorted(ours, key=lambda run: run.round):
+        value = run.tokens_per_second / known[run.round]
         by_repetition[run.repetition].append(value)
         by_batch[run.batch].append(value)
     repetitions = _medians(by_repetition)
+    table = np.array(list(by_repetition.values()))  # [repetitions, batches]
+
+    def median(drawn: Any) -> Any:
+        return np.median(np.median(table[:, drawn], axis=2), axis=0)
+
     return Ratio(
-        statistics.median(repetitions), _quartiles(_medians(by_batch)), _extent(repetitions)
+        statistics.median(repetitions),
+        _quartiles(_medians(by_batch)),
+        _extent(repetitions),
+        bootstrap(table.shape[1], median),
     )
 
 
@@ -74,7 +86,7 @@ def seconds_by_phase(runs: Sequence[Run]) -> dict[str, float]:
     """Of the mean repetition, with ``"other"`` and ``"total"``; without phases the total alone."""
     repetitions = len({run.repetition for run in runs})
     total = sum(run.seconds for run in runs) / repetitions
-    known = [run.stats for run in runs if run.stats and run.stats.seconds]
+    known = [one for run in runs for one in run.stats if one.seconds]
     if not known:
         return {"total": total}
     phases = {p: sum(s.seconds.get(p, 0.0) for s in known) / repetitions for p in PHASES}
@@ -90,6 +102,7 @@ class Counts:
     target_forwards: int | None
     draft_forwards: int | None
     alpha: tuple[float, ...] = ()
+    tried: tuple[int, ...] = ()
 
     @property
     def tau(self) -> float | None:
@@ -100,26 +113,42 @@ class Counts:
 def counts(runs: Sequence[Run]) -> Counts:
     """Of the first repetition: the others decode the same tokens."""
     first = [run for run in runs if run.repetition == runs[0].repetition]
-    stats = [run.stats for run in first if run.stats]
+    stats = [one for run in first for one in run.stats]
     steps = [run.steps for run in first if run.steps is not None]
     return Counts(
         new_tokens=sum(run.new_tokens for run in first),
         steps=sum(steps) if steps else None,
         target_forwards=sum(s.target_forwards for s in stats) if stats else None,
         draft_forwards=sum(s.draft_forwards for s in stats) if stats else None,
-        alpha=_alpha(stats),
+        **_acceptance(stats),
     )
 
 
-def _alpha(stats: Sequence[Stats]) -> tuple[float, ...]:
-    """Acceptance by depth, of all runs together."""
+def tau_interval(runs: Sequence[Run]) -> Range | None:
+    """Of tau, over the batches of the first repetition; None from a peer that does not count."""
+    first = [run for run in runs if run.repetition == runs[0].repetition]
+    tokens = np.array([run.new_tokens for run in first])
+    forwards = np.array([sum(one.target_forwards for one in run.stats) for run in first])
+    if not forwards.all():
+        return None
+    return bootstrap(
+        len(first), lambda drawn: tokens[drawn].sum(axis=1) / forwards[drawn].sum(axis=1)
+    )
+
+
+def _acceptance(stats: Sequence[Stats]) -> dict[str, Any]:
+    """``alpha`` and ``tried`` of all runs together."""
     tried: dict[int, int] = defaultdict(int)
     accepted: dict[int, float] = defaultdict(float)
     for one in stats:
         for depth, (rate, count) in enumerate(zip(one.alpha, one.tried, strict=True)):
             tried[depth] += count
             accepted[depth] += rate * count
-    return tuple(accepted[depth] / tried[depth] for depth in sorted(tried))
+    depths = sorted(tried)
+    return {
+        "alpha": tuple(accepted[depth] / tried[depth] for depth in depths),
+        "tried": tuple(tried[depth] for depth in depths),
+    }
 
 
 def _medians(groups: Mapping[int, Iterable[float]]) -> list[float]:

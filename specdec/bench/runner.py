@@ -1,20 +1,20 @@
-"""The runs of a benchmark: all contenders in turns on every batch, several times over."""
+"""The runs of a benchmark: all contenders in turn on every batch, several times over."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 import torch
 
-from specdec.bench.contenders import Contender
-from specdec.bench.differences import first_difference
+from specdec.bench.chat_turns import Answers, ChatTurns, parting
+from specdec.bench.contenders import Contender, Decoded
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
-from specdec.bench.run_log import RunLog, Timed, Turn
+from specdec.bench.run_log import Round, RunLog, Timed
 from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
 
@@ -28,14 +28,14 @@ class Runs:
     Attributes:
         batches: of prompts, each of one set.
         by_label: the runs of every contender.
-        parted: for every contender the prompts whose tokens are not the baseline's, each with both
-            texts as (ours, the baseline's).
+        parted: for every contender the prompts whose tokens are not the baseline's, each with the
+            answers of both as (ours, the baseline's).
         interrupted: whether Ctrl-C ended it.
     """
 
     batches: list[list[Prompt]]
     by_label: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
-    parted: dict[str, dict[Prompt, tuple[list[int], list[int]]]] = field(
+    parted: dict[str, dict[Prompt, tuple[Answers, Answers]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     interrupted: bool = False
@@ -53,7 +53,7 @@ def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
         [[own[(start + i) % len(own)] for i in range(size)] for start in range(0, len(own), size)]
         for own in sets.values()
     )
-    return [batch for turn in zip_longest(*by_set) for batch in turn if batch is not None]
+    return [batch for turn in itertools.zip_longest(*by_set) for batch in turn if batch is not None]
 
 
 def interleave(
@@ -61,36 +61,38 @@ def interleave(
     batches: list[list[Prompt]],
     settings: Settings,
     memory: PeakMemory,
-    device: torch.device,
+    turns: ChatTurns,
     progress: Progress,
     log: RunLog | None = None,
 ) -> Runs:
     """Warm up, then run.
 
-    For every batch each contender decodes once, in an order that rotates and in every other
-    repetition runs backwards, so that whatever else the machine does slows all of them alike.
+    A round is one batch, which each contender decodes once, in an order that rotates and in every
+    other repetition runs backwards, so that whatever else the machine does slows all of them alike.
     The first contender is the baseline whose tokens the others' are compared with. To warm up each
     decodes the longest batch.
 
-    With a log, turns that are in it are taken from it.
+    With a log, rounds that are in it are taken from it.
 
-    Ctrl-C ends it: what is kept are whole repetitions, or whole turns of the first one.
+    Ctrl-C ends it: what is kept are whole repetitions, or whole rounds of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
 
-    def turn(batch: list[Prompt], order: Sequence[Contender], what: str) -> Turn:
+    def play(batch: list[Prompt], order: Sequence[Contender], what: str) -> Round:
         nonlocal done
         outputs = {}
         for contender in order:
             progress(done, total, f"{what}: {contender.label}")
-            outputs[contender.label] = timed(contender, batch, settings, memory, device)
+            outputs[contender.label] = timed(contender, batch, settings, memory, turns)
             done += 1
         return outputs
 
     try:
-        turn(max(batches, key=_tokens), contenders, "warming up")
+        rounds = itertools.product(range(settings.repetitions), range(len(batches)))
+        if log is None or not all(log.find(*each) for each in rounds):
+            play(max(batches, key=_tokens), contenders, "warming up")
         for repetition in range(settings.repetitions):
             for index, batch in enumerate(batches):
                 shift = (repetition + index) % len(contenders)
@@ -98,7 +100,7 @@ def interleave(
                 if log and (known := log.find(repetition, index)):
                     outputs, done = known, done + len(contenders)
                 else:
-                    outputs = turn(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                    outputs = play(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
@@ -114,17 +116,31 @@ def timed(
     batch: list[Prompt],
     settings: Settings,
     memory: PeakMemory,
-    device: torch.device,
+    turns: ChatTurns,
 ) -> Timed:
-    """One contender on one batch."""
-    rows = [prompt.token_ids for prompt in batch]
-    seeds = [settings.seed + prompt.index for prompt in batch]
+    """One contender on one batch, turn by turn; only its calls are timed."""
+    device = turns.engine.target.device
+    answers: list[Answers] = [[] for _ in batch]
+    found: list[Decoded] = []
+    seconds = 0.0
     memory.reset()
-    _wait_for(device)
-    started = time.perf_counter()
-    decoded = contender.decode(rows, seeds, settings)
-    _wait_for(device)
-    return Timed(decoded, time.perf_counter() - started, memory.read())
+    while rows := {
+        place: ids
+        for place, prompt in enumerate(batch)
+        if (ids := turns.next_prompt(prompt, answers[place])) is not None
+    }:
+        seeds = [settings.seed + batch[place].index for place in rows]
+        _wait_for(device)
+        started = time.perf_counter()
+        decoded = contender.decode(list(rows.values()), seeds, settings)
+        _wait_for(device)
+        seconds += time.perf_counter() - started
+        found.append(decoded)
+        for place, tokens in zip(rows, decoded.tokens, strict=True):
+            answers[place].append(tokens)
+    stats = tuple(each.stats for each in found if each.stats is not None)
+    steps = [each.steps for each in found if each.steps is not None]
+    return Timed(answers, seconds, stats, sum(steps) if steps else None, memory.read())
 
 
 def _wait_for(device: torch.device) -> None:
@@ -136,39 +152,38 @@ def _keep(
     runs: Runs,
     repetition: int,
     index: int,
-    outputs: Turn,
+    outputs: Round,
     contenders: Sequence[Contender],
 ) -> None:
-    base = outputs[contenders[0].label].decoded.tokens
+    base = outputs[contenders[0].label].answers
     for label, one in outputs.items():
-        decoded = one.decoded
         runs.by_label[label].append(
             Run(
                 repetition,
                 index,
                 one.seconds,
-                sum(map(len, decoded.tokens)),
-                decoded.stats,
-                decoded.steps,
+                sum(len(tokens) for answers in one.answers for tokens in answers),
+                one.stats,
+                one.steps,
                 one.peak_memory,
             )
         )
-        for prompt, ours, theirs in zip(runs.batches[index], decoded.tokens, base, strict=True):
-            if first_difference(ours, theirs) is not None:
+        for prompt, ours, theirs in zip(runs.batches[index], one.answers, base, strict=True):
+            if parting(ours, theirs) is not None:
                 runs.parted[label].setdefault(prompt, (ours, theirs))
 
 
 def _drop_what_is_unfinished(runs: Runs) -> None:
-    """Keep turns that every contender finished, and whole repetitions if there is one."""
-    turns = [{run.turn for run in own} for own in runs.by_label.values()]
-    finished = set.intersection(*turns) if turns else set()
+    """Keep rounds that every contender finished, and whole repetitions if there is one."""
+    rounds = [{run.round for run in own} for own in runs.by_label.values()]
+    finished = set.intersection(*rounds) if rounds else set()
     whole = {
         repetition
         for repetition, _ in finished
         if sum(r == repetition for r, _ in finished) == len(runs.batches)
     }
     for own in runs.by_label.values():
-        own[:] = [r for r in own if r.turn in finished and (r.repetition in whole or not whole)]
+        own[:] = [r for r in own if r.round in finished and (r.repetition in whole or not whole)]
 
 
 def _tokens(batch: list[Prompt]) -> int:

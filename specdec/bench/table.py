@@ -1,6 +1,9 @@
-"""A report on a terminal."""
+"""Reports on a terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -14,13 +17,19 @@ _NARROW = 13  # what the first column may take of a terminal of 80 columns
 _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
 
 
-def table(report: Report) -> Group:
-    """The tables below each other, then the notes."""
-    lines = [Text(note, style="dim") for note in notes(report)]
-    return Group(*(_table(report_table) for report_table in report_tables(report)), *lines)
+def tables(reports: Sequence[Report]) -> Group:
+    """The tables of each report below each other, then its notes."""
+    found: list[Any] = []
+    for report in reports:
+        if len(reports) > 1:
+            at = f"temperature {report.settings['temperature']:g}"
+            found.append(Text(at, style="bold"))
+        found += map(table, report_tables(report))
+        found += (Text(note, style="dim") for note in notes(report))
+    return Group(*found)
 
 
-def _table(report_table: ReportTable) -> Table:
+def table(report_table: ReportTable) -> Table:
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     first, *others = report_table.columns
     made.add_column(Text(first.replace("/ ", "/\n")), style="cyan", no_wrap=True)

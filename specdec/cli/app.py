@@ -10,6 +10,7 @@ import typer
 
 import specdec
 from specdec.cli.bench import bench
+from specdec.cli.bench_paper import paper
 from specdec.cli.check import check
 from specdec.cli.checkpoints import convert
 from specdec.cli.checkpoints import inspect as inspect_checkpoint
@@ -60,10 +61,12 @@ def root(
 
 
 app.callback(help=_help(root))(root)
+_bench = typer.Typer(rich_markup_mode="rich")
+_bench.callback(invoke_without_command=True, help=_help(bench))(bench)
+_bench.command(help=_help(paper))(paper)
 for _command in (
     generate,
     trace,
-    bench,
     check,
     strategies,
     options,
@@ -74,3 +77,4 @@ for _command in (
 ):
     app.command(help=_help(_command))(_command)
 app.command("inspect", help=_help(inspect_checkpoint))(inspect_checkpoint)
+app.add_typer(_bench, name="bench")

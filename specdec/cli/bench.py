@@ -1,12 +1,7 @@
-"""``specdec bench``: strategies beside plain decoding and transformers, measured in turns."""
+"""``specdec bench``: strategies beside plain decoding and transformers, interleaved."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +9,15 @@ import typer
 
 from specdec.cli import bench_options as own
 from specdec.cli import generate_options as flags
+from specdec.cli.bench_runs import (
+    STDOUT,
+    check_prompt_lookup,
+    measure,
+    prompt_sets,
+    set_threads,
+    temperatures,
+    warn_of_noise,
+)  # fmt: skip
 from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.errors import OptionError
@@ -21,22 +25,22 @@ from specdec.errors import OptionError
 if TYPE_CHECKING:
     from specdec.bench.benchmark_report import Report
 
-_STDOUT = Path("-")
-
 
 @reported
 def bench(
+    context: typer.Context,
     model: flags.Model = None,
     strategies: own.Strategies = USUAL,
     option: own.PartOptions = None,
     inflate: own.Inflate = None,
     data: own.Data = None,
     prompts: own.Prompts = 8,
-    context: own.Context = None,
+    turns: own.Turns = None,
+    length: own.Length = None,
     batch_size: own.BatchSize = 1,
     max_new_tokens: own.MaxNewTokens = 64,
     repetitions: own.Repetitions = 3,
-    temperature: own.Temperature = 0.0,
+    temperature: own.Temperature = "0",
     set_: flags.Fields = None,
     seed: own.Seed = 0,
     transformers: own.Transformers = True,
@@ -56,10 +60,10 @@ def bench(
 ) -> None:
     """Measure strategies beside [bold]plain decoding[/bold] and transformers' own generate.
 
-    All run on one loaded model, in turns on every prompt and several times over. Tables show tau,
-    speed and its spread, whether the tokens are plain decoding's, the work and where the time goes.
-    Plain decoding runs twice: how far it is from itself is the noise of the machine. Ctrl-C shows
-    what has been measured.
+    All run on one loaded model, interleaved, on every prompt and several times over. Tables show
+    tau, speed and its spread, whether the tokens are plain decoding's, the work and where the time
+    goes. Plain decoding runs twice: how far it is from itself is the noise of the machine. Ctrl-C
+    shows what has been measured.
 
     [bold]Examples[/bold]
 
@@ -80,7 +84,14 @@ def bench(
     specdec bench --data prompts/ --prompts 20 --json out.json --csv out.csv --plot out.png
 
     specdec bench --data prompts/ --log runs.jsonl  [dim]# the same again goes on after a kill[/dim]
+
+    specdec bench --temperature 0,1 --json both.json
+
+    specdec bench paper --out results/  [dim]# every method, tables and figures[/dim]
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     from specdec.cli import terminal
 
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
@@ -96,38 +107,48 @@ def bench(
     }
     decoding = {
         "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
         "seed": seed,
         "batch_size": batch_size,
         "repetitions": repetitions,
         "fields": flags.assignments("--set", set_),
     }
-    report = _measure(
+    reports = _measure(
         strategies=strategies,
         options=flags.assignments("-o", option),
         loading=loading,
         inflate=inflate,
         threads=threads,
-        prompts={"data": data, "count": prompts, "context": context},
+        data=data,
+        encoding={"count": prompts, "context": length, "turns": turns},
         decoding=decoding,
+        temperature=temperature,
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
         log=log,
     )
-    report = replace(report, command=_command())
-    _write(report, files)
-    if json != _STDOUT:
-        from specdec.bench.table import table
+    _write(reports, files)
+    if json != STDOUT:
+        from specdec.bench.table import tables
 
-        terminal.stdout().print(table(report))
-    if not report.quiet:
-        typer.echo(
-            typer.style("warning: ", fg="yellow")
-            + f"plain decoding beside itself came to {report.noise.median:.2f}x: the machine is "
-            "busy, or there are too few prompts and repetitions to tell",
-            err=True,
-        )
-    if report.interrupted:
+        terminal.stdout().print(tables(reports))
+    warn_of_noise(reports)
+    if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Those of ``specdec bench`` itself say nothing to its subcommands."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if (source := context.get_parameter_source(option.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        command = context.invoked_subcommand
+        raise OptionError(
+            f"{', '.join(given)} given before {command!r}: options of specdec bench {command} "
+            "come behind it"
+        )
 
 
 def _measure(
@@ -137,61 +158,37 @@ def _measure(
     loading: dict[str, Any],
     inflate: str | None,
     threads: int | None,
-    prompts: dict[str, Any],
+    data: Path | None,
+    encoding: dict[str, Any],
     decoding: dict[str, Any],
+    temperature: str,
     baselines: dict[str, bool],
     log: Path | None,
-) -> Report:
+) -> list[Report]:
     """Load, read the prompts and run."""
-    from specdec.bench import Settings, encode_sets, load_sets, run
-    from specdec.bench.baseline import TRANSFORMERS, TransformersContender
-    from specdec.bench.prompt_sets import BUILT_IN
+    from specdec.bench import Settings
+    from specdec.bench.baseline import TRANSFORMERS
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
     from specdec.cli.compared_engines import choose_labelled, labels_of, make_engines
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    settings = Settings(**decoding)
-    if baselines["prompt_lookup"] and settings.batch_size > 1:
-        raise OptionError(
-            f"--prompt-lookup --batch-size {settings.batch_size}: transformers' prompt lookup "
-            "decodes one row at a time; leave out one of the two"
-        )
-    sets = [BUILT_IN] if prompts["data"] is None else load_sets(prompts["data"])
+    at, settings = temperatures(temperature), Settings(**decoding)
+    check_prompt_lookup(baselines["prompt_lookup"], settings.batch_size)
+    sets = prompt_sets(data)
     registry = Registry.load()
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     with terminal.working("loading the target model and its drafters"):
         engines = make_engines(registry, choices, loading, inflate)
-        encoded = encode_sets(
-            sets,
-            next(iter(engines.values())),
-            max_new_tokens=settings.max_new_tokens,
-            count=prompts["count"],
-            context=prompts["context"],
-        )
-    first = next(iter(engines.values()))
-    peers = [TransformersContender.with_prompt_lookup(first)] * baselines["prompt_lookup"]
-    with _progress() as progress:
-        return run(
-            engines,
-            encoded,
-            settings,
-            transformers=baselines["transformers"],
-            peers=peers,
-            progress=progress,
-            log=log,
-        )
+    return measure(engines, sets, settings, at, encoding=encoding, **baselines, log=log)
 
 
 def _check_file(flag: str, path: Path | None) -> None:
     """Refuse before the runs what could not be written after them."""
-    if path is None or (flag == "--json" and path == _STDOUT):
+    if path is None or (flag == "--json" and path == STDOUT):
         return
     if not path.parent.is_dir() or path.is_dir():
         raise OptionError(f"{flag} {path}: give a file in a folder that exists")
@@ -201,63 +198,21 @@ def _check_file(flag: str, path: Path | None) -> None:
         check_plot(path)
 
 
-def _write(report: Report, files: dict[str, Path | None]) -> None:
+def _write(reports: list[Report], files: dict[str, Path | None]) -> None:
     import json
 
     from specdec.bench.markdown import markdown
     from specdec.bench.plot import plot
-    from specdec.bench.report_export import as_csv, as_json
+    from specdec.bench.report_export import all_as_json, as_csv
     from specdec.cli import terminal
 
-    if files["--json"] == _STDOUT:
-        terminal.print_json(as_json(report))
+    if files["--json"] == STDOUT:
+        terminal.print_json(all_as_json(reports))
     elif path := files["--json"]:
-        path.write_text(json.dumps(as_json(report), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(all_as_json(reports), indent=2) + "\n", encoding="utf-8")
     if path := files["--csv"]:
-        path.write_text(as_csv(report), encoding="utf-8")
+        path.write_text(as_csv(reports), encoding="utf-8")
     if path := files["--markdown"]:
-        path.write_text(markdown(report), encoding="utf-8")
+        path.write_text(markdown(reports), encoding="utf-8")
     if path := files["--plot"]:
-        plot(report, path)
-
-
-def _command() -> str | None:
-    """The command line that this is, if it is one."""
-    arguments = sys.argv[1:]
-    return f"specdec {shlex.join(arguments)}" if arguments[:1] == ["bench"] else None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, if that is a terminal; yields what moves it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # Drawn when something moves, never by a thread of its own: that would take CPU time.
-    bar = Progress(
-        *columns,
-        console=console,
-        transient=True,
-        auto_refresh=False,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("")
-
-        def move(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
-
-        yield move
+        plot(reports, path)

@@ -1,4 +1,4 @@
-"""The flags of ``specdec bench`` that no other command has."""
+"""The flags of ``specdec bench`` and ``specdec bench paper`` that no other command has."""
 
 from __future__ import annotations
 
@@ -58,13 +58,24 @@ Data = Annotated[
     Path | None,
     _runs(
         "--data",
-        'A folder of .jsonl prompt sets, or one: lines with a field "prompt". [dim]default: '
-        "built-in prompts[/dim]",
+        'A folder of .jsonl prompt sets, or one: lines with a field "prompt" or "turns"; the '
+        "question.jsonl files of EAGLE and Spec-Bench as they are. [dim]default: built-in "
+        "prompts[/dim]",
         show_default=False,
     ),
 ]
 Prompts = Annotated[int, _runs("--prompts", "Prompts of each set.", min=1)]
-Context = Annotated[
+Turns = Annotated[
+    int | None,
+    _runs(
+        "--turns",
+        "The most turns of a prompt that has several. [dim]default: all, each contender going on "
+        "from its own answers[/dim]",
+        min=1,
+        show_default=False,
+    ),
+]
+Length = Annotated[
     int | None,
     _runs("--context", "Make every prompt about this many tokens long.", min=1, show_default=False),
 ]
@@ -73,7 +84,9 @@ MaxNewTokens = Annotated[int, _runs("--max-new-tokens", "Bound on new tokens.", 
 Repetitions = Annotated[
     int, _runs("--repetitions", "Passes over all prompts, after a warm-up.", min=1)
 ]
-Temperature = Annotated[float, _runs("--temperature", "0 is greedy.")]
+Temperature = Annotated[
+    str, _runs("--temperature", "0 is greedy; several with commas, 0,1, one report for each.")
+]
 Seed = Annotated[int, _runs("--seed", "Of the first prompt; the others count on.")]
 Transformers = Annotated[
     bool, _runs("--transformers/--no-transformers", "Run transformers' own generate too.")
@@ -82,7 +95,7 @@ Log = Annotated[
     Path | None,
     _runs(
         "--log",
-        "Keep every finished turn in this file. If it has some of the same benchmark already, go "
+        "Keep every finished round in this file. If it has some of the same benchmark already, go "
         "on from them: a run that was stopped or killed loses nothing.",
         metavar="PATH",
         show_default=False,
@@ -91,7 +104,7 @@ Log = Annotated[
 PromptLookup = Annotated[
     bool,
     _runs(
-        "--prompt-lookup",
+        "--prompt-lookup/--no-prompt-lookup",
         "Run transformers' own prompt lookup too (prompt_lookup_num_tokens=10; one row at a time).",
     ),
 ]
@@ -102,3 +115,41 @@ Json = Annotated[
 Csv = Annotated[Path | None, _file("--csv", "Write a line for each strategy and set.")]
 Markdown = Annotated[Path | None, _file("--markdown", "Write a page for the record.")]
 Plot = Annotated[Path | None, _file("--plot", "Draw the speedups: .png, .svg or .pdf.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Where results.md, results.json, results.csv, the figures and the runs go. The same "
+        "command again goes on with what is there.",
+        rich_help_panel=_REPORT,
+        show_default=False,
+    ),
+]
+Redraw = Annotated[
+    bool,
+    typer.Option(
+        "--redraw",
+        help="Only draw the figures again, from results.json.",
+        rich_help_panel=_REPORT,
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--strategies",
+        metavar="A,B,C",
+        help="What to compare, in place of every strategy that has what it needs for the model.",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+Ablations = Annotated[
+    bool,
+    typer.Option(
+        "--ablations",
+        help="Also EAGLE-2 without value, without reranking, and with other budgets, depths and "
+        "widths; auto without calibration, coupling and costs.",
+        rich_help_panel=_PARTS,
+    ),
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 from specdec.decoding.tree import DraftTree
@@ -24,15 +25,26 @@ def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None)
     if budget >= builder.size - 1:
         return everything
     order = everything.log_value[:, 1:].sort(dim=1, descending=True, stable=True).indices
-    kept = pad((order[:, :budget] + 1).sort(dim=1).values, (1, 0))
-    parents = torch.searchsorted(kept, everything.parents.gather(1, kept))
+    kept = pad(order[:, :budget] + 1, (1, 0))
+    return keep_nodes(everything, kept, depth=everything.depth if depth is None else depth)
+
+
+def keep_nodes(tree: DraftTree, nodes: Tensor, *, depth: int) -> DraftTree:
+    """The tree of some of its nodes, in the order grown; a sampled tree becomes ``POINT``.
+
+    Args:
+        nodes: ``[B, m]`` int64, the root and nodes whose parents are among them, in any order.
+        depth: of the deepest of them, or more.
+    """
+    kept = nodes.sort(dim=1).values
+    parents = torch.searchsorted(kept, tree.parents.gather(1, kept))
     parents[:, 0] = -1
     return DraftTree(
-        tokens=everything.tokens.gather(1, kept),
+        tokens=tree.tokens.gather(1, kept),
         parents=parents,
-        log_value=everything.log_value.gather(1, kept),
-        valid=everything.valid.gather(1, kept),
-        depth=everything.depth if depth is None else depth,
-        branching=everything.branching,
-        from_text=everything.from_text,
+        log_value=tree.log_value.gather(1, kept),
+        valid=tree.valid.gather(1, kept),
+        depth=depth,
+        branching=tree.branching,
+        from_text=tree.from_text,
     )

@@ -81,6 +81,28 @@ def test_every_file_is_written(bench: Command, tmp_path: Path) -> None:
     assert "transformers |" not in (tmp_path / "a.md").read_text()
 
 
+def test_several_temperatures_are_a_report_each_in_one_file(bench: Command, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    names = {"--json": "a.json", "--csv": "a.csv", "--markdown": "a.md", "--plot": "a.png"}
+    flags = [x for flag, name in names.items() for x in (flag, tmp_path / name)]
+    log = tmp_path / "runs.jsonl"
+    more = ["--temperature", "0,1", "--no-transformers"]
+    result = bench(*flags, *more, "--log", log)
+    assert result.exit_code == 0, result.stderr
+    reports = json.loads((tmp_path / "a.json").read_text())["reports"]
+    assert [report["settings"]["temperature"] for report in reports] == [0, 1]
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["temperature", *["0.0"] * 2, *["1.0"] * 2]
+    assert "## All measures, temperature 1" in (tmp_path / "a.md").read_text()
+    assert {path.name for path in tmp_path.glob("runs*")} == {"runs-t0.jsonl", "runs-t1.jsonl"}
+    for report in reports:
+        alone = bench("--json", "-", "--temperature", report["settings"]["temperature"], *more[2:])
+        (_, own), (_, other) = (each["results"] for each in (json.loads(alone.stdout), report))
+        assert [own[name] for name in ("tau", "new_tokens", "alpha")] == [
+            other[name] for name in ("tau", "new_tokens", "alpha")
+        ]
+
+
 def test_tables_fit_80_columns(
     run: Command, folder: Path, head: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +180,7 @@ def test_interrupt_shows_what_was_measured(bench: Command, monkeypatch: pytest.M
 
     def interrupted(*args: Any) -> Any:
         calls.append(args)
-        if len(calls) == 3 * 2 + 2:  # warm-up, one turn, and a part of the next
+        if len(calls) == 3 * 2 + 2:  # warm-up, one round, and a part of the next
             signal.raise_signal(signal.SIGINT)
         return timed(*args)
 

@@ -171,6 +171,26 @@ class TestEagle2Table(_Contract):
     examples = FEWER
 
 
+class TestEagle2ByConfidence(_Contract):
+    strategy = "eagle2"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {"depth": 3, "top_k": 2, "budget": 5, "score": "confidence"}
+    }
+    examples = FEWER
+
+
+class TestEagle2WithoutReranking(_Contract):
+    strategy = "eagle2"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {
+            "depth": 3, "top_k": 3, "budget": 5, "score": "confidence", "rerank": False
+        }
+    }  # fmt: skip
+    examples = FEWER
+
+
 class TestKaryTree(_Contract):
     strategy = "eagle2"
     drafter = "draft_model"

@@ -41,6 +41,7 @@ from specdec.testing.tables import Table
 from specdec.testing.tiny_models import VOCAB
 from specdec.testing.toy_tokenizer import toy_text, toy_tokenizer
 from specdec_plugins.eagle.testing import eagle_head
+from specdec_plugins.eagle2.policy import Eagle2Options
 from specdec_plugins.eagle2.testing import eagle2
 from specdec_plugins.static_tree.testing import chain, kary_tree, static_tree
 
@@ -162,7 +163,7 @@ def test_references_agree_where_policies_draw_the_same_tree() -> None:
     every = ((0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1))
     by_rank = static_tree(SimpleNamespace(choices=every), 2, children)
     by_arity = kary_tree(SimpleNamespace(k=2, depth=2), 5, children)
-    by_value = eagle2(SimpleNamespace(depth=2, top_k=2, budget=99), 2, children)
+    by_value = eagle2(Eagle2Options(depth=2, top_k=2, budget=99), 2, children)
     assert set(by_rank) == set(by_arity) == set(by_value)
     line = chain(SimpleNamespace(depth=3), 2, children)
     assert line == kary_tree(SimpleNamespace(k=1, depth=2), 3, children)
@@ -170,10 +171,27 @@ def test_references_agree_where_policies_draw_the_same_tree() -> None:
 
 
 def test_the_reference_of_eagle2_goes_deeper_where_values_are_higher() -> None:
-    tree = eagle2(SimpleNamespace(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -0.15, -5.0))
+    tree = eagle2(Eagle2Options(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -0.15, -5.0))
     assert [node.path for node in tree] == [(0,), (1,), (0, 0)]
-    tree = eagle2(SimpleNamespace(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -1.0))
+    tree = eagle2(Eagle2Options(depth=3, top_k=2, budget=3), 3, children_of(-0.1, -1.0))
     assert [node.path for node in tree] == [(0,), (0, 0), (0, 0, 0)]
+
+
+def test_the_reference_of_eagle2_without_its_ideas() -> None:
+    """The sure child of an unsure node: confidence alone expands it, the value does not."""
+
+    def children(node: Node) -> list[Node]:
+        steps = {(): (-0.1, -3.0), (0,): (-1.0, -1.2), (1,): (-0.01, -5.0)}
+        below = [Node((*node.path, t), node.value + q) for t, q in enumerate(steps[node.path])]
+        return sorted(below, key=lambda child: -child.value)
+
+    def paths(**options: Any) -> list[tuple[int, ...]]:
+        tree = eagle2(Eagle2Options(depth=2, top_k=2, budget=4, **options), 2, children)
+        return [node.path for node in tree]
+
+    assert paths() == [(0,), (0, 0), (0, 1), (1,)]
+    assert paths(rerank=False) == [(0,), (1,), (0, 0), (0, 1)]
+    assert paths(rerank=False, score="confidence") == [(0,), (1,), (1, 0), (0, 0)]
 
 
 def test_letters_are_what_the_toy_tokenizer_writes() -> None:

@@ -1,0 +1,44 @@
+"""The figure of acceptance by depth of the draft token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specdec.bench.figure_style import COLOURS, GRID, MARKERS, SMALL, legend, new_figure, title
+
+_FEWEST = 20  # a rate of fewer rows is no rate
+
+
+def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
+    """Acceptance rate by depth of the draft token, a line for each method that drafts."""
+    rows = [row for row in report["results"] if row["strategy"] in labels and row["alpha"]]
+    if not rows:
+        return None
+
+    figure = new_figure(2.6 + 0.13 * ((len(rows) + 1) // 2))
+    axes = figure.subplots()
+    most = 1
+    for index, row in enumerate(rows):
+        pairs = zip(row["alpha"], row["tried"], strict=True)
+        rates = [rate for rate, tried in pairs if tried >= _FEWEST] or row["alpha"][:1]
+        most = max(most, len(rates))
+        axes.plot(
+            range(1, len(rates) + 1),
+            rates,
+            marker=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
+            linewidth=1,
+            markersize=3,
+            label=f"{row['strategy']} (n = {row['tried'][0]:,})",
+        )
+    axes.set_xticks(range(1, most + 1, 1 + most // 17))
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("depth of the draft token (levels below the root)")
+    axes.set_ylabel("acceptance rate")
+    axes.grid(color=GRID, linewidth=0.5)
+    what = f"n: steps with a draft token at depth 1; depths with n < {_FEWEST} left out"
+    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    legend(figure, axes)
+    return figure

@@ -1,0 +1,104 @@
+"""The page of a comparison: tau and speedup by method and prompt set, as papers have them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from specdec.bench.benchmark_report import Range, Report, Result
+from specdec.bench.markdown import markdown, markdown_table
+from specdec.bench.report_tables import ReportTable, extent, number, times
+
+
+def paper_page(
+    reports: Sequence[Report],
+    ablations: Sequence[str],
+    left_out: Mapping[str, str],
+    figures: Sequence[Path],
+) -> str:
+    """The tables and figures, then everything that was measured.
+
+    Args:
+        reports: one for each temperature.
+        ablations: the labels that belong to the ablations alone.
+        left_out: the strategies that did not run, and why.
+        figures: files beside the page.
+    """
+    lines = []
+    for report in reports:
+        for heading, found in paper_tables(report, ablations).items():
+            lines += ["", f"## {heading}", "", *markdown_table(found)]
+    lines += ["", *notes(left_out)]
+    if figures:
+        lines += ["", "## Figures", ""]
+        lines += [f"![{path.stem}]({path.name})" for path in figures]
+    return markdown(reports, summary=lines)
+
+
+def notes(left_out: Mapping[str, str]) -> list[str]:
+    """How to read the tables, and what is missing in them."""
+    return [
+        "- In brackets: the 95 % interval, by bootstrap over prompts. Mean: over the prompt sets.",
+        *(f"- {name} did not run: {reason.rstrip('.')}." for name, reason in left_out.items()),
+    ]
+
+
+def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTable]:
+    """tau and speedups by method (down) and prompt set (across), then those of the ablations beside
+    what they change, by their headings."""
+    labels = [result.strategy for result in report.results]
+    compared = [label for label in labels if label not in ablations]
+    names = {label.partition(":")[0] for label in ablations}
+    changed = [label for label in labels if label.partition(":")[0] in names]
+    found = _tables(report, compared)
+    more = _tables(report, changed) if ablations else {}
+    return {**found, **{f"Ablations: {heading}": table for heading, table in more.items()}}
+
+
+def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
+    at = f"temperature {report.settings['temperature']:g}"
+    found = {
+        f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
+        f"speedup over plain decoding, {at}": _by_set(
+            report, labels, _speedup, lambda result: result.speedup.median
+        ),
+    }
+    if any(result.beside_transformers for result in report.results):
+        found[f"speedup over transformers' generate, {at}"] = _by_set(
+            report,
+            labels,
+            lambda result: times(result.beside_transformers),
+            lambda result: each.median if (each := result.beside_transformers) else None,
+        )
+    return found
+
+
+def _by_set(
+    report: Report,
+    labels: Sequence[str],
+    cell: Callable[[Result], str],
+    value: Callable[[Result], float | None],
+) -> ReportTable:
+    of_sets = report.by_set or report.results
+    sets = list(dict.fromkeys(result.set for result in of_sets))
+    rows = []
+    for label in labels:
+        own = [each for each in of_sets if each.strategy == label]
+        known = [found for each in own if (found := value(each)) is not None]
+        mean = number(statistics.fmean(known)) if len(known) == len(own) else "-"
+        rows.append((label, *map(cell, own), mean))
+    titles = sets if report.by_set else list(report.prompts["sets"])
+    return ReportTable(("method", *titles, "mean"), tuple(rows))
+
+
+def _speedup(result: Result) -> str:
+    return _spread(times(result.speedup), result.speedup.interval)
+
+
+def _tau(result: Result) -> str:
+    return _spread(number(result.tau), result.tau_interval)
+
+
+def _spread(value: str, interval: Range | None) -> str:
+    return value if interval is None else f"{value} ({extent(interval)})"

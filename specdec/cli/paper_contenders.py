@@ -1,0 +1,162 @@
+"""What ``specdec bench paper`` compares: every strategy that fits, the published trees, and the
+ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from specdec.cli.choices import PLAIN, Choice
+from specdec.cli.compared_engines import choose_labelled, labels_of
+from specdec.errors import OptionError, SpecdecError
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+    from specdec.plugin.registry import Registry
+
+# EAGLE-2 (arXiv 2406.16858), section 5: the tree for models of 7 and 8 billion parameters.
+PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
+# Options of a policy: what the user's own come before, and what comes before these.
+_Policy = tuple[Mapping[str, Any], Mapping[str, Any]]
+_GROWN = ("eagle2", "eagle3")  # the strategies with that tree
+_AUTO = "auto"
+_TREES: Mapping[str, Mapping[str, Any]] = {
+    "confidence": {"score": "confidence"},
+    "unranked": {"rerank": False},
+    "neither": {"score": "confidence", "rerank": False},
+    **{f"budget{value}": {"budget": value} for value in (10, 25, 40, 80)},
+    **{f"depth{value}": {"depth": value} for value in (2, 4, 8)},
+    **{f"k{value}": {"top_k": value} for value in (2, 5, 20)},
+}
+_AUTOS: Mapping[str, Mapping[str, Any]] = {
+    "uncalibrated": {"calibrated": False},
+    "uncoupled": {"coupled": False},
+    "nocosts": {"costs": False},
+}
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What is compared.
+
+    Attributes:
+        engines: by label, on one loaded model.
+        ablations: the labels that belong to the ablations alone.
+        left_out: the labels that could not be made, and why.
+    """
+
+    engines: Mapping[str, Engine]
+    ablations: Sequence[str]
+    left_out: Mapping[str, str]
+
+
+def make_lineup(
+    registry: Registry,
+    loading: Mapping[str, Any],
+    given: str | None,
+    options: Mapping[str, Any],
+    *,
+    ablations: bool,
+) -> Lineup:
+    """Load the model and make the engines.
+
+    Args:
+        loading: arguments of ``Engine`` that hold for all.
+        given: labels with commas; every complete strategy if None, of which those that cannot be
+            made are left out.
+        options: as for ``choose_labelled``, but what is said of a strategy holds for its variants
+            too, and a drafter without a label before it for the strategies that need one.
+
+    Raises:
+        SpecdecError: whatever is wrong with what was asked for.
+    """
+    from specdec.engine import Engine
+
+    names = registry.complete() if given is None else labels_of(registry, given)
+    names = [name for name in names if name != PLAIN]
+    plain = Engine(**loading, strategy=PLAIN)
+    fitted = _fitted(registry, loading)
+    compared = dict(each for name in names for each in _compared(name, fitted))
+    extra = dict(_ablations(names)) if ablations else {}
+    if ablations and not extra:
+        raise OptionError(
+            f"--ablations need one of the strategies {', '.join((*_GROWN, _AUTO))}, not "
+            f"{', '.join(names)}"
+        )
+    policies = {**compared, **extra}
+    labels = list(policies)
+    chosen = choose_labelled(registry, labels, _spread(registry, labels, options))
+    engines: dict[str, Engine] = {}
+    left_out: dict[str, str] = {}
+    for label, choice in chosen.items():  # a strategy before its variants
+        if label.partition(":")[0] in left_out:
+            continue
+        try:
+            engine = plain.with_strategy(**_with_policy(choice, *policies[label]).arguments())
+        except SpecdecError as error:
+            if given is not None:
+                raise
+            left_out[label] = str(error)
+        else:
+            engines[label] = engine
+    if not engines:
+        engines[PLAIN] = plain
+    return Lineup(engines, [label for label in extra if label in engines], left_out)
+
+
+def _fitted(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
+    """The strategies for whose tree the model's alias has options of its own."""
+    from specdec.plugin.loading import find_alias
+
+    alias = find_alias(registry, loading["model"])
+    return (
+        {name for name, roles in alias.options.items() if roles.get("policy")} if alias else set()
+    )
+
+
+def _compared(name: str, fitted: set[str]) -> Iterator[tuple[str, _Policy]]:
+    """A strategy; its published tree is a variant where the model has another one."""
+    published = name in _GROWN
+    yield name, (PUBLISHED if published and name not in fitted else {}, {})
+    if published and name in fitted:
+        yield f"{name}:published", (PUBLISHED, {})
+
+
+def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _Policy]]:
+    """Of the first strategy that grows its tree, and of auto."""
+    for name in [each for each in _GROWN if each in names][:1]:
+        for variant, change in _TREES.items():
+            yield f"{name}:{variant}", (PUBLISHED, change)
+    if _AUTO in names:
+        for variant, change in _AUTOS.items():
+            yield f"{_AUTO}:{variant}", ({}, change)
+
+
+def _spread(
+    registry: Registry, labels: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options of a strategy for each of its variants, a drafter for those that need one."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        scope, dot, rest = key.partition(".")
+        own = [label for label in labels if label.partition(":")[0] == scope]
+        if key == "drafter":
+            found |= {f"{label}.{key}": value for label in labels if _needs(registry, label)}
+        elif dot and scope in labels and own:
+            found |= {f"{label}.{rest}": value for label in own}
+        else:
+            found[key] = value
+    return found
+
+
+def _needs(registry: Registry, label: str) -> bool:
+    """Whether the strategy's drafter needs a checkpoint."""
+    part = registry.part(registry.strategy(label.partition(":")[0]), "drafter")
+    return part is not None and bool(part.needs_checkpoint)
+
+
+def _with_policy(choice: Choice, base: Mapping[str, Any], change: Mapping[str, Any]) -> Choice:
+    """The user's options over ``base``, and ``change`` over both."""
+    own = {**base, **choice.options.get("policy", {}), **change}
+    return replace(choice, options={**choice.options, **({"policy": own} if own else {})})
