@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
                 official = OfficialEagle(given.checkout, model, head)
                 strategy = "eagle3" if official.is_eagle3 else "eagle2"
                 for setting in given.tree:
-                    options = {"policy": vars(setting)}
+                    # Not what suits the model: all tokens, in the target's dtype, as there.
+                    own = {"dtype": "auto", **({"vocabulary": None} if strategy == "eagle2" else {})}
+                    options = {"policy": vars(setting), "drafter": own}
                     engine = plain.with_strategy(strategy, drafter=head, options=options)
                     theirs = official.steps(prompt, given.new_tokens, setting)
                     ours = specdec_steps(engine, prompt, theirs)
