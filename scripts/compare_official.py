@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
                 strategy = "eagle3" if official.is_eagle3 else "eagle2"
                 for setting in given.tree:
                     # Not what suits the model: all tokens, in the target's dtype, as there.
-                    own = {"dtype": "auto", **({"vocabulary": None} if strategy == "eagle2" else {})}
-                    options = {"policy": vars(setting), "drafter": own}
+                    whole = {"dtype": "auto", "vocabulary": None}
+                    options = {"policy": vars(setting), "drafter": whole}
                     engine = plain.with_strategy(strategy, drafter=head, options=options)
                     theirs = official.steps(prompt, given.new_tokens, setting)
                     ours = specdec_steps(engine, prompt, theirs)
