@@ -38,7 +38,7 @@ NAMES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"strategy": "eagle2", "options": {"policy": {"topk": 3}}},
-        ["option of the policy 'eagle2': 'topk'", "did you mean 'top_k'?", "budget, depth, top_k"],
+        ["option of the policy 'eagle2': 'topk'", "did you mean 'top_k'?", "budget, depth, rerank"],
     ),
 ]
 VALUES: list[tuple[dict[str, Any], list[str]]] = [

@@ -133,6 +133,8 @@ class Careless(BaseModel):
     depth: int = 2
     top_k: int = 2
     budget: int = 3
+    score: str = "value"
+    rerank: bool = True
 
 
 class WrongVerifier(TreeVerifier):

@@ -144,7 +144,7 @@ def test_support_that_cannot_be_used_is_refused(support: list[object], said: str
 
 
 def test_support_of_one_name_in_two_roles_is_fine() -> None:
-    assert subject(PolicySupport("fan"), DrafterSupport("lookup")).small is None
+    assert subject(PolicySupport("fan"), DrafterSupport("table")).small is None
 
 
 def named_in(source: str, names: set[str]) -> Iterator[str]:
