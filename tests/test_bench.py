@@ -356,7 +356,10 @@ def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
     assert whole.of("eagle2").alpha and whole.of("eagle2").identical
 
 
-@pytest.mark.parametrize("text", ["nonsense", "nonsense\n", "[]\n", '{"results": []}', '{"benchmark": 3}\n', '{"a": 1}\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "nonsense\n", "[]\n", '{"results": []}', '{"benchmark": 3}\n', '{"a": 1}\n'],
+)
 def test_a_log_of_something_else_is_refused(eagle: Engine, tmp_path: Path, text: str) -> None:
     log = tmp_path / "runs.jsonl"
     log.write_text(text)
