@@ -28,6 +28,7 @@ from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.runner import batches_of
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
+from specdec_plugins.eagle.testing import eagle_head
 
 PROMPTS = [bench.Prompt("tiny", i, tuple(ids)) for i, ids in enumerate(tiny.PROMPTS)]
 NEW = 8
@@ -378,7 +379,10 @@ def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
     assert whole.of("eagle2").alpha and whole.of("eagle2").identical
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", "[]\n", '{"benchmark": 3}\n', '{"a": 1}\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "nonsense\n", "[]\n", '{"results": []}', '{"benchmark": 3}\n', '{"a": 1}\n'],
+)
 def test_a_log_of_something_else_is_refused(eagle: Engine, tmp_path: Path, text: str) -> None:
     log = tmp_path / "runs.jsonl"
     log.write_text(text)
@@ -397,6 +401,13 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
         bench.run(small, PROMPTS, settings(repetitions=1), transformers=False, log=log)
     with pytest.raises(OptionError, match="another benchmark: there contenders is"):
         bench.run(small, PROMPTS[:1], settings(repetitions=1), log=log)
+    (tmp_path / "head").mkdir()
+    head = eagle_head(eagle.target.model, tmp_path / "head")
+    own = {role: dict(given) for role, given in eagle.selection.options.items()}
+    own["drafter"].pop("checkpoint")
+    other = eagle.with_strategy("eagle2", drafter=head, options=own)
+    with pytest.raises(OptionError, match="another benchmark: there draft weights is"):
+        bench.run({"eagle2": other}, PROMPTS[:1], settings(), transformers=False, log=log)
     more = bench.run(small, PROMPTS[:1], settings(repetitions=2), transformers=False, log=log)
     assert more.repetitions == 2
 

@@ -24,6 +24,7 @@ from specdec.bench.run_log import RunLog
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
 from specdec.errors import OptionError
+from specdec.models.fingerprints import fingerprint_of_model
 from specdec.request.generation_config import resolve
 
 if TYPE_CHECKING:
@@ -138,7 +139,14 @@ def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
 def _decides(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any]:
     """What else the figures of a round depend on."""
     own = {name: value for name, value in asdict(settings).items() if name != "repetitions"}
-    return {"settings": own, "contenders": {each.label: each.facts() for each in contenders}}
+    strategies = [each for each in contenders if isinstance(each, StrategyContender)]
+    weights = {each.label: each.weights() for each in strategies}
+    return {
+        "settings": own,
+        "contenders": {each.label: each.facts() for each in contenders},
+        "target weights": fingerprint_of_model(strategies[0].engine.target.model),
+        "draft weights": {label: found for label, found in weights.items() if found},
+    }
 
 
 def _on_one_model(engines: Mapping[str, Engine]) -> Engine:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import nn
+
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
+from specdec.models.checkpoints import resolve_checkpoint
+from specdec.models.fingerprints import fingerprint_of_files, fingerprint_of_model
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -78,6 +82,19 @@ class StrategyContender:
         if not acceptor.lossless:
             return f"LOSSY: {name} does not keep the target's distribution"
         return f"{name} keeps the distribution, not the draw"
+
+    def weights(self) -> str | None:
+        """A fingerprint of the drafter's checkpoint; None without one.
+
+        Raises:
+            CheckpointError: a checkpoint that is gone.
+        """
+        checkpoint = self.engine.selection.checkpoint
+        if checkpoint is None:
+            return None
+        if isinstance(checkpoint, nn.Module):
+            return fingerprint_of_model(checkpoint)
+        return fingerprint_of_files(resolve_checkpoint(str(checkpoint), what="drafter"))
 
     def facts(self) -> dict[str, Any]:
         """Parts by role, their options without the paths of checkpoints, losslessness."""

@@ -55,7 +55,8 @@ class RunLog:
         except OSError as error:
             raise OptionError(f"{path} cannot be read: {error}") from error
         whole = [line for line in lines if line.endswith(b"\n")]
-        if not whole:
+        first = json.dumps({"benchmark": own}).encode()
+        if not whole and first.startswith(b"".join(lines)):  # empty, or cut off at once
             self._write({"benchmark": own}, "w")
             return
         try:

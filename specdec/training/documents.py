@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from specdec.drafting.draft_vocabulary import ranked
 from specdec.errors import OptionError
+from specdec.models.fingerprints import fingerprint
 from specdec.training.dialogues import encode_dialogue
-from specdec.training.files import fingerprint
 from specdec.training.rows import Row
 
 

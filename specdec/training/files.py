@@ -1,8 +1,7 @@
-"""Files and folders that are written whole or not at all, and fingerprints of what they hold."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,15 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError, first_line, out_of_memory
 
 # torch and safetensors have errors of their own for a full disk.
 _UNWRITTEN = (OSError, RuntimeError, SafetensorError)
-_SAMPLED = 1024  # values of each weight that a fingerprint reads
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -105,25 +101,3 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def fingerprint(*parts: Any) -> str:
-    """16 hexadecimal digits of a hash of JSON values and tensors: equal where all parts are."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(str((part.dtype, tuple(part.shape))).encode())
-            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def fingerprint_of_model(model: nn.Module) -> str:
-    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each."""
-    parts: list[Any] = []
-    for name, weight in model.named_parameters():
-        flat = weight.detach().flatten()
-        step = max(1, len(flat) // _SAMPLED)
-        parts += [name, list(weight.shape), flat[::step][:_SAMPLED].float()]
-    return fingerprint(*parts)

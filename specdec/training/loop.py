@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
+from specdec.models.fingerprints import fingerprint
 from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
 from specdec.training.evaluation import HeldOut, TauMeter, agreement, expected_accepted
-from specdec.training.files import fingerprint, replace_folder
+from specdec.training.files import replace_folder
 from specdec.training.interrupts import interrupts
 from specdec.training.optimizers import make_optimizers, set_rate
 from specdec.training.precision import autocast

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from specdec.engine import Engine
 from specdec.errors import OptionError
+from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.training.answer_options import AnswerOptions, make_answer_options
 from specdec.training.answers import Answers
 from specdec.training.batches import Batches
@@ -21,7 +22,7 @@ from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
-from specdec.training.files import add_seconds, fingerprint, fingerprint_of_model
+from specdec.training.files import add_seconds
 from specdec.training.locks import locked
 from specdec.training.loop import Run
 from specdec.training.out_folder import check_out

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from specdec.errors import OptionError
+from specdec.models.fingerprints import fingerprint
 from specdec.training.documents import Documents
-from specdec.training.files import fingerprint
 from specdec.training.settings import Settings
 
 
