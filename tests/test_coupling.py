@@ -148,8 +148,12 @@ def test_coupled_drafts_are_refused_with_an_acceptor_that_draws_otherwise(
     with pytest.raises(OptionError, match=f"'chain'.*'{acceptor}'.*'match'"):
         plain.with_strategy("chain", drafter=head, acceptor=acceptor, options=options)
     plain.with_strategy("chain", drafter=head, acceptor=acceptor)
-    free = {"policy": {"coupled": False}}
+    free = {"policy": {"coupled": False, "calibrated": False, "costs": False}}
     plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=free)
+    for learns in ({"calibrated": True}, {"costs": True}):
+        options = {"policy": {**free["policy"], **learns}}
+        with pytest.raises(OptionError, match=f"'auto'.*'{acceptor}'.*'match'"):
+            plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=options)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from specdec import Engine
 from specdec.decoding.clock import StepSeconds
 from specdec.drafting.paying_size import PayingSize
+from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
 
 
@@ -115,3 +116,17 @@ def test_texts_are_those_of_plain_decoding_whatever_the_clock_says(
         ours = engine.generate(tiny.PROMPTS, **asked)
     assert [r.token_ids for r in ours] == tiny.tokens(plain, tiny.PROMPTS, **asked)
     assert max(r.stats.tau for r in ours) > 1.05, "where all sizes cost the same it drafts"
+
+
+@pytest.mark.parametrize("strategy", ["lookup", "suffix"])
+def test_a_seed_repeats_a_run_under_rejection_whatever_the_clock_says(
+    model: Any, strategy: str
+) -> None:
+    engine = Engine(model, strategy=strategy, acceptor="rejection")
+    asked = {"max_new_tokens": 60, "seed": 3, "temperature": 1.0, "top_k": 2, "eos_token_id": []}
+    with fake_clock():  # it ticks otherwise in every run
+        runs = [engine.generate(tiny.PROMPTS[0], **asked) for _ in range(4)]
+    assert all(run.token_ids == runs[0].token_ids for run in runs)
+    assert runs[0].stats.tau > 1.05
+    with pytest.raises(OptionError, match=f"'{strategy}'.*'rejection'.*'match'"):
+        Engine(model, strategy=strategy, acceptor="rejection", options={"drafter": {"costs": True}})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from specdec import Engine
+from specdec.errors import OptionError
 from specdec_plugins.suffix.earlier_texts import EarlierTexts
 from specdec_plugins.suffix.suffix_index import SuffixIndex, longer
 from specdec_plugins.suffix.suffix_text import SuffixText
@@ -167,3 +168,14 @@ def test_a_row_of_a_batch_is_drafted_as_alone(plain: Engine) -> None:
             found, due = getattr(together, name)[row, : alone.size], getattr(alone, name)[0]
             assert found.tolist() == due.tolist()
     assert together.branching == 2, "a tree, not a chain"
+
+
+@pytest.mark.parametrize("acceptor", ["rejection", "typical"])
+@pytest.mark.parametrize("options", [{"earlier": 100}, {"costs": True}])
+def test_drafts_by_other_texts_or_the_clock_are_refused_where_they_decide_what_is_drawn(
+    plain: Engine, acceptor: str, options: dict[str, Any]
+) -> None:
+    given = {"drafter": options}
+    with pytest.raises(OptionError, match=f"'suffix'.*'{acceptor}'.*'match'"):
+        plain.with_strategy("suffix", acceptor=acceptor, options=given)
+    plain.with_strategy("suffix", options=given)

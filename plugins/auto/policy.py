@@ -93,6 +93,8 @@ class AutoPolicy(TreePolicy):
 
     def __init__(self, options: AutoOptions) -> None:
         self.options, self.coupled = options, options.coupled
+        # What is learned is learned from all texts of the engine.
+        self.by_text_alone = not (options.calibrated or options.costs)
         self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
 
     def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:

@@ -10,7 +10,11 @@ from specdec_plugins.lookup.drafter import LookupDrafter, LookupOptions
 def specdec_drafters() -> list[Component]:
     return [
         Component(
-            "lookup", LookupDrafter, LookupOptions, "what followed the last tokens earlier on"
+            "lookup",
+            LookupDrafter,
+            LookupOptions,
+            "what followed the last tokens earlier on",
+            repeatable={"costs": False},
         )
     ]
 

@@ -28,7 +28,9 @@ class LookupOptions(BaseModel):
         0.1, ge=0, lt=1, description="draft no token that is right with a smaller probability"
     )
     costs: bool = Field(
-        True, description="draft what pays by measured costs alone; false: all that is likely"
+        True,
+        description="draft what pays by measured costs alone; false: all that is likely, "
+        "as with acceptors other than match",
     )
 
 
@@ -44,7 +46,7 @@ class LookupDrafter(TreeDrafter):
     """
 
     def __init__(self, options: LookupOptions, target: HFTarget) -> None:
-        self.options = options
+        self.options, self.by_text_alone = options, not options.costs
         # Where every size is compiled, all chains have one.
         self._least = options.depth if target.acceleration.fixed_shapes else 0
         self._paying = PayingSize() if options.costs else None

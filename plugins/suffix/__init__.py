@@ -10,7 +10,11 @@ from specdec_plugins.suffix.drafter import SuffixDrafter, SuffixOptions
 def specdec_drafters() -> list[Component]:
     return [
         Component(
-            "suffix", SuffixDrafter, SuffixOptions, "trees of what followed the last tokens before"
+            "suffix",
+            SuffixDrafter,
+            SuffixOptions,
+            "trees of what followed the last tokens before",
+            repeatable={"costs": False},
         )
     ]
 

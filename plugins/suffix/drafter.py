@@ -35,10 +35,15 @@ class SuffixOptions(BaseModel):
         0.05, gt=0, lt=1, description="draft no token that is right with a smaller probability"
     )
     earlier: int = Field(
-        0, ge=0, description="tokens of the engine's earlier answers to draft from too; 0: none"
+        0,
+        ge=0,
+        description="tokens of the engine's earlier answers to draft from too; 0: none; "
+        "with the acceptor match alone",
     )
     costs: bool = Field(
-        True, description="draft what pays by measured costs alone; false: all that is likely"
+        True,
+        description="draft what pays by measured costs alone; false: all that is likely, "
+        "as with acceptors other than match",
     )
 
 
@@ -53,7 +58,7 @@ class SuffixDrafter(TreeDrafter):
     """
 
     def __init__(self, options: SuffixOptions, target: HFTarget) -> None:
-        self.options = options
+        self.options, self.by_text_alone = options, not (options.costs or options.earlier)
         # Where every size is compiled, all trees have one.
         self._least = options.budget if target.acceleration.fixed_shapes else 0
         self._paying = PayingSize() if options.costs else None

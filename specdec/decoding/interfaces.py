@@ -79,9 +79,14 @@ class TreeDrafts(ABC):
 
 
 class LevelDrafter(ABC):
-    """A drafter that proposes draft tokens level by level; made once, with weights and options."""
+    """A drafter that proposes draft tokens level by level; made once, with weights and options.
+
+    Attributes:
+        by_text_alone: as of a :class:`TreeDrafter`.
+    """
 
     needs: Needs = Needs()
+    by_text_alone: bool = True
 
     @abstractmethod
     def start(self, state: State, features: Features) -> LevelDrafts:
@@ -89,9 +94,17 @@ class LevelDrafter(ABC):
 
 
 class TreeDrafter(ABC):
-    """A drafter that gives whole draft trees; made once, with weights and options."""
+    """A drafter that gives whole draft trees; made once, with weights and options.
+
+    Attributes:
+        by_text_alone: whether a row's drafts are a function of its own text, and of random numbers
+            of its own. False where they depend on other texts too, such as the engine's earlier
+            ones, or on the clock: exact under an acceptor that is ``seed_exact``, and refused with
+            any other, whose draws would decide twice when a seed is used again.
+    """
 
     needs: Needs = Needs()
+    by_text_alone: bool = True
 
     @abstractmethod
     def start(self, state: State, features: Features) -> TreeDrafts:
@@ -218,9 +231,11 @@ class TreePolicy(ABC):
     Attributes:
         coupled: whether it looks at the noise of the target's draws, so that drafts depend on it.
             Exact under an acceptor that is ``seed_exact``, and refused with any other.
+        by_text_alone: as of a :class:`TreeDrafter`.
     """
 
     coupled: bool = False
+    by_text_alone: bool = True
 
     @abstractmethod
     def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:

@@ -40,6 +40,8 @@ class Component:
         description: one line.
         needs_checkpoint: of a drafter that cannot be made without its option ``checkpoint``: what
             is missing and how to give it, as the end of a sentence ("a head: give ...").
+        repeatable: options that it has beside an acceptor that is not ``seed_exact``, unless others
+            are given: those that keep the clock out of its drafts.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Component:
     options: type[BaseModel] = NoOptions
     description: str = ""
     needs_checkpoint: str = ""
+    repeatable: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

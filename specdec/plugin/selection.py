@@ -79,6 +79,9 @@ class Selection:
             )
         if (policy := made["policy"]) is not None and policy.coupled:
             _check_coupled(self.names, made["acceptor"])
+        for role in ("drafter", "policy"):
+            if made[role] is not None and not made[role].by_text_alone:
+                _check_by_text_alone(role, self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
 
 
@@ -89,6 +92,18 @@ def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None
             f"the policy {names['policy']!r} drafts with the noise of the target's own draws "
             f"(coupled), which decides nothing under the acceptor {names['acceptor']!r}. Use "
             "acceptor='match', the option coupled=False, or another strategy such as eagle2"
+        )
+
+
+def _check_by_text_alone(role: Role, names: Mapping[Role, str | None], acceptor: Acceptor) -> None:
+    """Refuse drafts that depend on what the same random numbers decided in another text."""
+    if not acceptor.seed_exact:
+        raise OptionError(
+            f"the {role} {names[role]!r} drafts, with these options, by other texts or by the "
+            f"clock: under the acceptor {names['acceptor']!r}, whose draws depend on the drafts, "
+            "a seed would not repeat a run, and texts of one seed would be biased. Use "
+            "acceptor='match', options that turn this off (costs=False, calibrated=False, "
+            "earlier=0), or another strategy such as eagle2"
         )
 
 
@@ -156,6 +171,11 @@ def select(
             f"no drafter is known for this model: {strategy!r} drafts from the text itself (prompt "
             f"lookup), which pays where a text repeats itself. More comes with {lacks}"
         )
+    if not _seed_exact(registry, names["acceptor"], resolved["acceptor"]):
+        for role, name in names.items():
+            if name is not None:
+                own_defaults = registry.component(role, name).repeatable
+                resolved[role] = {**own_defaults, **resolved[role]}
     parsed = {
         role: registry.options(role, registry.component(role, name), resolved[role])
         for role, name in names.items()
@@ -167,6 +187,13 @@ def select(
             f"{', '.join(_without_checkpoint(registry))}"
         )
     return Selection(chosen, names, resolved, parsed, notice)
+
+
+def _seed_exact(registry: Registry, name: str | None, options: Mapping[str, Any]) -> bool:
+    """Whether the acceptor draws as plain decoding would."""
+    component = registry.component("acceptor", name or "")
+    made: Acceptor = component.factory(registry.options("acceptor", component, options))
+    return made.seed_exact
 
 
 def _lacks_checkpoint(registry: Registry, name: str | None, options: Mapping[str, Any]) -> str:
