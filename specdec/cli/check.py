@@ -129,6 +129,7 @@ def _payload(
     return {
         "strategy": subject.strategy,
         "lossless": subject.lossless,
+        "changed_options": subject.changed,
         "passed": not failed,
         "checked": subject.describe(),
         "properties": [{**asdict(v), "figure": v.figure} for v in verdicts],
@@ -187,10 +188,10 @@ def _notes(
         console.print(f"left out after the failure (--all goes on): {names}", markup=False)
     if subject.reach.rows:
         console.print(f"\n{subject.reach.describe(subject.levels)}", markup=False, style="dim")
-    console.print(f"\n{_summary(subject.strategy, verdicts, left_out)}", markup=False)
+    console.print(f"\n{_summary(subject, verdicts, left_out)}", markup=False)
 
 
-def _summary(name: str, verdicts: list[Verdict], left_out: list[str]) -> str:
+def _summary(subject: Subject, verdicts: list[Verdict], left_out: list[str]) -> str:
     seconds = sum(verdict.seconds for verdict in verdicts)
     failed = sum(verdict.failure is not None for verdict in verdicts)
     distance = [v.figure for v in verdicts if v.measured and v.failure is None]
@@ -199,6 +200,9 @@ def _summary(name: str, verdicts: list[Verdict], left_out: list[str]) -> str:
     if distance:
         rest = found if failed else "the other properties hold"
         found = f"lossy: measured up to {distance[0]}, the distribution is not judged; {rest}"
+    name = subject.strategy
+    if subject.changed:
+        name += f" with drafter.{subject.changed}"
     return f"{name}: {found}; {seconds:.1f} s"
 
 

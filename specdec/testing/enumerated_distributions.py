@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
-from specdec.decoding.interfaces import Verifier
+from specdec.decoding.interfaces import TreeDrafter, Verifier
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
@@ -266,12 +266,16 @@ def _alone(
     run: Callable[[Engine, EnumeratedRandomness, int], list[_Branch]],
     randomness: EnumeratedRandomness,
 ) -> _Branch:
-    """One branch, from what the policy has learned so far.
+    """One branch, from what policy and drafter have learned so far.
 
     In one batch the branches would teach each other, and no replay would draft as the run before.
     """
     other = copy.copy(engine)
-    other.parts = replace(engine.parts, policy=copy.deepcopy(engine.parts.policy))
+    parts = engine.parts
+    own: dict[str, Any] = {"policy": copy.deepcopy(parts.policy)}
+    if isinstance(parts.drafter, TreeDrafter):  # others keep what they learn in the policy
+        own["drafter"] = copy.deepcopy(parts.drafter, {id(engine.target): engine.target})
+    other.parts = replace(parts, **own)
     with fake_clock():
         (branch,) = run(other, randomness, 1)
     return branch

@@ -20,6 +20,7 @@ from specdec.decoding.randomness import Randomness
 from specdec.decoding.tree import Draws
 from specdec.engine import Engine
 from specdec.errors import DrafterWarning
+from specdec.plugin.components import Strategy
 from specdec.plugin.registry import Registry
 from specdec.testing.cases import Case
 from specdec.testing.fake_clock import fake_clock
@@ -65,6 +66,8 @@ class Subject:
         grows: whether a tree policy grows the trees.
         has_table: whether the drafter's distribution is a table, over the whole vocabulary.
         remembers: whether drafts depend on the steps in which the text was committed.
+        changed: options of the drafter that differ from those it is used with, in words; empty if
+            none do.
         known_values: whether it is known what the values of its trees are made of.
         any_model: whether it runs on other models than tables.
 
@@ -98,6 +101,7 @@ class Subject:
         self._drafter = drafter if isinstance(drafter, str) else None
         self._provider: Provider | None = None
         told = support.drafter(self._drafter or own.drafter).options
+        given = set(self._options.get("drafter", {}))
         if told:
             self._options["drafter"] = {**told, **self._options.get("drafter", {})}
         given_checkpoint = "checkpoint" in self._options.get("drafter", {})
@@ -115,6 +119,7 @@ class Subject:
         parts, selection = engine.parts, engine.selection
         self.selection = selection
         self.lossless, self.seed_exact = parts.acceptor.lossless, parts.acceptor.seed_exact
+        self.changed = self._changed(registry, own, told, given)
         self.drafts, self.grows = parts.drafter is not None, parts.policy is not None
         whole = getattr(parts.drafter, "vocabulary", None) is None
         self.has_table = set_draft_table(engine, _ANY) and whole
@@ -124,6 +129,25 @@ class Subject:
         self.known_values = growing.confidence(parsed) is not None
         self.reference = reference or (None if self.adaptive else growing.reference)
         self.levels, self.sampled = self._drafted(parsed)
+
+    def _changed(
+        self, registry: Registry, own: Strategy, told: Mapping[str, Any], given: set[str]
+    ) -> str:
+        """What its plugin asked for that the drafter would not have otherwise."""
+        name = self.selection.names["drafter"]
+        if name is None:
+            return ""
+        component = registry.component("drafter", name)
+        usual = dict(own.options.get("drafter", {})) if name == own.drafter else {}
+        if not self.seed_exact:
+            usual = {**component.repeatable, **usual}
+        fields = component.options.model_fields
+        used = {option: usual.get(option, fields[option].default) for option in told}
+        return ", ".join(
+            f"{option}={_short(value)} (used with {_short(used[option])})"
+            for option, value in told.items()
+            if option not in given and value != used[option]
+        )
 
     def _drafted(self, options: Any) -> tuple[int, bool]:
         """The levels of the trees that are drafted where there is much room and the text repeats
@@ -150,6 +174,8 @@ class Subject:
             values = ", ".join(f"{option}={_short(value)}" for option, value in given.items())
             said.append(f"{role} {name}" + (f" ({values})" if values else ""))
         line = f"{self.strategy}: {'; '.join(said)}"
+        if self.changed:
+            line += f"; examined with drafter.{self.changed}"
         if self._provider is not None:
             line += "; the drafter with a checkpoint of the suite's own"
         if self.grows and self.small is not None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from specdec.cli.app import app
-from specdec.testing import suite
+from specdec.testing import Subject, suite
 
 PLUGIN = '''
 """A strategy whose acceptor takes every draft token from the third level on."""
@@ -148,3 +148,17 @@ def test_a_file_that_is_no_plugin_is_one_sentence(tmp_path: Path, text: str, sai
     told = run("plain", "--plugin", str(path))
     assert told.exit_code == 2
     assert said in " ".join(told.output.split()) and "Traceback" not in told.output
+
+
+def test_the_verdict_says_which_options_were_changed_for_the_suite(few: None) -> None:
+    changed = "drafter.costs=False (used with True)"
+    told = run("lookup", "--quick")
+    assert told.exit_code == 0, told.output
+    described, *_, verdict = told.output.strip().split("\n\n")
+    assert changed in " ".join(described.split()) and changed in " ".join(verdict.split())
+
+
+def test_options_that_are_used_are_not_said_to_be_changed() -> None:
+    assert not Subject("lookup", options={"drafter": {"costs": False}}).changed
+    assert not Subject("lookup", acceptor="rejection").changed
+    assert not Subject("chain").changed

@@ -60,6 +60,15 @@ class TestLookup(_Contract):
     strategy = "lookup"
 
 
+class TestLookupByCosts(_Contract):
+    """As it is used: chains as long as pays, by the suite's clock."""
+
+    strategy = "lookup"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"costs": True}}
+    adaptive = True
+    examples = FEWER
+
+
 class TestLookahead(_Contract):
     """A window that is full after one step, so that short texts have candidates too."""
 
@@ -78,6 +87,15 @@ class TestLookaheadFromThePrompt(_Contract):
 
 class TestSuffix(_Contract):
     strategy = "suffix"
+
+
+class TestSuffixByCosts(_Contract):
+    """As it is used: trees as large as pays, by the suite's clock."""
+
+    strategy = "suffix"
+    options: ClassVar[dict[str, Any]] = {"drafter": {"costs": True}}
+    adaptive = True
+    examples = FEWER
 
 
 class TestSuffixRejection(_Contract):
