@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from specdec import Engine
+from specdec import Engine, bench
+from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.errors import OptionError
 from specdec_plugins.suffix.earlier_texts import EarlierTexts
 from specdec_plugins.suffix.suffix_index import SuffixIndex, longer
@@ -179,3 +180,32 @@ def test_drafts_by_other_texts_or_the_clock_are_refused_where_they_decide_what_i
     with pytest.raises(OptionError, match=f"'suffix'.*'{acceptor}'.*'match'"):
         plain.with_strategy("suffix", acceptor=acceptor, options=given)
     plain.with_strategy("suffix", options=given)
+
+
+class Recorded(StrategyContender):
+    """A strategy, and the forwards of each of its rounds."""
+
+    forwards: ClassVar[list[int]] = []
+
+    def decode(self, *asked: Any) -> Decoded:
+        decoded = super().decode(*asked)
+        assert decoded.stats is not None
+        self.forwards.append(decoded.stats.target_forwards)
+        return decoded
+
+
+def test_every_repetition_of_a_benchmark_drafts_from_other_answers_alone(plain: Engine) -> None:
+    options = {"drafter": {**ALWAYS["drafter"], "earlier": 500}}
+    asked: dict[str, Any] = {"max_new_tokens": 20, "temperature": 0.0}
+    settings = bench.Settings(**asked, repetitions=2, fields={"eos_token_id": []})
+    prompts = [bench.Prompt("own", place, tuple(ids)) for place, ids in enumerate(tiny.PROMPTS)]
+    contender = Recorded("suffix", plain.with_strategy("suffix", options=options))
+    other = plain.with_strategy("lookup")
+    bench.run({"lookup": other}, prompts, settings, peers=[contender])
+    engine = plain.with_strategy("suffix", options=options)
+    passes = [
+        [engine.generate(ids, eos_token_id=[], **asked) for ids in tiny.PROMPTS] for _ in range(2)
+    ]
+    once, replayed = ([one.stats.target_forwards for one in each] for each in passes)
+    assert Recorded.forwards[1:] == [*once, *once]
+    assert sum(replayed) < sum(once)

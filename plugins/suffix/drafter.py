@@ -67,6 +67,11 @@ class SuffixDrafter(TreeDrafter):
     def start(self, state: State, features: Features) -> SuffixDrafts:
         return SuffixDrafts(self.options, self._paying, self._earlier, self._least, state)
 
+    def forget_texts(self) -> None:
+        """Forget the engine's earlier answers."""
+        if self._earlier is not None:
+            self._earlier.forget()
+
 
 class SuffixDrafts(TreeDrafts):
     """The drafts of one generation. Texts are kept by prompt, so rows may leave the batch.

@@ -24,6 +24,13 @@ class EarlierTexts:
         self._most, self._kept, self._tokens = most, deque[tuple[int, ...]](), 0
         self.index = SuffixIndex(longest)
 
+    def forget(self) -> None:
+        """Keep none of them. Generations that run draft from those that were known when they
+        began."""
+        with _ADDING:
+            self._kept.clear()
+            self._tokens, self.index = 0, SuffixIndex(self.index.longest)
+
     def add(self, text: Sequence[int]) -> None:
         """A text has ended; of one that is too long its last tokens are kept."""
         kept = tuple(text[-self._most :])

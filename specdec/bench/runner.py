@@ -17,6 +17,7 @@ from specdec.bench.prompt_sets import Prompt
 from specdec.bench.run_log import Round, RunLog, Timed
 from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
+from specdec.decoding.interfaces import KeepsTexts
 
 Progress = Callable[[int, int, str], None]
 
@@ -72,6 +73,9 @@ def interleave(
     The first contender is the baseline whose tokens the others' are compared with. To warm up each
     decodes the longest batch.
 
+    Contenders that keep texts (:class:`~specdec.decoding.interfaces.KeepsTexts`) forget them before
+    every repetition: they draft from answers to other prompts, not from their own to the same one.
+
     With a log, rounds that are in it are taken from it.
 
     Ctrl-C ends it: what is kept are whole repetitions, or whole rounds of the first one.
@@ -94,6 +98,9 @@ def interleave(
         if log is None or not all(log.find(*each) for each in rounds):
             play(max(batches, key=_tokens), contenders, "warming up")
         for repetition in range(settings.repetitions):
+            for contender in contenders:
+                if isinstance(contender, KeepsTexts):
+                    contender.forget_texts()
             for index, batch in enumerate(batches):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]

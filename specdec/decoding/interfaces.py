@@ -153,6 +153,15 @@ class ReportsItself(Protocol):
         """
 
 
+@runtime_checkable
+class KeepsTexts(Protocol):
+    """A drafter that drafts from texts of earlier generations too."""
+
+    def forget_texts(self) -> None:
+        """Draft as if there had been none. A benchmark asks for it before it decodes the same
+        prompts again, so that it does not measure how its own answers are replayed."""
+
+
 Drafter = LevelDrafter | TreeDrafter
 Drafts = LevelDrafts | TreeDrafts
 
