@@ -22,8 +22,18 @@ class LookupOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    match: int = Field(5, ge=1, description="last tokens to look for earlier in the text, at most")
-    depth: int = Field(10, ge=1, le=64, description="the most draft tokens in a step")
+    match: int = Field(
+        5,
+        ge=1,
+        description="last tokens to look for earlier in the text, at most (vLLM: "
+        "prompt_lookup_max)",
+    )
+    depth: int = Field(
+        10,
+        ge=1,
+        le=64,
+        description="the most draft tokens in a step (vLLM: num_speculative_tokens)",
+    )
     floor: float = Field(
         0.1, ge=0, lt=1, description="draft no token that is right with a smaller probability"
     )

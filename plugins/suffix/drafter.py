@@ -27,18 +27,31 @@ class SuffixOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     match: int = Field(
-        8, ge=1, le=64, description="last tokens to look for in what came before, at most"
+        8,
+        ge=1,
+        le=64,
+        description="last tokens to look for in what came before, at most (with depth: vLLM's "
+        "suffix_decoding_max_tree_depth)",
     )
-    depth: int = Field(16, ge=1, le=64, description="the most levels of draft tokens in a step")
+    depth: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="the most levels of draft tokens in a step (vLLM: num_speculative_tokens)",
+    )
     budget: int = Field(32, ge=1, le=1024, description="the most draft tokens verified in a step")
     floor: float = Field(
-        0.05, gt=0, lt=1, description="draft no token that is right with a smaller probability"
+        0.05,
+        gt=0,
+        lt=1,
+        description="draft no token that is right with a smaller probability (vLLM: "
+        "suffix_decoding_min_token_prob)",
     )
     earlier: int = Field(
         0,
         ge=0,
         description="tokens of the engine's earlier answers to draft from too; 0: none; "
-        "with the acceptor match alone",
+        "with the acceptor match alone (vLLM, in requests: suffix_decoding_max_cached_requests)",
     )
     costs: bool = Field(
         True,

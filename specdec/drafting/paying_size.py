@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from specdec.decoding.clock import StepSeconds
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.drafting.seconds_by_size import FREE, Curve, doublings
+from specdec.drafting.seconds_by_size import Curve, doublings
 
 # After so many steps without one, plain steps are measured anew: two of them.
 _RENEW = 128
@@ -70,14 +70,14 @@ class _Seconds:
     """Of steps of one batch size and about one length."""
 
     def __init__(self, rows: int) -> None:
-        self._rows, self._curve = rows, Curve(rows)
+        self._curve = Curve(rows)
         self._nodes = self._since_plain = 0
         self._to_lose = 0.0
 
     def for_rows(self, rows: int) -> _Seconds:
         """A copy for a batch of another size."""
         made = copy.deepcopy(self)
-        made._rows = made._curve.rows = rows
+        made._curve.rows = rows
         return made
 
     def take(self, nodes: int, seconds: float) -> None:
@@ -101,7 +101,7 @@ class _Seconds:
             return gains[number - 1] - unfinished * extra
 
         def worth_as_guessed(number: int) -> float:
-            extra = self._rows * max(number, least) / (FREE + self._rows)
+            extra = curve.guess(max(number, least) + 1) / curve.guess(1) - 1
             return gains[number - 1] - unfinished * extra
 
         numbers = range(1, len(gains) + 1)

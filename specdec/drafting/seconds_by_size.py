@@ -72,13 +72,14 @@ class Curve:
             return 0.0
         (least, low), (most, high) = points[0], points[-1]
         if size <= least:
-            return low * self._guess(size) / self._guess(least)
+            return low * self.guess(size) / self.guess(least)
         if size >= most:
-            return high * self._guess(size) / self._guess(most)
+            return high * self.guess(size) / self.guess(most)
         (n, low), (m, high) = next(pair for pair in pairwise(points) if size <= pair[1][0])
         return low + (size - n) / (m - n) * (high - low)
 
-    def _guess(self, size: int) -> float:
+    def guess(self, size: int) -> float:
+        """What a size costs where nothing is known, in an arbitrary unit."""
         return 1 + self.rows * size / FREE
 
     def _fit(self) -> list[tuple[int, float]]:
