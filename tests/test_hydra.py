@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from specdec import Engine, SpecdecError
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features
 from specdec.errors import CheckpointError
-from specdec_plugins.hydra.checkpoint import load_heads
+from specdec_plugins.hydra.checkpoint import load_heads, read_heads
 from specdec_plugins.hydra.saving import save_heads
 from specdec_plugins.hydra.testing import random_heads
 
@@ -140,6 +141,35 @@ def test_what_is_not_supported_is_refused(
     folder = tiny_heads.write(({**fields, **change}, tensors, name), tmp_path)
     with pytest.raises(CheckpointError, match=says):
         load_heads(folder, plain.target)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hidden_act": "nonsense"}, "prefix.hidden_act='nonsense'"),
+        ({"rope_parameters": {"rope_type": "nonsense"}}, "rope_type must be one of default"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "prefix.rope_parameters=.*factor"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "prefix.rope_parameters="),
+        ({"rope_parameters": {"rope_theta": 0}}, "8 finite frequencies"),
+        ({"num_attention_heads": 3}, "prefix.num_attention_heads=3: .* 32 needs a divisor"),
+        ({"num_key_value_heads": 3}, "prefix.num_key_value_heads=3: num_attention_heads is"),
+        ({"head_dim": 2**40}, "prefix.head_dim=1099511627776"),
+        ({"rms_norm_eps": float("inf")}, "prefix.rms_norm_eps=inf"),
+        ({"odd": 1}, "prefix.odd=1"),
+        ({"head_dim": None}, "prefix.head_dim=None"),
+        ({"hidden_size": 64}, "prefix.hidden_size=64, and the heads read 32"),
+    ],
+)
+def test_a_prefix_layer_that_cannot_be_is_refused_by_its_field(
+    plain: Engine, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    save_heads(random_heads(plain.target.model, prefix=True), tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    fields["prefix"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    for read in (read_heads, lambda folder: load_heads(folder, plain.target)):
+        with pytest.raises(CheckpointError, match=f"the Hydra heads in .* has .*{says}"):
+            read(tmp_path)
 
 
 def test_without_heads_the_drafter_says_what_it_needs(plain: Engine) -> None:

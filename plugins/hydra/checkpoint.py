@@ -194,6 +194,11 @@ def _described(
         vocab, hidden = own.vocab_size or 0, own.hidden_size or 0
         if not vocab or not hidden:
             raise CheckpointError("config.json lacks hidden_size or vocab_size")
+    if own.prefix is not None and own.prefix.hidden_size != hidden:
+        raise CheckpointError(
+            f"config.json has prefix.hidden_size={own.prefix.hidden_size}, and the heads read "
+            f"{hidden} channels: a prefix layer keeps the size of what it reads"
+        )
     drafted = own.truncated_vocab_size or vocab
     sizes = HeadSizes(
         hidden,
@@ -250,6 +255,7 @@ def _checked(fields: Mapping[str, Any]) -> HydraFields:
         return HydraFields.model_validate({k: v for k, v in fields.items() if v is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        hint = _HINTS.get(name, first["msg"])
-        raise CheckpointError(f"config.json has {name}={fields.get(name)!r}: {hint}") from error
+        name = ".".join(map(str, first["loc"]))
+        given = None if first["type"] == "missing" else first["input"]
+        hint = _HINTS.get(name, first["msg"].removeprefix("Value error, "))
+        raise CheckpointError(f"config.json has {name}={given!r}: {hint}") from error
