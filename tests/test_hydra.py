@@ -132,6 +132,7 @@ def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
         ({"hydra_head_arch": "eagle-attn"}, "specdec reads 'mlp'"),
         ({"hidden_state_offset": 1}, "the last hidden state alone"),
         ({"hydra_num_heads": 0}, "hydra_num_heads=0"),
+        ({"vocab_size": 60, "hidden_size": 2**40}, "hidden_size=1099511627776"),
     ],
 )
 def test_what_is_not_supported_is_refused(

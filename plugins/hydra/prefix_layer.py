@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -28,6 +27,7 @@ from transformers.models.llama.modeling_llama import (
 
 from specdec.errors import CheckpointError, first_line
 from specdec.models.checkpoint_weights import listed
+from specdec.models.heads.fields import Size
 from specdec.models.hf_target import HFTarget
 
 
@@ -39,10 +39,10 @@ class PrefixSizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
+    hidden_size: Size
+    intermediate_size: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size
     head_dim: int = Field(ge=2, le=4096, multiple_of=2)
     rms_norm_eps: float = Field(default=1e-6, gt=0, allow_inf_nan=False)
     hidden_act: str = "silu"
