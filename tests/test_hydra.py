@@ -193,11 +193,13 @@ def test_saved_heads_are_loaded_back_unchanged(
 
 
 @pytest.mark.parametrize("policy", ["static_tree", "eagle2", "auto"])
-@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize(
+    ("projection", "prefix"), [("own", False), ("own", True), ("target", True)]
+)
 def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
-    plain: Engine, policy: str, prefix: bool
+    plain: Engine, policy: str, projection: Any, prefix: bool
 ) -> None:
-    heads = random_heads(plain.target.model, prefix=prefix)
+    heads = random_heads(plain.target.model, projection=projection, prefix=prefix)
     options = {"policy": tiny.AUTO["policy"]} if policy == "auto" else {}
     engine = plain.with_strategy("hydra", drafter=heads, policy=policy, options=options)
     taus = []
@@ -206,7 +208,7 @@ def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
         own, wanted = (each.generate(tiny.PROMPTS, **settings) for each in (engine, plain))
         assert [each.token_ids for each in own] == [each.token_ids for each in wanted]
         taus += [each.stats.tau for each in own]
-    assert max(taus) > 1.2 or prefix
+    assert sum(taus) / len(taus) > 1.3
 
 
 @pytest.mark.parametrize("layout", HYDRA)

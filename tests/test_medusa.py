@@ -170,7 +170,7 @@ def test_saved_heads_are_loaded_back_unchanged(
 
 
 @pytest.mark.parametrize("policy", ["static_tree", "eagle2", "auto"])
-@pytest.mark.parametrize("projection", ["own", "target"])
+@pytest.mark.parametrize("projection", ["own", "shared", "target"])
 def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
     plain: Engine, policy: str, projection: Any
 ) -> None:
@@ -183,7 +183,7 @@ def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
         own, wanted = (each.generate(tiny.PROMPTS, **settings) for each in (engine, plain))
         assert [each.token_ids for each in own] == [each.token_ids for each in wanted]
         taus += [each.stats.tau for each in own]
-    assert max(taus) > 1.2 or projection == "target"
+    assert sum(taus) / len(taus) > 1.3
 
 
 def test_a_given_vocabulary_cuts_what_is_drafted_and_changes_no_logit(plain: Engine) -> None:
