@@ -101,11 +101,11 @@ def _fit(network: nn.Module, known: torch.Tensor, wanted: torch.Tensor) -> None:
 
     def error() -> torch.Tensor:
         optimizer.zero_grad()
-        off = (network(known) - wanted).square().mean()
-        off.backward()
+        off: torch.Tensor = (network(known) - wanted).square().mean()
+        off.backward()  # type: ignore[no-untyped-call]
         return off
 
-    optimizer.step(error)
+    optimizer.step(error)  # type: ignore[no-untyped-call]
 
 
 SUPPORT = [DrafterSupport("medusa", checkpoint=medusa_heads)]
