@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from specdec import Engine, SpecdecError
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features
 from specdec.errors import CheckpointError
-from specdec_plugins.hydra.checkpoint import load_heads
+from specdec_plugins.hydra.checkpoint import load_heads, read_heads
 from specdec_plugins.hydra.saving import save_heads
 from specdec_plugins.hydra.testing import random_heads
 
@@ -131,6 +132,7 @@ def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
         ({"hydra_head_arch": "eagle-attn"}, "specdec reads 'mlp'"),
         ({"hidden_state_offset": 1}, "the last hidden state alone"),
         ({"hydra_num_heads": 0}, "hydra_num_heads=0"),
+        ({"vocab_size": 60, "hidden_size": 2**40}, "hidden_size=1099511627776"),
     ],
 )
 def test_what_is_not_supported_is_refused(
@@ -140,6 +142,35 @@ def test_what_is_not_supported_is_refused(
     folder = tiny_heads.write(({**fields, **change}, tensors, name), tmp_path)
     with pytest.raises(CheckpointError, match=says):
         load_heads(folder, plain.target)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hidden_act": "nonsense"}, "prefix.hidden_act='nonsense'"),
+        ({"rope_parameters": {"rope_type": "nonsense"}}, "rope_type must be one of default"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "prefix.rope_parameters=.*factor"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "prefix.rope_parameters="),
+        ({"rope_parameters": {"rope_theta": 0}}, "8 finite frequencies"),
+        ({"num_attention_heads": 3}, "prefix.num_attention_heads=3: .* 32 needs a divisor"),
+        ({"num_key_value_heads": 3}, "prefix.num_key_value_heads=3: num_attention_heads is"),
+        ({"head_dim": 2**40}, "prefix.head_dim=1099511627776"),
+        ({"rms_norm_eps": float("inf")}, "prefix.rms_norm_eps=inf"),
+        ({"odd": 1}, "prefix.odd=1"),
+        ({"head_dim": None}, "prefix.head_dim=None"),
+        ({"hidden_size": 64}, "prefix.hidden_size=64, and the heads read 32"),
+    ],
+)
+def test_a_prefix_layer_that_cannot_be_is_refused_by_its_field(
+    plain: Engine, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    save_heads(random_heads(plain.target.model, prefix=True), tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    fields["prefix"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    for read in (read_heads, lambda folder: load_heads(folder, plain.target)):
+        with pytest.raises(CheckpointError, match=f"the Hydra heads in .* has .*{says}"):
+            read(tmp_path)
 
 
 def test_without_heads_the_drafter_says_what_it_needs(plain: Engine) -> None:
@@ -162,11 +193,13 @@ def test_saved_heads_are_loaded_back_unchanged(
 
 
 @pytest.mark.parametrize("policy", ["static_tree", "eagle2", "auto"])
-@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize(
+    ("projection", "prefix"), [("own", False), ("own", True), ("target", True)]
+)
 def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
-    plain: Engine, policy: str, prefix: bool
+    plain: Engine, policy: str, projection: Any, prefix: bool
 ) -> None:
-    heads = random_heads(plain.target.model, prefix=prefix)
+    heads = random_heads(plain.target.model, projection=projection, prefix=prefix)
     options = {"policy": tiny.AUTO["policy"]} if policy == "auto" else {}
     engine = plain.with_strategy("hydra", drafter=heads, policy=policy, options=options)
     taus = []
@@ -175,7 +208,7 @@ def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
         own, wanted = (each.generate(tiny.PROMPTS, **settings) for each in (engine, plain))
         assert [each.token_ids for each in own] == [each.token_ids for each in wanted]
         taus += [each.stats.tau for each in own]
-    assert max(taus) > 1.2 or prefix
+    assert sum(taus) / len(taus) > 1.3
 
 
 @pytest.mark.parametrize("layout", HYDRA)

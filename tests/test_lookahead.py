@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import Engine
+from specdec.acceleration.acceleration import Acceleration
 from specdec.decoding.step import Step
 from specdec.errors import OptionError
 from specdec_plugins.lookahead.pool import NgramPool, branches
@@ -163,6 +164,35 @@ def test_a_row_of_a_batch_decodes_as_alone_and_like_plain_decoding(
         assert alone.stats.target_forwards == batch[row].stats.target_forwards
         assert alone.stats.alpha == batch[row].stats.alpha
     assert tiny.mean_tau(batch) > 1.1
+
+
+@pytest.mark.parametrize(("window", "ngram"), [(4, 3), (5, 5), (2, 7)])
+def test_where_shapes_are_compiled_every_step_has_those_of_the_first(
+    model: Any, plain: Engine, monkeypatch: pytest.MonkeyPatch, window: int, ngram: int
+) -> None:
+    options = {"drafter": {"window": window, "ngram": ngram, "candidates": 3}}
+    settings: dict[str, Any] = {"max_new_tokens": 48, "temperature": 0, "eos_token_id": []}
+    free = plain.with_strategy("lookahead", options=options)
+    monkeypatch.setattr(
+        "specdec.engine.Acceleration",
+        lambda **given: Acceleration(**given, backend=lambda graph, _: graph.forward, hot=2),
+    )
+    engine = Engine(model, strategy="lookahead", options=options, compile=True)
+    scored: list[tuple[int, ...]] = []
+    logits = engine.target.logits
+    monkeypatch.setattr(
+        engine.target, "logits", lambda hidden: scored.append(hidden.shape[1:]) or logits(hidden)
+    )
+    accepted = 0
+    for prompt in tiny.PROMPTS:
+        steps, wanted = (tiny.steps(each, [prompt], **settings) for each in (engine, free))
+        assert [step.new_tokens for step in steps] == [step.new_tokens for step in wanted]
+        shapes = {(s.tree.size, s.tree.companions.tokens.shape) for s in steps if s.tree.companions}
+        assert len(shapes) == 1
+        assert any(not step.tree.valid[0, 1:].any() for step in steps if step.tree.companions)
+        accepted += sum(step.accepted[0] for step in steps)
+    assert accepted
+    assert len(set(scored)) <= 3  # trees, windows, roots where there is no room for drafts
 
 
 def test_a_text_may_fill_the_context(model: Any) -> None:

@@ -19,6 +19,7 @@ from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features
 from specdec.errors import CheckpointError
 from specdec_plugins.medusa.checkpoint import load_heads, read_heads
+from specdec_plugins.medusa.inspection import HEADS
 from specdec_plugins.medusa.saving import save_heads
 from specdec_plugins.medusa.testing import random_heads
 
@@ -119,6 +120,20 @@ def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
     refused("surplus", {**whole, f"{stem}odd.weight": torch.ones(3)}, "odd.weight")
 
 
+@pytest.mark.parametrize("field", ["hidden_size", "vocab_size", "truncated_vocab_size"])
+@pytest.mark.parametrize("size", [2**30, 2**40, 2**70])
+def test_a_size_that_no_tensor_can_have_is_refused_by_its_field(
+    plain: Engine, tmp_path: Path, field: str, size: int
+) -> None:
+    fields, tensors, name = tiny_heads.make("medusa-vllm-mapped")
+    folder = tiny_heads.write(({**fields, field: size}, tensors, name), tmp_path)
+    says = f"config.json has {field}={size}"
+    with pytest.raises(CheckpointError, match=says):
+        HEADS.describe(folder, None, None)
+    with pytest.raises(CheckpointError, match=says):
+        load_heads(folder, plain.target)
+
+
 def test_heads_of_another_target_and_checkpoints_of_another_kind_are_refused(
     plain: Engine, head: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +170,7 @@ def test_saved_heads_are_loaded_back_unchanged(
 
 
 @pytest.mark.parametrize("policy", ["static_tree", "eagle2", "auto"])
-@pytest.mark.parametrize("projection", ["own", "target"])
+@pytest.mark.parametrize("projection", ["own", "shared", "target"])
 def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
     plain: Engine, policy: str, projection: Any
 ) -> None:
@@ -168,7 +183,7 @@ def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
         own, wanted = (each.generate(tiny.PROMPTS, **settings) for each in (engine, plain))
         assert [each.token_ids for each in own] == [each.token_ids for each in wanted]
         taus += [each.stats.tau for each in own]
-    assert max(taus) > 1.2 or projection == "target"
+    assert sum(taus) / len(taus) > 1.3
 
 
 def test_a_given_vocabulary_cuts_what_is_drafted_and_changes_no_logit(plain: Engine) -> None:
@@ -193,8 +208,6 @@ def test_a_loaded_set_of_heads_is_copied(plain: Engine) -> None:
 
 @pytest.mark.parametrize("layout", MEDUSA)
 def test_inspection_says_what_the_heads_are(plain: Engine, tmp_path: Path, layout: str) -> None:
-    from specdec_plugins.medusa.inspection import HEADS
-
     folder = tiny_heads.write(tiny_heads.make(layout), tmp_path)
     assert HEADS.recognises(folder)
     said = HEADS.describe(folder, plain.target, None)

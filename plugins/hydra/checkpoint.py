@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.filling import check_tensors, fill
+from specdec.models.heads.fields import Count, Size, checked_fields
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.hydra.heads import HeadSizes, HydraHeads, Projection
 from specdec_plugins.hydra.prefix_layer import PrefixSizes, sizes_of
 
 WHAT = "Hydra heads"
 FILES = ("hydra_lm_head.safetensors", "hydra_lm_head.pt", "model.safetensors", "pytorch_model.bin")
-_MOST = 64
 # What the authors' prefix layer keeps and never uses: it is given hidden states, not tokens.
 _UNUSED = re.compile(r"^prefix_embeding_layer\.(embed_tokens\.weight|.*rotary_emb\.inv_freq)$")
 _WITHIN = re.compile(r"^hydra_head\.")
@@ -33,15 +33,15 @@ class HydraFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    hydra_num_heads: int = Field(4, ge=1, le=_MOST)
-    hydra_num_layers: int = Field(1, ge=1, le=_MOST)
+    hydra_num_heads: Count = 4
+    hydra_num_layers: Count = 1
     hydra_head_arch: Literal["mlp", "prefix-mlp"] = "mlp"
     grounded_heads: Literal[True]
     hidden_state_offset: Literal[0] = 0
     projection: Projection = "own"
-    hidden_size: PositiveInt | None = None
-    vocab_size: PositiveInt | None = None
-    truncated_vocab_size: PositiveInt | None = None
+    hidden_size: Size | None = None
+    vocab_size: Size | None = None
+    truncated_vocab_size: Size | None = None
     prefix: PrefixSizes | None = None
 
 
@@ -167,7 +167,7 @@ def check_fit(sizes: HeadSizes, target: HFTarget) -> None:
 def _described(
     folder: Path, fields: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> HeadsCheckpoint:
-    own = _checked(fields)
+    own = checked_fields(HydraFields, fields, _HINTS)
     plus = own.hydra_head_arch == "prefix-mlp"
     written: dict[str, str] = {}
     for head in range(own.hydra_num_heads):
@@ -194,6 +194,11 @@ def _described(
         vocab, hidden = own.vocab_size or 0, own.hidden_size or 0
         if not vocab or not hidden:
             raise CheckpointError("config.json lacks hidden_size or vocab_size")
+    if own.prefix is not None and own.prefix.hidden_size != hidden:
+        raise CheckpointError(
+            f"config.json has prefix.hidden_size={own.prefix.hidden_size}, and the heads read "
+            f"{hidden} channels: a prefix layer keeps the size of what it reads"
+        )
     drafted = own.truncated_vocab_size or vocab
     sizes = HeadSizes(
         hidden,
@@ -243,13 +248,3 @@ _HINTS = {
     "hydra_head_arch": "specdec reads 'mlp' (Hydra) and 'prefix-mlp' (Hydra++)",
     "hidden_state_offset": "specdec hands over the last hidden state alone",
 }
-
-
-def _checked(fields: Mapping[str, Any]) -> HydraFields:
-    try:
-        return HydraFields.model_validate({k: v for k, v in fields.items() if v is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        hint = _HINTS.get(name, first["msg"])
-        raise CheckpointError(f"config.json has {name}={fields.get(name)!r}: {hint}") from error

@@ -32,7 +32,7 @@ def random_heads(
     *,
     prefix: bool = False,
 ) -> HydraHeads:
-    """Heads in float64; of a target that is no table they are often right, without a prefix layer.
+    """Heads in float64; of a target that is no table they are often right.
 
     Args:
         drafted: how many tokens are drafted, every other one from the second on; None for all.
@@ -61,7 +61,7 @@ def random_heads(
         parameter.copy_(scale * noise + ("norm" in name))
     if tables:
         _mute_others(made, lm_head)
-    elif projection == "own":
+    else:
         _guess_ahead(made, model)
     return made.eval()
 
@@ -87,23 +87,29 @@ def _mute_others(made: HydraHeads, lm_head: torch.Tensor) -> None:
 
 def _guess_ahead(made: HydraHeads, model: PreTrainedModel) -> None:
     """Let each head give the best linear guess of the hidden state that the target has further
-    ahead in greedy text, and its projection be the target's lm_head."""
+    ahead in greedy text, from what it reads, and projections be the target's lm_head."""
     vocab = made.sizes.vocab_size
     text = torch.arange(vocab)[:, None]
     while text.shape[1] < 16:
         text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
     hidden = model.base_model(text).last_hidden_state.double()
+    seen = hidden
+    if made.prefix_embeding_layer is not None:
+        n = text.shape[1]
+        causal = torch.ones(n, n, dtype=torch.bool).tril().expand(vocab, 1, -1, -1)
+        seen = made.prefix_embeding_layer(hidden, torch.arange(n).expand(vocab, -1), causal)
     embedded = model.get_input_embeddings()(text).double()
-    rows = model.get_output_embeddings().weight.double()
-    rows = rows if made.vocabulary is None else rows[made.vocabulary]
     for head, mlp in enumerate(made.hydra_mlp):
         ahead, length = head + 1, text.shape[1] - head - 1
         path = [embedded[:, i : i + length] for i in range(1, ahead + 1)]
-        read = torch.cat([hidden[:, :length], *path], dim=-1).flatten(0, 1)
+        read = torch.cat([seen[:, :length], *path], dim=-1).flatten(0, 1)
         wanted = hidden[:, ahead:].flatten(0, 1)
         first = mlp.get_submodule("0.res_connection")
         first.get_parameter("weight").copy_(torch.linalg.lstsq(read, wanted).solution.T)
-        made.hydra_lm_head[head].get_parameter("weight").copy_(rows)
+    rows = model.get_output_embeddings().weight.double()
+    rows = rows if made.vocabulary is None else rows[made.vocabulary]
+    for linear in made.hydra_lm_head:
+        linear.get_parameter("weight").copy_(rows)
 
 
 SUPPORT = [DrafterSupport("hydra", checkpoint=hydra_heads)]

@@ -60,7 +60,11 @@ class LookaheadDrafts(TreeDrafts):
     """The windows and pools of one generation. They are kept by prompt, not by row."""
 
     def __init__(self, options: LookaheadOptions, target: HFTarget, state: State) -> None:
-        self._options, self._target, self._newest = options, target, 0
+        self._options, self._target = options, target
+        # Where every shape is compiled, companions, scores and trees have one size each.
+        self._fixed = target.acceleration.fixed_shapes
+        self._most, self._scored = Window.most(options.window, options.ngram)
+        self._newest = slice(0)
         self._windows: dict[int, Window] = {}
         self._pools: dict[int, NgramPool] = {}
         for member in state.members:
@@ -85,10 +89,10 @@ class LookaheadDrafts(TreeDrafts):
         """The branches of each row below its root, filled up to one size with invalid nodes."""
         depth = self._options.ngram - 1
         size = max(len(own.tokens) for own in found)
+        if self._fixed:
+            size = self._options.candidates * depth
         if size == 0:
             return DraftTree.root(roots)
-        if self._target.acceleration.fixed_shapes:  # where every size is compiled
-            size = self._options.candidates * depth
 
         def filled(columns: list[list[int]], value: int) -> Tensor:
             rows = [column + [value] * (size - len(column)) for column in columns]
@@ -106,22 +110,27 @@ class LookaheadDrafts(TreeDrafts):
             log_value=torch.cat([root.log_value, log_value], dim=1),
             valid=torch.cat([root.valid, log_value > -torch.inf], dim=1),
             depth=depth,
-            branching=max(children.values()),
+            branching=max(children.values(), default=0),
         )
 
     def _companions(self, members: Sequence[int], tree: DraftTree) -> Companions:
         guesses = [self._windows[member].guesses() for member in members]
-        _, parents, depth, self._newest = guesses[0]  # all windows have one form
-        tokens = torch.tensor([each.tokens for each in guesses], device=tree.tokens.device)
+        _, parents, depth, newest = guesses[0]  # all windows have one form
+        filling = [0] * (self._most - len(parents) if self._fixed else 0)
+        self._newest = slice(len(parents) - newest, len(parents))
+        rows = [each.tokens + filling for each in guesses]
+        tokens = torch.tensor(rows, device=tree.tokens.device)
         nodes = [0 if parent < 0 else tree.size + parent for parent in parents]
-        above = torch.tensor(nodes, device=tokens.device)
+        above = torch.tensor(nodes + filling, device=tokens.device)  # what fills up hangs from 0
         return Companions(tokens, above.expand_as(tokens), depth)
 
     def commit(self, step: Step) -> None:
         if step.tree.companions is None:  # no row had room for drafts
             return
-        newest = step.verification.companions.last[:, -self._newest :]
-        made = self._target.logits(newest).argmax(dim=-1).tolist()
+        start, end = self._newest.start, self._newest.stop
+        first = end - self._scored if self._fixed else start
+        read = step.verification.companions.last[:, first:end]
+        made = self._target.logits(read).argmax(dim=-1)[:, start - first :].tolist()
         roots = step.tree.tokens[:, 0].tolist()
         for member, root, tokens in zip(step.members, roots, made, strict=True):
             for ngram in self._windows[member].take(root, tokens):

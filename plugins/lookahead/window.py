@@ -50,6 +50,12 @@ class Window:
         self._levels = [[start[place % len(start)] for place in range(width)]]
         self._most = ngram - 1
 
+    @staticmethod
+    def most(columns: int, ngram: int) -> tuple[int, int]:
+        """The most guesses that such a window ever has, and the most newest ones among them."""
+        widths = {levels: columns + ngram - 1 - levels for levels in range(1, ngram)}
+        return max(levels * width for levels, width in widths.items()) - 1, columns + ngram - 3
+
     def guesses(self) -> Guesses:
         """What the target is to read beside the draft tree of the step that comes."""
         first, *others = self._levels

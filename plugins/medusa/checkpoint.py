@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.filling import check_tensors, fill
+from specdec.models.heads.fields import Count, Size, checked_fields
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.medusa.heads import HeadSizes, MedusaHeads, Projection
 
@@ -34,7 +35,7 @@ class _MedusaFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    medusa_num_heads: int = Field(5, ge=1, le=_MOST)
+    medusa_num_heads: Count = 5
     medusa_num_layers: int = Field(1, ge=0, le=_MOST)
 
 
@@ -43,11 +44,11 @@ class _VllmFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    hidden_size: PositiveInt
-    vocab_size: PositiveInt
-    num_heads: int = Field(5, ge=1, le=_MOST)
+    hidden_size: Size
+    vocab_size: Size
+    num_heads: Count = 5
     num_hidden_layers: int = Field(1, ge=0, le=_MOST)
-    truncated_vocab_size: PositiveInt | None = None
+    truncated_vocab_size: Size | None = None
     original_lm_head: bool = False
     medusa_fc_bias: bool = False
     logit_scale: float = Field(1.0, ge=1, le=1)
@@ -168,7 +169,7 @@ def check_fit(sizes: HeadSizes, target: HFTarget) -> None:
 def _authors(
     folder: Path, fields: Mapping[str, Any], weights: dict[str, Tensor]
 ) -> HeadsCheckpoint:
-    own = _checked(_MedusaFields, fields)
+    own = checked_fields(_MedusaFields, fields)
     layers = own.medusa_num_layers
     numbered = [int(match[1]) for name in weights if (match := _NUMBERED.match(name))]
     heads = min(max([own.medusa_num_heads, *(number + 1 for number in numbered)]), _MOST)
@@ -195,7 +196,7 @@ def _authors(
 
 
 def _vllm(folder: Path, fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
-    own = _checked(_VllmFields, fields)
+    own = checked_fields(_VllmFields, fields)
     drafted = own.truncated_vocab_size or own.vocab_size
     projection: Projection = "shared" if own.original_lm_head else "own"
     if own.lm_head_of_target:
@@ -244,14 +245,3 @@ def _token_map(given: Tensor | None, sizes: HeadSizes) -> tuple[Tensor, Tensor]:
             f"token_map must hold different tokens of 0 to {sizes.vocab_size - 1}"
         )
     return tokens, order
-
-
-def _checked(kind: type[Any], fields: Mapping[str, Any]) -> Any:
-    try:
-        return kind.model_validate({k: v for k, v in fields.items() if v is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise CheckpointError(
-            f"config.json has {name}={fields.get(name)!r}: {first['msg']}"
-        ) from error

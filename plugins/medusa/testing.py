@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from specdec.testing.support import DrafterSupport
@@ -51,7 +52,7 @@ def random_heads(
             linear.weight += lm_head if vocabulary is None else lm_head[vocabulary]
     if tables:
         _mute_others(made, lm_head)
-    elif projection == "own":
+    else:
         _guess_ahead(made, model)
     return made.eval()
 
@@ -75,8 +76,8 @@ def _mute_others(made: MedusaHeads, lm_head: torch.Tensor) -> None:
 
 
 def _guess_ahead(made: MedusaHeads, model: PreTrainedModel) -> None:
-    """Let each projection be the target's lm_head on the best linear guess of the hidden state that
-    the target has further ahead in greedy text."""
+    """Let each head score by a guess of the hidden state that the target has further ahead in
+    greedy text: its own projection makes the best linear one, or, where it has none, its blocks."""
     vocab = made.sizes.vocab_size
     text = torch.arange(vocab)[:, None]
     while text.shape[1] < 16:
@@ -84,11 +85,27 @@ def _guess_ahead(made: MedusaHeads, model: PreTrainedModel) -> None:
     hidden = model.base_model(text).last_hidden_state.double()
     rows = model.get_output_embeddings().weight.double()
     rows = rows if made.vocabulary is None else rows[made.vocabulary]
-    for head, output in enumerate(made(hidden)):
-        ahead = head + 1
-        read, wanted = output[:, :-ahead].flatten(0, 1), hidden[:, ahead:].flatten(0, 1)
-        solution = torch.linalg.lstsq(read, wanted).solution
-        made.lm_heads[head].get_parameter("weight").copy_(rows @ solution.T)
+    for head, block in enumerate(made.blocks):
+        known, wanted = (x.flatten(0, 1) for x in (hidden[:, : -head - 1], hidden[:, head + 1 :]))
+        if made.sizes.projection == "own":
+            solution = torch.linalg.lstsq(block(known), wanted).solution
+            made.lm_heads[head].get_parameter("weight").copy_(rows @ solution.T)
+        else:
+            _fit(block, known, wanted)
+
+
+@torch.enable_grad()
+def _fit(network: nn.Module, known: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Fit ``network(known)`` to ``wanted``, by least squares."""
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def error() -> torch.Tensor:
+        optimizer.zero_grad()
+        off: torch.Tensor = (network(known) - wanted).square().mean()
+        off.backward()  # type: ignore[no-untyped-call]
+        return off
+
+    optimizer.step(error)  # type: ignore[no-untyped-call]
 
 
 SUPPORT = [DrafterSupport("medusa", checkpoint=medusa_heads)]

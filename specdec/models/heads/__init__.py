@@ -1,0 +1,1 @@
+"""Heads that draft one depth each (Medusa, Hydra): their sizes, and their checkpoints."""
