@@ -118,6 +118,8 @@ def paper(
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
         lineup = make_lineup(Registry.load(), loading, strategies, options, ablations=ablations)
+    for label, reason in lineup.left_out.items():
+        typer.echo(f"left out: {label}: {reason}", err=True)
     reports = measure(
         lineup.engines,
         sets,

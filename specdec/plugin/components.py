@@ -40,6 +40,8 @@ class Component:
         description: one line.
         needs_checkpoint: of a drafter that cannot be made without its option ``checkpoint``: what
             is missing and how to give it, as the end of a sentence ("a head: give ...").
+        recognises: of such a drafter: whether the checkpoint in a folder is of the kind that it
+            drafts with, complete or not. None: it cannot tell.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Component:
     options: type[BaseModel] = NoOptions
     description: str = ""
     needs_checkpoint: str = ""
+    recognises: Callable[[Path], bool] | None = None
 
 
 @dataclass(frozen=True)

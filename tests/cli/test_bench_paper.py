@@ -218,6 +218,12 @@ MISTAKES = [
     (["--batch-size", "2"], "one row at a time"),
     (["--data", "nowhere"], "there is no file or folder nowhere"),
     (["-o", "eagle2.policy.budgt=3"], "did you mean 'budget'?"),
+    (["-o", "lookup.drafter.floor=7"], "floor"),
+    (["-o", "eagle2.policy.budget=0"], "budget"),
+    (["-o", "policy.budget=0"], "budget"),
+    (["-o", "eagle2.drafter=/typo"], "/typo"),
+    (["-o", "drafter=/typo"], "/typo"),
+    (["-o", "eagle3.drafter.dtype=float64"], "'eagle3' needs"),
 ]
 
 
@@ -227,8 +233,21 @@ def test_mistake_is_one_message_and_exit_code_2(
 ) -> None:
     result = paper(tmp_path / "out", *more)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ") and message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    *before, last = result.stderr.splitlines()
+    assert last.startswith("error: ") and message in last
+    assert all(line.startswith("left out: ") for line in before)
+
+
+def test_what_is_left_out_is_told_before_the_first_run(
+    paper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specdec.cli.bench_paper.measure", refuse)
+    result = paper(tmp_path)
+    assert result.exit_code == 130 and result.stdout == ""
+    assert re.search("^left out: eagle3: the drafter 'eagle3' needs", result.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", [None, "nonsense", "[]", "{}", '{"reports": [{}]}'])
