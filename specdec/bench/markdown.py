@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_tables import ReportTable, notes, report_tables
+from specdec.bench.temperature_names import written
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
@@ -31,7 +32,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     lines += summary
     for report in reports:
         if summary or len(reports) > 1:
-            lines += ["", f"## All measures, temperature {report.settings['temperature']:g}"]
+            lines += ["", f"## All measures, temperature {written(report.settings['temperature'])}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
         lines += ["", *(f"- {note}" for note in notes(report))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from specdec.bench.benchmark_report import Range, Report, Result
 from specdec.bench.markdown import markdown, markdown_table
 from specdec.bench.report_tables import ReportTable, extent, number, times
+from specdec.bench.temperature_names import written
 
 
 def paper_page(
@@ -57,7 +58,7 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 
 
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
-    at = f"temperature {report.settings['temperature']:g}"
+    at = f"temperature {written(report.settings['temperature'])}"
     found = {
         f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
         f"speedup over plain decoding, {at}": _by_set(

@@ -129,6 +129,7 @@ def paper(
         transformers=transformers,
         prompt_lookup=prompt_lookup,
         log=out / _LOG,
+        log_apart=True,
     )
     written = _write(reports, lineup, out)
     from specdec.bench.paper_page import notes, paper_tables

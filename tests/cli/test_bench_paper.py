@@ -145,6 +145,17 @@ def test_the_same_command_again_decodes_nothing(paper: Command, out: Path) -> No
     assert logs == {path: path.read_bytes() for path in out.glob("runs-*.jsonl")}
 
 
+def test_adding_a_temperature_goes_on_with_the_runs_of_the_first(
+    paper: Command, tmp_path: Path
+) -> None:
+    few = ["--strategies", "eagle2", "--prompts", 1, "--no-transformers", "--no-prompt-lookup"]
+    assert paper(tmp_path, *few, "--temperature", 0).exit_code == 0
+    before = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert paper(tmp_path, *few, "--temperature", "0,1").exit_code == 0
+    after = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert len(after) == 2 and after[0]["results"] == before[0]["results"]
+
+
 def test_figures_are_drawn_again_from_the_results_alone(
     run: Command, out: Path, tmp_path: Path
 ) -> None:
