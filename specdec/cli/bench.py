@@ -20,6 +20,7 @@ from specdec.cli.bench_runs import (
 )  # fmt: skip
 from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.given_options import given_options
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
@@ -137,12 +138,7 @@ def bench(
 
 def _refuse_options(context: typer.Context) -> None:
     """Those of ``specdec bench`` itself say nothing to its subcommands."""
-    given = [
-        option.opts[0]
-        for option in context.command.params
-        if (source := context.get_parameter_source(option.name or "")) is not None
-        and source.name == "COMMANDLINE"
-    ]
+    given = given_options(context)
     if given:
         command = context.invoked_subcommand
         raise OptionError(

@@ -270,6 +270,30 @@ def test_redraw_needs_results(run: Command, tmp_path: Path, text: str | None) ->
     assert "holds no results of specdec bench paper" in result.stderr
 
 
+OTHER_SHAPES = [
+    {"reports": [{"results": [{"strategy": "a"}], "settings": {"temperature": 0}}]},
+    {"reports": [{"results": ["a"], "settings": {"temperature": 0}}]},
+    {"reports": [{"results": {"a": 1}, "settings": {"x": 0}}]},
+    {"reports": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("results", OTHER_SHAPES)
+def test_results_of_another_shape_are_one_message(
+    run: Command, tmp_path: Path, results: Any
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    result = run("bench", "paper", "--out", tmp_path, "--redraw")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert "holds no results of specdec bench paper" in result.stderr
+
+
+def test_redraw_refuses_flags_that_would_change_nothing(run: Command, out: Path) -> None:
+    result = run("bench", "paper", "--out", out, "--redraw", "--prompts", 3, "-m", "x")
+    assert result.exit_code == 2
+    assert "--model, --prompts would change nothing" in result.stderr
+
+
 def test_options_before_the_subcommand_are_refused(run: Command, tmp_path: Path) -> None:
     result = run("bench", "--prompts", 3, "paper", "--out", tmp_path)
     assert result.exit_code == 2
