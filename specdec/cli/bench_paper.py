@@ -21,6 +21,7 @@ from specdec.cli.bench_runs import (
 )
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
+from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
@@ -119,14 +120,7 @@ def paper(
     sets = prompt_sets(data)
     _make_folder(out)
     set_threads(threads)
-    loading = {
-        "model": model,
-        "dtype": dtype,
-        "device": device,
-        "pack": pack,
-        "compile": compile,
-        "trust_remote_code": trust_remote_code,
-    }
+    loading = {name: context.params[name] for name in LOADING}
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
         lineup = make_lineup(Registry.load(), loading, strategies, options, ablations=ablations)

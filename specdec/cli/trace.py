@@ -8,9 +8,9 @@ from pathlib import Path
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.asked import asked
 from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
 
@@ -68,7 +68,7 @@ def trace(
 
     if html:
         _check_place(html)
-    request = asked(context.params, [strategy], repeat=1, plain=False)
+    request = request_from_flags(context.params, [strategy], repeat=1, plain=False)
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
     shown = _Shown(terminal.write, silent=json)
