@@ -131,6 +131,7 @@ def test_sets_are_read_from_a_folder_and_from_a_file(tmp_path: Path) -> None:
         ("[1]", "line 2: write"),
         ('{"prompt": 3}', "line 2: the prompt must be text, not 3"),
         ('{"prompt": " "}', "line 2: the prompt must be text"),
+        ("[" * 100_000, "line 2: write"),
     ],
 )
 def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -116,6 +116,31 @@ def test_markup_of_the_model_and_the_user_stays_text(nasty: Trace) -> None:
     assert json.loads(data)["steps"][0]["root"] == NASTY
 
 
+def not_json(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_no_numbers_make_a_page_that_a_browser_reads(
+    trace: Trace, value: float
+) -> None:
+    update = {"value": value, "probability": value}
+    steps = [
+        step.model_copy(
+            update={
+                "nodes": [node.model_copy(update=update) for node in step.nodes],
+                "tokens": [t.model_copy(update={"probability": value}) for t in step.tokens],
+                "seconds": dict.fromkeys(step.seconds, value),
+            }
+        )
+        for step in trace.steps
+    ]
+    page = trace.model_copy(update={"steps": steps}).html()
+    ((_, data),) = Elements(page).all("script", id_="data")
+    found = json.loads(data, parse_constant=not_json)
+    assert all(node["p"] is None for step in found["steps"] for node in step["nodes"])
+
+
 def test_the_page_names_nothing_outside_of_itself(trace: Trace) -> None:
     page = Elements(trace.html())
     for _, own in page.found:

@@ -11,6 +11,7 @@ from specdec_plugins.eagle.drafter import (
     make_eagle,
     make_eagle3,
 )
+from specdec_plugins.eagle.recognition import recognises, recognises_eagle3
 from specdec_plugins.eagle.training import EagleTraining, make_recipe
 
 
@@ -23,6 +24,7 @@ def specdec_drafters() -> list[Component]:
             EagleOptions,
             "EAGLE head on the target's hidden states, of EAGLE-1, EAGLE-2 or EAGLE-3",
             needs_checkpoint=NEEDED,
+            recognises=recognises,
         ),
         Component(
             "eagle3",
@@ -30,6 +32,7 @@ def specdec_drafters() -> list[Component]:
             Eagle3Options,
             "EAGLE-3 head on hidden states of several layers of the target",
             needs_checkpoint=NEEDED_3,
+            recognises=recognises_eagle3,
         ),
     ]
 

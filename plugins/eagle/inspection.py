@@ -20,18 +20,9 @@ from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.layouts import FAMILIES
 from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
+from specdec_plugins.eagle.recognition import recognises
 from specdec_plugins.eagle.saving import save_files, write
 from specdec_plugins.eagle.writers import WRITERS
-
-
-def recognises(folder: Path) -> bool:
-    """Whether there is an EAGLE head, as far as config and names of tensors go."""
-    try:
-        found = read_head(folder)
-    except CheckpointError:
-        return False
-    telling = ("fc.weight", "layers.0.hidden_norm.weight", "d2t")
-    return found.description.family == "eagle3" or any(name in found.weights for name in telling)
 
 
 def describe(folder: Path, target: HFTarget | None, options: Overrides) -> dict[str, Any]:

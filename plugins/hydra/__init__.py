@@ -5,6 +5,7 @@ from __future__ import annotations
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.hydra.choices import HYDRA
 from specdec_plugins.hydra.drafter import NEEDED, HydraOptions, make_hydra
+from specdec_plugins.hydra.inspection import recognises
 from specdec_plugins.hydra.training import HydraTraining, make_recipe
 
 
@@ -17,6 +18,7 @@ def specdec_drafters() -> list[Component]:
             HydraOptions,
             "Hydra heads: a token further ahead each, from hidden state and draft tokens",
             needs_checkpoint=NEEDED,
+            recognises=recognises,
         )
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.medusa.choices import MEDUSA
 from specdec_plugins.medusa.drafter import NEEDED, MedusaOptions, make_medusa
+from specdec_plugins.medusa.inspection import recognises
 from specdec_plugins.medusa.training import MedusaTraining, make_recipe
 
 
@@ -17,6 +18,7 @@ def specdec_drafters() -> list[Component]:
             MedusaOptions,
             "Medusa heads: a token further ahead each, from the target's last hidden state",
             needs_checkpoint=NEEDED,
+            recognises=recognises,
         )
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specdec.bench.temperature_names import written
 from specdec.errors import OptionError
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
@@ -55,7 +56,7 @@ def title(report: Mapping[str, Any]) -> str:
     settings = report["settings"]
     return (
         f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, temperature "
-        f"{settings['temperature']:g}, {report['date'][:10]}"
+        f"{written(settings['temperature'])}, {report['date'][:10]}"
     )
 
 

@@ -11,6 +11,7 @@ from specdec.bench.figure_acceptance import acceptance
 from specdec.bench.figure_style import RC
 from specdec.bench.figure_sweep import SWEPT, sweep
 from specdec.bench.figure_tasks import tasks
+from specdec.bench.temperature_names import at_temperature
 
 
 def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -28,7 +29,7 @@ def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
     drawn: list[Path] = []
     ablations = results.get("ablations", ())
     for report in results["reports"]:
-        suffix = f"t{report['settings']['temperature']:g}"
+        temperature = report["settings"]["temperature"]
         compared = [row["strategy"] for row in report["results"]]
         compared = [label for label in compared if label not in (PLAIN, *ablations)]
         with rc_context(RC):
@@ -39,6 +40,6 @@ def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
             }
             for name, figure in figures.items():
                 if figure is not None:
-                    drawn.append(folder / f"{name}-{suffix}.png")
+                    drawn.append(at_temperature(folder / f"{name}.png", temperature))
                     figure.savefig(drawn[-1], dpi=200)
     return drawn

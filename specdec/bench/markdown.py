@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_tables import ReportTable, notes, report_tables
+from specdec.bench.temperature_names import written
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
@@ -19,7 +20,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     first = reports[0]
     about = first.versions
     lines = [
-        f"# Strategies on {first.model}",
+        f"# Strategies on {escaped(first.model)}",
         "",
         f"{first.date[:10]}. specdec {about['specdec']} ({about['commit'] or 'no commit'}), "
         f"torch {about['torch']}, transformers {about['transformers']}, Python {about['python']}; "
@@ -31,23 +32,33 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     lines += summary
     for report in reports:
         if summary or len(reports) > 1:
-            lines += ["", f"## All measures, temperature {report.settings['temperature']:g}"]
+            lines += ["", f"## All measures, temperature {written(report.settings['temperature'])}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
-        lines += ["", *(f"- {note}" for note in notes(report))]
-    sets = ", ".join(f"{name} ({count})" for name, count in first.prompts["sets"].items())
+        lines += ["", *(f"- {escaped(note)}" for note in notes(report))]
+    sets = ", ".join(f"{escaped(name)} ({count})" for name, count in first.prompts["sets"].items())
     lines += ["", f"Prompts: {sets}; sha256 of their token ids {first.prompts['sha256']}."]
     lines += ["", "| strategy | options |", "|---|---|"]
     for result in first.results:
         if options := result.facts.get("options"):
-            lines.append(f"| {result.strategy} | `{json.dumps(options)}` |")
+            lines.append(f"| {escaped(result.strategy)} | {_code(json.dumps(options))} |")
     return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    """In a cell of a table; code shows a ``<`` as it is, but a ``|`` would end the cell."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def markdown_table(table: ReportTable) -> list[str]:
     """The lines of a table."""
     return [
-        f"| {' | '.join(table.columns)} |",
+        f"| {' | '.join(map(escaped, table.columns))} |",
         "|---" * len(table.columns) + "|",
-        *(f"| {' | '.join(row)} |" for row in table.rows),
+        *(f"| {' | '.join(map(escaped, row))} |" for row in table.rows),
     ]
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line and in one cell."""
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())

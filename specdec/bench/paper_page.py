@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from specdec.bench.benchmark_report import Range, Report, Result
-from specdec.bench.markdown import markdown, markdown_table
+from specdec.bench.markdown import escaped, markdown, markdown_table
 from specdec.bench.report_tables import ReportTable, extent, number, times
+from specdec.bench.temperature_names import written
 
 
 def paper_page(
@@ -29,7 +30,7 @@ def paper_page(
     for report in reports:
         for heading, found in paper_tables(report, ablations).items():
             lines += ["", f"## {heading}", "", *markdown_table(found)]
-    lines += ["", *notes(left_out)]
+    lines += ["", *(f"- {escaped(note)}" for note in notes(left_out))]
     if figures:
         lines += ["", "## Figures", ""]
         lines += [f"![{path.stem}]({path.name})" for path in figures]
@@ -39,8 +40,8 @@ def paper_page(
 def notes(left_out: Mapping[str, str]) -> list[str]:
     """How to read the tables, and what is missing in them."""
     return [
-        "- In brackets: the 95 % interval, by bootstrap over prompts. Mean: over the prompt sets.",
-        *(f"- {name} did not run: {reason.rstrip('.')}." for name, reason in left_out.items()),
+        "In brackets: the 95 % interval, by bootstrap over prompts. Mean: over the prompt sets.",
+        *(f"{name} did not run: {reason.rstrip('.')}." for name, reason in left_out.items()),
     ]
 
 
@@ -57,7 +58,7 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 
 
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
-    at = f"temperature {report.settings['temperature']:g}"
+    at = f"temperature {written(report.settings['temperature'])}"
     found = {
         f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
         f"speedup over plain decoding, {at}": _by_set(

@@ -8,6 +8,7 @@ from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
 from specdec.bench.figure_style import check_matplotlib
+from specdec.bench.temperature_names import written
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -104,6 +105,6 @@ def _title(report: Report) -> str:
         first += f" (synthetic: inflated from {report.inflated})"
     return (
         f"{first}\n{sum(report.prompts['sets'].values())} prompts, batch {settings['batch_size']}, "
-        f"temperature {settings['temperature']:g}, {settings['max_new_tokens']} new tokens, "
+        f"temperature {written(settings['temperature'])}, {settings['max_new_tokens']} new tokens, "
         f"{threads} {'thread' if threads == 1 else 'threads'}, {report.date[:10]}"
     )

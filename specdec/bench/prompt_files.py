@@ -108,7 +108,7 @@ def _rows(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
             row = json.loads(line)
             several = "prompt" not in row and "turns" in row
             turns = row["turns"] if several else [row["prompt"]]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OptionError(f"{where}: {_EXPECTED} ({error!r})") from error
         if not isinstance(turns, list) or not turns:
             raise OptionError(f"{where}: turns must be a list of texts, not {turns!r}")

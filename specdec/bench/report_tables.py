@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
+from specdec.bench.temperature_names import written
 from specdec.decoding.clock import PHASES
 
 
@@ -72,7 +73,7 @@ def notes(report: Report) -> list[str]:
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
         f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
         f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
-        f"temperature {settings['temperature']:g}{fields}; {done} "
+        f"temperature {written(settings['temperature'])}{fields}; {done} "
         f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
         "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
         "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "

@@ -13,6 +13,7 @@ from specdec.bench.contenders import Contender
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Progress
 from specdec.bench.settings import Settings
+from specdec.bench.temperature_names import at_temperature, written
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
 
@@ -30,6 +31,7 @@ def run_at(
     peers: Sequence[Contender] = (),
     progress: Progress | None = None,
     log: Path | None = None,
+    log_apart: bool = False,
 ) -> list[Report]:
     """Measure at one temperature after the other; arguments as for :func:`run`.
 
@@ -37,7 +39,9 @@ def run_at(
 
     Args:
         temperatures: in place of the settings' own.
-        log: of one temperature; of several each has a file of its own, see :func:`log_at`.
+        log: of one temperature; of several each has a file of its own, with the temperature in its
+            name (:func:`~specdec.bench.temperature_names.at_temperature`).
+        log_apart: whether one temperature has such a file too, so that adding another goes on.
 
     Raises:
         OptionError: temperatures that are none or not allowed, or one twice; whatever ``run``
@@ -45,7 +49,7 @@ def run_at(
         KeyboardInterrupt: Ctrl-C before the first round was over.
     """
     if not temperatures or len(set(temperatures)) < len(temperatures):
-        given = ", ".join(f"{each:g}" for each in temperatures)
+        given = ", ".join(map(written, temperatures))
         raise OptionError(f"temperatures {given}: give at least one, and each once")
     own = [replace(settings, temperature=each) for each in temperatures]
     for first in list(engines.values())[:1]:
@@ -53,6 +57,7 @@ def run_at(
             new = each.max_new_tokens
             resolve(first.generation_config, each.decoding(), default_new_tokens=new)
     reports: list[Report] = []
+    apart = log_apart or len(own) > 1
     for place, each in enumerate(own):
 
         def move(done: int, total: int, what: str, place: int = place) -> None:
@@ -67,7 +72,7 @@ def run_at(
                 transformers=transformers,
                 peers=peers,
                 progress=move,
-                log=log_at(log, each.temperature) if log and len(own) > 1 else log,
+                log=at_temperature(log, each.temperature) if log and apart else log,
             )
         except KeyboardInterrupt:
             if not reports:
@@ -78,8 +83,3 @@ def run_at(
         if report.interrupted:
             break
     return reports
-
-
-def log_at(log: Path, temperature: float) -> Path:
-    """The file of one temperature: ``runs.jsonl`` becomes ``runs-t0.jsonl``."""
-    return log.with_name(f"{log.stem}-t{temperature:g}{log.suffix}")

@@ -20,6 +20,8 @@ from specdec.cli.bench_runs import (
 )  # fmt: skip
 from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.given_options import given_options
+from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
@@ -97,14 +99,7 @@ def bench(
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
     for flag, path in [*files.items(), ("--log", log)]:
         _check_file(flag, path)
-    loading = {
-        "model": model,
-        "dtype": dtype,
-        "device": device,
-        "pack": pack,
-        "compile": compile,
-        "trust_remote_code": trust_remote_code,
-    }
+    loading = {name: context.params[name] for name in LOADING}
     decoding = {
         "max_new_tokens": max_new_tokens,
         "seed": seed,
@@ -137,12 +132,7 @@ def bench(
 
 def _refuse_options(context: typer.Context) -> None:
     """Those of ``specdec bench`` itself say nothing to its subcommands."""
-    given = [
-        option.opts[0]
-        for option in context.command.params
-        if (source := context.get_parameter_source(option.name or "")) is not None
-        and source.name == "COMMANDLINE"
-    ]
+    given = given_options(context)
     if given:
         command = context.invoked_subcommand
         raise OptionError(

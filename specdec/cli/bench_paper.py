@@ -20,6 +20,8 @@ from specdec.cli.bench_runs import (
     warn_of_noise,
 )
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.given_options import given_options
+from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,10 +29,16 @@ if TYPE_CHECKING:
     from specdec.cli.paper_contenders import Lineup
 
 _JSON, _CSV, _PAGE, _LOG = "results.json", "results.csv", "results.md", "runs.jsonl"
+_REDRAWING = ("out", "redraw", "debug")  # what --redraw goes with
+# What reading results of another shape raises, somewhere in the figures.
+_OF_ANOTHER_SHAPE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
+)  # fmt: skip
 
 
 @reported
 def paper(
+    context: typer.Context,
     out: own.Out,
     redraw: own.Redraw = False,
     model: flags.Model = None,
@@ -86,7 +94,12 @@ def paper(
 
     check_matplotlib()
     if redraw:
-        _tell(_draw(_read(out / _JSON), out))
+        if others := given_options(context, but=_REDRAWING):
+            raise OptionError(
+                f"--redraw draws what is in {_JSON}: {', '.join(others)} would change nothing; "
+                "leave it out, or --redraw"
+            )
+        _tell(_redraw(out))
         return
     from specdec.bench import Settings
     from specdec.bench.table import table, tables
@@ -107,17 +120,12 @@ def paper(
     sets = prompt_sets(data)
     _make_folder(out)
     set_threads(threads)
-    loading = {
-        "model": model,
-        "dtype": dtype,
-        "device": device,
-        "pack": pack,
-        "compile": compile,
-        "trust_remote_code": trust_remote_code,
-    }
+    loading = {name: context.params[name] for name in LOADING}
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
         lineup = make_lineup(Registry.load(), loading, strategies, options, ablations=ablations)
+    for label, reason in lineup.left_out.items():
+        typer.echo(f"left out: {label}: {reason}", err=True)
     reports = measure(
         lineup.engines,
         sets,
@@ -127,6 +135,7 @@ def paper(
         transformers=transformers,
         prompt_lookup=prompt_lookup,
         log=out / _LOG,
+        log_apart=True,
     )
     written = _write(reports, lineup, out)
     from specdec.bench.paper_page import notes, paper_tables
@@ -176,17 +185,19 @@ def _draw(results: Mapping[str, Any], out: Path) -> list[Path]:
     return draw_figures(results, out)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _redraw(out: Path) -> list[Path]:
+    """The figures of the results that are there."""
+    path = out / _JSON
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         if not all(each["results"] and each["settings"] for each in found["reports"]):
             raise ValueError("a report without results")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _draw(found, out)
+    except _OF_ANOTHER_SHAPE as error:
         raise OptionError(
             f"--redraw: {path} holds no results of specdec bench paper ({error!r}): run it without "
             "--redraw first, or give the folder of a run"
         ) from error
-    return found
 
 
 def _tell(written: Sequence[Path]) -> None:

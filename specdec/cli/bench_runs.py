@@ -53,12 +53,14 @@ def measure(
     transformers: bool,
     prompt_lookup: bool,
     log: Path | None,
+    log_apart: bool = False,
 ) -> list[Report]:
     """Encode the prompts and run, at every temperature.
 
     Args:
         encoding: arguments of ``encode_sets``.
         prompt_lookup: whether transformers' own runs too.
+        log, log_apart: as for ``run_at``.
     """
     from specdec.bench import encode_sets, run_at
     from specdec.bench.baseline import TransformersContender
@@ -75,6 +77,7 @@ def measure(
             peers=[TransformersContender.with_prompt_lookup(first)] * prompt_lookup,
             progress=progress,
             log=log,
+            log_apart=log_apart,
         )
     return [replace(report, command=_command()) for report in reports]
 
@@ -102,9 +105,12 @@ def check_prompt_lookup(wanted: bool, batch_size: int) -> None:
 
 def warn_of_noise(reports: Sequence[Report]) -> None:
     """On stderr, where plain decoding was not as fast as itself."""
+    from specdec.bench.temperature_names import written
+
     for report in reports:
         if not report.quiet:
-            at = f" at temperature {report.settings['temperature']:g}" if len(reports) > 1 else ""
+            temperature = written(report.settings["temperature"])
+            at = f" at temperature {temperature}" if len(reports) > 1 else ""
             typer.echo(
                 typer.style("warning: ", fg="yellow")
                 + f"plain decoding beside itself came to {report.noise.median:.2f}x{at}: the "

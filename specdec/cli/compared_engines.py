@@ -33,7 +33,8 @@ def choose_labelled(
     Args:
         labels: ``NAME`` or ``NAME:VARIANT``, NAME being a strategy.
         given: by ``ROLE.OPTION`` the value of an option, or by ``ROLE`` the name of another part;
-            for every label that it suits, or for one with ``LABEL.`` before it.
+            for every label that it suits, or for one with ``LABEL.`` before it, which comes before
+            the other wherever it stands.
 
     Raises:
         UnknownNameError: a strategy, part, role or option that does not exist.
@@ -49,6 +50,7 @@ def choose_labelled(
                 f"{label!r} is there twice: tell the two apart, {label} and {label}:other"
             )
     found = {label: Choice(label.partition(":")[0]) for label in labels}
+    given = dict(sorted(given.items(), key=lambda pair: bool(_scope(pair[0]))))
     for key, value in given.items():
         scope, role = _split_part(key)
         if role:
@@ -69,6 +71,12 @@ def _split_part(key: str) -> tuple[str, str | None]:
 
     scope, _, role = key.rpartition(".")
     return (scope, role) if role in ROLES else ("", None)
+
+
+def _scope(key: str) -> str:
+    """``LABEL`` of ``LABEL.ROLE`` and ``LABEL.ROLE.OPTION``; empty without one."""
+    scope, role = _split_part(key)
+    return scope if role else key.rpartition(".")[0].rpartition(".")[0]
 
 
 def _in_scope(registry: Registry, key: str, scope: str, labels: Sequence[str]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.asked import asked
 from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
 
@@ -78,7 +78,9 @@ def generate(
             "NAME --explain, once for each"
         )
     names = compare.split(",") if compare is not None else [strategy]
-    request = asked(context.params, [name.strip() for name in names], repeat=repeat, plain=plain)
+    request = request_from_flags(
+        context.params, [name.strip() for name in names], repeat=repeat, plain=plain
+    )
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
     report = demo.run((lambda _: None) if json else terminal.write, trace=explain)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdec.cli.choices import PLAIN, Choice
 from specdec.cli.compared_engines import choose_labelled, labels_of
+from specdec.cli.spread_options import named, spread, strategy_of
 from specdec.errors import OptionError, SpecdecError
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def make_lineup(
         loading: arguments of ``Engine`` that hold for all.
         given: labels with commas; every complete strategy if None, of which those that cannot be
             made are left out.
-        options: as for ``choose_labelled``, but what is said of a strategy holds for its variants
-            too, and a drafter without a label before it for the strategies that need one.
+        options: as for ``spread``. A strategy that one of them keeps from being made is not left
+            out, and neither is one that an option names.
 
     Raises:
         SpecdecError: whatever is wrong with what was asked for.
@@ -86,23 +87,36 @@ def make_lineup(
         )
     policies = {**compared, **extra}
     labels = list(policies)
-    chosen = choose_labelled(registry, labels, _spread(registry, labels, options))
+    own = spread(registry, labels, options)
+    chosen = choose_labelled(registry, labels, own)
+    wanted = set(map(strategy_of, labels)) if given is not None else named(labels, own)
     engines: dict[str, Engine] = {}
     left_out: dict[str, str] = {}
     for label, choice in chosen.items():  # a strategy before its variants
-        if label.partition(":")[0] in left_out:
+        if strategy_of(label) in left_out:
             continue
+        full = _with_policy(choice, *policies[label])
         try:
-            engine = plain.with_strategy(**_with_policy(choice, *policies[label]).arguments())
+            engines[label] = plain.with_strategy(**full.arguments())
         except SpecdecError as error:
-            if given is not None:
+            if strategy_of(label) in wanted or _can_be_made_without(plain, choice):
                 raise
             left_out[label] = str(error)
-        else:
-            engines[label] = engine
     if not engines:
         engines[PLAIN] = plain
     return Lineup(engines, [label for label in extra if label in engines], left_out)
+
+
+def _can_be_made_without(plain: Engine, choice: Choice) -> bool:
+    """Whether it is the user's options that keep the strategy from being made."""
+    bare = Choice(choice.strategy)
+    if choice == bare:
+        return False
+    try:
+        plain.with_strategy(**bare.arguments())
+    except SpecdecError:
+        return False
+    return True
 
 
 def _fitted(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
@@ -131,29 +145,6 @@ def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _Policy]]:
     if _AUTO in names:
         for variant, change in _AUTOS.items():
             yield f"{_AUTO}:{variant}", ({}, change)
-
-
-def _spread(
-    registry: Registry, labels: Sequence[str], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Options of a strategy for each of its variants, a drafter for those that need one."""
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        scope, dot, rest = key.partition(".")
-        own = [label for label in labels if label.partition(":")[0] == scope]
-        if key == "drafter":
-            found |= {f"{label}.{key}": value for label in labels if _needs(registry, label)}
-        elif dot and scope in labels and own:
-            found |= {f"{label}.{rest}": value for label in own}
-        else:
-            found[key] = value
-    return found
-
-
-def _needs(registry: Registry, label: str) -> bool:
-    """Whether the strategy's drafter needs a checkpoint."""
-    part = registry.part(registry.strategy(label.partition(":")[0]), "drafter")
-    return part is not None and bool(part.needs_checkpoint)
 
 
 def _with_policy(choice: Choice, base: Mapping[str, Any], change: Mapping[str, Any]) -> Choice:

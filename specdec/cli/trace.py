@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.asked import asked
 from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
 
@@ -67,13 +68,15 @@ def trace(
 
     if html:
         _check_place(html)
-    request = asked(context.params, [strategy], repeat=1, plain=False)
+    request = request_from_flags(context.params, [strategy], repeat=1, plain=False)
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
-    report = demo.run((lambda _: None) if json else terminal.write, trace=True)
+    shown = _Shown(terminal.write, silent=json)
+    report = demo.run(shown, trace=True)
     assert report.trace is not None
     if html:
         _save(report.trace.html(), html)
+    shown.check()
     if json:
         terminal.print_json(report.trace.model_dump(mode="json"))
     else:
@@ -84,20 +87,54 @@ def trace(
         raise typer.Exit(INTERRUPTED)
 
 
+class _Shown:
+    """The text on stdout, for as long as somebody reads it: without a reader the page is made all
+    the same."""
+
+    def __init__(self, write: Callable[[str], None], *, silent: bool) -> None:
+        self._write, self._silent = write, silent
+        self._broken: BrokenPipeError | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._silent or self._broken:
+            return
+        try:
+            self._write(text)
+        except BrokenPipeError as error:
+            self._broken = error
+
+    def check(self) -> None:
+        """Raise the BrokenPipeError that was put off."""
+        if self._broken:
+            raise self._broken
+
+
 def _check_place(path: Path) -> None:
     """Before anything is loaded.
 
     Raises:
         OptionError: it can be no file.
     """
-    if path.is_dir():
-        raise OptionError(f"--html {path} is a folder: give the name of a file in it")
-    if not path.parent.is_dir():
-        raise OptionError(f"--html {path}: there is no folder {path.parent}, make it first")
+    try:
+        if path.is_dir():
+            raise OptionError(f"--html {path} is a folder: give the name of a file in it")
+        if not path.parent.is_dir():
+            raise OptionError(f"--html {path}: there is no folder {path.parent}, make it first")
+        new = not path.exists()
+        if new or path.is_file():  # to open a pipe would tell its reader that this was all
+            path.open("a").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _save(page: str, path: Path) -> None:
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"--html {path} cannot be written: {error.strerror}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OptionError:
+    return OptionError(f"--html {path} cannot be written ({error.strerror}): give another place")

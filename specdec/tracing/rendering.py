@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from importlib.resources import files
 from typing import Any
 
@@ -54,7 +55,7 @@ def _step(step: TracedStep) -> dict[str, Any]:
         "budget": step.budget,
         "levels": step.levels,
         "fromText": step.from_text,
-        "expected": step.expected and round(step.expected, 2),
+        "expected": None if step.expected is None else _rounded(step.expected, 2),
         "seconds": _seconds(step.seconds),
     }
 
@@ -79,9 +80,14 @@ def _name(token: int, text: str | None) -> str:
     return f"#{token}" if text is None else text
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
+def _short(value: float) -> float | None:
+    """Three digits; None for what JSON has no number for."""
+    return float(f"{value:.3g}") if math.isfinite(value) else None
 
 
-def _seconds(seconds: dict[str, float]) -> dict[str, float]:
-    return {phase: round(value, 6) for phase, value in seconds.items() if phase != "total"}
+def _rounded(value: float, places: int) -> float | None:
+    return round(value, places) if math.isfinite(value) else None
+
+
+def _seconds(seconds: dict[str, float]) -> dict[str, float | None]:
+    return {phase: _rounded(value, 6) for phase, value in seconds.items() if phase != "total"}

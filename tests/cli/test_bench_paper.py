@@ -145,6 +145,17 @@ def test_the_same_command_again_decodes_nothing(paper: Command, out: Path) -> No
     assert logs == {path: path.read_bytes() for path in out.glob("runs-*.jsonl")}
 
 
+def test_adding_a_temperature_goes_on_with_the_runs_of_the_first(
+    paper: Command, tmp_path: Path
+) -> None:
+    few = ["--strategies", "eagle2", "--prompts", 1, "--no-transformers", "--no-prompt-lookup"]
+    assert paper(tmp_path, *few, "--temperature", 0).exit_code == 0
+    before = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert paper(tmp_path, *few, "--temperature", "0,1").exit_code == 0
+    after = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert len(after) == 2 and after[0]["results"] == before[0]["results"]
+
+
 def test_figures_are_drawn_again_from_the_results_alone(
     run: Command, out: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +229,12 @@ MISTAKES = [
     (["--batch-size", "2"], "one row at a time"),
     (["--data", "nowhere"], "there is no file or folder nowhere"),
     (["-o", "eagle2.policy.budgt=3"], "did you mean 'budget'?"),
+    (["-o", "lookup.drafter.floor=7"], "floor"),
+    (["-o", "eagle2.policy.budget=0"], "budget"),
+    (["-o", "policy.budget=0"], "budget"),
+    (["-o", "eagle2.drafter=/typo"], "/typo"),
+    (["-o", "drafter=/typo"], "/typo"),
+    (["-o", "eagle3.drafter.dtype=float64"], "'eagle3' needs"),
 ]
 
 
@@ -227,8 +244,21 @@ def test_mistake_is_one_message_and_exit_code_2(
 ) -> None:
     result = paper(tmp_path / "out", *more)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ") and message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    *before, last = result.stderr.splitlines()
+    assert last.startswith("error: ") and message in last
+    assert all(line.startswith("left out: ") for line in before)
+
+
+def test_what_is_left_out_is_told_before_the_first_run(
+    paper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specdec.cli.bench_paper.measure", refuse)
+    result = paper(tmp_path)
+    assert result.exit_code == 130 and result.stdout == ""
+    assert re.search("^left out: eagle3: the drafter 'eagle3' needs", result.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", [None, "nonsense", "[]", "{}", '{"reports": [{}]}'])
@@ -238,6 +268,30 @@ def test_redraw_needs_results(run: Command, tmp_path: Path, text: str | None) ->
     result = run("bench", "paper", "--out", tmp_path, "--redraw")
     assert result.exit_code == 2
     assert "holds no results of specdec bench paper" in result.stderr
+
+
+OTHER_SHAPES = [
+    {"reports": [{"results": [{"strategy": "a"}], "settings": {"temperature": 0}}]},
+    {"reports": [{"results": ["a"], "settings": {"temperature": 0}}]},
+    {"reports": [{"results": {"a": 1}, "settings": {"x": 0}}]},
+    {"reports": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("results", OTHER_SHAPES)
+def test_results_of_another_shape_are_one_message(
+    run: Command, tmp_path: Path, results: Any
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    result = run("bench", "paper", "--out", tmp_path, "--redraw")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert "holds no results of specdec bench paper" in result.stderr
+
+
+def test_redraw_refuses_flags_that_would_change_nothing(run: Command, out: Path) -> None:
+    result = run("bench", "paper", "--out", out, "--redraw", "--prompts", 3, "-m", "x")
+    assert result.exit_code == 2
+    assert "--model, --prompts would change nothing" in result.stderr
 
 
 def test_options_before_the_subcommand_are_refused(run: Command, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,29 @@ def test_the_text_is_the_one_that_generate_writes(trace: Command, generated: Com
 def test_a_place_that_can_be_no_file_is_refused_before_anything_is_loaded(
     run: Command, tmp_path: Path
 ) -> None:
-    for place, why in ((tmp_path, "is a folder"), (tmp_path / "no" / "out.html", "no folder")):
+    places = {
+        tmp_path: "is a folder",
+        tmp_path / "no" / "out.html": "no folder",
+        tmp_path / ("x" * 300): "cannot be written",
+    }
+    for place, why in places.items():
         result = run("trace", "Hi", "-m", "no/such/model", "--html", place)
         assert result.exit_code == 2 and why in result.stderr
+    result = run("trace", "Hi", "-m", "no/such/model", "--html", tmp_path / "out.html")
+    assert result.exit_code == 2 and "no/such/model" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_the_page_is_made_when_nobody_reads_the_text(
+    folder: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    page = tmp_path / "out.html"
+    command = [sys.executable, "-m", "specdec.cli", "trace", "HELLO", "-m", str(folder)]
+    command += ["--strategy", "lookup", "--max-new-tokens", "12", "--html", str(page), *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, told = process.communicate(timeout=120)
+    assert (process.returncode, told) == (1, "")
+    assert page.read_text(encoding="utf-8").endswith("</html>")

@@ -22,6 +22,9 @@ function visible(text) {
 
 const token = (text) => element("span", "token", visible(text));
 
+// No number where there was none that JSON can say.
+const figure = (value) => (value === null ? "?" : value.toFixed(2));
+
 const WORDS = { "cut": "agreed, after the end of the text", "bonus": "the target's own token" };
 
 function node(text, fate, figures) {
@@ -42,15 +45,15 @@ function tree(step) {
   function branch(id, label) {
     const item = element("li", "", label);
     const items = (below.get(id) ?? []).map((each) => {
-      const value = step.expected === null ? [] : [each.value.toFixed(2)];
-      const figures = [...value, `p ${each.p.toFixed(2)}`];
+      const value = step.expected === null ? [] : [figure(each.value)];
+      const figures = [...value, `p ${figure(each.p)}`];
       const made = branch(each.id, node(each.token, each.fate, figures));
       made.className = { accepted: "kept", "not reached": "beyond" }[each.fate] ?? "";
       return made;
     });
     if (id === end && step.bonus) {
       const bonus = step.tokens.at(-1);
-      const label = node(bonus.token, "bonus", [`p ${bonus.p.toFixed(2)}`]);
+      const label = node(bonus.token, "bonus", [`p ${figure(bonus.p)}`]);
       items.push(element("li", "kept", label));
     }
     if (items.length) item.append(element("ul", "", ...items));
@@ -63,7 +66,7 @@ function tree(step) {
 }
 
 function tokens(list) {
-  return list.flatMap((each) => [node(each.token, each.fate, [`p ${each.p.toFixed(2)}`]), " "]);
+  return list.flatMap((each) => [node(each.token, each.fate, [`p ${figure(each.p)}`]), " "]);
 }
 
 function facts(step) {

@@ -11,11 +11,11 @@ from specdec.cli.demo import GenerateRequest
 from specdec.cli.generate_options import assignments
 
 _ROLES = ("drafter", "policy", "verifier", "acceptor")
-_LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
+LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
 _SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-def asked(
+def request_from_flags(
     given: Mapping[str, Any], strategies: Sequence[str], *, repeat: int, plain: bool
 ) -> GenerateRequest:
     """The request in a command's arguments by name; a prompt ``-`` is read from standard input.
@@ -38,7 +38,7 @@ def asked(
         swaps={role: given[role] for role in _ROLES},
         options=assignments("-o", given["option"]),
         settings={name: value for name, value in settings.items() if value is not None},
-        loading={name: given[name] for name in _LOADING},
+        loading={name: given[name] for name in LOADING},
         threads=given["threads"],
         repeat=repeat,
         plain=plain,
