@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
                 official = OfficialEagle(given.checkout, model, head)
                 strategy = "eagle3" if official.is_eagle3 else "eagle2"
                 for setting in given.tree:
-                    # Not what suits the model: all tokens, in the target's dtype, as there.
-                    whole = {"dtype": "auto", "vocabulary": None}
-                    options = {"policy": vars(setting), "drafter": whole}
+                    options = {"policy": vars(setting)}
                     engine = plain.with_strategy(strategy, drafter=head, options=options)
                     theirs = official.steps(prompt, given.new_tokens, setting)
                     ours = specdec_steps(engine, prompt, theirs)

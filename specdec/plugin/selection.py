@@ -119,7 +119,8 @@ def select(
     """Resolve names and options.
 
     Options come from the strategy, then from the model's alias, then from the user; the first two
-    only count for parts that have not been swapped. Where the strategy's own drafter needs a
+    only count for parts that have not been swapped, and the alias's of the drafter only for the
+    checkpoint that it names. Where the strategy's own drafter needs a
     checkpoint and none is known, a strategy that can do without a drafter does.
 
     Raises:
@@ -143,7 +144,9 @@ def select(
     for role in ROLES:
         if names[role] == own[role]:
             registry.part(chosen, role)  # refuses a strategy that is not complete
-    fitting = alias.options.get(strategy, {}) if alias else {}
+    fitting = dict(alias.options.get(strategy, {})) if alias else {}
+    if checkpoint is not None or "checkpoint" in options.get("drafter", {}):
+        fitting.pop("drafter", None)
     resolved: dict[Role, dict[str, Any]] = {}
     for role in ROLES:
         layers = [options.get(role, {})]

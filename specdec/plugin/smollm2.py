@@ -53,8 +53,8 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters={"eagle": _EAGLE, "eagle3": _EAGLE3},
-    # Fitted on a CPU of two cores, where a forward over 8 tokens costs 1.3 to 1.9 of one
-    # (docs/benchmarks).
+    # With the EAGLE-3 head the best of five trees on six prompts, on a CPU of two cores where a
+    # forward over 8 tokens costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": _EAGLE3}},
         "eagle2": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _DRAFTED},

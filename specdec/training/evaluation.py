@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,8 @@ def expected_accepted(depths: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class TauMeter:
-    """Tau by the engine, greedy, on held-out prompts.
+    """Tau by the engine, greedy, on held-out prompts, with the tree of the strategy itself: that of
+    the model's alias, if any, is made for one head.
 
     Attributes:
         engine: any engine on the target.
@@ -93,7 +95,9 @@ class TauMeter:
         """Tokens per target forward with the checkpoint in a folder."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a head is of little use yet
-            engine = self.engine.with_strategy(self.recipe.strategy, drafter=str(folder))
+            engine = self.engine.with_strategy(
+                self.recipe.strategy, drafter=str(folder), options=self._own_options()
+            )
             results = engine.generate(
                 [list(prompt) for prompt in self.prompts],
                 max_new_tokens=self.tokens,
@@ -102,3 +106,12 @@ class TauMeter:
         stats = [result.stats for result in results] if isinstance(results, list) else []
         forwards = sum(each.target_forwards for each in stats)
         return round(sum(each.new_tokens for each in stats) / max(1, forwards), 4)
+
+    def _own_options(self) -> dict[str, dict[str, Any]]:
+        registry = self.engine.registry
+        strategy = registry.strategy(self.recipe.strategy)
+        policy = registry.part(strategy, "policy")
+        if policy is None:
+            return {}
+        own = registry.options("policy", policy, strategy.options.get("policy", {}))
+        return {"policy": own.model_dump()}
