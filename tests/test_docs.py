@@ -31,6 +31,7 @@ NEEDS = {
     "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this
 }
 SNIPPETS = snippets()
+CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which tells of what is gone
 
 
 def pasted(code: str, where: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -147,6 +148,22 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
         target for target in targets if "://" not in target and not (page.parent / target).exists()
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_scripts_that_a_page_runs_exist(page: Path) -> None:
+    named = re.findall(r"\b(?:benchmarks|scripts)/\w[\w/]*\.py\b", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_file_of_figures_and_every_picture_is_linked_from_a_page() -> None:
+    linked = set()
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            file = (page.parent / target).resolve()
+            linked |= {file} - {page}
+    files_of_figures = [*(ROOT / "docs/benchmarks").iterdir(), *(ROOT / "docs/images").iterdir()]
+    assert files_of_figures and not set(files_of_figures) - linked
 
 
 def test_the_layout_in_the_architecture_is_the_layout() -> None:
