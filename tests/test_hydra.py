@@ -19,8 +19,7 @@ from specdec import Engine, SpecdecError
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features
 from specdec.errors import CheckpointError
-from specdec_plugins.hydra.checkpoint import load_heads, read_heads
-from specdec_plugins.hydra.saving import save_heads
+from specdec_plugins.hydra.checkpoint import HEADS
 from specdec_plugins.hydra.testing import random_heads
 
 sys.path.append(str(ROOT / "scripts"))
@@ -113,7 +112,7 @@ def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
     def refused(change: str, tensors: dict[str, Tensor], key: str) -> None:
         folder = tiny_heads.write((fields, tensors, name), tmp_path / change)
         with pytest.raises(CheckpointError, match=key.replace(".", r"\.")):
-            load_heads(folder, plain.target)
+            HEADS.load(folder, plain.target)
 
     for i, key in enumerate(keys):
         rest = {each: x for each, x in whole.items() if each != key}
@@ -141,7 +140,7 @@ def test_what_is_not_supported_is_refused(
     fields, tensors, name = tiny_heads.make("hydra")
     folder = tiny_heads.write(({**fields, **change}, tensors, name), tmp_path)
     with pytest.raises(CheckpointError, match=says):
-        load_heads(folder, plain.target)
+        HEADS.load(folder, plain.target)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +163,11 @@ def test_what_is_not_supported_is_refused(
 def test_a_prefix_layer_that_cannot_be_is_refused_by_its_field(
     plain: Engine, tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
-    save_heads(random_heads(plain.target.model, prefix=True), tmp_path)
+    HEADS.save(random_heads(plain.target.model, prefix=True), tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     fields["prefix"] |= change
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    for read in (read_heads, lambda folder: load_heads(folder, plain.target)):
+    for read in (HEADS.read, lambda folder: HEADS.load(folder, plain.target)):
         with pytest.raises(CheckpointError, match=f"the Hydra heads in .* has .*{says}"):
             read(tmp_path)
 
@@ -184,8 +183,8 @@ def test_saved_heads_are_loaded_back_unchanged(
     plain: Engine, tmp_path: Path, projection: Any, drafted: int | None, prefix: bool
 ) -> None:
     made = random_heads(plain.target.model, 2, 2, projection, drafted, prefix=prefix)
-    save_heads(made, tmp_path)
-    loaded = load_heads(tmp_path, plain.target)
+    HEADS.save(made, tmp_path)
+    loaded = HEADS.load(tmp_path, plain.target)
     assert loaded.sizes == made.sizes
     assert loaded.state_dict().keys() == made.state_dict().keys()
     for name, each in made.state_dict().items():
@@ -213,7 +212,6 @@ def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
 
 @pytest.mark.parametrize("layout", HYDRA)
 def test_inspection_says_what_the_heads_are(plain: Engine, tmp_path: Path, layout: str) -> None:
-    from specdec_plugins.hydra.inspection import HEADS
 
     folder = tiny_heads.write(tiny_heads.make(layout), tmp_path)
     assert HEADS.recognises(folder)

@@ -18,9 +18,7 @@ from specdec import Engine, SpecdecError
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features
 from specdec.errors import CheckpointError
-from specdec_plugins.medusa.checkpoint import load_heads, read_heads
-from specdec_plugins.medusa.inspection import HEADS
-from specdec_plugins.medusa.saving import save_heads
+from specdec_plugins.medusa.checkpoint import HEADS
 from specdec_plugins.medusa.testing import random_heads
 
 sys.path.append(str(ROOT / "scripts"))
@@ -108,7 +106,7 @@ def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
     def refused(change: str, tensors: dict[str, Tensor], key: str) -> None:
         folder = tiny_heads.write((fields, tensors, name), tmp_path / change.replace(" ", ""))
         with pytest.raises(CheckpointError, match=key.removeprefix(stem).replace(".", r"\.")):
-            load_heads(folder, plain.target)
+            HEADS.load(folder, plain.target)
 
     for i, key in enumerate(own):
         rest = {each: x for each, x in whole.items() if each != key}
@@ -131,23 +129,23 @@ def test_a_size_that_no_tensor_can_have_is_refused_by_its_field(
     with pytest.raises(CheckpointError, match=says):
         HEADS.describe(folder, None, None)
     with pytest.raises(CheckpointError, match=says):
-        load_heads(folder, plain.target)
+        HEADS.load(folder, plain.target)
 
 
 def test_heads_of_another_target_and_checkpoints_of_another_kind_are_refused(
     plain: Engine, head: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="none of Medusa heads"):
-        load_heads(head, plain.target)
+        HEADS.load(head, plain.target)
     other = tiny.make_model(tiny.llama_config(vocab_size=50))
-    save_heads(random_heads(other), tmp_path / "other")
+    HEADS.save(random_heads(other), tmp_path / "other")
     with pytest.raises(CheckpointError, match="vocab_size 50, the target model has 60"):
-        load_heads(tmp_path / "other", plain.target)
+        HEADS.load(tmp_path / "other", plain.target)
     fields, tensors, name = tiny_heads.make("medusa-vllm-mapped")
     twice = torch.full((40,), 3)
     folder = tiny_heads.write((fields, {**tensors, "token_map": twice}, name), tmp_path / "twice")
     with pytest.raises(CheckpointError, match="token_map must hold different tokens"):
-        load_heads(folder, plain.target)
+        HEADS.load(folder, plain.target)
     with pytest.raises(SpecdecError, match="the drafter 'medusa' needs Medusa heads"):
         plain.with_strategy("medusa")
 
@@ -158,8 +156,8 @@ def test_saved_heads_are_loaded_back_unchanged(
     plain: Engine, tmp_path: Path, projection: Any, drafted: int | None
 ) -> None:
     made = random_heads(plain.target.model, 2, 2, projection, drafted)
-    save_heads(made, tmp_path)
-    loaded = load_heads(tmp_path, plain.target)
+    HEADS.save(made, tmp_path)
+    loaded = HEADS.load(tmp_path, plain.target)
     assert loaded.sizes == made.sizes
     assert loaded.state_dict().keys() == made.state_dict().keys()
     for name, each in made.state_dict().items():
@@ -213,4 +211,4 @@ def test_inspection_says_what_the_heads_are(plain: Engine, tmp_path: Path, layou
     said = HEADS.describe(folder, plain.target, None)
     assert said["heads"] == tiny_heads.HEADS and said["tensors"] == "complete" and said["fits"]
     assert said["layout"] == ("vllm" if "vllm" in layout else "medusa")
-    assert said["draft_vocab_size"] == read_heads(folder).sizes.draft_vocab_size
+    assert said["draft_vocab_size"] == HEADS.read(folder).sizes.draft_vocab_size

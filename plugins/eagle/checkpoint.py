@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from specdec.errors import CheckpointError
+from specdec.models.filling import check_tensors, fill
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.draft_tokens import read_vocabulary
@@ -22,7 +23,6 @@ from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 Head = EagleHead | Eagle3Head
 _VOCABULARY = ("d2t", "t2d")
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # The parts of an EAGLE-3 head's network, and the canonical names of what is in them.
 _PARTS = {"fc": "fusion", "fc_norm": "fusion", "input_norm": "fusion"}
 _PARTS |= {"layers": "decoder", "norm": "decoder"}
@@ -126,37 +126,20 @@ def _check_module(head: Eagle3Head, target: HFTarget) -> None:
         )
 
 
-def check_values(head: Head) -> None:
-    """Refuse a loaded head with values that are no numbers.
-
-    Raises:
-        CheckpointError: with the names of the tensors.
-    """
-    if lost := [name for name, each in tensors_of(head).items() if not each.isfinite().all()]:
-        raise CheckpointError(f"{', '.join(lost)}: values that are NaN or infinity")
-
-
 def build(found: HeadCheckpoint, target: HFTarget, dtype: torch.dtype | None = None) -> Head:
     """The network of a head, with the checkpoint's tensors in it.
 
     Raises:
         CheckpointError: as for :func:`load_head`.
     """
-    head, wanted = _without_tensors(found.description, target.layers), dtype or target.dtype
+    head = _without_tensors(found.description, target.layers)
     weights, vocabulary = checked_tensors(found, found.description, head)
     if isinstance(head, Eagle3Head) and vocabulary is not None:
         head.vocabulary = vocabulary
-    copied = {
-        module_name(head, name): tensor.to(target.device, wanted, copy=True)
-        for name, tensor in weights.items()
-    }
-    if lost := [name for name in weights if not copied[module_name(head, name)].isfinite().all()]:
-        names = ", ".join(found.names[name] for name in lost)
-        raise CheckpointError(
-            f"{names}: values that {str(wanted).removeprefix('torch.')} does not reach; give the "
-            "drafter's option dtype, e.g. float32"
-        )
-    head.load_state_dict(copied, strict=True, assign=True)
+    places = {name: module_name(head, name) for name in weights}
+    own = {places[name]: each for name, each in weights.items()}
+    written = {place: found.names[name] for name, place in places.items()}
+    fill(head, own, written, target.device, dtype or target.dtype)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(head.config)
     return head.to(target.device).eval()
@@ -177,11 +160,23 @@ def checked_tensors(
             each named.
     """
     head = head or _without_tensors(description, None)
-    weights, vocabulary = _with_tied(found, description), None
-    _check_tensors(found, description, head, weights)
-    if isinstance(head, Eagle3Head):
+    weights, vocabulary, names = _with_tied(found, description), None, found.names
+    d2t, t2d = None, None
+    if description.family == "eagle3":
         d2t, t2d = (weights.pop(name, None) for name in _VOCABULARY)
+    expected = tensors_of(head)
+    check_tensors(
+        expected,
+        weights,
+        {name: names[name] for name in expected},
+        f"an {FAMILIES[description.family]} head",
+        [names[name] for name in weights.keys() - expected.keys()],
+        _bias_hint(found, description),
+    )
+    if isinstance(head, Eagle3Head):
         sizes = description.draft_vocab_size, description.vocab_size
+        if d2t is None and sizes[0] != sizes[1]:
+            raise CheckpointError(f"missing keys: {names['d2t']}")
         vocabulary = read_vocabulary(d2t, t2d, *sizes)
     return weights, vocabulary
 
@@ -239,44 +234,6 @@ def _with_tied(found: HeadCheckpoint, description: HeadDescription) -> dict[str,
     if description.family == "eagle3" and tied and "embed_tokens.weight" in weights:
         weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
     return weights
-
-
-def _check_tensors(
-    found: HeadCheckpoint,
-    description: HeadDescription,
-    head: Head,
-    weights: Mapping[str, Tensor],
-) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in tensors_of(head).items()}
-    problems, names = [], found.names
-    needed, allowed = {*expected}, {*expected}
-    if description.family == "eagle3":
-        allowed |= {*_VOCABULARY}
-        needed |= {"d2t"} if description.draft_vocab_size != description.vocab_size else set()
-    if missing := sorted(names[name] for name in needed - weights.keys()):
-        problems.append(f"missing keys: {', '.join(missing)}")
-    if extra := sorted(names[name] for name in weights.keys() - allowed):
-        problems.append(f"unexpected keys: {', '.join(extra)}")
-    problems += [
-        f"{names[name]} has shape {list(weights[name].shape)}, not {list(shape)}"
-        for name, shape in sorted(expected.items())
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    for name in sorted(expected.keys() & weights.keys()):
-        if (dtype := weights[name].dtype) not in _FLOATS:
-            kind = str(dtype).removeprefix("torch.")
-            problems.append(f"{names[name]} is {kind}, quantised or no numbers to compute with")
-        elif not weights[name].isfinite().all():
-            problems.append(
-                f"{names[name]} holds NaN or infinity (a tensor that was never filled?)"
-            )
-    if problems:
-        family = FAMILIES[description.family]
-        hint = _bias_hint(found, description)
-        raise CheckpointError(
-            f"its tensors are not those of an {family} head with this config.json: "
-            f"{'; '.join(problems)}{hint}"
-        )
 
 
 def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from specdec.errors import CheckpointError
+from specdec.models.heads.token_map import whole_numbers
 
 
 def read_vocabulary(d2t: Tensor | None, t2d: Tensor | None, draft_size: int, size: int) -> Tensor:
@@ -23,18 +24,14 @@ def read_vocabulary(d2t: Tensor | None, t2d: Tensor | None, draft_size: int, siz
     if d2t is None:
         tokens = rows
     else:
-        if tuple(d2t.shape) != (draft_size,) or not _whole(d2t):
-            raise CheckpointError(
-                f"d2t is {_kind(d2t)}: it must hold {draft_size} whole numbers, one for each row "
-                "of lm_head.weight"
-            )
-        tokens = rows + d2t.long()
+        d2t = whole_numbers("d2t", d2t, draft_size, "one for each row of lm_head.weight")
+        tokens = rows + d2t
     if t2d is not None:
         _check_marks(t2d, size)
     inside = bool(((tokens >= 0) & (tokens < size)).all())
     ascending = bool((tokens[1:] > tokens[:-1]).all())
     fits = inside and ascending and _marked(t2d, tokens)
-    if d2t is not None and _looks_absolute(d2t.long(), size) and not (fits and t2d is not None):
+    if d2t is not None and _looks_absolute(d2t, size) and not (fits and t2d is not None):
         raise CheckpointError(
             "d2t ascends strictly, so that it seems to hold token ids, where offsets are meant: "
             "token = row + d2t[row]. Store d2t - arange(D)"

@@ -18,15 +18,16 @@ from specdec.drafting.draft_vocabulary import (
     lm_head_of,
 )
 from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.drafting.projections import drafted_rows, projection_of
 from specdec.errors import CheckpointError, OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
+from specdec.models.filling import check_values
 from specdec.models.hf_target import HFTarget, Hidden
-from specdec_plugins.eagle.checkpoint import Head, check_fit, check_values, load_head
+from specdec_plugins.eagle.checkpoint import Head, check_fit, load_head, tensors_of
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
-from specdec_plugins.eagle.lm_head_rows import rows_for
 from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.self_check import check
 
@@ -101,7 +102,9 @@ class EagleDrafter(NetworkDrafter):
             self.needs = Needs(hidden=True, aux_layers=head.aux_layers)
             self.network = target.accelerated(head.decoder)
             self.fusion = head.fusion if head.fusion.fc is None else target.accelerated(head.fusion)
-            self.vocabulary, self.lm_head = rows_for(head, wanted, target)
+            own = None if len(head.vocabulary) == target.vocab_size else head.vocabulary
+            rows, self.vocabulary = drafted_rows(own, wanted)
+            self.lm_head = projection_of(head.lm_head, rows, target)
         else:
             self.needs = Needs(hidden=True)
             self.network = target.accelerated(head)
@@ -193,7 +196,7 @@ def _head(options: EagleOptions, target: HFTarget) -> Head:
     try:
         check_fit(given, target)
         own = copy.deepcopy(given).to(device=target.device, dtype=dtype).eval()
-        check_values(own)
+        check_values(tensors_of(own))
     except CheckpointError as error:
         raise CheckpointError(f"the head that was given: {error}") from error
     return own

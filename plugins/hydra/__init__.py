@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from specdec.drafting.heads_tree import TREE_OF_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
-from specdec_plugins.hydra.choices import HYDRA
+from specdec_plugins.hydra.checkpoint import HEADS
 from specdec_plugins.hydra.drafter import NEEDED, HydraOptions, make_hydra
-from specdec_plugins.hydra.inspection import recognises
 from specdec_plugins.hydra.training import HydraTraining, make_recipe
 
 
@@ -18,7 +18,7 @@ def specdec_drafters() -> list[Component]:
             HydraOptions,
             "Hydra heads: a token further ahead each, from hidden state and draft tokens",
             needs_checkpoint=NEEDED,
-            recognises=recognises,
+            recognises=HEADS.recognises,
         )
     ]
 
@@ -30,7 +30,7 @@ def specdec_strategies() -> list[Strategy]:
             "hydra",
             drafter="hydra",
             policy="static_tree",
-            options={"policy": {"choices": HYDRA}},
+            options={"policy": {"choices": TREE_OF_63}},
             description="Hydra: heads that read the draft tokens so far, and its tree of 63 nodes",
         )
     ]
@@ -43,9 +43,7 @@ def specdec_trainers() -> list[Trainer]:
 
 @hookimpl
 def specdec_checkpoints() -> list[CheckpointKind]:
-    from specdec_plugins.hydra.inspection import HEADS
-
-    return [HEADS]
+    return [CheckpointKind(HEADS.name, HEADS.recognises, HEADS.describe)]
 
 
 @hookimpl

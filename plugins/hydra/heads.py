@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from specdec_plugins.hydra.prefix_layer import PrefixLayer, PrefixSizes
-
-Projection = Literal["own", "shared", "target"]
+from specdec.errors import CheckpointError
+from specdec.models.heads.depth_heads import DepthHeads, HeadSizes
+from specdec.models.hf_target import HFTarget
+from specdec_plugins.hydra.prefix_layer import PrefixLayer, PrefixSizes, sizes_of
 
 
 @dataclass(frozen=True)
-class HeadSizes:
-    """What a set of heads is made of.
+class HydraSizes(HeadSizes):
+    """What a set of Hydra heads is made of; each has at least one block, which reads all.
 
     Attributes:
-        hidden_size, vocab_size: of the target.
-        heads: how many, K; the one of index i drafts at depth i + 1.
-        layers: residual blocks of each head, at least one: the first reads all that is known.
-        projection: what gives logits: ``own``, a projection for each head; ``shared``, one for all
-            of them; ``target``, the target's lm_head, of which nothing is kept with the heads.
-        draft_vocab_size: tokens C that are drafted; ``vocab_size`` for all.
-        prefix: of the prefix layer of Hydra++; None without.
+        prefix: of the prefix layer of Hydra++; None without, or where only a target says it.
     """
 
-    hidden_size: int
-    vocab_size: int
-    heads: int
-    layers: int
-    projection: Projection
-    draft_vocab_size: int
     prefix: PrefixSizes | None = None
 
-    @property
-    def projections(self) -> int:
-        """How many projections the heads bring."""
-        return {"own": self.heads, "shared": 1, "target": 0}[self.projection]
+    def for_target(self, target: HFTarget) -> HydraSizes:
+        """The same, with the prefix layer's sizes.
+
+        Raises:
+            CheckpointError: heads of another target, or whose embeddings have another width; a
+                prefix layer like the target's, whose layers are no Llama's.
+        """
+        super().for_target(target)
+        token = torch.zeros(1, dtype=torch.int64, device=target.device)
+        if (width := target.embed(token).shape[-1]) != self.hidden_size:
+            raise CheckpointError(
+                f"they read embeddings of {self.hidden_size} channels, the target's have {width}"
+            )
+        return replace(self, unsaid="", prefix=sizes_of(target)) if self.unsaid else self
 
 
 class Block(nn.Module):
@@ -55,7 +53,7 @@ class Block(nn.Module):
         return kept + silu(self.linear(x))
 
 
-class HydraHeads(nn.Module):
+class HydraHeads(DepthHeads):
     """K heads, of which each reads one hidden state and the embeddings of the tokens after it.
 
     From the target's last hidden state at token t the head of index i reads the root, token t + 1,
@@ -64,16 +62,11 @@ class HydraHeads(nn.Module):
 
     Parameter names are those of the authors' checkpoints without a prefix layer.
 
-    Attributes:
-        sizes: what it is made of.
-        vocabulary: ``[C]`` int64, ascending, the tokens that are drafted; None for all.
-
     Source: Ankner et al. 2024, Hydra (arXiv 2402.05109), sections 3 and 5.
     """
 
-    def __init__(self, sizes: HeadSizes, vocabulary: Tensor | None = None) -> None:
-        super().__init__()
-        self.sizes, self.vocabulary = sizes, vocabulary
+    def __init__(self, sizes: HydraSizes, vocabulary: Tensor | None = None) -> None:
+        super().__init__(sizes, vocabulary)
         size, later = sizes.hidden_size, range(sizes.layers - 1)
         self.prefix_embeding_layer = PrefixLayer(sizes.prefix) if sizes.prefix else None
         self.hydra_mlp = nn.ModuleList(
@@ -83,6 +76,10 @@ class HydraHeads(nn.Module):
         self.hydra_lm_head = nn.ModuleList(
             nn.Linear(size, sizes.draft_vocab_size) for _ in range(sizes.projections)
         )
+
+    @property
+    def projections(self) -> nn.ModuleList:
+        return self.hydra_lm_head
 
     def forward(self, hidden: Tensor, embeddings: Tensor, head: int) -> Tensor:
         """What the projection of one head reads.

@@ -147,11 +147,8 @@ class PrefixLayer(nn.Module):
         self.sizes, self.config = sizes, sizes.config()
         self.layers = nn.ModuleList([LlamaDecoderLayer(self.config, layer_idx=0)])
         self.norm = LlamaRMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
-        self.set_rotary()
-
-    def set_rotary(self) -> None:
-        """Make the frequencies, which no checkpoint holds."""
-        self.rotary_emb = _Rotary(self.config)
+        with torch.device("cpu"):  # also where the rest is on meta: no checkpoint holds them
+            self.rotary_emb = _Rotary(self.config)
 
     def forward(
         self,

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from specdec.models.heads.depth_heads import Projection
 from specdec.testing.support import DrafterSupport
 from specdec.testing.table_model import OTHERS, TableForCausalLM
-from specdec_plugins.hydra.heads import HeadSizes, HydraHeads, Projection
+from specdec_plugins.hydra.checkpoint import HEADS
+from specdec_plugins.hydra.heads import HydraHeads, HydraSizes
 from specdec_plugins.hydra.prefix_layer import PrefixSizes
-from specdec_plugins.hydra.saving import save_heads
 
 
 def hydra_heads(model: PreTrainedModel, folder: Path, *, prefix: bool = True) -> str:
     """Save random Hydra heads that fit the target, with a prefix layer and projections of their
     own."""
-    save_heads(random_heads(model, prefix=prefix), folder)
+    HEADS.save(random_heads(model, prefix=prefix), folder)
     return str(folder)
 
 
@@ -50,7 +51,7 @@ def random_heads(
             num_key_value_heads=2,
             head_dim=hidden // 2,
         )
-    sizes = HeadSizes(hidden, vocab, heads, layers, projection, size, layer)
+    sizes = HydraSizes(hidden, vocab, heads, layers, projection, size, prefix=layer)
     with torch.random.fork_rng(devices=[]):
         made = HydraHeads(sizes, vocabulary).double()
     generator = torch.Generator().manual_seed(0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from specdec.drafting.heads_tree import TREE_OF_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
-from specdec_plugins.medusa.choices import MEDUSA
+from specdec_plugins.medusa.checkpoint import HEADS
 from specdec_plugins.medusa.drafter import NEEDED, MedusaOptions, make_medusa
-from specdec_plugins.medusa.inspection import recognises
 from specdec_plugins.medusa.training import MedusaTraining, make_recipe
 
 
@@ -18,7 +18,7 @@ def specdec_drafters() -> list[Component]:
             MedusaOptions,
             "Medusa heads: a token further ahead each, from the target's last hidden state",
             needs_checkpoint=NEEDED,
-            recognises=recognises,
+            recognises=HEADS.recognises,
         )
     ]
 
@@ -30,7 +30,7 @@ def specdec_strategies() -> list[Strategy]:
             "medusa",
             drafter="medusa",
             policy="static_tree",
-            options={"policy": {"choices": MEDUSA}},
+            options={"policy": {"choices": TREE_OF_63}},
             description="Medusa: heads that draft every depth at once, and its tree of 63 nodes",
         )
     ]
@@ -43,9 +43,7 @@ def specdec_trainers() -> list[Trainer]:
 
 @hookimpl
 def specdec_checkpoints() -> list[CheckpointKind]:
-    from specdec_plugins.medusa.inspection import HEADS
-
-    return [HEADS]
+    return [CheckpointKind(HEADS.name, HEADS.recognises, HEADS.describe)]
 
 
 @hookimpl

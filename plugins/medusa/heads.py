@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-Projection = Literal["own", "shared", "target"]
+from specdec.models.heads.depth_heads import DepthHeads, HeadSizes
 
 
 @dataclass(frozen=True)
-class HeadSizes:
-    """What a set of heads is made of.
+class MedusaSizes(HeadSizes):
+    """What a set of Medusa heads is made of.
 
     Attributes:
-        hidden_size, vocab_size: of the target.
-        heads: how many, K; the one of index i drafts at depth i + 1.
-        layers: residual blocks of each head.
-        bias: whether these have biases.
-        projection: what gives logits: ``own``, a projection for each head; ``shared``, one for all
-            of them; ``target``, the target's lm_head, of which nothing is kept with the heads.
-        draft_vocab_size: tokens C that are drafted; ``vocab_size`` for all.
+        bias: whether the residual blocks have biases.
     """
 
-    hidden_size: int
-    vocab_size: int
-    heads: int
-    layers: int
-    bias: bool
-    projection: Projection
-    draft_vocab_size: int
-
-    @property
-    def projections(self) -> int:
-        """How many projections the heads bring."""
-        return {"own": self.heads, "shared": 1, "target": 0}[self.projection]
+    bias: bool = True
 
 
 class ResidualBlocks(nn.Module):
@@ -53,7 +35,7 @@ class ResidualBlocks(nn.Module):
         return x
 
 
-class MedusaHeads(nn.Module):
+class MedusaHeads(DepthHeads):
     """K heads, each of which predicts a token further ahead from one hidden state.
 
     From the target's last hidden state at token t, whose lm_head gives token t + 1, the head of
@@ -62,16 +44,11 @@ class MedusaHeads(nn.Module):
 
     Parameter names are those of vLLM's checkpoints.
 
-    Attributes:
-        sizes: what it is made of.
-        vocabulary: ``[C]`` int64, ascending, the tokens that are drafted; None for all.
-
     Source: Cai et al. 2024, Medusa (arXiv 2401.10774), section 2.1.1.
     """
 
-    def __init__(self, sizes: HeadSizes, vocabulary: Tensor | None = None) -> None:
-        super().__init__()
-        self.sizes, self.vocabulary = sizes, vocabulary
+    def __init__(self, sizes: MedusaSizes, vocabulary: Tensor | None = None) -> None:
+        super().__init__(sizes, vocabulary)
         self.blocks = nn.ModuleList(
             ResidualBlocks(sizes.hidden_size, sizes.layers, sizes.bias) for _ in range(sizes.heads)
         )
@@ -79,6 +56,10 @@ class MedusaHeads(nn.Module):
             nn.Linear(sizes.hidden_size, sizes.draft_vocab_size, bias=False)
             for _ in range(sizes.projections)
         )
+
+    @property
+    def projections(self) -> nn.ModuleList:
+        return self.lm_heads
 
     def forward(self, hidden: Tensor) -> Tensor:
         """What each head's projection reads, ``[K, ..., H]`` of ``hidden [..., H]``."""

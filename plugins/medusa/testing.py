@@ -9,15 +9,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from specdec.models.heads.depth_heads import Projection
 from specdec.testing.support import DrafterSupport
 from specdec.testing.table_model import OTHERS, TableForCausalLM
-from specdec_plugins.medusa.heads import HeadSizes, MedusaHeads, Projection
-from specdec_plugins.medusa.saving import save_heads
+from specdec_plugins.medusa.checkpoint import HEADS
+from specdec_plugins.medusa.heads import MedusaHeads, MedusaSizes
 
 
 def medusa_heads(model: PreTrainedModel, folder: Path) -> str:
     """Save random Medusa heads that fit the target, with projections of their own."""
-    save_heads(random_heads(model), folder)
+    HEADS.save(random_heads(model), folder)
     return str(folder)
 
 
@@ -39,7 +40,7 @@ def random_heads(
     vocabulary = None if drafted is None else (1 + 2 * torch.arange(drafted))
     size = vocab if vocabulary is None else len(vocabulary)
     made = MedusaHeads(
-        HeadSizes(hidden, vocab, heads, layers, True, projection, size), vocabulary
+        MedusaSizes(hidden, vocab, heads, layers, projection, size), vocabulary
     ).double()
     generator = torch.Generator().manual_seed(0)
     tables = isinstance(model, TableForCausalLM)

@@ -9,25 +9,30 @@ from specdec.errors import OptionError
 from specdec.models.hf_target import HFTarget
 
 
-def drafted_rows(own: Tensor | None, wanted: Tensor | None) -> Tensor | None:
-    """The rows of a projection that are to draft: ``[m]`` int64, ascending; None for all.
+def drafted_rows(own: Tensor | None, wanted: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The rows of a projection that are to draft, and the tokens that these stand for.
+
+    Both ``[m]`` int64, ascending; None for all.
 
     Args:
-        own: ``[C]`` int64, the tokens that its rows stand for; None for all of V.
-        wanted: ``[m]`` int64, the tokens that a user wants drafted; None for all there are.
+        own: ``[C]`` int64, ascending, the tokens that its rows stand for; None for all of V.
+        wanted: ``[m]`` int64, ascending, the tokens that a user wants drafted; None for all there
+            are.
 
     Raises:
         OptionError: it has none of them.
     """
-    if wanted is None or own is None:
-        return wanted
+    if own is None:
+        return wanted, wanted
+    if wanted is None:
+        return None, own
     rows = torch.isin(own, wanted).nonzero()[:, 0]
     if not len(rows):
         raise OptionError(
-            f"vocabulary: the heads draft among {len(own)} tokens, none of which is given; leave "
-            "out vocabulary"
+            f"vocabulary: the drafter has {len(own)} tokens to draft, none of which is given; "
+            "leave out vocabulary"
         )
-    return rows
+    return rows, own[rows]
 
 
 def projection_of(linear: nn.Module, rows: Tensor | None, target: HFTarget) -> nn.Module:

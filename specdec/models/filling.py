@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,49 +13,56 @@ _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_tensors(
-    network: nn.Module,
+    expected: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     written: Mapping[str, str],
     what: str,
-    allowed: Collection[str] = (),
+    surplus: Collection[str] = (),
+    hint: str = "",
 ) -> None:
-    """Refuse tensors that are not those of the network.
+    """Refuse tensors that are not those of a network.
 
     Args:
-        network: of the right shapes, on any device.
-        tensors: by the names that the network's ``state_dict`` has for them.
-        written: for each of these names, known to the checkpoint or not, what the checkpoint calls
-            it; itself where it is left out.
+        expected: the network's, on any device, for their shapes.
+        tensors: by the same names; others are not looked at.
+        written: for each of these names what the checkpoint calls it.
         what: the kind of checkpoint, for the message ("Medusa heads").
-        allowed: names that may be there although the network has no such tensor.
+        surplus: what else the checkpoint has, by its own names.
+        hint: the end of the message.
 
     Raises:
         CheckpointError: missing, unexpected or misshapen tensors, tensors that hold no floating
             point numbers, or NaN or infinity, each named.
     """
-    expected = {name: tuple(each.shape) for name, each in network.state_dict().items()}
     problems = []
-
-    def named(names: Collection[str]) -> str:
-        return ", ".join(sorted(written.get(name, name) for name in names))
-
     if missing := expected.keys() - tensors.keys():
-        problems.append(f"missing keys: {named(missing)}")
-    if extra := tensors.keys() - expected.keys() - {*allowed}:
-        problems.append(f"unexpected keys: {named(extra)}")
+        problems.append(f"missing keys: {_listed(written[name] for name in missing)}")
+    if surplus:
+        problems.append(f"unexpected keys: {_listed(surplus)}")
     for name in sorted(expected.keys() & tensors.keys()):
-        tensor, shape = tensors[name], expected[name]
-        if tuple(tensor.shape) != shape:
-            problems.append(f"{named([name])} has shape {list(tensor.shape)}, not {list(shape)}")
+        tensor, shape, key = tensors[name], list(expected[name].shape), written[name]
+        if list(tensor.shape) != shape:
+            problems.append(f"{key} has shape {list(tensor.shape)}, not {shape}")
         if tensor.dtype not in _FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
-            problems.append(f"{named([name])} is {kind}, quantised or no numbers to compute with")
+            problems.append(f"{key} is {kind}, quantised or no numbers to compute with")
         elif not tensor.isfinite().all():
-            problems.append(f"{named([name])} holds NaN or infinity (never filled?)")
+            problems.append(f"{key} holds NaN or infinity (never filled?)")
     if problems:
         raise CheckpointError(
             f"its tensors are not those of {what} with this config.json: {'; '.join(problems)}"
+            f"{hint}"
         )
+
+
+def check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse the tensors of a loaded network that are no numbers.
+
+    Raises:
+        CheckpointError: with their names.
+    """
+    if lost := [name for name, each in tensors.items() if not each.isfinite().all()]:
+        raise CheckpointError(f"{_listed(lost)}: values that are NaN or infinity")
 
 
 def fill(
@@ -68,15 +75,19 @@ def fill(
     """Put tensors that :func:`check_tensors` has let pass into a network made on ``meta``.
 
     Args:
-        written: as for :func:`check_tensors`.
+        tensors, written: by the names of the network's ``state_dict``.
 
     Raises:
         CheckpointError: values that ``dtype`` does not have, by name.
     """
     own = {name: tensors[name].to(device, dtype, copy=True) for name in network.state_dict()}
-    if lost := [written.get(name, name) for name, each in own.items() if not each.isfinite().all()]:
+    if lost := [written[name] for name, each in own.items() if not each.isfinite().all()]:
         raise CheckpointError(
-            f"{', '.join(lost)}: values that {str(dtype).removeprefix('torch.')} does not reach; "
+            f"{_listed(lost)}: values that {str(dtype).removeprefix('torch.')} does not reach; "
             "give the drafter's option dtype, e.g. float32"
         )
     network.load_state_dict(own, strict=True, assign=True)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

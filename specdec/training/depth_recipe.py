@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from specdec.decoding.interfaces import Needs
 from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.models.heads.depth_heads import DepthHeads, HeadSizes
+from specdec.models.heads.kind import HeadsKind
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
+from specdec.training.depth_options import DepthTraining
 from specdec.training.distillation import cross_entropy, likeliest
+from specdec.training.documents import Documents
 from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
 
@@ -26,7 +32,16 @@ class DepthRecipe(Recipe):
     its lm_head on the kept hidden states, so a place counts by how likely the target found each
     token and not by the one that it drew. Draft tokens are those of the text.
 
+    New heads have the target's lm_head as their projections. Saved is what the kind of heads saves,
+    in bfloat16.
+
+    Args:
+        documents: of which the tokens that are drafted are taken; not looked at where heads are
+            gone on from.
+
     Attributes:
+        kind: of heads.
+        sizes: of the heads.
         heads: K.
         decay: the weight of each further depth.
         vocabulary: ``[C]`` int64, ascending, the tokens that are drafted; None for all. Only places
@@ -38,17 +53,62 @@ class DepthRecipe(Recipe):
     """
 
     needs = Needs(hidden=True)
-    heads: int
-    decay: float
-    vocabulary: Tensor | None = None
+    kind: ClassVar[HeadsKind[Any]]
 
-    def __init__(self, target: HFTarget) -> None:
-        self.target = target
+    def __init__(self, options: DepthTraining, target: HFTarget, documents: Documents) -> None:
+        self.options, self.target, self.decay = options, target, options.step_decay
         self._lm_heads: dict[torch.dtype, nn.Module] = {}
+        self._begun: DepthHeads | None = None
+        self.vocabulary: Tensor | None
+        self.sizes: HeadSizes
+        if options.start is not None:
+            options.check_start()
+            self._begun = self.kind.load(options.start, target)
+            self.vocabulary, self.sizes = self._begun.vocabulary, self._begun.sizes
+        else:
+            self.vocabulary = options.drafted(target, documents)
+            drafted = target.vocab_size if self.vocabulary is None else len(self.vocabulary)
+            self.sizes = self.new_sizes(
+                hidden_size=target.hidden_size,
+                vocab_size=target.vocab_size,
+                heads=options.heads,
+                layers=options.layers,
+                projection=options.projection,
+                draft_vocab_size=drafted,
+            )
+        self.heads = self.sizes.heads
 
     @property
     def depths(self) -> int:  # type: ignore[override]
         return self.heads
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        return {"vocabulary": self.sizes.draft_vocab_size}
+
+    @abstractmethod
+    def new_sizes(self, **common: Any) -> HeadSizes:
+        """Those of new heads, given the fields of :class:`HeadSizes`."""
+
+    @abstractmethod
+    def begin(self, network: Any) -> None:
+        """Give new heads, but for their projections, the weights that they begin with, in place."""
+
+    @torch.no_grad()
+    def make(self) -> nn.Module:
+        if self._begun is not None:
+            return copy.deepcopy(self._begun).float().train()
+        made: DepthHeads = self.kind.network(self.sizes, self.vocabulary)
+        self.begin(made)
+        lm_head: Any = self.target.model.get_output_embeddings()
+        rows = lm_head.weight if self.vocabulary is None else lm_head.weight[self.vocabulary]
+        for name, parameter in made.projections.named_parameters():
+            parameter.copy_(rows if name.endswith("weight") else torch.zeros(()))
+        return made.to(self.target.device).train()
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, DepthHeads)
+        self.kind.save(copy.deepcopy(network).to(torch.bfloat16), folder)
 
     @abstractmethod
     def outputs(self, network: Any, batch: Batch) -> Tensor:
@@ -59,13 +119,13 @@ class DepthRecipe(Recipe):
         such place.
         """
 
-    @abstractmethod
     def score(self, network: Any, outputs: Tensor, depth: int) -> Tensor:
         """Draft logits ``[M, C]`` of one head's ``outputs [M, H]``."""
-
-    @abstractmethod
-    def scoring(self, network: Any) -> Sequence[Tensor]:
-        """The parameters that :meth:`score` depends on."""
+        if self.sizes.projection == "target":
+            return self.target_score(outputs)
+        own = network.projections
+        logits: Tensor = own[min(depth, len(own) - 1)](outputs)
+        return logits
 
     def counted(self, batch: Batch, depth: int) -> Tensor:
         """``[B, n]`` bool: places before a token of an answer that the head of ``depth`` can draft
@@ -79,7 +139,7 @@ class DepthRecipe(Recipe):
             return counted
         return counted & torch.isin(batch.best, self.vocabulary)
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, network: Any, batch: Batch) -> Tensor:
         chosen = self.learned(batch, 0).flatten().nonzero()[:, 0]
         outputs = self.outputs(network, batch).flatten(1, 2)[:, chosen]
         weights = []
@@ -94,8 +154,9 @@ class DepthRecipe(Recipe):
             return torch.cat(scored)
 
         hidden = batch.hidden.last.flatten(0, 1)[chosen]
+        scoring = list(network.projections.parameters())
         return cross_entropy(
-            score, outputs, self.target_score, hidden, torch.stack(weights), self.scoring(network)
+            score, outputs, self.target_score, hidden, torch.stack(weights), scoring
         )
 
     def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
