@@ -1,4 +1,4 @@
-"""Temperatures as text: short, and never the same for two of them."""
+"""Temperatures and batch sizes as text: short, and never the same for two of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec.bench.temperature_names import at_temperature, written
+from specdec.bench.setting_names import at_settings, written
 
 temperatures = st.floats(0, 1e6, allow_nan=False)
 
@@ -17,12 +17,22 @@ def test_a_written_temperature_is_read_back(temperature: float) -> None:
     assert float(written(temperature)) == temperature
 
 
-@given(one=temperatures, other=temperatures | st.floats(0.1234567, 0.1234568))
-def test_two_temperatures_have_two_files(one: float, other: float) -> None:
-    files = {at_temperature(Path("a/runs.jsonl"), each) for each in (one, other)}
+sizes = st.integers(1, 64)
+
+
+@given(one=st.tuples(temperatures, sizes), other=st.tuples(temperatures, sizes))
+def test_two_settings_have_two_files(one: tuple[float, int], other: tuple[float, int]) -> None:
+    files = {at_settings(Path("a/runs.jsonl"), *each) for each in (one, other)}
     assert len(files) == len({one, other})
 
 
+@given(one=temperatures, other=st.floats(0.1234567, 0.1234568))
+def test_temperatures_that_are_close_have_two_files(one: float, other: float) -> None:
+    files = {at_settings(Path("a/runs.jsonl"), each) for each in (one, other, 0.1234567)}
+    assert len(files) == len({one, other, 0.1234567})
+
+
 def test_the_usual_ones_are_short() -> None:
-    names = [at_temperature(Path("runs.jsonl"), each).name for each in (0, 0.7, 1)]
+    names = [at_settings(Path("runs.jsonl"), each).name for each in (0, 0.7, 1)]
     assert names == ["runs-t0.jsonl", "runs-t0.7.jsonl", "runs-t1.jsonl"]
+    assert at_settings(Path("runs.jsonl"), 0, 4).name == "runs-t0-b4.jsonl"

@@ -2,111 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specdec.decoding.step import Step
-
-BINS = 10
+BINS = 20
 _LEAST = 1e-6  # a certain miss has an infinite log loss
 _ROUNDING = 1e-4
 
 
-def children(step: Step, row: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Every draft child of the nodes that the committed text of ``row`` passes through.
-
-    Under an acceptor that is seed-exact the token committed after such a node is the target's own
-    there, whatever the tree held: an outcome for each child that no choice of the tree biases.
-
-    Returns:
-        Confidence ``[m]`` float64, the child's value over its parent's; outcome ``[m]`` bool,
-        whether it is the target's token; best ``[m]`` bool, the first likeliest child of its node.
-    """
-    tree, new = step.tree, step.new_tokens[row]
-    nodes = step.kept[row, : len(new)]
-    target = torch.tensor(new, dtype=torch.int64, device=nodes.device)
-    below = (tree.parents[row] == nodes[:, None]) & tree.valid[row]
-    values = tree.log_value[row].double()
-    confidence = (values - values[nodes][:, None]).exp()
-    likeliest = confidence.masked_fill(~below, -1.0).argmax(dim=1)
-    best = torch.zeros_like(below).scatter_(1, likeliest[:, None], True)
-    outcome = tree.tokens[row] == target[:, None]
-    return confidence[below], outcome[below], best[below]
-
-
-def expected_tokens(step: Step, row: int = 0) -> float:
-    """What the values of the tree promise: 1 for the bonus token and the sum over draft tokens."""
-    real = step.tree.valid[row, 1:]
-    return 1 + float(step.tree.log_value[row, 1:][real].double().exp().sum())
+def _zeros() -> list[Any]:
+    return [0] * BINS
 
 
 @dataclass
 class Reliability:
-    """Confidences and what came of them.
+    """Confidences and what came of them, added up in bins of equal width.
 
     Attributes:
-        confidences: probabilities, in pieces ``[m]``.
-        outcomes: whether it happened, in pieces ``[m]`` bool.
+        counts: confidences, by bin.
+        confidences: their sums, by bin.
+        outcomes: how often it happened, by bin.
+        brier, log_loss: sums of the two scores, the second in nats.
+        outside: confidences that are no probabilities; they are in no bin.
     """
 
-    confidences: list[Tensor] = field(default_factory=list)
-    outcomes: list[Tensor] = field(default_factory=list)
+    counts: list[int] = field(default_factory=_zeros)
+    confidences: list[float] = field(default_factory=_zeros)
+    outcomes: list[int] = field(default_factory=_zeros)
+    brier: float = 0.0
+    log_loss: float = 0.0
+    outside: int = 0
 
     def add(self, confidence: Tensor, outcome: Tensor) -> None:
         """Take in more of them.
 
-        Raises:
-            ValueError: a confidence that is no probability.
+        Args:
+            confidence: ``[m]``, probabilities.
+            outcome: ``[m]`` bool, whether it happened.
         """
-        confidence = confidence.double().cpu()
-        if len(confidence) and not -_ROUNDING <= confidence.min() <= confidence.max() <= (
-            1 + _ROUNDING
-        ):
-            raise ValueError(
-                f"confidences from {confidence.min():.3g} to {confidence.max():.3g} are no "
-                "probabilities: this policy's values cannot be checked against outcomes"
-            )
-        self.confidences.append(confidence.clamp(0, 1))
-        self.outcomes.append(outcome.cpu())
+        c, o = confidence.double().cpu(), outcome.double().cpu()
+        fits = (c >= -_ROUNDING) & (c <= 1 + _ROUNDING)
+        self.outside += int((~fits).sum())
+        c, o = c[fits].clamp(0, 1), o[fits]
+        place = (c * BINS).long().clamp(max=BINS - 1)
+        sums = [torch.bincount(place, weights, BINS) for weights in (None, c, o)]
+        self.counts = _added(self.counts, map(int, sums[0].tolist()))
+        self.confidences = _added(self.confidences, sums[1].tolist())
+        self.outcomes = _added(self.outcomes, map(int, sums[2].tolist()))
+        safe = c.clamp(_LEAST, 1 - _LEAST)
+        self.brier += float((c - o).square().sum())
+        self.log_loss -= float(torch.where(o > 0, safe.log(), (1 - safe).log()).sum())
 
-    def summary(self, bins: int = BINS) -> dict[str, Any]:
-        """The curve over ``bins`` bins of equal width, and what it comes to.
+    def merge(self, other: Reliability) -> None:
+        """Take in all of another."""
+        self.counts = _added(self.counts, other.counts)
+        self.confidences = _added(self.confidences, other.confidences)
+        self.outcomes = _added(self.outcomes, other.outcomes)
+        self.brier += other.brier
+        self.log_loss += other.log_loss
+        self.outside += other.outside
+
+    def summary(self) -> dict[str, Any]:
+        """The curve, and what it comes to.
 
         Returns:
-            ``count``; ``ece``, the distance of confidence and rate of outcomes in a bin, weighted
-            by its count; ``bias``, the mean of confidence - outcome, positive if overconfident;
-            ``brier`` and ``log_loss`` (in nats), means; ``curve``, a list over bins with ``low``,
-            ``high``, ``count`` and the means ``confidence`` and ``rate``, None in an empty bin.
-            Figures are None without anything to count.
+            ``count``; ``ece``, the expected calibration error: the distance of confidence and rate
+            of outcomes in a bin, weighted by its count; ``bias``, the mean of confidence - outcome,
+            positive if overconfident; ``brier`` and ``log_loss`` (in nats), means; ``outside``, how
+            many were no probabilities; ``curve``, a list over bins with ``low``, ``high``,
+            ``count`` and the means ``confidence`` and ``rate``, None in an empty bin. Figures are
+            None without anything to count, and where something was no probability.
         """
-        c = torch.cat([torch.empty(0, dtype=torch.float64), *self.confidences])
-        o = torch.cat([torch.empty(0, dtype=torch.bool), *self.outcomes]).double()
-        place = (c * bins).long().clamp(max=bins - 1)
-        counts = torch.bincount(place, minlength=bins)
-        sums = torch.bincount(place, weights=c, minlength=bins)
-        hits = torch.bincount(place, weights=o, minlength=bins)
+        bins = list(zip(self.counts, self.confidences, self.outcomes, strict=True))
         curve = [
             {
-                "low": index / bins,
-                "high": (index + 1) / bins,
-                "count": int(count),
-                "confidence": float(total / count) if count else None,
-                "rate": float(hit / count) if count else None,
+                "low": index / BINS,
+                "high": (index + 1) / BINS,
+                "count": count,
+                "confidence": total / count if count else None,
+                "rate": hits / count if count else None,
             }
-            for index, (count, total, hit) in enumerate(zip(counts, sums, hits, strict=True))
+            for index, (count, total, hits) in enumerate(bins)
         ]
-        none = dict.fromkeys(("ece", "bias", "brier", "log_loss"))
-        if not len(c):
-            return {"count": 0, **none, "curve": curve}
-        safe = c.clamp(_LEAST, 1 - _LEAST)
+        n = sum(self.counts)
+        found: dict[str, Any] = {"count": n, "outside": self.outside, "curve": curve}
+        if not n or self.outside:
+            return {**found, **dict.fromkeys(("ece", "bias", "brier", "log_loss"))}
         return {
-            "count": len(c),
-            "ece": float((sums - hits).abs().sum() / len(c)),
-            "bias": float((c - o).mean()),
-            "brier": float((c - o).square().mean()),
-            "log_loss": float(-torch.where(o > 0, safe.log(), (1 - safe).log()).mean()),
-            "curve": curve,
+            **found,
+            "ece": sum(abs(total - hits) for _, total, hits in bins) / n,
+            "bias": (sum(self.confidences) - sum(self.outcomes)) / n,
+            "brier": self.brier / n,
+            "log_loss": self.log_loss / n,
         }
+
+
+def _added(ours: list[Any], theirs: Iterable[Any]) -> list[Any]:
+    return [one + other for one, other in zip(ours, theirs, strict=True)]

@@ -1,8 +1,10 @@
-"""Temperatures as text: short, and never the same text for two of them."""
+"""Temperatures and batch sizes as text: short, and never the same text for two of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def written(temperature: float) -> str:
@@ -11,6 +13,18 @@ def written(temperature: float) -> str:
     return short if float(short) == temperature else repr(float(temperature))
 
 
-def at_temperature(file: Path, temperature: float) -> Path:
-    """The file for one temperature: ``runs.jsonl`` becomes ``runs-t0.jsonl``."""
-    return file.with_name(f"{file.stem}-t{written(temperature)}{file.suffix}")
+def described(settings: Mapping[str, Any]) -> str:
+    """``temperature 0``; of larger batches ``temperature 0, batch 4``.
+
+    Args:
+        settings: with ``temperature`` and ``batch_size``.
+    """
+    size = settings["batch_size"]
+    return f"temperature {written(settings['temperature'])}" + (f", batch {size}" * (size > 1))
+
+
+def at_settings(file: Path, temperature: float, batch_size: int = 1) -> Path:
+    """The file for one temperature and batch size: ``runs.jsonl`` becomes ``runs-t0.jsonl``, and of
+    larger batches ``runs-t0-b4.jsonl``."""
+    at = f"-t{written(temperature)}" + (f"-b{batch_size}" * (batch_size > 1))
+    return file.with_name(f"{file.stem}{at}{file.suffix}")
