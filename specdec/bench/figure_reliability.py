@@ -58,10 +58,10 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     lower.set_xlabel("confidence of the draft token (its value by its parent's)")
     for axes in (upper, lower):
         axes.grid(color=GRID, linewidth=0.5)
-    bins = len(rows[0]["reliability"]["curve"])
+    count = len(rows[0]["reliability"]["curve"])
     what = (
         "draft tokens below nodes that the text passed through\n"
-        f"ECE: expected calibration error, {bins} bins; marks with n < {FEWEST} left out"
+        f"ECE: expected calibration error, {count} bins; marks with n < {FEWEST} left out"
     )
     figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
     legend(figure, upper)

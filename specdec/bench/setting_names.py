@@ -19,7 +19,7 @@ def described(settings: Mapping[str, Any]) -> str:
     Args:
         settings: with ``temperature`` and ``batch_size``.
     """
-    size = settings["batch_size"]
+    size: int = settings["batch_size"]
     return f"temperature {written(settings['temperature'])}" + (f", batch {size}" * (size > 1))
 
 

@@ -170,7 +170,15 @@ def _measure(
         engines = make_engines(registry, choices, loading, inflate)
     first = next(iter(engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
-    return measure(engines, encoded, settings, at, **baselines, log=log)
+    return measure(
+        engines,
+        encoded,
+        settings,
+        at,
+        transformers=baselines["transformers"],
+        prompt_lookup=baselines["prompt_lookup"],
+        log=log,
+    )
 
 
 def _check_file(flag: str, path: Path | None) -> None:

@@ -124,14 +124,14 @@ def paper(
         registry = Registry.load()
         lineup = make_lineup(registry, loading, strategies, options, ablations=ablations)
     if prompt_lookup and max(sizes) > 1:
-        reason = {f"{PROMPT_LOOKUP} in batches": "it decodes one row at a time"}
-        lineup = replace(lineup, left_out={**lineup.left_out, **reason})
+        one_row = {f"{PROMPT_LOOKUP} in batches": "it decodes one row at a time"}
+        lineup = replace(lineup, left_out={**lineup.left_out, **one_row})
     for label, reason in lineup.left_out.items():
         typer.echo(f"left out: {label}: {reason}", err=True)
     first = next(iter(lineup.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
-    with started_peers(beside, registry, lineup, model, encoded, settings) as others:
+    with started_peers(beside, registry, lineup, model, encoded, settings) as contenders:
         reports = measure(
             lineup.engines,
             encoded,
@@ -140,7 +140,7 @@ def paper(
             batch_sizes=sizes,
             transformers=transformers,
             prompt_lookup=prompt_lookup,
-            peers=others,
+            peers=contenders,
             log=out / _LOG,
             log_apart=True,
         )

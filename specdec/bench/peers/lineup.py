@@ -29,7 +29,8 @@ _CHAIN = 4  # draft tokens of vLLM's chain: it verifies no trees
 # decode from another distribution.
 _FOLLOWED = frozenset(
     ("temperature", "do_sample", "max_new_tokens", "max_length", "eos_token_id", "bos_token_id",
-     "pad_token_id", "transformers_version", "use_cache", "cache_implementation")
+     "pad_token_id", "transformers_version", "_from_model_config", "use_cache",
+     "cache_implementation")
 )  # fmt: skip
 
 
