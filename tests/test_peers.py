@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GenerationConfig
 
 from specdec import Engine, bench
 from specdec.bench import peers
+from specdec.bench.peers import lineup
 from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.errors import OptionError, SpecdecError
@@ -134,3 +137,29 @@ def test_a_peer_that_fails_ends_the_run_with_its_reason(
 def test_a_worker_that_cannot_start_says_why(started: Callable[..., PeerContender]) -> None:
     with pytest.raises(PeerError, match="no such model"):
         started(broken=True)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "message"),
+    [(True, "also sets repetition_penalty, top_p:"), (False, "also sets repetition_penalty:")],
+)
+def test_a_model_whose_config_changes_the_distribution_has_no_peers(
+    plain: Engine, tmp_path: Path, sampled: bool, message: str
+) -> None:
+    other = copy.copy(plain)
+    other.generation_config = GenerationConfig(top_p=0.9, repetition_penalty=1.2)
+    given = {"vllm.python": sys.executable}
+    with (
+        pytest.raises(OptionError, match=message),
+        lineup.peers(given, {"plain": other}, tmp_path, context=9, sampled=sampled),
+    ):
+        pass
+
+
+def test_what_an_environment_lacks_is_said(plain: Engine, tmp_path: Path) -> None:
+    given = {"vllm.python": sys.executable}
+    with (
+        pytest.raises(OptionError, match=r"vLLM cannot start with .*No module named 'vllm'"),
+        lineup.peers(given, {"plain": plain}, tmp_path, context=9, sampled=True),
+    ):
+        pass

@@ -34,7 +34,7 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     if not rows:
         return None
     down = math.ceil(len(rows) / _ACROSS)
-    figure = new_figure(1.3 + 1.15 * down)
+    figure = new_figure(1.8 + 1.1 * down)
     panels = figure.subplots(down, _ACROSS, sharex=True, sharey=True, squeeze=False)
     most = max(_draw(axes, row) for axes, row in zip(panels.flat, rows, strict=False))
     for axes in panels.flat[len(rows) :]:
@@ -48,7 +48,7 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         axes.tick_params(labelbottom=True)
     for axes in panels[-1][: len(rows) - _ACROSS * (down - 1)]:
         axes.set_xlabel("depth (levels below the root)")
-    figure.supylabel("acceptance rate of the draft token", fontsize=7)
+    figure.supylabel("acceptance rate", fontsize=7)
     what = (
         "of draft tokens whose parent was accepted (n: all of them);\n"
         "rank: among the siblings, by confidence; bar: 95 % interval;\n"

@@ -114,7 +114,8 @@ def paper(
         repetitions=repetitions,
         fields=flags.assignments("--set", set_),
     )
-    check_prompt_lookup("--prompt-lookup" in given_options(context), min(sizes))
+    asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
+    check_prompt_lookup(asked_for, min(sizes))
     sets = prompt_sets(data)
     make_folder(out)
     set_threads(threads)
@@ -131,7 +132,9 @@ def paper(
     first = next(iter(lineup.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
-    with started_peers(beside, registry, lineup, model, encoded, settings) as contenders:
+    with started_peers(
+        beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
+    ) as contenders:
         reports = measure(
             lineup.engines,
             encoded,

@@ -22,8 +22,13 @@ def started_peers(
     model: str | None,
     prompts: Sequence[Prompt],
     settings: Settings,
+    *,
+    sampled: bool,
 ) -> Iterator[Sequence[Contender]]:
     """Start the peers whose environments are given; none of none.
+
+    Args:
+        sampled: whether they decode above temperature 0.
 
     Raises:
         SpecdecError: whatever :func:`specdec.bench.peers.lineup.peers` refuses; a target that is
@@ -46,5 +51,5 @@ def started_peers(
     first = next(iter(engines.values()))
     folder = find_model(find_alias(registry, model), str(model))
     context = longest_text(prompts, first, settings.max_new_tokens)
-    with peers(given, engines, folder, context=context) as found:
+    with peers(given, engines, folder, context=context, sampled=sampled) as found:
         yield found

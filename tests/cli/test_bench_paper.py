@@ -318,6 +318,21 @@ def test_what_is_left_out_is_told_before_the_first_run(
     assert re.search("^left out: eagle3: the drafter 'eagle3' needs", result.stderr, re.MULTILINE)
 
 
+def test_larger_batches_do_without_prompt_lookup_unless_it_is_asked_for(
+    paper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specdec.cli.bench_paper.measure", refuse)
+    few = ["--strategies", "eagle2", "--batch-size", 2]
+    told = "left out: transformers prompt lookup in batches: it decodes one row at a time"
+    for more, reasons in (([], [told]), (["--no-prompt-lookup"], [])):
+        result = paper(tmp_path, *few, *more)
+        assert result.exit_code == 130
+        assert [line for line in result.stderr.splitlines() if "left out" in line] == reasons
+
+
 @pytest.mark.parametrize("text", [None, "nonsense", "[]", "{}", '{"reports": [{}]}'])
 def test_redraw_needs_results(run: Command, tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -67,7 +67,7 @@ class PeerContender:
 
     def may_differ(self, *, greedy: bool) -> str | None:
         """Where tokens are sampled: it draws other random numbers."""
-        return None if greedy else f"{self.label} draws other random numbers"
+        return None if greedy else "it draws other random numbers"
 
     def facts(self) -> dict[str, Any]:
         """The versions."""

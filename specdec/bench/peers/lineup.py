@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import GenerationConfig
 
 from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.protocol import PeerError, Process
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 KEYS = ("eagle.checkout", "eagle.python", "vllm.python")
 _CHAIN = 4  # draft tokens of vLLM's chain: it verifies no trees
-# Fields of a generation config that peers follow or that change no token; besides them a peer would
-# decode from another distribution.
-_FOLLOWED = frozenset(
-    ("temperature", "do_sample", "max_new_tokens", "max_length", "eos_token_id", "bos_token_id",
-     "pad_token_id", "transformers_version", "_from_model_config", "use_cache",
-     "cache_implementation")
+# Fields of a generation config that change the distribution, and that peers do not follow: those of
+# sampling, and those that hold for greedy decoding too.
+_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_ALWAYS = (
+    "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "bad_words_ids",
+    "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens",
+    "sequence_bias", "guidance_scale", "stop_strings", "min_length", "min_new_tokens",
+    "exponential_decay_length_penalty",
 )  # fmt: skip
+_OFF_AT_1 = ("top_p", "typical_p", "repetition_penalty", "encoder_repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,12 @@ class Host:
 
 @contextmanager
 def peers(
-    given: Mapping[str, Any], engines: Mapping[str, Engine], model: Path, *, context: int
+    given: Mapping[str, Any],
+    engines: Mapping[str, Engine],
+    model: Path,
+    *,
+    context: int,
+    sampled: bool,
 ) -> Iterator[list[PeerContender]]:
     """Start the workers; they end with the context.
 
@@ -63,6 +72,7 @@ def peers(
             trees.
         model: folder of the target model.
         context: tokens of the longest prompt and its answer.
+        sampled: whether they decode above temperature 0.
 
     Raises:
         UnknownNameError: a key that does not exist.
@@ -70,7 +80,7 @@ def peers(
             or engines that the peers could not stand beside.
     """
     hosts = _hosts(given, engines)
-    common = _common(engines, model, context)
+    common = _common(engines, model, context, sampled=sampled)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         found: list[PeerContender] = []
         for place, host in enumerate(hosts):
@@ -145,7 +155,9 @@ def _heads(engines: Mapping[str, Engine]) -> dict[str, tuple[str, dict[str, int]
     return found
 
 
-def _common(engines: Mapping[str, Engine], model: Path, context: int) -> dict[str, Any]:
+def _common(
+    engines: Mapping[str, Engine], model: Path, context: int, *, sampled: bool
+) -> dict[str, Any]:
     """What all workers are told."""
     first = next(iter(engines.values()))
     if first.target.device.type != "cpu":
@@ -154,8 +166,8 @@ def _common(engines: Mapping[str, Engine], model: Path, context: int) -> dict[st
         )
     if not model.is_dir():
         raise OptionError(f"--peers load the target themselves, and {model} is no folder")
-    own = first.generation_config.to_diff_dict()
-    if others := sorted(set(own) - _FOLLOWED):
+    fields = (*_ALWAYS, *(_SAMPLING if sampled else ()))
+    if others := [name for name in fields if _is_set(first.generation_config, name)]:
         raise OptionError(
             f"--peers decode with a temperature alone, and the model's generation config also sets "
             f"{', '.join(others)}: they would decode from another distribution"
@@ -168,6 +180,11 @@ def _common(engines: Mapping[str, Engine], model: Path, context: int) -> dict[st
         "eos": list(sampling.eos),
         "context": context,
     }
+
+
+def _is_set(config: GenerationConfig, name: str) -> bool:
+    value = getattr(config, name, None)
+    return bool(value) and not (name in _OFF_AT_1 and value == 1)
 
 
 def _interpreter(key: str, given: Mapping[str, Any]) -> str:
