@@ -144,10 +144,11 @@ def test_a_worker_that_cannot_start_says_why(started: Callable[..., PeerContende
     [(True, "also sets repetition_penalty, top_p:"), (False, "also sets repetition_penalty:")],
 )
 def test_a_model_whose_config_changes_the_distribution_has_no_peers(
-    plain: Engine, tmp_path: Path, sampled: bool, message: str
+    model: Any, tmp_path: Path, sampled: bool, message: str
 ) -> None:
-    other = copy.copy(plain)
-    other.generation_config = GenerationConfig(top_p=0.9, repetition_penalty=1.2)
+    changed = copy.deepcopy(model)
+    changed.generation_config = GenerationConfig(top_p=0.9, repetition_penalty=1.2)
+    other = Engine(changed, strategy="plain")
     given = {"vllm.python": sys.executable}
     with (
         pytest.raises(OptionError, match=message),
