@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from calibration_plot import plot
-from reliability import Reliability, children, expected_tokens
 from rich.console import Console
 from rich.progress import Progress
 from side_by_side import Reference, circumstances, prompts_in_turns, steps
@@ -28,7 +27,10 @@ from transformers.utils import logging
 
 from specdec import Engine
 from specdec.bench import Prompt
+from specdec.bench.draft_outcomes import children
 from specdec.bench.plot import check_plot
+from specdec.bench.reliability import Reliability
+from specdec.decoding.step import Step
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "eagle2": {"policy": {"depth": 6, "top_k": 10, "budget": 60}},
@@ -63,9 +65,9 @@ class Tally:
         """Decode one text and take it in; returns its tokens."""
         tokens: list[int] = []
         for step in steps(engine, prompt, **settings):
-            confidence, outcome, best = children(step)
+            confidence, outcome, _, rank = children(step)
             self.all.add(confidence, outcome)
-            self.best.add(confidence[best], outcome[best])
+            self.best.add(confidence[rank == 1], outcome[rank == 1])
             self.by_set[prompt.set].add(confidence, outcome)
             tokens += step.new_tokens[0]
             self.steps += 1
@@ -89,6 +91,12 @@ class Tally:
             "best_child": self.best.summary(),
             "ece_by_set": {name: own.summary()["ece"] for name, own in self.by_set.items()},
         }
+
+
+def expected_tokens(step: Step, row: int = 0) -> float:
+    """What the values of the tree promise: 1 for the bonus token and the sum over draft tokens."""
+    real = step.tree.valid[row, 1:]
+    return 1 + float(step.tree.log_value[row, 1:][real].double().exp().sum())
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -461,16 +461,17 @@ def test_figures_show_whatever_was_measured(
     pytest.importorskip("matplotlib")
     once = settings(repetitions=1)
     alone = bench.run({"plain": plain}, PROMPTS[:1], once, transformers=False)
+    names = ("tasks", "acceptance", "positions", "reliability")
     undrafted = bench.run({"also plain": plain}, PROMPTS[:1], once, transformers=False)
     wanted = {
-        "tasks and acceptance": (report, ["tasks-t0.png", "acceptance-t0.png"]),
+        "everything": (report, [f"{name}-t0.png" for name in names]),
         "one prompt, no drafts": (undrafted, ["tasks-t0.png"]),
         "the baseline alone": (alone, []),
     }
-    for name, (measured, names) in wanted.items():
+    for name, (measured, files) in wanted.items():
         results = json.loads(json.dumps({"reports": [as_json(measured)], "ablations": []}))
         drawn = draw_figures(results, tmp_path)
-        assert [path.name for path in drawn] == names, name
+        assert [path.name for path in drawn] == files, name
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 

@@ -1,13 +1,26 @@
-"""benchmarks/peers: decoders in processes of their own, one report."""
+"""Decoders in processes of their own: as contenders, and benchmarks/peers with one report."""
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import GenerationConfig
+
+from specdec import Engine, bench
+from specdec.bench import peers
+from specdec.bench.peers import lineup
+from specdec.bench.peers.contender import PeerContender
+from specdec.bench.peers.protocol import PeerError, Process
+from specdec.errors import OptionError, SpecdecError
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "peers" / "run.py"
 
@@ -38,3 +51,116 @@ def test_a_run_measures_who_starts_and_says_why_others_do_not_without_a_path_of_
 
     assert "--data PROMPTS" in report["command"] and "--json REPORT" in report["command"]
     assert str(tmp_path) not in printed + report["command"]
+
+
+WORKER = """
+import sys
+sys.path.insert(0, {folder!r})
+from protocol import Decoded, serve
+
+class Fixed:
+    facts = {{"version": "1"}}
+    def __init__(self, job):
+        self.job = job
+        if job.get("broken"):
+            raise ValueError("no such model")
+    def decode(self, mode, prompt, max_new_tokens, temperature, seed):
+        if prompt[0] == self.job.get("fails_at"):
+            raise ValueError("out of memory")
+        return Decoded([7] * max_new_tokens, 0.5, 2)
+
+serve(Fixed)
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., PeerContender]]:
+    """Starts a worker that always writes 7, in half a second and two steps."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(folder=str(Path(peers.__file__).parent)), encoding="utf-8")
+    with ExitStack() as stack:
+
+        def start(**job: Any) -> PeerContender:
+            process = Process(sys.executable, script, 1, tmp_path / "log")
+            stack.callback(process.close)
+            return PeerContender("fixed", process, process.load(job))
+
+        yield start
+
+
+def test_a_peer_is_measured_by_its_own_clock_and_its_own_count(
+    started: Callable[..., PeerContender], plain: Engine
+) -> None:
+    asked = bench.Settings(max_new_tokens=6, repetitions=2)
+    prompts = [bench.Prompt("tiny", i, (5, 9, i)) for i in range(3)]
+    report = bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[started()])
+    found = report.of("fixed")
+    assert (found.tau, found.tokens_per_second) == (3.0, 12.0)
+    assert found.seconds == {"total": 1.5}
+    assert found.identical is False and found.peak_memory == 0
+    assert found.facts["versions"] == {"version": "1"}
+
+
+def test_a_peer_of_one_row_is_left_out_of_larger_batches(
+    started: Callable[..., PeerContender], plain: Engine
+) -> None:
+    peer, prompts = started(), [bench.Prompt("tiny", i, (5, 9, i)) for i in range(2)]
+    asked = bench.Settings(max_new_tokens=4, repetitions=1)
+    given: dict[str, Any] = {"transformers": False, "peers": [peer]}
+    seen: list[tuple[int, int]] = []
+    reports = bench.run_at(
+        [0.0],
+        {"plain": plain},
+        prompts,
+        asked,
+        batch_sizes=[1, 2],
+        progress=lambda done, total, what: seen.append((done, total)),
+        **given,
+    )
+    labels = [[result.strategy for result in report.results] for report in reports]
+    assert labels == [["plain", "fixed"], ["plain"]]
+    assert all(done <= total for done, total in seen) and seen[-1][0] == seen[-1][1]
+    with pytest.raises(OptionError, match="fixed does not decode 2 rows together"):
+        bench.run({"plain": plain}, prompts, replace(asked, batch_size=2), **given)
+
+
+def test_a_peer_that_fails_ends_the_run_with_its_reason(
+    started: Callable[..., PeerContender], plain: Engine
+) -> None:
+    prompts = [bench.Prompt("tiny", 0, (5, 9, 1))]
+    asked = bench.Settings(max_new_tokens=4, repetitions=1)
+    peer = started(fails_at=5)
+    with pytest.raises(SpecdecError, match="the peer 'fixed' failed: ValueError: out of memory"):
+        bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[peer])
+
+
+def test_a_worker_that_cannot_start_says_why(started: Callable[..., PeerContender]) -> None:
+    with pytest.raises(PeerError, match="no such model"):
+        started(broken=True)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "message"),
+    [(True, "also sets repetition_penalty, top_p:"), (False, "also sets repetition_penalty:")],
+)
+def test_a_model_whose_config_changes_the_distribution_has_no_peers(
+    model: Any, tmp_path: Path, sampled: bool, message: str
+) -> None:
+    changed = copy.deepcopy(model)
+    changed.generation_config = GenerationConfig(top_p=0.9, repetition_penalty=1.2)
+    other = Engine(changed, strategy="plain")
+    given = {"vllm.python": sys.executable}
+    with (
+        pytest.raises(OptionError, match=message),
+        lineup.peers(given, {"plain": other}, tmp_path, context=9, sampled=sampled),
+    ):
+        pass
+
+
+def test_what_an_environment_lacks_is_said(plain: Engine, tmp_path: Path) -> None:
+    given = {"vllm.python": sys.executable}
+    with (
+        pytest.raises(OptionError, match=r"vLLM cannot start with .*No module named 'vllm'"),
+        lineup.peers(given, {"plain": plain}, tmp_path, context=9, sampled=True),
+    ):
+        pass

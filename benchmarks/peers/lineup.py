@@ -12,10 +12,12 @@ from typing import Any
 
 from weights import Weights
 
+from specdec.bench import peers
+
 BASELINE = "transformers"
 OURS = "specdec"
 PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
-HERE = Path(__file__).parent
+HERE, THERE = Path(__file__).parent, Path(peers.__file__).parent
 
 
 @dataclass
@@ -23,14 +25,14 @@ class Host:
     """A worker process to be.
 
     Attributes:
-        script: the worker's file name.
+        script: the worker's file.
         python: interpreter of its environment.
         job: what it is told besides what all are told.
         modes: what it decodes with, by the label in the report.
         missing: why it cannot be started.
     """
 
-    script: str
+    script: Path
     python: str
     job: dict[str, Any] = field(default_factory=dict)
     modes: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +72,7 @@ def _transformers(arguments: argparse.Namespace, weights: Weights) -> Host:
         },
         "transformers, prompt lookup": {"prompt_lookup_num_tokens": arguments.lookup_tokens},
     }
-    return Host("worker_transformers.py", sys.executable, modes=modes)
+    return Host(HERE / "worker_transformers.py", sys.executable, modes=modes)
 
 
 def _specdec(
@@ -99,7 +101,7 @@ def _specdec(
     }
     accelerated = ("pack", "compile")
     job = {"engine": {name: getattr(arguments, name) for name in accelerated}}
-    return [Host("worker_specdec.py", sys.executable, job, modes)]
+    return [Host(HERE / "worker_specdec.py", sys.executable, job, modes)]
 
 
 def _official(
@@ -107,7 +109,7 @@ def _official(
 ) -> Host:
     python = arguments.eagle_python or sys.executable
     modes = {f"official EAGLE, {name}": tree for name, tree in trees.items()}
-    host = Host("worker_eagle.py", python, modes=modes)
+    host = Host(THERE / "worker_eagle.py", python, modes=modes)
     if arguments.eagle is None:
         host.missing = "no checkout of it was given (--eagle)"
     elif not (arguments.eagle / "eagle" / "model" / "ea_model.py").is_file():
@@ -122,8 +124,8 @@ def _vllm(arguments: argparse.Namespace, weights: Weights) -> list[Host]:
     python, job = arguments.vllm_python or sys.executable, {"eager": arguments.vllm_eager}
     chain = {"head": weights.head, "depth": arguments.chain}
     hosts = [
-        Host("worker_vllm.py", python, job, {"vLLM": {}}),
-        Host("worker_vllm.py", python, job, {"vLLM, EAGLE chain": chain}),
+        Host(THERE / "worker_vllm.py", python, job, {"vLLM": {}}),
+        Host(THERE / "worker_vllm.py", python, job, {"vLLM, EAGLE chain": chain}),
     ]
     missing = _no_python(python)
     if arguments.vllm_python is None and importlib.util.find_spec("vllm") is None:

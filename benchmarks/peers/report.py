@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lineup import BASELINE, OURS
-from protocol import Decoded
 
 from specdec.bench.differences import first_difference
+from specdec.bench.peers.protocol import Decoded
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.run_statistics import Run, ratio, tokens_per_second
 

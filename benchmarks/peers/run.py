@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lineup import BASELINE, HERE, Host, lineup
-from protocol import PeerError, Process
+from lineup import BASELINE, Host, lineup
 from report import Record, beside, markdown, results
 from rich.console import Console
 from rich.progress import Progress
@@ -34,6 +33,7 @@ from weights import Weights, inflated
 
 from specdec import Engine
 from specdec.bench.machine import machine, versions
+from specdec.bench.peers.protocol import PeerError, Process
 from specdec.bench.presets import PRESETS
 from specdec.bench.prompt_files import load_sets
 from specdec.bench.prompt_sets import Prompt, encode_sets
@@ -59,8 +59,8 @@ class Run:
         """Start a worker and let it load, or note why not."""
         reason = host.missing
         if reason is None:
-            log = self.folder / f"{len(self.processes)}-{Path(host.script).stem}.log"
-            process = Process(host.python, HERE / host.script, self.common["threads"], log)
+            log = self.folder / f"{len(self.processes)}-{host.script.stem}.log"
+            process = Process(host.python, host.script, self.common["threads"], log)
             stack.callback(process.close)
             try:
                 facts = process.load({**self.common, **host.job, "modes": host.modes})

@@ -6,9 +6,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from protocol import Decoded, serve
 
 import specdec
+from specdec.bench.peers.protocol import Decoded, serve
 
 
 class Strategies:
@@ -26,13 +26,15 @@ class Strategies:
         self.engines = {label: plain.with_strategy(**mode) for label, mode in job["modes"].items()}
         self.facts = {"specdec": specdec.__version__, "torch": torch.__version__, **own}
 
-    def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
+    def decode(
+        self, mode: str, prompt: list[int], max_new_tokens: int, temperature: float, seed: int
+    ) -> Decoded:
         """Run the decoding loop."""
         start = perf_counter()
         generation = (
             self.engines[mode]
             .session()
-            .start([prompt], seed=[0], temperature=0.0, max_new_tokens=max_new_tokens)
+            .start([prompt], seed=[seed], temperature=temperature, max_new_tokens=max_new_tokens)
         )
         steps = sum(1 for _ in generation)
         seconds = perf_counter() - start

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import transformers
-from protocol import Decoded, serve
 from transformers import AutoModelForCausalLM, GenerationConfig
+
+from specdec.bench.peers.protocol import Decoded, serve
 
 
 class Generate:
@@ -30,7 +31,9 @@ class Generate:
         self.modes = {label: self._mode(**mode) for label, mode in job["modes"].items()}
         self.facts = {"transformers": transformers.__version__, "torch": torch.__version__}
 
-    def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
+    def decode(
+        self, mode: str, prompt: list[int], max_new_tokens: int, temperature: float, seed: int
+    ) -> Decoded:
         """Run ``generate``; a forward that holds both the prompt and draft tokens is one step."""
         config = GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos, pad_token_id=0

@@ -15,7 +15,7 @@ from specdec.bench.contenders import Contender, Decoded
 from specdec.bench.prompt_files import load_sets
 from specdec.bench.prompt_sets import Prompt, PromptSet, encode_sets
 from specdec.bench.settings import Settings
-from specdec.bench.temperatures import run_at
+from specdec.bench.several_settings import run_at
 
 __all__ = [
     "Contender",

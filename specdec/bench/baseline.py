@@ -32,16 +32,18 @@ class TransformersContender:
         engine: whose target model decodes, and whose defaults hold.
         label: what it is called in the report.
         options: further fields of its generation config, e.g. ``prompt_lookup_num_tokens``.
+        most_rows: the most rows that it decodes together; None for any number.
     """
 
     engine: Engine
     label: str = TRANSFORMERS
     options: Mapping[str, Any] = field(default_factory=dict)
+    most_rows: int | None = None
 
     @classmethod
     def with_prompt_lookup(cls, engine: Engine, draft_tokens: int = 10) -> TransformersContender:
         """``generate`` with ``prompt_lookup_num_tokens``, which takes one row at a time."""
-        return cls(engine, PROMPT_LOOKUP, {"prompt_lookup_num_tokens": draft_tokens})
+        return cls(engine, PROMPT_LOOKUP, {"prompt_lookup_num_tokens": draft_tokens}, most_rows=1)
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings

@@ -15,7 +15,7 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
 from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
-from specdec.bench.contenders import Contender, StrategyContender
+from specdec.bench.contenders import Contender, StrategyContender, takes
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
@@ -57,7 +57,8 @@ def run(
         log: a file that finished rounds are kept in, and taken from if it has some.
 
     Raises:
-        OptionError: engines on different models, labels that are taken, a log of another benchmark.
+        OptionError: engines on different models, labels that are taken, a peer that does not take
+            so many rows, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
     """
@@ -85,6 +86,8 @@ def run(
     labels = [contender.label for contender in contenders]
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
+    if few := [each.label for each in contenders if not takes(each, settings.batch_size)]:
+        raise OptionError(f"{few[0]} does not decode {settings.batch_size} rows together")
     memory = PeakMemory(plain.target.device)
     turns = ChatTurns(plain, settings.max_new_tokens)
     about = _about(plain, prompts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.bench.draft_outcomes import DraftOutcomes
+
 ALL = "all"
 PLAIN, AGAIN = "plain", "plain again"
 QUIET = (0.95, 1.05)
@@ -79,8 +81,9 @@ class Result:
         alpha: acceptance rate by depth, from depth 1: of the rows that reached it and had a draft
             token there.
         tried: how many those were, by depth.
+        outcomes: of the draft tokens, by confidence and by position; None without any.
         seconds: by phase, with ``"other"`` for what no phase covers and ``"total"``.
-        peak_memory: in bytes; ``Report.memory`` says of what.
+        peak_memory: in bytes; ``Report.memory`` says of what; 0 of a peer in another process.
         facts: parts, options, losslessness.
     """
 
@@ -103,6 +106,7 @@ class Result:
     draft_forwards: int | None
     alpha: tuple[float, ...]
     tried: tuple[int, ...]
+    outcomes: DraftOutcomes | None
     seconds: dict[str, float]
     peak_memory: int
     facts: dict[str, Any] = field(default_factory=dict)

@@ -45,6 +45,17 @@ class ChatTurns:
         return ids if len(ids) + self.max_new_tokens <= self.engine.target.context_limit else None
 
 
+def longest_text(prompts: Sequence[Prompt], engine: Engine, max_new_tokens: int) -> int:
+    """The most tokens that a prompt and all its answers may come to."""
+    longest = 0
+    for prompt in prompts:
+        turns, read = max(1, len(prompt.turns)), len(prompt.token_ids)
+        if prompt.turns:
+            read = len(conversation_ids(prompt.turns, [""] * (turns - 1), engine))
+        longest = max(longest, read + turns * max_new_tokens)
+    return min(longest, engine.target.context_limit)
+
+
 def parting(ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> tuple[int, int] | None:
     """The first turn in which two contenders' answers differ, and the first token; None if none."""
     for turn, (one, other) in enumerate(zip(ours, theirs, strict=False)):

@@ -68,6 +68,7 @@ class Comparison:
             draft_forwards=counts.draft_forwards,
             alpha=counts.alpha,
             tried=counts.tried,
+            outcomes=run_statistics.outcomes(ours),
             seconds=run_statistics.seconds_by_phase(ours),
             peak_memory=max(run.peak_memory for run in ours),
             facts=contender.facts(),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
 from specdec.decoding.interfaces import KeepsTexts
 from specdec.decoding.metrics import Stats
@@ -26,11 +27,16 @@ class Decoded:
         tokens: new tokens by row, eos included.
         stats: rows added up; None from a peer that does not count them.
         steps: of the batch; None likewise.
+        trees: that were verified, of all steps; empty likewise. They are read after the clock has
+            stopped.
+        seconds: of the call, from a peer that decodes in a process of its own and times itself.
     """
 
     tokens: list[list[int]]
     stats: Stats | None = None
     steps: int | None = None
+    trees: Sequence[VerifiedTree] = ()
+    seconds: float | None = None
 
 
 class Contender(Protocol):
@@ -52,6 +58,21 @@ class Contender(Protocol):
         """What the record should say: parts and options, versions."""
 
 
+@runtime_checkable
+class LimitsRows(Protocol):
+    """A contender that does not decode batches of every size."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows that it decodes together; None for any number."""
+
+
+def takes(contender: Contender, rows: int) -> bool:
+    """Whether a contender decodes so many rows together."""
+    most = contender.most_rows if isinstance(contender, LimitsRows) else None
+    return most is None or rows <= most
+
+
 @dataclass(frozen=True)
 class StrategyContender:
     """A strategy of specdec.
@@ -70,9 +91,9 @@ class StrategyContender:
         """Run the decoding loop on the whole batch, as `Engine.generate` does."""
         prompts = [list(row) for row in rows]
         generation = self.engine.start(prompts, seed=list(seeds), **settings.decoding())
-        steps = sum(1 for _ in generation)
+        trees = [VerifiedTree.of(step) for step in generation]
         tokens = [generation.new_tokens(row) for row in range(len(rows))]
-        return Decoded(tokens, generation.metrics.stats(), steps)
+        return Decoded(tokens, generation.metrics.stats(), len(trees), trees)
 
     def forget_texts(self) -> None:
         """Draft as if nothing had been decoded yet, where the drafter keeps texts."""

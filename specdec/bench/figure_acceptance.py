@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.bench.figure_style import COLOURS, GRID, MARKERS, SMALL, legend, new_figure, title
-
-_FEWEST = 20  # a rate of fewer rows is no rate
+from specdec.bench.figure_style import (
+    COLOURS,
+    FEWEST,
+    GRID,
+    MARKERS,
+    SMALL,
+    legend,
+    new_figure,
+    title,
+)
 
 
 def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
@@ -21,7 +28,7 @@ def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     most = 1
     for index, row in enumerate(rows):
         pairs = zip(row["alpha"], row["tried"], strict=True)
-        rates = [rate for rate, tried in pairs if tried >= _FEWEST] or row["alpha"][:1]
+        rates = [rate for rate, tried in pairs if tried >= FEWEST] or row["alpha"][:1]
         most = max(most, len(rates))
         axes.plot(
             range(1, len(rates) + 1),
@@ -38,7 +45,7 @@ def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     axes.set_xlabel("depth of the draft token (levels below the root)")
     axes.set_ylabel("acceptance rate")
     axes.grid(color=GRID, linewidth=0.5)
-    what = f"n: steps with a draft token at depth 1; depths with n < {_FEWEST} left out"
+    what = f"n: steps with a draft token at depth 1; depths with n < {FEWEST} left out"
     figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
     legend(figure, axes)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import described
 from specdec.errors import OptionError
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
@@ -16,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#dddddd"
 RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6}
 SMALL = 6.5
+FEWEST = 20  # a rate of fewer is no rate
 _WIDTH = 3.4  # inches: a column of a paper
 
 
@@ -52,11 +53,10 @@ def legend(figure: Any, axes: Any) -> None:
 
 
 def title(report: Mapping[str, Any]) -> str:
-    """Model, temperature and date of a report as JSON."""
-    settings = report["settings"]
+    """Model, settings and date of a report as JSON."""
     return (
-        f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, temperature "
-        f"{written(settings['temperature'])}, {report['date'][:10]}"
+        f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, "
+        f"{described(report['settings'])}, {report['date'][:10]}"
     )
 
 

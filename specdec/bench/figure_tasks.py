@@ -63,6 +63,7 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
 
 def _method_rows(axes: Any, shown: Sequence[Mapping[str, Any]], measure: str) -> None:
     """The value over all prompts of each method, with its interval."""
+    axes.use_sticky_edges = False
     for height, row in enumerate(shown):
         low, high = row[f"{measure}_interval"] or (row[measure],) * 2
         axes.barh(height, high - low, left=low, height=0.5, color=_SPREAD, zorder=1)
@@ -70,6 +71,5 @@ def _method_rows(axes: Any, shown: Sequence[Mapping[str, Any]], measure: str) ->
     names = [row["strategy"].replace("transformers ", "transformers\n") for row in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=SMALL, linespacing=0.9)
     axes.set_ylim(-0.7, len(shown) - 0.3)
-    axes.use_sticky_edges = False
     axes.grid(axis="x", color=GRID, linewidth=0.5)
     axes.set_axisbelow(True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_tables import ReportTable, notes, report_tables
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import described
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     """Date, versions, command, the tables, the notes and every contender's options.
 
     Args:
-        reports: of one benchmark, one for each temperature.
+        reports: of one benchmark, one for each temperature and batch size.
         summary: lines that come before the tables.
     """
     first = reports[0]
@@ -32,7 +32,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     lines += summary
     for report in reports:
         if summary or len(reports) > 1:
-            lines += ["", f"## All measures, temperature {written(report.settings['temperature'])}"]
+            lines += ["", f"## All measures, {described(report.settings)}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
         lines += ["", *(f"- {escaped(note)}" for note in notes(report))]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from specdec.bench.benchmark_report import Range, Report, Result
 from specdec.bench.markdown import escaped, markdown, markdown_table
+from specdec.bench.reliability import BINS
 from specdec.bench.report_tables import ReportTable, extent, number, times
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import described
 
 
 def paper_page(
@@ -21,7 +22,7 @@ def paper_page(
     """The tables and figures, then everything that was measured.
 
     Args:
-        reports: one for each temperature.
+        reports: one for each temperature and batch size.
         ablations: the labels that belong to the ablations alone.
         left_out: the strategies that did not run, and why.
         figures: files beside the page.
@@ -41,6 +42,10 @@ def notes(left_out: Mapping[str, str]) -> list[str]:
     """How to read the tables, and what is missing in them."""
     return [
         "In brackets: the 95 % interval, by bootstrap over prompts. Mean: over the prompt sets.",
+        "Confidence: a draft token's value by its parent's; of draft tokens below nodes that the "
+        "text passed through, beside whether the target took them. ECE: expected calibration "
+        f"error, {BINS} bins; bias: confidence less acceptance; Brier score and log loss (nats) "
+        "are means.",
         *(f"{name} did not run: {reason.rstrip('.')}." for name, reason in left_out.items()),
     ]
 
@@ -58,7 +63,7 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 
 
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
-    at = f"temperature {written(report.settings['temperature'])}"
+    at = described(report.settings)
     found = {
         f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
         f"speedup over plain decoding, {at}": _by_set(
@@ -72,7 +77,22 @@ def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
             lambda result: times(result.beside_transformers),
             lambda result: each.median if (each := result.beside_transformers) else None,
         )
+    if confidences := _confidences(report, labels):
+        found[f"confidence of draft tokens as the probability of acceptance, {at}"] = confidences
     return found
+
+
+def _confidences(report: Report, labels: Sequence[str]) -> ReportTable | None:
+    """Calibration error and proper scores, of all prompts together."""
+    rows = []
+    for label in labels:
+        outcomes = report.of(label).outcomes
+        own = outcomes.reliability.summary() if outcomes else None
+        if own and own["ece"] is not None:
+            scores = (f"{own[name]:.3f}" for name in ("ece", "bias", "brier", "log_loss"))
+            rows.append((label, str(own["count"]), *scores))
+    columns = ("method", "draft tokens", "ECE", "bias", "Brier", "log loss")
+    return ReportTable(columns, tuple(rows)) if rows else None
 
 
 def _by_set(

@@ -8,7 +8,7 @@ from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
 from specdec.bench.figure_style import check_matplotlib
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import written
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")

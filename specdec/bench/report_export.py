@@ -11,6 +11,8 @@ from typing import Any
 from specdec.bench.benchmark_report import Ratio, Report, Result
 
 _RATIOS = ("speedup", "beside_transformers")
+_SETTINGS = ("temperature", "batch_size")
+_OF_RELIABILITY = ("count", "ece", "bias")
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
     return {
         "results": [as_row(result) for result in report.results],
-        "by_set": [as_row(result) for result in report.by_set],
+        "by_set": [_without_curves(as_row(result)) for result in report.by_set],
         "noise": {**_ratio("ratio", report.noise), "quiet": report.quiet},
         **about,
     }
@@ -39,6 +41,9 @@ def as_row(result: Result) -> dict[str, Any]:
             found[name] = [asdict(difference) for difference in value]
         elif name in ("alpha", "tried"):
             found[name] = list(value)
+        elif name == "outcomes":
+            found["reliability"] = value.reliability.summary() if value else None
+            found["positions"] = asdict(value.positions) if value else None
         elif name == "peak_memory":
             found["peak_memory_bytes"] = value
         elif name == "facts":
@@ -50,16 +55,25 @@ def as_row(result: Result) -> dict[str, Any]:
     return found
 
 
+def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
+    """Of one prompt set: what the draft tokens came to, not each bin and each position."""
+    found = dict(row)
+    del found["positions"]
+    if found["reliability"]:
+        found["reliability"] = {k: v for k, v in found["reliability"].items() if k != "curve"}
+    return found
+
+
 def all_as_json(reports: Sequence[Report]) -> dict[str, Any]:
-    """A report alone, or ``reports``, one for each temperature."""
+    """A report alone, or ``reports``, one for each temperature and batch size."""
     found = [as_json(report) for report in reports]
     return found[0] if len(found) == 1 else {"reports": found}
 
 
 def as_csv(reports: Sequence[Report]) -> str:
-    """A line for each temperature, contender and prompt set, the first ones on all prompts."""
+    """A line for each temperature, batch size, contender and prompt set, all prompts first."""
     rows = [
-        {"temperature": report.settings["temperature"], **_flat(as_row(result))}
+        {name: report.settings[name] for name in _SETTINGS} | _flat(as_row(result))
         for report in reports
         for result in (*report.results, *report.by_set)
     ]
@@ -90,6 +104,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
             found |= {f"{name}_{phase}": each for phase, each in (value or {}).items()}
         elif name in ("alpha", "tried"):
             found |= {f"{name}_{depth}": each for depth, each in enumerate(value, 1)}
+        elif name == "reliability":
+            found |= {f"{name}_{each}": (value or {}).get(each) for each in _OF_RELIABILITY}
         elif not isinstance(value, (dict, list)):
             found[name] = value
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import written
 from specdec.decoding.clock import PHASES
 
 
@@ -128,7 +128,7 @@ def _work(result: Result) -> tuple[str, ...]:
         _count(result.target_forwards),
         _count(result.draft_forwards),
         f"{per_step['total']:.2f}" if per_step else "-",
-        f"{result.peak_memory / 2**20:.0f}",
+        f"{result.peak_memory / 2**20:.0f}" if result.peak_memory else "-",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
 
@@ -22,7 +23,8 @@ class Timed:
         seconds: wall-clock time of the calls, one for each turn.
         stats: of each call; empty from a peer that does not count.
         steps: of all calls; None from such a peer.
-        peak_memory: in bytes.
+        peak_memory: in bytes; 0 of a peer in another process.
+        outcomes: of the draft tokens; None without any, and from such a peer.
     """
 
     answers: list[list[list[int]]]
@@ -30,6 +32,7 @@ class Timed:
     stats: tuple[Stats, ...]
     steps: int | None
     peak_memory: int
+    outcomes: DraftOutcomes | None = None
 
 
 Round = dict[str, Timed]
@@ -100,4 +103,5 @@ def _timed(run: Mapping[str, Any]) -> Timed:
     stats = (
         Stats(**{**each, **{name: tuple(each[name]) for name in tuples}}) for each in run["stats"]
     )
-    return Timed(**{**run, "stats": tuple(stats)})
+    outcomes = DraftOutcomes.restored(found) if (found := run.get("outcomes")) else None
+    return Timed(**{**run, "stats": tuple(stats), "outcomes": outcomes})

@@ -12,6 +12,7 @@ import numpy as np
 
 from specdec.bench.benchmark_report import Range, Ratio
 from specdec.bench.bootstrap import bootstrap
+from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.decoding.clock import PHASES
 from specdec.decoding.metrics import Stats
 
@@ -27,6 +28,7 @@ class Run:
         stats: rows added up, of each turn; empty from a peer that does not count.
         steps: of the batch, turns added up; None from such a peer.
         peak_memory: in bytes.
+        outcomes: of the draft tokens, turns added up; None without any, and from such a peer.
     """
 
     repetition: int
@@ -36,6 +38,7 @@ class Run:
     stats: tuple[Stats, ...]
     steps: int | None
     peak_memory: int
+    outcomes: DraftOutcomes | None = None
 
     @property
     def round(self) -> tuple[int, int]:
@@ -112,7 +115,7 @@ class Counts:
 
 def counts(runs: Sequence[Run]) -> Counts:
     """Of the first repetition: the others decode the same tokens."""
-    first = [run for run in runs if run.repetition == runs[0].repetition]
+    first = _first(runs)
     stats = [one for run in first for one in run.stats]
     steps = [run.steps for run in first if run.steps is not None]
     return Counts(
@@ -126,7 +129,7 @@ def counts(runs: Sequence[Run]) -> Counts:
 
 def tau_interval(runs: Sequence[Run]) -> Range | None:
     """Of tau, over the batches of the first repetition; None from a peer that does not count."""
-    first = [run for run in runs if run.repetition == runs[0].repetition]
+    first = _first(runs)
     tokens = np.array([run.new_tokens for run in first])
     forwards = np.array([sum(one.target_forwards for one in run.stats) for run in first])
     if not forwards.all():
@@ -134,6 +137,16 @@ def tau_interval(runs: Sequence[Run]) -> Range | None:
     return bootstrap(
         len(first), lambda drawn: tokens[drawn].sum(axis=1) / forwards[drawn].sum(axis=1)
     )
+
+
+def outcomes(runs: Sequence[Run]) -> DraftOutcomes | None:
+    """What became of the draft tokens of the first repetition."""
+    return DraftOutcomes.summed(run.outcomes for run in _first(runs))
+
+
+def _first(runs: Sequence[Run]) -> list[Run]:
+    """Those of the first repetition."""
+    return [run for run in runs if run.repetition == runs[0].repetition]
 
 
 def _acceptance(stats: Sequence[Stats]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from specdec.bench.chat_turns import Answers, ChatTurns, parting
 from specdec.bench.contenders import Contender, Decoded
+from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.run_log import Round, RunLog, Timed
@@ -129,6 +130,7 @@ def timed(
     device = turns.engine.target.device
     answers: list[Answers] = [[] for _ in batch]
     found: list[Decoded] = []
+    outcomes: list[DraftOutcomes | None] = []
     seconds = 0.0
     memory.reset()
     while rows := {
@@ -141,13 +143,22 @@ def timed(
         started = time.perf_counter()
         decoded = contender.decode(list(rows.values()), seeds, settings)
         _wait_for(device)
-        seconds += time.perf_counter() - started
-        found.append(decoded)
+        elapsed = time.perf_counter() - started
+        seconds += elapsed if decoded.seconds is None else decoded.seconds
+        outcomes.append(DraftOutcomes.of(decoded.trees))
+        found.append(replace(decoded, trees=()))
         for place, tokens in zip(rows, decoded.tokens, strict=True):
             answers[place].append(tokens)
     stats = tuple(each.stats for each in found if each.stats is not None)
     steps = [each.steps for each in found if each.steps is not None]
-    return Timed(answers, seconds, stats, sum(steps) if steps else None, memory.read())
+    return Timed(
+        answers,
+        seconds,
+        stats,
+        sum(steps) if steps else None,
+        0 if any(each.seconds is not None for each in found) else memory.read(),
+        DraftOutcomes.summed(outcomes),
+    )
 
 
 def _wait_for(device: torch.device) -> None:
@@ -173,6 +184,7 @@ def _keep(
                 one.stats,
                 one.steps,
                 one.peak_memory,
+                one.outcomes,
             )
         )
         for prompt, ours, theirs in zip(runs.batches[index], one.answers, base, strict=True):

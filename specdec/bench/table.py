@@ -12,7 +12,7 @@ from rich.text import Text
 
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_tables import ReportTable, notes, report_tables
-from specdec.bench.temperature_names import written
+from specdec.bench.setting_names import described
 
 _NARROW = 13  # what the first column may take of a terminal of 80 columns
 _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
@@ -23,8 +23,7 @@ def tables(reports: Sequence[Report]) -> Group:
     found: list[Any] = []
     for report in reports:
         if len(reports) > 1:
-            at = f"temperature {written(report.settings['temperature'])}"
-            found.append(Text(at, style="bold"))
+            found.append(Text(described(report.settings), style="bold"))
         found += map(table, report_tables(report))
         found += (Text(note, style="dim") for note in notes(report))
     return Group(*found)

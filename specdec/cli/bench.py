@@ -9,15 +9,8 @@ import typer
 
 from specdec.cli import bench_options as own
 from specdec.cli import generate_options as flags
-from specdec.cli.bench_runs import (
-    STDOUT,
-    check_prompt_lookup,
-    measure,
-    prompt_sets,
-    set_threads,
-    temperatures,
-    warn_of_noise,
-)  # fmt: skip
+from specdec.cli.bench_runs import measure, warn_of_noise
+from specdec.cli.bench_values import check_prompt_lookup, prompt_sets, set_threads, temperatures
 from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
@@ -26,6 +19,8 @@ from specdec.errors import OptionError
 
 if TYPE_CHECKING:
     from specdec.bench.benchmark_report import Report
+
+STDOUT = Path("-")
 
 
 @reported
@@ -156,7 +151,7 @@ def _measure(
     log: Path | None,
 ) -> list[Report]:
     """Load, read the prompts and run."""
-    from specdec.bench import Settings
+    from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import TRANSFORMERS
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
@@ -173,7 +168,17 @@ def _measure(
     set_threads(threads)
     with terminal.working("loading the target model and its drafters"):
         engines = make_engines(registry, choices, loading, inflate)
-    return measure(engines, sets, settings, at, encoding=encoding, **baselines, log=log)
+    first = next(iter(engines.values()))
+    encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
+    return measure(
+        engines,
+        encoded,
+        settings,
+        at,
+        transformers=baselines["transformers"],
+        prompt_lookup=baselines["prompt_lookup"],
+        log=log,
+    )
 
 
 def _check_file(flag: str, path: Path | None) -> None:

@@ -80,6 +80,14 @@ Length = Annotated[
     _runs("--context", "Make every prompt about this many tokens long.", min=1, show_default=False),
 ]
 BatchSize = Annotated[int, _runs("--batch-size", "Prompts decoded together.", min=1)]
+BatchSizes = Annotated[
+    str,
+    _runs(
+        "--batch-size",
+        "Prompts decoded together; several with commas, 1,2,4,8, one report for each and a figure "
+        "of tokens/s.",
+    ),
+]
 MaxNewTokens = Annotated[int, _runs("--max-new-tokens", "Bound on new tokens.", min=1)]
 Repetitions = Annotated[
     int, _runs("--repetitions", "Passes over all prompts, after a warm-up.", min=1)
@@ -140,6 +148,19 @@ Methods = Annotated[
         "--strategies",
         metavar="A,B,C",
         help="What to compare, in place of every strategy that has what it needs for the model.",
+        rich_help_panel=_PARTS,
+        show_default=False,
+    ),
+]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peers",
+        metavar="KEY=PATH",
+        help="Other decoders on the same target, each in a process of its own: "
+        "eagle.checkout=CHECKOUT, the official EAGLE code with the heads and trees of eagle2, and "
+        "eagle.python=PYTHON, an environment that runs it; vllm.python=PYTHON, one with vLLM. "
+        "Repeatable.",
         rich_help_panel=_PARTS,
         show_default=False,
     ),

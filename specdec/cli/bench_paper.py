@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import typer
 
 from specdec.cli import bench_options as own
 from specdec.cli import generate_options as flags
-from specdec.cli.bench_runs import (
+from specdec.cli.bench_runs import measure, warn_of_noise
+from specdec.cli.bench_values import (
+    batch_sizes,
     check_prompt_lookup,
-    measure,
     prompt_sets,
     set_threads,
     temperatures,
-    warn_of_noise,
 )
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
+from specdec.cli.paper_files import make_folder, redraw_figures, write_results
 from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
-if TYPE_CHECKING:
-    from specdec.bench import Report
-    from specdec.cli.paper_contenders import Lineup
-
-_JSON, _CSV, _PAGE, _LOG = "results.json", "results.csv", "results.md", "runs.jsonl"
+_LOG = "runs.jsonl"
 _REDRAWING = ("out", "redraw", "debug")  # what --redraw goes with
-# What reading results of another shape raises, somewhere in the figures.
-_OF_ANOTHER_SHAPE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
-)  # fmt: skip
 
 
 @reported
@@ -45,10 +37,11 @@ def paper(
     strategies: own.Methods = None,
     option: own.PartOptions = None,
     ablations: own.Ablations = False,
+    peers: own.Peers = None,
     data: own.Data = None,
     prompts: own.Prompts = 10,
     turns: own.Turns = None,
-    batch_size: own.BatchSize = 1,
+    batch_size: own.BatchSizes = "1",
     max_new_tokens: own.MaxNewTokens = 128,
     repetitions: own.Repetitions = 1,
     temperature: own.Temperature = "0,1",
@@ -88,6 +81,10 @@ def paper(
 
     specdec bench paper --out ablations/ --strategies eagle2,auto --ablations --prompts 3
 
+    specdec bench paper --out batches/ --strategies eagle2,auto --batch-size 1,2,4,8 --prompts 8
+
+    specdec bench paper --out results/ --peers eagle.checkout=EAGLE --peers eagle.python=PYTHON
+
     specdec bench paper --out results/ --redraw
     """
     from specdec.bench.figure_style import check_matplotlib
@@ -96,48 +93,61 @@ def paper(
     if redraw:
         if others := given_options(context, but=_REDRAWING):
             raise OptionError(
-                f"--redraw draws what is in {_JSON}: {', '.join(others)} would change nothing; "
-                "leave it out, or --redraw"
+                f"--redraw draws what is in results.json: {', '.join(others)} would change "
+                "nothing; leave it out, or --redraw"
             )
-        _tell(_redraw(out))
+        _tell(redraw_figures(out))
         return
-    from specdec.bench import Settings
+    from specdec.bench import Settings, encode_sets
+    from specdec.bench.baseline import PROMPT_LOOKUP
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
     from specdec.cli.paper_contenders import make_lineup
+    from specdec.cli.paper_peers import started_peers
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    at = temperatures(temperature)
+    at, sizes = temperatures(temperature), batch_sizes(batch_size)
     settings = Settings(
         max_new_tokens=max_new_tokens,
         seed=seed,
-        batch_size=batch_size,
         repetitions=repetitions,
         fields=flags.assignments("--set", set_),
     )
-    check_prompt_lookup(prompt_lookup, batch_size)
+    asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
+    check_prompt_lookup(asked_for, min(sizes))
     sets = prompt_sets(data)
-    _make_folder(out)
+    make_folder(out)
     set_threads(threads)
     loading = {name: context.params[name] for name in LOADING}
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
-        lineup = make_lineup(Registry.load(), loading, strategies, options, ablations=ablations)
+        registry = Registry.load()
+        lineup = make_lineup(registry, loading, strategies, options, ablations=ablations)
+    if prompt_lookup and max(sizes) > 1:
+        one_row = {f"{PROMPT_LOOKUP} in batches": "it decodes one row at a time"}
+        lineup = replace(lineup, left_out={**lineup.left_out, **one_row})
     for label, reason in lineup.left_out.items():
         typer.echo(f"left out: {label}: {reason}", err=True)
-    reports = measure(
-        lineup.engines,
-        sets,
-        settings,
-        at,
-        encoding={"count": prompts, "turns": turns},
-        transformers=transformers,
-        prompt_lookup=prompt_lookup,
-        log=out / _LOG,
-        log_apart=True,
-    )
-    written = _write(reports, lineup, out)
+    first = next(iter(lineup.engines.values()))
+    encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
+    beside = flags.assignments("--peers", peers)
+    with started_peers(
+        beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
+    ) as contenders:
+        reports = measure(
+            lineup.engines,
+            encoded,
+            settings,
+            at,
+            batch_sizes=sizes,
+            transformers=transformers,
+            prompt_lookup=prompt_lookup,
+            peers=contenders,
+            log=out / _LOG,
+            log_apart=True,
+        )
+    written = write_results(reports, lineup, out)
     from specdec.bench.paper_page import notes, paper_tables
 
     console = terminal.stdout()
@@ -152,52 +162,6 @@ def paper(
     warn_of_noise(reports)
     if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"--out {out} cannot be made: {error}; give another folder") from error
-
-
-def _write(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[Path]:
-    from specdec.bench.paper_page import paper_page
-    from specdec.bench.report_export import as_csv, as_json
-
-    results = {
-        "reports": [as_json(report) for report in reports],
-        "ablations": list(lineup.ablations),
-        "left_out": dict(lineup.left_out),
-    }
-    text = json.dumps(results, indent=1) + "\n"
-    (out / _JSON).write_text(text, encoding="utf-8")
-    (out / _CSV).write_text(as_csv(reports), encoding="utf-8")
-    figures = _draw(json.loads(text), out)
-    page = paper_page(reports, lineup.ablations, lineup.left_out, figures)
-    (out / _PAGE).write_text(page, encoding="utf-8")
-    return [out / _PAGE, out / _JSON, out / _CSV, *figures]
-
-
-def _draw(results: Mapping[str, Any], out: Path) -> list[Path]:
-    from specdec.bench.figures import draw_figures
-
-    return draw_figures(results, out)
-
-
-def _redraw(out: Path) -> list[Path]:
-    """The figures of the results that are there."""
-    path = out / _JSON
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not all(each["results"] and each["settings"] for each in found["reports"]):
-            raise ValueError("a report without results")
-        return _draw(found, out)
-    except _OF_ANOTHER_SHAPE as error:
-        raise OptionError(
-            f"--redraw: {path} holds no results of specdec bench paper ({error!r}): run it without "
-            "--redraw first, or give the folder of a run"
-        ) from error
 
 
 def _tell(written: Sequence[Path]) -> None:

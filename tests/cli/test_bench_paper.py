@@ -115,6 +115,8 @@ def test_files_say_the_same(out: Path) -> None:
         assert [line[f"alpha_{d}"] for d, _ in enumerate(row["alpha"], 1)] == [
             str(rate) for rate in row["alpha"]
         ]
+        ece = (row["reliability"] or {}).get("ece")
+        assert line["reliability_ece"] == ("" if ece is None else str(ece))
     page = (out / "results.md").read_text()
     for report in reports:
         at = f"temperature {report['settings']['temperature']:g}"
@@ -124,8 +126,12 @@ def test_files_say_the_same(out: Path) -> None:
             own = [r["tau"] for r in report["by_set"] if r["strategy"] == row["strategy"]]
             shown = [cell.split()[0] for cell in line.strip("| ").split(" | ")[1:]]
             assert shown == [f"{tau:.2f}" for tau in [*own, sum(own) / len(own)]]
+            if (found := row["reliability"]) and found["ece"] is not None:
+                errors = page.split(f"probability of acceptance, {at}\n")[1].split("\n## ")[0]
+                cells = f"| {row['strategy']} | {found['count']} | {found['ece']:.3f} |"
+                assert cells in errors
     images = re.findall(r"!\[.*\]\((.*)\)", page)
-    assert set(images) == {path.name for path in out.glob("*.png")} and len(images) == 4
+    assert set(images) == {path.name for path in out.glob("*.png")} and len(images) == 8
 
 
 def test_every_text_is_plain_decodings(out: Path) -> None:
@@ -143,6 +149,48 @@ def test_the_same_command_again_decodes_nothing(paper: Command, out: Path) -> No
     after = json.loads((out / "results.json").read_text())["reports"]
     assert [report["results"] for report in after] == [report["results"] for report in before]
     assert logs == {path: path.read_bytes() for path in out.glob("runs-*.jsonl")}
+
+
+def test_what_became_of_draft_tokens_is_recorded_by_confidence_and_position(out: Path) -> None:
+    for report in json.loads((out / "results.json").read_text())["reports"]:
+        rows = {row["strategy"]: row for row in report["results"]}
+        assert rows["plain"]["reliability"] is rows["plain"]["positions"] is None
+        for label in ("eagle2", "static_tree", "auto"):
+            found, tried = rows[label]["reliability"], rows[label]["positions"]["tried"]
+            assert found["count"] == sum(bin["count"] for bin in found["curve"]) > 0
+            assert found["count"] == sum(map(sum, tried))
+            assert 0 <= found["ece"] <= 1 and abs(found["bias"]) <= found["ece"] + 1e-9
+            accepted = rows[label]["positions"]["accepted"]
+            alpha = zip(rows[label]["alpha"], rows[label]["tried"], strict=True)
+            assert [sum(own) for own in accepted] == [round(rate * n) for rate, n in alpha]
+            by_set = [row for row in report["by_set"] if row["strategy"] == label]
+            parts = [row["reliability"]["count"] for row in by_set if row["reliability"]]
+            assert sum(parts) == found["count"]
+
+
+def test_batch_sizes_give_a_report_each_and_go_on_with_the_runs_of_the_first(
+    paper: Command, tmp_path: Path
+) -> None:
+    few = ["--strategies", "eagle2", "--no-transformers", "--temperature", 0]
+    assert paper(tmp_path, *few).exit_code == 0
+    before = json.loads((tmp_path / "results.json").read_text())["reports"]
+    result = paper(tmp_path, *few, "--batch-size", "1,2")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((tmp_path / "results.json").read_text())
+    one, two = found["reports"]
+    assert one["results"] == before[0]["results"]
+    assert [each["settings"]["batch_size"] for each in (one, two)] == [1, 2]
+    labels = [[row["strategy"] for row in each["results"]] for each in (one, two)]
+    assert labels == [["plain", "eagle2", "transformers prompt lookup"], ["plain", "eagle2"]]
+    assert "transformers prompt lookup in batches" in found["left_out"]
+    assert all(row["identical"] for each in (one, two) for row in each["results"])
+    work = [[row["new_tokens"] for row in each["results"][:2]] for each in (one, two)]
+    assert work[0] == work[1]
+    assert (tmp_path / "runs-t0-b2.jsonl").exists()
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert "batches-t0.png" in names and not any("-b2" in name for name in names)
+    page = (tmp_path / "results.md").read_text()
+    assert "## tau, temperature 0\n" in page and "## tau, temperature 0, batch 2\n" in page
 
 
 def test_adding_a_temperature_goes_on_with_the_runs_of_the_first(
@@ -164,7 +212,8 @@ def test_figures_are_drawn_again_from_the_results_alone(
     assert result.exit_code == 0, result.stderr
     drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert drawn == {path.name: path.read_bytes() for path in out.glob("*.png")}
-    assert set(drawn) == {f"{name}-t{t}.png" for name in ("tasks", "acceptance") for t in (0, 1)}
+    names = ("tasks", "acceptance", "positions", "reliability")
+    assert set(drawn) == {f"{name}-t{t}.png" for name in names for t in (0, 1)}
 
 
 @pytest.mark.slow
@@ -226,7 +275,15 @@ MISTAKES = [
     (["--temperature", "0,x"], "give a number, or several with commas"),
     (["--temperature", "0,0"], "each once"),
     (["--temperature", "0,-1"], "temperature=-1.0"),
-    (["--batch-size", "2"], "one row at a time"),
+    (["--batch-size", "2,4", "--prompt-lookup"], "one row at a time"),
+    (["--batch-size", "1,x"], "give a whole number, or several with commas"),
+    (["--batch-size", "2,2"], "batch sizes 2, 2: give at least one, and each once"),
+    (["--batch-size", "0"], "batch_size=0"),
+    (["--peers", "eagle.chekout=x"], "did you mean 'eagle.checkout'?"),
+    (["--peers", "eagle.checkout=nowhere"], "there is no eagle/model/ea_model.py in it"),
+    (["--peers", "eagle.python=python"], "needs --peers eagle.checkout=CHECKOUT too"),
+    (["--peers", "vllm.python=no-python"], "there is no such interpreter"),
+    (["--peers", "vllm.python=python", "--set", "top_k=3"], "leave out --set top_k"),
     (["--data", "nowhere"], "there is no file or folder nowhere"),
     (["-o", "eagle2.policy.budgt=3"], "did you mean 'budget'?"),
     (["-o", "lookup.drafter.floor=7"], "floor"),
@@ -259,6 +316,21 @@ def test_what_is_left_out_is_told_before_the_first_run(
     result = paper(tmp_path)
     assert result.exit_code == 130 and result.stdout == ""
     assert re.search("^left out: eagle3: the drafter 'eagle3' needs", result.stderr, re.MULTILINE)
+
+
+def test_larger_batches_do_without_prompt_lookup_unless_it_is_asked_for(
+    paper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specdec.cli.bench_paper.measure", refuse)
+    few = ["--strategies", "eagle2", "--batch-size", 2]
+    told = "left out: transformers prompt lookup in batches: it decodes one row at a time"
+    for more, reasons in (([], [told]), (["--no-prompt-lookup"], [])):
+        result = paper(tmp_path, *few, *more)
+        assert result.exit_code == 130
+        assert [line for line in result.stderr.splitlines() if "left out" in line] == reasons
 
 
 @pytest.mark.parametrize("text", [None, "nonsense", "[]", "{}", '{"reports": [{}]}'])
@@ -304,3 +376,49 @@ def test_help_says_where_the_six_tasks_come_from(run: Command) -> None:
     result = run("bench", "paper", "--help")
     assert result.exit_code == 0
     assert "eagle/data" in result.stdout and "question.jsonl" in result.stdout
+
+
+# Stands for a checkout of the official code: the same calls, and greedy decoding behind them.
+OFFICIAL = """
+from types import SimpleNamespace
+import torch
+from transformers import AutoModelForCausalLM
+
+class EaModel:
+    @classmethod
+    def from_pretrained(cls, base_model_path, torch_dtype, **_):
+        own = cls()
+        own.model = AutoModelForCausalLM.from_pretrained(base_model_path, dtype=torch_dtype)
+        own.ea_layer = SimpleNamespace(init_tree=lambda: None)
+        return own
+
+    def eval(self):
+        return self
+
+    def eagenerate(self, ids, temperature, max_new_tokens, max_length, log):
+        assert temperature == 0 and self.ea_layer.total_tokens == 60
+        output = self.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0,
+            max_new_tokens=max_new_tokens + 1, eos_token_id=None,
+        )
+        return output, max_new_tokens, 3
+"""
+
+
+@pytest.mark.slow
+def test_the_papers_comparison_with_the_official_code(paper: Command, tmp_path: Path) -> None:
+    checkout, out = tmp_path / "checkout", tmp_path / "out"
+    (checkout / "eagle" / "model").mkdir(parents=True)
+    (checkout / "eagle" / "model" / "ea_model.py").write_text(OFFICIAL, encoding="utf-8")
+    result = paper(
+        *(out, "--prompts", 1, "--turns", 1, "--strategies", "eagle2", "--temperature", 0),
+        *("--no-transformers", "--no-prompt-lookup", "--peers", f"eagle.checkout={checkout}"),
+    )
+    assert result.exit_code == 0, result.stderr
+    (report,) = json.loads((out / "results.json").read_text())["reports"]
+    rows = {row["strategy"]: row for row in report["results"]}
+    assert list(rows) == ["plain", "eagle2", "official eagle2"]
+    official = rows["official eagle2"]
+    assert official["identical"] and official["tau"] == official["new_tokens"] / (2 * 5)
+    assert "| official eagle2 |" in (out / "results.md").read_text()
+    assert str(tmp_path) not in json.dumps(official)

@@ -42,8 +42,10 @@ class Worker(Protocol):
 
     facts: dict[str, Any]
 
-    def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
-        """Decode greedily in one of the job's modes."""
+    def decode(
+        self, mode: str, prompt: list[int], max_new_tokens: int, temperature: float, seed: int
+    ) -> Decoded:
+        """Decode in one of the job's modes; temperature 0 is greedy."""
 
 
 class PeerError(Exception):
@@ -112,13 +114,27 @@ class Process:
         facts: dict[str, Any] = self._ask(job)["facts"]
         return facts
 
-    def decode(self, mode: str, prompt: Sequence[int], max_new_tokens: int) -> Decoded:
+    def decode(
+        self,
+        mode: str,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Decoded:
         """Have one prompt decoded.
 
         Raises:
             PeerError: it failed.
         """
-        message = {"mode": mode, "prompt": list(prompt), "max_new_tokens": max_new_tokens}
+        message = {
+            "mode": mode,
+            "prompt": list(prompt),
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
         return Decoded(**self._ask(message))
 
     def close(self) -> None:

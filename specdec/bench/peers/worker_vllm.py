@@ -47,14 +47,20 @@ class Served:
         )
         self.facts = {"vllm": vllm.__version__, "torch": torch.__version__}
 
-    def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
+    def decode(
+        self, mode: str, prompt: list[int], max_new_tokens: int, temperature: float, seed: int
+    ) -> Decoded:
         """Run ``LLM.generate`` on the one prompt."""
         from vllm import SamplingParams
 
         if mode != self.label:
             raise ValueError(f"this process decodes {self.label!r}, not {mode!r}")
         parameters = SamplingParams(
-            temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=self.eos, detokenize=False
+            temperature=temperature,
+            seed=seed,
+            max_tokens=max_new_tokens,
+            stop_token_ids=self.eos,
+            detokenize=False,
         )
         before = self._drafts()
         start = perf_counter()

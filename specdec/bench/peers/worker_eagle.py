@@ -7,6 +7,7 @@ environment of its own. Facts on the code: github.com/SafeAILab/EAGLE at cb7e084
 from __future__ import annotations
 
 import json
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -56,17 +57,21 @@ class Official:
         self.room = self.context + max(mode["budget"] for mode in self.modes.values()) + _MARGIN
         self.facts = {"transformers": transformers.__version__, "torch": torch.__version__}
 
-    def decode(self, mode: str, prompt: list[int], max_new_tokens: int) -> Decoded:
+    def decode(
+        self, mode: str, prompt: list[int], max_new_tokens: int, temperature: float, seed: int
+    ) -> Decoded:
         """Run ``eagenerate``; what it writes past the bound or the eos is cut off, untimed.
 
         It goes on until it has more than it was asked for, so it is asked for one token less.
         """
         self._plant(**self.modes[mode])
+        random.seed(seed)  # it draws from both
+        torch.manual_seed(seed)
         start = perf_counter()
         ids = torch.tensor([prompt])
         output, _, last_step = self.model.eagenerate(
             ids,
-            temperature=0.0,
+            temperature=temperature,
             max_new_tokens=max_new_tokens - 1,
             max_length=self.room,
             log=True,

@@ -1,0 +1,68 @@
+"""The figure of tokens/s against the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specdec.bench.figure_style import (
+    COLOURS,
+    GRID,
+    MARKERS,
+    SMALL,
+    legend,
+    new_figure,
+    prompts_in_all,
+    title,
+)
+
+
+def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any | None:
+    """tokens/s of the whole batch, and speedup over plain decoding of the same batch, against the
+    batch size; a line for each method.
+
+    Args:
+        reports: of one temperature, one for each batch size; None is drawn of fewer than two.
+        labels: the methods, plain decoding among them.
+    """
+    if len(reports) < 2:
+        return None
+    reports = sorted(reports, key=lambda report: report["settings"]["batch_size"])
+    sizes = [report["settings"]["batch_size"] for report in reports]
+    rows = [{row["strategy"]: row for row in report["results"]} for report in reports]
+    shown = [label for label in labels if sum(label in own for own in rows) > 1]
+    figure = new_figure(3.6 + 0.13 * ((len(shown) + 1) // 2))
+    panels = figure.subplots(2, 1, sharex=True)
+    captions = {
+        "tokens_per_second": "tokens/s, all rows\n(wall clock)",
+        "speedup": "speedup over plain decoding\n(ratio of tokens/s)",
+    }
+    for axes, (measure, caption) in zip(panels, captions.items(), strict=True):
+        for index, label in enumerate(shown):
+            points = [
+                (size, own[label][measure])
+                for size, own in zip(sizes, rows, strict=True)
+                if label in own
+            ]
+            axes.plot(
+                *zip(*points, strict=True),
+                marker=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
+                linewidth=1,
+                markersize=3,
+                label=label,
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(caption)
+        axes.grid(color=GRID, linewidth=0.5)
+    panels[1].set_xscale("log", base=2)
+    panels[1].set_xticks(sizes, list(map(str, sizes)))
+    panels[1].minorticks_off()
+    n = prompts_in_all(reports[0])
+    panels[1].set_xlabel(f"batch size (rows decoded together), n = {n} prompts")
+    new = reports[0]["settings"]["max_new_tokens"]
+    what = f"at most {new} new tokens a row; prefill included"
+    figure.suptitle(f"{title(reports[0])}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    legend(figure, panels[0])
+    return figure

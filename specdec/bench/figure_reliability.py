@@ -1,0 +1,84 @@
+"""The figure of the confidence of draft tokens against their acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specdec.bench.figure_style import (
+    COLOURS,
+    FEWEST,
+    GRID,
+    INK,
+    MARKERS,
+    SMALL,
+    legend,
+    new_figure,
+    title,
+)
+
+# Whose values are confidences as the drafter states them, and whose are calibrated.
+_STATED, _CALIBRATED = "eagle2", "auto"
+
+
+def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
+    """Acceptance rate against confidence, and how many draft tokens have it: of the methods that
+    grow EAGLE-2's tree, of ``auto``, and of ``auto`` without calibration where it ran. None where
+    none of them did."""
+    rows = _shown(report, labels)
+    if not rows:
+        return None
+    figure = new_figure(4.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="calibrated")
+    for index, row in enumerate(rows):
+        found, colour = row["reliability"], COLOURS[index % len(COLOURS)]
+        line = ("-", "--", ":")[index // len(COLOURS) % 3]
+        bins = [each for each in found["curve"] if each["count"] >= FEWEST]
+        upper.plot(
+            [each["confidence"] for each in bins],
+            [each["rate"] for each in bins],
+            marker=MARKERS[index % len(MARKERS)],
+            color=colour,
+            linestyle=line,
+            linewidth=1,
+            markersize=3,
+            clip_on=False,
+            label=f"{row['strategy']}\nECE {found['ece']:.3f}, n = {found['count']:,}",
+        )
+        edges = [each["low"] for each in found["curve"]] + [1.0]
+        counts = [each["count"] for each in found["curve"]]
+        lower.stairs(counts, edges, color=colour, linestyle=line, linewidth=1)
+    upper.set_ylim(0, 1)
+    upper.set_xlim(0, 1)
+    upper.set_ylabel("acceptance rate (share of draft\ntokens that the target took)")
+    lower.set_yscale("symlog", linthresh=1)
+    lower.set_ylim(bottom=0)
+    lower.set_ylabel("draft tokens\nin the bin (n)")
+    lower.set_xlabel("confidence of the draft token (its value by its parent's)")
+    for axes in (upper, lower):
+        axes.grid(color=GRID, linewidth=0.5)
+    count = len(rows[0]["reliability"]["curve"])
+    what = (
+        "draft tokens below nodes that the text passed through\n"
+        f"ECE: expected calibration error, {count} bins; marks with n < {FEWEST} left out"
+    )
+    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    legend(figure, upper)
+    return figure
+
+
+def _shown(report: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
+    """As the drafter states them first, calibrated last."""
+    stated, uncalibrated, calibrated = [], [], []
+    for row in report["results"]:
+        policy = row.get("parts", {}).get("policy")
+        if (row.get("reliability") or {}).get("ece") is None:
+            continue
+        if policy == _STATED and row["strategy"] in labels:
+            stated.append(row)
+        elif policy == _CALIBRATED and not row["options"]["policy"]["calibrated"]:
+            uncalibrated.append(row)
+        elif policy == _CALIBRATED and row["strategy"] in labels:
+            calibrated.append(row)
+    return [*stated, *uncalibrated, *calibrated]

@@ -1,0 +1,71 @@
+"""What the flags of ``specdec bench`` and ``specdec bench paper`` say, as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdec.errors import OptionError
+
+if TYPE_CHECKING:
+    from specdec.bench import PromptSet
+
+
+def temperatures(given: str) -> list[float]:
+    """The numbers in ``0,1``.
+
+    Raises:
+        OptionError: something else.
+    """
+    try:
+        return [float(each) for each in given.split(",")]
+    except ValueError:
+        raise OptionError(
+            f"--temperature {given}: give a number, or several with commas, such as 0,1"
+        ) from None
+
+
+def batch_sizes(given: str) -> list[int]:
+    """The numbers in ``1,2,4``.
+
+    Raises:
+        OptionError: something else.
+    """
+    try:
+        return [int(each) for each in given.split(",")]
+    except ValueError:
+        raise OptionError(
+            f"--batch-size {given}: give a whole number, or several with commas, such as 1,2,4"
+        ) from None
+
+
+def prompt_sets(data: Path | None) -> list[PromptSet]:
+    """Those of a path, or the built-in ones."""
+    from specdec.bench import load_sets
+    from specdec.bench.prompt_sets import BUILT_IN
+
+    return [BUILT_IN] if data is None else load_sets(data)
+
+
+def check_prompt_lookup(wanted: bool, smallest: int) -> None:
+    """transformers' prompt lookup decodes one row at a time.
+
+    Args:
+        smallest: of the batch sizes; at the larger ones it is left out.
+
+    Raises:
+        OptionError: it is wanted for larger batches alone.
+    """
+    if wanted and smallest > 1:
+        raise OptionError(
+            f"--prompt-lookup --batch-size {smallest}: transformers' prompt lookup decodes one "
+            "row at a time; give --no-prompt-lookup or batches of 1"
+        )
+
+
+def set_threads(count: int | None) -> None:
+    """Of torch, if there is a number."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)

@@ -1,0 +1,55 @@
+"""``--peers`` of ``specdec bench paper``: other decoders, on the same target, heads and trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from specdec.errors import OptionError
+
+if TYPE_CHECKING:
+    from specdec.bench import Contender, Prompt, Settings
+    from specdec.cli.paper_contenders import Lineup
+    from specdec.plugin.registry import Registry
+
+
+@contextmanager
+def started_peers(
+    given: Mapping[str, Any],
+    registry: Registry,
+    lineup: Lineup,
+    model: str | None,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    *,
+    sampled: bool,
+) -> Iterator[Sequence[Contender]]:
+    """Start the peers whose environments are given; none of none.
+
+    Args:
+        sampled: whether they decode above temperature 0.
+
+    Raises:
+        SpecdecError: whatever :func:`specdec.bench.peers.lineup.peers` refuses; a target that is
+            no folder.
+    """
+    if not given:
+        yield ()
+        return
+    if settings.fields:
+        raise OptionError(
+            "--peers decode with a temperature alone: leave out --set " + ", ".join(settings.fields)
+        )
+    from specdec.bench.chat_turns import longest_text
+    from specdec.bench.peers.lineup import peers
+    from specdec.plugin.loading import find_alias, find_model
+
+    engines = {
+        label: engine for label, engine in lineup.engines.items() if label not in lineup.ablations
+    }
+    first = next(iter(engines.values()))
+    folder = find_model(find_alias(registry, model), str(model))
+    context = longest_text(prompts, first, settings.max_new_tokens)
+    with peers(given, engines, folder, context=context, sampled=sampled) as found:
+        yield found
