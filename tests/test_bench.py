@@ -478,6 +478,19 @@ def test_figures_show_whatever_was_measured(
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
+def test_a_figure_without_a_bin_to_show_keeps_its_layout(
+    report: bench.Report, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads(json.dumps(as_json(report)))
+    for row in found["results"]:
+        for each in (row["reliability"] or {"curve": []})["curve"]:
+            each["count"] = min(1, each["count"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        draw_figures({"reports": [found]}, tmp_path)
+
+
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot([report], tmp_path / "x.png")
