@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -470,9 +471,24 @@ def test_figures_show_whatever_was_measured(
     }
     for name, (measured, files) in wanted.items():
         results = json.loads(json.dumps({"reports": [as_json(measured)], "ablations": []}))
-        drawn = draw_figures(results, tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of a layout that does not fit
+            drawn = draw_figures(results, tmp_path)
         assert [path.name for path in drawn] == files, name
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_a_figure_without_a_bin_to_show_keeps_its_layout(
+    report: bench.Report, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads(json.dumps(as_json(report)))
+    for row in found["results"]:
+        for each in (row["reliability"] or {"curve": []})["curve"]:
+            each["count"] = min(1, each["count"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        draw_figures({"reports": [found]}, tmp_path)
 
 
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:

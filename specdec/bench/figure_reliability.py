@@ -43,14 +43,13 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
             linestyle=line,
             linewidth=1,
             markersize=3,
-            clip_on=False,
             label=f"{row['strategy']}\nECE {found['ece']:.3f}, n = {found['count']:,}",
         )
         edges = [each["low"] for each in found["curve"]] + [1.0]
         counts = [each["count"] for each in found["curve"]]
         lower.stairs(counts, edges, color=colour, linestyle=line, linewidth=1)
-    upper.set_ylim(0, 1)
-    upper.set_xlim(0, 1)
+    upper.set_ylim(-0.03, 1.03)
+    upper.set_xlim(-0.02, 1.02)
     upper.set_ylabel("acceptance rate (share of draft\ntokens that the target took)")
     lower.set_yscale("symlog", linthresh=1)
     lower.set_ylim(bottom=0)
