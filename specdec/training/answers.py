@@ -11,9 +11,9 @@ from pathlib import Path
 
 from specdec.engine import Engine
 from specdec.errors import CheckpointError, OptionError
+from specdec.files.whole_files import read_manifest, write_json, write_whole
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.training.answer_options import AnswerOptions
-from specdec.training.files import read_manifest, write_json, write_whole
 from specdec.training.prompts import Prompt
 from specdec.training.rows import MANIFEST, Row, read_rows
 

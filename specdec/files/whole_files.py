@@ -32,12 +32,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except _UNWRITTEN as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
 
 
-def _unwritten(path: Path, error: Exception) -> Exception:
+def unwritten(path: Path, error: Exception) -> Exception:
+    """What is raised for a file that cannot be written; a lack of memory stays what it is."""
     if out_of_memory(error):
         return error
     reason = getattr(error, "strerror", None) or first_line(error)
@@ -97,7 +98,7 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
             path.rename(old)
         fresh.rename(path)
     except _UNWRITTEN as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
