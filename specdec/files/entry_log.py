@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from specdec.errors import OptionError
-from specdec.files.whole_files import unwritten
+from specdec.files.whole_files import unwritten, write_whole
 
 
 class EntryLog:
@@ -29,7 +29,7 @@ class EntryLog:
     def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
         self.path, self._kind, self._holds = path, kind, holds
         own = json.loads(json.dumps(about, default=str))
-        first = _line({kind: own})
+        first = self._first = _line({kind: own})
         self._start = len(first)
         try:
             whole, size = _whole_lines(path) if path.exists() else (0, 0)
@@ -41,7 +41,7 @@ class EntryLog:
             self._write(first, "wb")
             return
         self._check(found, own)
-        self._start = len(found)
+        self._first, self._start = found, len(found)
         if whole < size:
             os.truncate(path, whole)
 
@@ -76,7 +76,7 @@ class EntryLog:
                 yield place, self._parsed(line)
                 place += len(line)
 
-    def read(self, places: Iterator[int] | list[int]) -> Iterator[Any]:
+    def read(self, places: Iterable[int]) -> Iterator[Any]:
         """The entries that begin at some places."""
         with self.path.open("rb") as file:
             for place in places:
@@ -90,6 +90,19 @@ class EntryLog:
             OptionError: a full disk.
         """
         return self._write(_line(entry), "ab")
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        os.truncate(self.path, self._start)
+
+    def replace(self, entries: Iterable[Any]) -> None:
+        """Other entries in the place of all, at once or not at all.
+
+        Raises:
+            OptionError: a full disk.
+        """
+        lines = [self._first, *map(_line, entries)]
+        write_whole(self.path, lambda fresh: fresh.write_bytes(b"".join(lines)))
 
     def _parsed(self, line: bytes) -> Any:
         try:

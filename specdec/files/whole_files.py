@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -35,6 +36,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise unwritten(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed runs left of ``path``, half written."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.name.rpartition(".")[2].isdecimal():
+            left.unlink(missing_ok=True)
 
 
 def unwritten(path: Path, error: Exception) -> Exception:

@@ -1,0 +1,216 @@
+"""A job: from a file of prompts to a file of answers, through any number of kills."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from specdec.engine import Engine
+from specdec.errors import OptionError
+from specdec.files.entry_log import EntryLog
+from specdec.files.locks import locked_file
+from specdec.files.whole_files import sweep, write_whole
+from specdec.jobs.answering import Answer, Answerer, Batch, Costs
+from specdec.jobs.options import JobOptions, make_job_options
+from specdec.jobs.prompt_file import PromptFile
+from specdec.jobs.summary import JobSummary
+from specdec.models.fingerprints import fingerprint, fingerprint_of_model
+from specdec.progress import Reporter, RichReporter, Stage
+
+_LOG = logging.getLogger(__name__)
+_FINISHED = "finished"
+
+
+def run_job(
+    engine: Engine,
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    progress: bool | Reporter = False,
+    **options: Any,
+) -> JobSummary:
+    """Answer the rows of a file of JSON lines, and write their answers, in the same order.
+
+    A row has a ``prompt`` (text, continued as it stands, or token ids) or ``messages`` of a chat,
+    and whichever arguments of :meth:`Engine.generate <specdec.engine.Engine.generate>` are its own:
+    ``max_new_tokens``, ``temperature``, ``seed``, ``stop``, ... Its ``id`` goes into the answer.
+    A row that cannot be decoded gets an ``error`` with ``type`` and ``message`` instead of a text.
+
+    Each batch is on disk, in the file ``<out>.job``, before the next one begins; ``out`` is written
+    when all are there. Called again after a kill, with the same arguments, a job goes on with the
+    batch that was cut off, which has the same rows as before. Called after its end it does nothing.
+
+    Example:
+        >>> run_job(Engine(), "in.jsonl", "out.jsonl", settings={"max_new_tokens": 64}).tau
+
+    Args:
+        engine: what decodes.
+        prompts: a file with an object a line.
+        out: the file to write.
+        progress: whether to show a bar with the time that is left on stderr, or what is told.
+        options: fields of :class:`~specdec.jobs.options.JobOptions`.
+
+    Raises:
+        UnknownNameError: an option that does not exist.
+        OptionError: a value that is not allowed; a file that cannot be read or written, that
+            another job has written, or that another process is writing now.
+    """
+    reporter = progress if isinstance(progress, Reporter) else None
+    reporter = reporter or (RichReporter() if progress else Reporter())
+    job = Job(engine, Path(prompts), Path(out), make_job_options(options), reporter)
+    return job.run()
+
+
+class Job:
+    """One run of a job; arguments as for :func:`run_job`."""
+
+    def __init__(
+        self, engine: Engine, prompts: Path, out: Path, options: JobOptions, reporter: Reporter
+    ) -> None:
+        self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
+        self._log_path = out.with_name(f"{out.name}.job")
+        if out.exists() and not self._log_path.exists():
+            same = prompts.exists() and out.samefile(prompts)
+            what = "is the file of prompts" if same else "is there, and not from a job"
+            raise OptionError(f"{out} {what}: give another file to write to")
+        if out.is_dir():
+            raise OptionError(f"{out} is a folder: give the file to write to")
+        self._prompts = PromptFile(prompts, options.seed)
+        self._answerer = Answerer(engine, options)
+        self._places: dict[int, list[int]] = {}  # by window, where its entries begin in the log
+        self._done, self._answered = bytearray(self._prompts.rows), 0
+        self._costs = Costs()
+
+    def run(self) -> JobSummary:
+        """Answer what is not answered yet, then write the file."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(self._log_path):
+            log = EntryLog(self._log_path, self._about(), kind="job", holds="answers")
+            if (before := self._read(log)) is not None:
+                return before
+            resumed = self._answered
+            if resumed:
+                self._reporter.note(f"{resumed:,} of {self._rows:,} rows were answered before")
+                _LOG.info("%s: %d of %d rows were answered before", self.out, resumed, self._rows)
+            with self._reporter.stage("rows", self._rows) as stage:
+                stage.at(resumed)
+                for number, window in enumerate(self._prompts.windows(self._options.window)):
+                    if not all(self._done[index] for index, _, _ in window):
+                        self._answer(number, window, log, stage)
+            for path in (self.out, self._log_path):
+                sweep(path)
+            write_whole(self.out, lambda fresh: _write_lines(fresh, self._in_order(log)))
+            summary = self._summary(resumed)
+            log.replace([{_FINISHED: asdict(summary)}])
+            _LOG.info("%s: %d rows, %d errors", self.out, summary.rows, summary.errors)
+            return summary
+
+    @property
+    def _rows(self) -> int:
+        return self._prompts.rows
+
+    def _about(self) -> dict[str, Any]:
+        """What the answers depend on."""
+        engine = self._engine
+        return {
+            "rows": self._rows,
+            "prompts": self._prompts.fingerprint,
+            "model": engine.model_name,
+            "weights": fingerprint_of_model(engine.target.model),
+            "dtype": str(engine.target.dtype).removeprefix("torch."),
+            "strategy": engine.strategy.name,
+            "parts": dict(engine.selection.names),
+            "part options": engine.selection.options,
+            "generation config": engine.generation_config.to_diff_dict(),
+            "chat template": fingerprint(getattr(engine.tokenizer, "chat_template", None)),
+            **self._options.model_dump(),
+        }
+
+    def _read(self, log: EntryLog) -> JobSummary | None:
+        """Take in what earlier runs did; the summary if that was all."""
+        try:
+            for place, entry in log.entries():
+                if _FINISHED in entry:
+                    if self.out.exists():
+                        return JobSummary(**entry[_FINISHED])
+                    log.clear()  # the answers were removed: begin anew
+                    return None
+                self._note(place, entry)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            raise log.foreign() from error
+        return None
+
+    def _note(self, place: int, entry: Mapping[str, Any]) -> None:
+        """An entry is in the log."""
+        self._places.setdefault(entry["window"], []).append(place)
+        for answer in entry["answers"]:
+            self._done[answer["index"]] = True
+        self._answered += len(entry["answers"])
+        self._costs.add(entry["costs"])
+
+    def _answer(
+        self, number: int, window: list[tuple[int, int, bytes]], log: EntryLog, stage: Stage
+    ) -> None:
+        """Answer the batches of a window that are not in the log."""
+        batches = self._answerer.batches(self._prompts.parse(*row) for row in window)
+        _LOG.debug("%s: %d batches in window %d", self.out, len(batches), number)
+        for batch in batches:
+            if not all(self._done[index] for index in batch.indices):
+                self._add(number, batch, log, stage)
+
+    def _add(self, number: int, batch: Batch, log: EntryLog, stage: Stage) -> None:
+        answers, costs = self._answerer.answer(
+            batch, lambda rows: stage.advance(rows, _told(self._costs))
+        )
+        entry = {"window": number, "answers": answers, "costs": asdict(costs)}
+        self._note(log.add(entry), entry)
+        stage.at(self._answered, _told(self._costs))
+
+    def _in_order(self, log: EntryLog) -> Iterator[Answer]:
+        """All answers, in the order of the rows."""
+        for number in sorted(self._places):
+            answers = [a for entry in log.read(self._places[number]) for a in entry["answers"]]
+            yield from sorted(answers, key=lambda answer: int(answer["index"]))
+
+    def _summary(self, resumed: int) -> JobSummary:
+        costs, engine = self._costs, self._engine
+        return JobSummary(
+            out=str(self.out),
+            rows=self._rows,
+            errors=costs.errors,
+            resumed=resumed,
+            endings=dict(sorted(costs.endings.items())),
+            prompt_tokens=costs.prompt_tokens,
+            new_tokens=costs.new_tokens,
+            tau=costs.new_tokens / costs.target_forwards if costs.target_forwards else 0.0,
+            seconds=costs.seconds,
+            tokens_per_second=costs.new_tokens / costs.seconds if costs.seconds else 0.0,
+            model=engine.model_name,
+            strategy=engine.strategy.name,
+            lossless=engine.parts.acceptor.lossless,
+        )
+
+
+def _told(costs: Costs) -> str:
+    """How it goes, beside the bar."""
+    speed = f"{costs.new_tokens / costs.seconds:,.0f} tokens/s" if costs.seconds else ""
+    errors = f"{costs.errors:,} error{'s' * (costs.errors != 1)}" if costs.errors else ""
+    return ", ".join(filter(None, (speed, errors)))
+
+
+def _write_lines(path: Path, answers: Iterable[Answer]) -> None:
+    with path.open("wb") as file:
+        for answer in answers:
+            file.write(_line(answer))
+
+
+def _line(answer: Answer) -> bytes:
+    """Readable, but for halves of surrogate pairs, which no UTF-8 has."""
+    try:
+        return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(answer).encode() + b"\n"
