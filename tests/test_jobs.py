@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -352,6 +353,19 @@ def test_another_job_is_not_gone_on_with(
     write(prompts, options.pop("rows", ROWS))
     with pytest.raises(OptionError, match=f"another job: {named}"):
         run_job(plain, prompts, out, **options)
+
+
+def test_a_checkpoint_that_lies_elsewhere_is_the_same(
+    plain: Engine, draft: Path, prompts: Path
+) -> None:
+    out = prompts.with_name("out.jsonl")
+    folders = [shutil.copytree(draft, prompts.with_name(name)) for name in ("one", "other")]
+    engines = [plain.with_strategy("draft_model", drafter=folder) for folder in folders]
+    done = [run_job(engine, prompts, out, **OPTIONS) for engine in engines]
+    assert done[0] == done[1]
+    (folders[0] / "more.json").write_text("{}")
+    with pytest.raises(OptionError, match="another job: there part options is"):
+        run_job(engines[0], prompts, out, **OPTIONS)
 
 
 def test_a_file_that_no_job_has_written_is_not_written_over(plain: Engine, prompts: Path) -> None:

@@ -124,7 +124,10 @@ class Job:
             "dtype": str(engine.target.dtype).removeprefix("torch."),
             "strategy": engine.strategy.name,
             "parts": dict(engine.selection.names),
-            "part options": engine.selection.options,
+            "part options": {
+                role: {name: _in_words(value) for name, value in options.items()}
+                for role, options in engine.selection.options.items()
+            },
             "generation config": engine.generation_config.to_diff_dict(),
             "chat template": fingerprint(getattr(engine.tokenizer, "chat_template", None)),
             **self._options.model_dump(),
@@ -193,6 +196,14 @@ class Job:
             strategy=engine.strategy.name,
             lossless=engine.parts.acceptor.lossless,
         )
+
+
+def _in_words(value: Any) -> Any:
+    """An option's value; of a checkpoint's folder what is in it, wherever it lies."""
+    if isinstance(value, str | Path) and (folder := Path(value)).is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return fingerprint([[path.name, path.stat().st_size] for path in files])
+    return value
 
 
 def _told(costs: Costs) -> str:

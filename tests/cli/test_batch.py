@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import blocks
 
 from specdec.jobs import job
 
@@ -109,6 +111,26 @@ def test_debug_shows_the_log(batch: Command) -> None:
     done = batch("--debug", "--json")
     assert "is loaded" in done.stderr and "2 rows were" not in done.stdout
     assert json.loads(done.stdout)["rows"] == 3
+
+
+def test_the_commands_of_the_page_answer_its_rows(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (rows,), (command,), (shown,) = (
+        blocks("docs/batch-jobs.md", kind) for kind in ("jsonl", "console", "json")
+    )
+    Path("in.jsonl").write_text(rows)
+    done = run(*shlex.split(command)[1:])
+    assert done.exit_code == 0, done.stderr
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line) for line in shown.splitlines()]
+    assert [list(answer) for answer in found] == [list(answer) for answer in wanted]
+    message = wanted[2]["error"]["message"].removesuffix("...")
+    assert found[2]["error"]["message"].startswith(message)
+    for name in ("id", "prompt_tokens"):
+        assert [a.get(name) for a in found] == [a.get(name) for a in wanted], name
+    assert found[0]["new_tokens"] == wanted[0]["new_tokens"] == 30
 
 
 def test_help_teaches_by_example(run: Command) -> None:
