@@ -479,3 +479,9 @@ def test_a_log_of_entries_gives_them_back_by_place(tmp_path: Path) -> None:
     assert [entry for _, entry in again.entries()] == [{"n": 9}]
     again.clear()
     assert not list(again.entries()) and again.add(1) == places[0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(OptionError, match="/dev/full cannot be written: No space left"):
+        EntryLog(Path("/dev/full"), {}, kind="test", holds="things")

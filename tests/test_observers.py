@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import tiny
 
-from specdec import Engine
+from specdec import Engine, hookimpl
 from specdec.errors import PluginError
+from specdec.plugin.observing import Watched
 from specdec_plugins.otel import OpenTelemetrySpans
 from specdec_plugins.prometheus import PrometheusCounters
 
@@ -148,14 +149,38 @@ class TestOpenTelemetry:
 
     def test_a_stream_that_is_left_ends_its_span(self, plain: Engine, traced: Any) -> None:
         provider, spans = traced
-        stream = watched(plain, OpenTelemetrySpans(provider)).stream("HELLO", max_new_tokens=9)
+        engine = watched(plain, OpenTelemetrySpans(provider))
+        stream = engine.stream("HELLO", max_new_tokens=9)
         next(iter(stream))
         assert not spans()
         del stream
         gc.collect()
-        (span,) = spans()
+        dropped = time.time_ns()
+        engine.generate([5, 9], max_new_tokens=2)
+        span, other = spans()
+        assert span.end_time <= dropped < other.end_time
         assert span.attributes["gen_ai.usage.output_tokens"] >= 1
         assert "gen_ai.response.finish_reasons" not in span.attributes
+
+
+def test_what_is_dropped_is_given_up_outside_of_the_garbage_collector(plain: Engine) -> None:
+    """It may run while the thread that it interrupts has a lock of the library that counts."""
+    given_up: list[str] = []
+    watching = Watched(lambda info: info.model, lambda kept, when: given_up.append(kept))
+
+    class Watcher:
+        @hookimpl
+        def specdec_step(self, step: Any, generation: Any) -> None:
+            watching.of(generation)
+
+    stream = watched(plain, Watcher()).stream("HELLO", max_new_tokens=9)
+    next(iter(stream))
+    del stream
+    gc.collect()
+    assert not given_up
+    watching.settle()
+    watching.settle()
+    assert given_up == [plain.model_name]
 
 
 @pytest.mark.parametrize(

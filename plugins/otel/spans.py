@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ class OpenTelemetrySpans:
     are ``gen_ai.operation.name``, ``gen_ai.request.model``, ``gen_ai.usage.input_tokens``,
     ``gen_ai.usage.output_tokens``, ``gen_ai.response.finish_reasons`` and, of the project's own,
     ``specdec.strategy``, ``specdec.lossless``, ``specdec.rows`` (of its batch), ``specdec.tau``,
-    ``specdec.target_forwards``, ``specdec.accepted_tokens`` and ``specdec.seconds.<phase>``. One of
-    a generation that was given up has no finish reason.
+    ``specdec.target_forwards``, ``specdec.accepted_tokens`` and ``specdec.seconds.<phase>``. The
+    span of a generation that was given up has no finish reason; it is exported with the next step
+    that is observed, or when the program ends.
 
     Example:
         >>> engine = Engine(plugins=[OpenTelemetrySpans()])
@@ -64,6 +66,7 @@ class OpenTelemetrySpans:
         self._tracer = trace.get_tracer("specdec", __version__, tracer_provider)
         self._kind, self._steps = trace.SpanKind.INTERNAL, steps
         self._watched = Watched(self._begin, _give_up)
+        atexit.register(self._watched.settle)
 
     @hookimpl
     def specdec_step(self, step: Step, generation: GenerationInfo) -> None:
@@ -111,12 +114,12 @@ class OpenTelemetrySpans:
         return _Running(spans, Metrics(rows, generation.clock, lossless=generation.lossless))
 
 
-def _give_up(running: _Running) -> None:
+def _give_up(running: _Running, when: int) -> None:
     for row, span in running.spans.items():
-        _end(span, row, running.metrics)
+        _end(span, row, running.metrics, when)
 
 
-def _end(span: Any, row: int, metrics: Metrics) -> None:
+def _end(span: Any, row: int, metrics: Metrics, when: int | None = None) -> None:
     stats = metrics.stats(row)
     span.set_attributes(
         {
@@ -127,4 +130,4 @@ def _end(span: Any, row: int, metrics: Metrics) -> None:
             **{f"specdec.seconds.{name}": each for name, each in metrics.clock.seconds.items()},
         }
     )
-    span.end()
+    span.end(when)

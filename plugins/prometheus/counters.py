@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter as Counts
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,8 @@ class PrometheusCounters:
             **where,
         )
         self._watched = Watched(self._begin, self._give_up)
+        self._rows: Counts[tuple[str, str]] = Counts()
+        self._lock = threading.Lock()
 
     @hookimpl
     def specdec_step(self, step: Step, generation: GenerationInfo) -> None:
@@ -92,7 +96,7 @@ class PrometheusCounters:
         for reason in filter(None, step.finished):
             self._requests.labels(*running.labels, reason).inc()
             self._request_seconds.labels(*running.labels).observe(generation.seconds)
-            self._running.labels(*running.labels).dec()
+            self._change_rows(running.labels, -1)
             running.rows -= 1
         if not running.rows:
             self._watched.end(generation)
@@ -100,11 +104,20 @@ class PrometheusCounters:
     def _begin(self, generation: GenerationInfo) -> _Running:
         labels = (generation.model, generation.strategy)
         self._prompt.labels(*labels).inc(sum(generation.prompt_tokens))
-        self._running.labels(*labels).inc(len(generation.prompt_tokens))
+        self._change_rows(labels, len(generation.prompt_tokens))
+        self._running.labels(*labels).set_function(lambda: self._rows_running(labels))
         return _Running(labels, len(generation.prompt_tokens))
 
-    def _give_up(self, running: _Running) -> None:
-        self._running.labels(*running.labels).dec(running.rows)
+    def _rows_running(self, labels: tuple[str, str]) -> int:
+        self._watched.settle()
+        return self._rows[labels]
+
+    def _change_rows(self, labels: tuple[str, str], by: int) -> None:
+        with self._lock:
+            self._rows[labels] += by
+
+    def _give_up(self, running: _Running, when: int) -> None:
+        self._change_rows(running.labels, -running.rows)
         self._requests.labels(*running.labels, "abandoned").inc(running.rows)
 
     def _count_rows(self, step: Step, labels: tuple[str, str]) -> None:
