@@ -301,24 +301,26 @@ def test_killed_before_or_after_its_file_is_written_it_is_whole(
 
 
 @forks
-@examples(4, many=60)
-@given(share=st.floats(0, 1), cut=st.integers(0, 40))
 def test_cut_off_anywhere_the_log_loses_no_whole_answer_and_doubles_none(
-    plain: Engine, tmp_path_factory: pytest.TempPathFactory, share: float, cut: int
+    plain: Engine, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = write(tmp_path_factory.mktemp("job") / "in.jsonl", ROWS)
     out, log = prompts.with_name("out.jsonl"), prompts.with_name("out.jsonl.job")
-    in_a_process(lambda: run_job(plain, prompts, out, progress=Killer(12), **OPTIONS))
-    data = log.read_bytes()
-    size = max(0, int(len(data) * share) - cut)
-    log.write_bytes(data[:size])
-    (log.with_name(f".{out.name}.123")).write_text("half")
-    entries = [json.loads(line) for line in data[:size].split(b"\n")[1:-1]]
-    summary = run_job(plain, prompts, out, **OPTIONS)
-    assert summary.resumed == sum(len(entry["answers"]) for entry in entries)
-    assert read(out) == answer_rows(plain, ROWS, **OPTIONS)
-    assert not log.with_name(f".{out.name}.123").exists()
-    assert summary.rows == len(ROWS) == sum(summary.endings.values())
+    with monkeypatch.context() as patched:
+        patched.setattr(EntryLog, "replace", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+        in_a_process(lambda: run_job(plain, prompts, out, **OPTIONS))
+    wanted, lines = out.read_bytes(), log.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 7
+    for whole in range(len(lines)):
+        for cut in (b"", lines[whole][:-1], lines[whole][: len(lines[whole]) // 2]):
+            out.unlink()
+            log.write_bytes(b"".join([*lines[:whole], cut]))
+            half = log.with_name(f".{out.name}.123")
+            half.write_text("half")
+            summary = run_job(plain, prompts, out, **OPTIONS)
+            kept = [json.loads(line) for line in lines[1:whole]]
+            assert summary.resumed == sum(len(entry["answers"]) for entry in kept)
+            assert out.read_bytes() == wanted and not half.exists()
+            assert summary.rows == len(ROWS) == sum(summary.endings.values())
 
 
 def test_after_its_end_it_does_nothing_and_without_its_file_it_begins_anew(

@@ -24,7 +24,6 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         OptionError: a folder that another run has.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / _LOCK) as held:
         if held is None:
             raise OptionError(
@@ -61,6 +60,7 @@ def _held(path: Path) -> Iterator[bool | None]:
         return
     while True:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab")
         except OSError as error:
             raise OptionError(f"{path} cannot be written: {error.strerror}") from error

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from specdec.engine import Engine
 from specdec.errors import OptionError
-from specdec.files.entry_log import EntryLog
 from specdec.files.locks import locked_file
 from specdec.files.whole_files import sweep, write_whole
-from specdec.jobs.answering import Answer, Answerer, Batch, Costs
+from specdec.jobs.answer_log import AnswerLog
+from specdec.jobs.answering import Answerer, Costs
 from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.summary import JobSummary
@@ -22,7 +21,6 @@ from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.progress import Reporter, RichReporter, Stage
 
 _LOG = logging.getLogger(__name__)
-_FINISHED = "finished"
 
 
 def run_job(
@@ -73,51 +71,38 @@ class Job:
     ) -> None:
         self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
         self._log_path = out.with_name(f"{out.name}.job")
+        if out.is_dir():
+            raise OptionError(f"{out} is a folder: give the file to write to")
         if out.exists() and not self._log_path.exists():
             same = prompts.exists() and out.samefile(prompts)
             what = "is the file of prompts" if same else "is there, and not from a job"
             raise OptionError(f"{out} {what}: give another file to write to")
-        if out.is_dir():
-            raise OptionError(f"{out} is a folder: give the file to write to")
         self._prompts = PromptFile(prompts, options.seed)
         self._answerer = Answerer(engine, options)
-        self._places: dict[int, list[int]] = {}  # by window, where its entries begin in the log
-        self._done, self._answered = bytearray(self._prompts.rows), 0
-        self._costs = Costs()
 
     def run(self) -> JobSummary:
         """Answer what is not answered yet, then write the file."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(self._log_path):
-            log = EntryLog(self._log_path, self._about(), kind="job", holds="answers")
-            if (before := self._read(log)) is not None:
-                return before
-            resumed = self._answered
-            if resumed:
-                self._reporter.note(f"{resumed:,} of {self._rows:,} rows were answered before")
-                _LOG.info("%s: %d of %d rows were answered before", self.out, resumed, self._rows)
-            with self._reporter.stage("rows", self._rows) as stage:
-                stage.at(resumed)
-                for number, window in enumerate(self._prompts.windows(self._options.window)):
-                    if not all(self._done[index] for index, _, _ in window):
-                        self._answer(number, window, log, stage)
+            log = AnswerLog(self._log_path, self._about(), self._prompts.rows)
+            if log.finished and self.out.exists():
+                return JobSummary(**log.finished)
+            if log.finished:  # the answers were removed
+                log.begin_anew()
+            resumed = log.answered
+            self._answer(log)
             for path in (self.out, self._log_path):
                 sweep(path)
-            write_whole(self.out, lambda fresh: _write_lines(fresh, self._in_order(log)))
-            summary = self._summary(resumed)
-            log.replace([{_FINISHED: asdict(summary)}])
+            write_whole(self.out, lambda fresh: _write(fresh, log.lines()))
+            summary = self._summary(log.costs, resumed)
+            log.finish(asdict(summary))
             _LOG.info("%s: %d rows, %d errors", self.out, summary.rows, summary.errors)
             return summary
-
-    @property
-    def _rows(self) -> int:
-        return self._prompts.rows
 
     def _about(self) -> dict[str, Any]:
         """What the answers depend on."""
         engine = self._engine
         return {
-            "rows": self._rows,
+            "rows": self._prompts.rows,
             "prompts": self._prompts.fingerprint,
             "model": engine.model_name,
             "weights": fingerprint_of_model(engine.target.model),
@@ -133,57 +118,37 @@ class Job:
             **self._options.model_dump(),
         }
 
-    def _read(self, log: EntryLog) -> JobSummary | None:
-        """Take in what earlier runs did; the summary if that was all."""
-        try:
-            for place, entry in log.entries():
-                if _FINISHED in entry:
-                    if self.out.exists():
-                        return JobSummary(**entry[_FINISHED])
-                    log.clear()  # the answers were removed: begin anew
-                    return None
-                self._note(place, entry)
-        except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise log.foreign() from error
-        return None
+    def _answer(self, log: AnswerLog) -> None:
+        """Answer the rows that have no answer."""
+        rows = self._prompts.rows
+        if log.answered:
+            self._reporter.note(f"{log.answered:,} of {rows:,} rows were answered before")
+            _LOG.info("%s: %d of %d rows were answered before", self.out, log.answered, rows)
+        with self._reporter.stage("rows", rows) as stage:
+            stage.at(log.answered)
+            for number, window in enumerate(self._prompts.windows(self._options.window)):
+                if not log.has(index for index, _, _ in window):
+                    self._answer_window(number, window, log, stage)
 
-    def _note(self, place: int, entry: Mapping[str, Any]) -> None:
-        """An entry is in the log."""
-        self._places.setdefault(entry["window"], []).append(place)
-        for answer in entry["answers"]:
-            self._done[answer["index"]] = True
-        self._answered += len(entry["answers"])
-        self._costs.add(entry["costs"])
-
-    def _answer(
-        self, number: int, window: list[tuple[int, int, bytes]], log: EntryLog, stage: Stage
+    def _answer_window(
+        self, number: int, window: list[tuple[int, int, bytes]], log: AnswerLog, stage: Stage
     ) -> None:
-        """Answer the batches of a window that are not in the log."""
+        """Answer the batches of a window that have no answers."""
         batches = self._answerer.batches(self._prompts.parse(*row) for row in window)
         _LOG.debug("%s: %d batches in window %d", self.out, len(batches), number)
         for batch in batches:
-            if not all(self._done[index] for index in batch.indices):
-                self._add(number, batch, log, stage)
+            if not log.has(batch.indices):
+                answers, costs = self._answerer.answer(
+                    batch, lambda rows: stage.advance(rows, _told(log.costs))
+                )
+                log.add(number, answers, costs)
+                stage.at(log.answered, _told(log.costs))
 
-    def _add(self, number: int, batch: Batch, log: EntryLog, stage: Stage) -> None:
-        answers, costs = self._answerer.answer(
-            batch, lambda rows: stage.advance(rows, _told(self._costs))
-        )
-        entry = {"window": number, "answers": answers, "costs": asdict(costs)}
-        self._note(log.add(entry), entry)
-        stage.at(self._answered, _told(self._costs))
-
-    def _in_order(self, log: EntryLog) -> Iterator[Answer]:
-        """All answers, in the order of the rows."""
-        for number in sorted(self._places):
-            answers = [a for entry in log.read(self._places[number]) for a in entry["answers"]]
-            yield from sorted(answers, key=lambda answer: int(answer["index"]))
-
-    def _summary(self, resumed: int) -> JobSummary:
-        costs, engine = self._costs, self._engine
+    def _summary(self, costs: Costs, resumed: int) -> JobSummary:
+        engine = self._engine
         return JobSummary(
             out=str(self.out),
-            rows=self._rows,
+            rows=self._prompts.rows,
             errors=costs.errors,
             resumed=resumed,
             endings=dict(sorted(costs.endings.items())),
@@ -213,15 +178,6 @@ def _told(costs: Costs) -> str:
     return ", ".join(filter(None, (speed, errors)))
 
 
-def _write_lines(path: Path, answers: Iterable[Answer]) -> None:
+def _write(path: Path, lines: Iterable[bytes]) -> None:
     with path.open("wb") as file:
-        for answer in answers:
-            file.write(_line(answer))
-
-
-def _line(answer: Answer) -> bytes:
-    """Readable, but for halves of surrogate pairs, which no UTF-8 has."""
-    try:
-        return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(answer).encode() + b"\n"
+        file.writelines(lines)
