@@ -14,7 +14,7 @@ import torch
 from common import log
 from torch import Tensor, nn
 
-from specdec.training.files import write_whole
+from specdec.files.whole_files import write_whole
 from specdec.training.optimizers import make_optimizers, set_rate
 from specdec.training.schedule import Schedule
 from specdec.training.settings import make_settings

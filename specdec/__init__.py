@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from specdec.results import GenerationResult as GenerationResult
 
 __version__ = "0.1.0"
+
+# Silent, unless the program that imports specdec says where log records go.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Importing specdec is light: torch and transformers come with the first name that needs them.
 _WHERE = {

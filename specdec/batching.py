@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from specdec.generation import Decoder, Generation
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request
 from specdec.results import GenerationResult
+
+_LOG = logging.getLogger(__name__)
 
 
 def checked_batch_size(batch_size: Any, progress: Any) -> int | None:
@@ -31,7 +34,12 @@ def checked_batch_size(batch_size: Any, progress: Any) -> int | None:
 
 
 def generate_in_batches(
-    decoder: Decoder, request: Request, *, batch_size: int | None = None, progress: bool = False
+    decoder: Decoder,
+    request: Request,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+    advance: Callable[[int], Any] | None = None,
 ) -> list[GenerationResult]:
     """Decode many prompts, ``batch_size`` at a time; a batch that runs out of memory is halved.
 
@@ -41,6 +49,7 @@ def generate_in_batches(
     Args:
         batch_size: the most prompts of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
+        advance: called after each step with the number of prompts that ended with it.
 
     Raises:
         OptionError: a batch that cannot begin again in halves because its logits processors have
@@ -53,11 +62,12 @@ def generate_in_batches(
         order.sort(key=lambda row: len(rows[row]), reverse=True)
     batches = deque(order[start : start + size] for start in range(0, len(rows), size))
     results: dict[int, GenerationResult] = {}
-    with _bar(len(rows), shown=progress) as advance:
+    with _bar(len(rows), shown=progress) as bar:
         while batches:
             batch = batches.popleft()
+            _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
             try:
-                done = _decode(decoder, request.part(batch), advance)
+                done = _decode(decoder, request.part(batch), advance or bar)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
 from specdec.streaming import TextStream
+
+_LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -105,9 +109,11 @@ class Engine:
             "options": options,
         }
         selection = self._select(**chosen)
+        began = time.perf_counter()
         self.model_name, loaded, own = load_target(
             self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
+        _LOG.info("%s is loaded, in %.1f s", self.model_name, time.perf_counter() - began)
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
@@ -336,6 +342,21 @@ class Engine:
             self._reported = True
         return self._report
 
+    def request(self, prompt: Any, **settings: Any) -> Request:
+        """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and
+        errors as for ``generate``, ``batch_size`` and ``progress`` left out."""
+        return self._request(prompt, **settings)
+
+    def decode(
+        self, request: Request, *, advance: Callable[[int], Any] | None = None
+    ) -> list[GenerationResult]:
+        """A result for each prompt of a request.
+
+        Args:
+            advance: called after each step with the number of prompts that ended with it.
+        """
+        return generate_in_batches(self._decoder(), request, advance=advance)
+
     def _request(self, prompt: Any, **settings: Any) -> Request:
         """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
 
@@ -387,8 +408,15 @@ class Engine:
         self.target.aux_layers = target.aux_layers = self._aux_layers(self.parts.drafter)
         # What decodes is what is checked.
         self._checked = self.target if isinstance(self.target, HFTarget) else target
+        _LOG.info(
+            "%s on %s in %s, strategy %s: %s",
+            *(self.model_name, self.target.device, self.target.dtype, selection.strategy.name),
+            ", ".join(f"{role} {name}" for role, name in selection.names.items() if name),
+        )
         if self.parts.verifier.uses_cache and self._check is None:
+            began = time.perf_counter()
             self._check = TreeCheck.at_load(self._checked)
+            _LOG.debug("the check at load took %.1f s", time.perf_counter() - began)
         self._report, self._reported = None, False
         known = self._alias.drafters.values() if self._alias else ()
         if (

@@ -23,12 +23,16 @@ class UnknownNameError(SpecdecError, LookupError):
         given: what was given as a name.
         known: the names that exist.
         hint: what else would have been accepted.
+
+    Attributes:
+        nearest: the known name that is most like it; None if none is.
     """
 
     def __init__(self, kind: str, given: object, known: Iterable[str], hint: str = "") -> None:
-        self.kind, self.given, self.known = kind, given, sorted(known)
+        self.kind, self.given, self.known, self.hint = kind, given, sorted(known), hint
         nearest = difflib.get_close_matches(str(given), self.known, n=1, cutoff=_NEAR)
         message = f"unknown {kind} {given!r}"
+        self.nearest = nearest[0] if nearest else None
         if nearest:
             message += f": did you mean {nearest[0]!r}?"
         message += f" (known: {', '.join(self.known) or 'none'})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from specdec.decoding.clock import Clock
 from specdec.decoding.draft import Drafting
+from specdec.decoding.generation_info import GenerationInfo
 from specdec.decoding.interfaces import Drafts, Resumable
 from specdec.decoding.loop import decode
 from specdec.decoding.metrics import Metrics
@@ -27,6 +30,7 @@ from specdec.results import GenerationResult
 from specdec.tracing.record import Trace
 from specdec.tracing.recorder import Recorder
 
+_LOG = logging.getLogger(__name__)
 # Slots that a cache has for new tokens at first; it grows when they are used up.
 ROOM = 512
 # Tokens that a step may verify past the longest row.
@@ -43,7 +47,8 @@ class Decoder:
         strategy: its name.
         model_name: the target's.
         tokenizer: None where prompts and results are token ids.
-        observers: called with every committed step, as ``observe(step=step)``.
+        observers: called with every committed step and its generation, as
+            ``observe(step=step, generation=info)``.
         make_randomness: makes the generator from ``seeds [B]`` int64.
         check_length: called with a number of tokens before a text reaches it.
     """
@@ -131,6 +136,14 @@ class Generation:
             Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
         )
         self._prompt_lengths = lengths
+        self._info = GenerationInfo(
+            model=decoder.model_name,
+            strategy=decoder.strategy,
+            lossless=parts.acceptor.lossless,
+            prompt_tokens=tuple(lengths),
+            started=time.time_ns(),
+            clock=self.clock,
+        )
         self._tokens: list[list[int]] = [[] for _ in rows]
         self._reasons = list(self.state.finish_reasons)
         self._running = self._steps()
@@ -161,7 +174,7 @@ class Generation:
                     self._recorder.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in decoder.observers:
-                    observe(step=step)
+                    observe(step=step, generation=self._info)
                 between_steps = True
                 yield step
                 between_steps = False
@@ -169,9 +182,19 @@ class Generation:
                     most = max(state.stopping.limits)
                     decoder.check_length(min(state.longest + AHEAD, most))
             between_steps = True
+            self._log_end()
         finally:
             if between_steps and self._on_end:
                 self._on_end(Kept(state, self._drafting.drafts))
+
+    def _log_end(self) -> None:
+        if _LOG.isEnabledFor(logging.DEBUG):
+            stats = self.metrics.stats()
+            _LOG.debug(
+                "%s with %s: %d prompts, %d new tokens, tau %.2f, %.1f tokens/s",
+                *(self._info.model, self._info.strategy, len(self._tokens)),
+                *(stats.new_tokens, stats.tau, stats.tokens_per_second),
+            )
 
     def _collect(self, step: Step) -> None:
         for member, tokens, why in zip(step.members, step.new_tokens, step.finished, strict=True):

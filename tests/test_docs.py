@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,9 +24,18 @@ TUTORIAL = "docs/writing-a-plugin.md"
 EXAMPLE = ROOT / "examples" / "specdec-ngram"
 
 
+def installed(module: str) -> bool:
+    """Whether a library is here."""
+    return find_spec(module) is not None
+
+
 # What a snippet may need, and whether it is here; everything else runs anywhere.
 NEEDS = {
     "a download": False,
+    "a free port": False,
+    "Ray": installed("ray"),
+    "prometheus-client": installed("prometheus_client"),
+    "the OpenTelemetry SDK": installed("opentelemetry") and installed("opentelemetry.sdk"),
     "a CUDA GPU": torch.cuda.is_available(),
     "a CPU that packs bfloat16": _refusal(torch.device("cpu"), torch.bfloat16) is None,
     "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this

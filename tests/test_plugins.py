@@ -44,7 +44,7 @@ HOOKS = {
     "specdec_checkpoints": ([], False),
     "specdec_drafters": ([], False),
     "specdec_models": ([], False),
-    "specdec_step": (["step"], False),
+    "specdec_step": (["step", "generation"], False),
     "specdec_strategies": ([], False),
     "specdec_test_support": ([], False),
     "specdec_trainers": ([], False),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import specdec
+from specdec.cli.batch import batch
 from specdec.cli.bench import bench
 from specdec.cli.bench_paper import paper
 from specdec.cli.check import check
@@ -66,6 +67,7 @@ _bench.callback(invoke_without_command=True, help=_help(bench))(bench)
 _bench.command(help=_help(paper))(paper)
 for _command in (
     generate,
+    batch,
     trace,
     check,
     strategies,

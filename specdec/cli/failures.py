@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO
 
@@ -28,7 +30,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
     A :class:`SpecdecError` exits with 2, an interrupt with 130, anything else with 1. The message
     goes to stderr; where the command's argument ``json`` asks for JSON on stdout, it is a JSON
-    object there. With its argument ``debug`` the traceback is printed to stderr too.
+    object there. With its argument ``debug`` the traceback is printed to stderr too, and so is what
+    specdec logs.
     """
 
     @functools.wraps(command)
@@ -36,7 +39,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         debug = bool(kwargs.get("debug"))
         tell = tell_json if kwargs.get("json") in (True, Path("-")) else _tell
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _logged(to_stderr=debug):
                 if not debug:
                     warnings.showwarning = OneLineWarnings()
                 command(*args, **kwargs)
@@ -64,6 +67,24 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
 
     return run
+
+
+@contextmanager
+def _logged(*, to_stderr: bool) -> Iterator[None]:
+    """Within, what specdec logs goes to stderr, or nowhere."""
+    if not to_stderr:
+        yield
+        return
+    handler, logger = logging.StreamHandler(), logging.getLogger("specdec")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
 
 
 class OneLineWarnings:

@@ -158,7 +158,9 @@ Html = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object and nothing else, errors too.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show log records, and the traceback of an error.")
+]
 
 
 def assignments(flag: str, given: Sequence[str] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from specdec.plugin.components import (
 )
 
 if TYPE_CHECKING:
+    from specdec.decoding.generation_info import GenerationInfo
     from specdec.decoding.step import Step
     from specdec.models.hf_target import HFTarget
 
@@ -80,5 +81,6 @@ def specdec_wrap_target(target: HFTarget) -> HFTarget | None:
 
 
 @hookspec
-def specdec_step(step: Step) -> None:
-    """Observe a committed step. Called at most once a step, and not at all if nobody listens."""
+def specdec_step(step: Step, generation: GenerationInfo) -> None:
+    """Observe a committed step of a generation. Called at most once a step, and not at all if
+    nobody listens."""

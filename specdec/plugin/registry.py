@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from specdec.plugin.components import (
     Trainer,
 )
 
+_LOG = logging.getLogger(__name__)
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
 ROLES: tuple[Role, ...] = ("drafter", "policy", "verifier", "acceptor")
 _HOOKS = {
@@ -67,6 +69,7 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
             manager.register(entry.load(), name=entry.name)
             origins[entry.name] = origin
         except Exception as error:
+            _LOG.warning("plugin %s of %s cannot be loaded: %r", entry.name, origin, error)
             broken.append(PluginInfo(entry.name, origin, error=f"{type(error).__name__}: {error}"))
     for plugin in extra:
         if manager.is_registered(plugin):

@@ -42,6 +42,19 @@ class Request:
     place: Place
     trace: bool = False
 
+    @classmethod
+    def together(cls, requests: Sequence[Request]) -> Request:
+        """One request for the prompts of several whose sampling settings are equal."""
+        rows = [row for request in requests for row in request.rows]
+        return replace(
+            requests[0],
+            rows=rows,
+            batched=True,
+            seeds=[seed for request in requests for seed in request.seeds],
+            limits=[limit for request in requests for limit in request.limits],
+            place=Place(range(len(rows)), len(rows)),
+        )
+
     def part(self, prompts: Sequence[int]) -> Request:
         """The request for some of its prompts."""
         return replace(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from specdec.errors import OptionError
 from specdec.request.generation_fields import plain
@@ -26,9 +27,7 @@ def row_seeds(seed: Any, rows: int) -> list[int]:
     if seed is None:
         seed = secrets.randbits(63)
     if isinstance(seed, int) and not isinstance(seed, bool):
-        base = torch.full((rows,), signed(seed), dtype=torch.int64)
-        hashed: list[int] = mix(mix(base) + (torch.arange(rows) + 1) * GOLDEN).tolist()
-        return hashed
+        return _hashed(seed, torch.arange(rows))
     whole = isinstance(seed, Sequence) and all(type(s) is int for s in seed)
     if isinstance(seed, (bool, str)) or not whole:
         raise OptionError(f"seed must be an int or one int per prompt, not {seed!r}")
@@ -38,3 +37,15 @@ def row_seeds(seed: Any, rows: int) -> list[int]:
             f"seed has {len(seeds)} entries for {rows} prompts: give one int, or one per prompt"
         )
     return [signed(s) for s in seeds]
+
+
+def seed_of_row(seed: int, row: int) -> int:
+    """The seed that ``row_seeds`` gives a row for an int."""
+    return _hashed(seed, torch.tensor([row]))[0]
+
+
+def _hashed(seed: int, rows: Tensor) -> list[int]:
+    """A seed for each of ``rows [B]`` int64."""
+    base = torch.full(rows.shape, signed(seed), dtype=torch.int64)
+    hashed: list[int] = mix(mix(base) + (rows + 1) * GOLDEN).tolist()
+    return hashed

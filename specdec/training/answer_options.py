@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import OptionError
+from specdec.jobs.options import checked_options
 
 
 class AnswerOptions(BaseModel):
@@ -36,16 +37,8 @@ def make_answer_options(given: Any) -> AnswerOptions:
         UnknownNameError: an option that does not exist.
         OptionError: a value that is not allowed.
     """
-    fields = AnswerOptions.model_fields
     values = {} if given is True else dict(given)
-    for name in values:
-        if name not in fields:
-            raise UnknownNameError("option of answers", name, fields)
-    try:
-        options = AnswerOptions(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+    options = checked_options(AnswerOptions, values, "option of answers")
     if wrong := [each for each in options.temperatures if not 0 <= each < 100]:
         raise OptionError(
             f"temperatures: {wrong[0]} is not allowed: 0 is greedy, 1 the model's own"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from specdec.engine import Engine
 from specdec.errors import CheckpointError, OptionError
+from specdec.files.whole_files import read_manifest, write_json, write_whole
+from specdec.jobs.grouping import neighbours
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.training.answer_options import AnswerOptions
-from specdec.training.files import read_manifest, write_json, write_whole
 from specdec.training.prompts import Prompt
 from specdec.training.rows import MANIFEST, Row, read_rows
 
@@ -188,13 +189,9 @@ def _batches(prompts: Sequence[Prompt], options: AnswerOptions, seed: int) -> It
 
 
 def _groups(prompts: Sequence[Prompt], options: AnswerOptions) -> Iterator[list[Prompt]]:
-    """Neighbours in length, as many as the bounds allow."""
-    group: list[Prompt] = []
-    for prompt in prompts:
-        slots = (len(group) + 1) * (len(prompt.ids) + options.new_tokens)
-        if group and (len(group) == options.batch or slots > options.slots):
-            yield group
-            group = []
-        group.append(prompt)
-    if group:
-        yield group
+    return neighbours(
+        prompts,
+        lambda prompt: len(prompt.ids) + options.new_tokens,
+        most=options.batch,
+        slots=options.slots,
+    )

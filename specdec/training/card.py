@@ -12,9 +12,9 @@ from typing import Any
 
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
+from specdec.files.whole_files import replace_folder
 from specdec.training.curves import can_draw, draw
 from specdec.training.documents import Documents
-from specdec.training.files import replace_folder
 from specdec.training.loop import Ended, Run
 from specdec.training.optimizers import usual_rate
 from specdec.training.settings import DEFAULT_EPOCHS

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from specdec.errors import CheckpointError, OptionError
+from specdec.files.whole_files import write_whole
 from specdec.training.batches import Position
-from specdec.training.files import write_whole
 
 
 @dataclass

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from specdec.errors import CheckpointError, OptionError, first_line
+from specdec.files.whole_files import read_manifest, write_json, write_whole
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.models.hf_target import HFTarget, Hidden
 from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
-from specdec.training.files import read_manifest, write_json, write_whole
 from specdec.training.precision import autocast
 from specdec.training.rows import MANIFEST
 

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
+from specdec.files.whole_files import replace_folder
 from specdec.models.fingerprints import fingerprint
+from specdec.progress import Reporter, Stage
 from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
 from specdec.training.evaluation import HeldOut, TauMeter, agreement, expected_accepted
-from specdec.training.files import replace_folder
 from specdec.training.interrupts import interrupts
 from specdec.training.optimizers import make_optimizers, set_rate
 from specdec.training.precision import autocast
-from specdec.training.progress import Reporter, Stage
 from specdec.training.recipe import Recipe
 from specdec.training.schedule import Schedule
 from specdec.training.settings import Settings

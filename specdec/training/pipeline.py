@@ -14,7 +14,10 @@ from pydantic import BaseModel
 
 from specdec.engine import Engine
 from specdec.errors import OptionError
+from specdec.files.locks import locked
+from specdec.files.whole_files import add_seconds
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
+from specdec.progress import Reporter, RichReporter
 from specdec.training.answer_options import AnswerOptions, make_answer_options
 from specdec.training.answers import Answers
 from specdec.training.batches import Batches
@@ -22,12 +25,9 @@ from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import Features, folder_name
-from specdec.training.files import add_seconds
-from specdec.training.locks import locked
 from specdec.training.loop import Run
 from specdec.training.out_folder import check_out
 from specdec.training.precision import precision_of
-from specdec.training.progress import Reporter, RichReporter
 from specdec.training.prompts import prompts_of
 from specdec.training.recipe import Recipe
 from specdec.training.rows import Row, read_rows

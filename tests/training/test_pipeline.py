@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from specdec import Engine, SpecdecError
+from specdec.progress import Reporter
 from specdec.training.answer_options import make_answer_options
 from specdec.training.documents import make_documents
 from specdec.training.evaluation import TauMeter
 from specdec.training.pipeline import train
-from specdec.training.progress import Reporter
 from specdec.training.prompts import prompts_of
 from specdec.training.rows import Row, read_rows
 from specdec.training.settings import make_settings

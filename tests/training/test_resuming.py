@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from specdec import SpecdecError
+from specdec.files.locks import locked
+from specdec.files.whole_files import replace_folder, write_whole
+from specdec.progress import Reporter, Stage
 from specdec.training.evaluation import TauMeter
-from specdec.training.files import replace_folder, write_whole
-from specdec.training.locks import locked
-from specdec.training.progress import Reporter, Stage
 
 Train = Callable[..., Any]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")

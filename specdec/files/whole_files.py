@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -32,12 +33,20 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except _UNWRITTEN as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
 
 
-def _unwritten(path: Path, error: Exception) -> Exception:
+def sweep(path: Path) -> None:
+    """Remove what killed runs left of ``path``, half written."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.name.rpartition(".")[2].isdecimal():
+            left.unlink(missing_ok=True)
+
+
+def unwritten(path: Path, error: Exception) -> Exception:
+    """What is raised for a file that cannot be written; a lack of memory stays what it is."""
     if out_of_memory(error):
         return error
     reason = getattr(error, "strerror", None) or first_line(error)
@@ -97,7 +106,7 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
             path.rename(old)
         fresh.rename(path)
     except _UNWRITTEN as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,133 @@
+"""A span for each prompt, with the attributes of OpenTelemetry's conventions for generative AI."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdec.decoding.generation_info import GenerationInfo
+from specdec.decoding.metrics import Metrics
+from specdec.errors import PluginError
+from specdec.plugin.components import hookimpl
+from specdec.plugin.observing import Watched
+
+if TYPE_CHECKING:
+    from specdec.decoding.step import Step
+
+_OPERATION = "text_completion"
+
+
+@dataclass
+class _Running:
+    """Of one generation.
+
+    Attributes:
+        spans: by prompt, those that have not ended.
+        metrics: of its steps so far.
+    """
+
+    spans: dict[int, Any]
+    metrics: Metrics
+
+
+class OpenTelemetrySpans:
+    """Makes a span for each prompt, from the start of its generation to the end of its row.
+
+    A span is a child of the one that is current when the first step is committed. Its attributes
+    are ``gen_ai.operation.name``, ``gen_ai.request.model``, ``gen_ai.usage.input_tokens``,
+    ``gen_ai.usage.output_tokens``, ``gen_ai.response.finish_reasons`` and, of the project's own,
+    ``specdec.strategy``, ``specdec.lossless``, ``specdec.rows`` (of its batch), ``specdec.tau``,
+    ``specdec.target_forwards``, ``specdec.accepted_tokens`` and ``specdec.seconds.<phase>``. The
+    span of a generation that was given up has no finish reason; it is exported with the next step
+    that is observed, or when the program ends.
+
+    Example:
+        >>> engine = Engine(plugins=[OpenTelemetrySpans()])
+
+    Args:
+        tracer_provider: of the OpenTelemetry SDK; the global one if left out.
+        steps: whether each step is an event of the span, with ``specdec.new_tokens``,
+            ``specdec.accepted`` and ``specdec.tried``.
+
+    Raises:
+        PluginError: the OpenTelemetry API is not installed.
+    """
+
+    def __init__(self, tracer_provider: Any = None, *, steps: bool = False) -> None:
+        try:
+            from opentelemetry import trace
+        except ImportError as error:
+            raise PluginError(
+                "OpenTelemetrySpans needs opentelemetry-api: pip install 'specdec[otel]'"
+            ) from error
+        from specdec import __version__
+
+        self._tracer = trace.get_tracer("specdec", __version__, tracer_provider)
+        self._kind, self._steps = trace.SpanKind.INTERNAL, steps
+        self._watched = Watched(self._begin, _give_up)
+        atexit.register(self._watched.settle)
+
+    @hookimpl
+    def specdec_step(self, step: Step, generation: GenerationInfo) -> None:
+        """Note a step, and end the spans of the rows that ended with it."""
+        running = self._watched.of(generation)
+        running.metrics.observe(step)
+        rows = zip(
+            step.members, step.new_tokens, step.accepted, step.tried, step.finished, strict=True
+        )
+        for member, tokens, accepted, tried, reason in rows:
+            if tokens and self._steps:
+                running.spans[member].add_event(
+                    "step",
+                    {
+                        "specdec.new_tokens": len(tokens),
+                        "specdec.accepted": accepted,
+                        "specdec.tried": tried,
+                    },
+                )
+            if reason is not None:
+                span = running.spans.pop(member)
+                span.set_attribute("gen_ai.response.finish_reasons", [reason])
+                _end(span, member, running.metrics)
+        if not running.spans:
+            self._watched.end(generation)
+
+    def _begin(self, generation: GenerationInfo) -> _Running:
+        rows = len(generation.prompt_tokens)
+        shared = {
+            "gen_ai.operation.name": _OPERATION,
+            "gen_ai.request.model": generation.model,
+            "specdec.strategy": generation.strategy,
+            "specdec.lossless": generation.lossless,
+            "specdec.rows": rows,
+        }
+        spans = {
+            row: self._tracer.start_span(
+                f"{_OPERATION} {generation.model}",
+                kind=self._kind,
+                attributes={**shared, "gen_ai.usage.input_tokens": tokens},
+                start_time=generation.started,
+            )
+            for row, tokens in enumerate(generation.prompt_tokens)
+        }
+        return _Running(spans, Metrics(rows, generation.clock, lossless=generation.lossless))
+
+
+def _give_up(running: _Running, when: int) -> None:
+    for row, span in running.spans.items():
+        _end(span, row, running.metrics, when)
+
+
+def _end(span: Any, row: int, metrics: Metrics, when: int | None = None) -> None:
+    stats = metrics.stats(row)
+    span.set_attributes(
+        {
+            "gen_ai.usage.output_tokens": stats.new_tokens,
+            "specdec.tau": stats.tau,
+            "specdec.target_forwards": stats.target_forwards,
+            "specdec.accepted_tokens": stats.accepted_tokens,
+            **{f"specdec.seconds.{name}": each for name, each in metrics.clock.seconds.items()},
+        }
+    )
+    span.end(when)

@@ -1,0 +1,145 @@
+"""A log that survives kills: what it is about, then one entry a line, each on disk once added."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from specdec.errors import OptionError
+from specdec.files.whole_files import unwritten, write_whole
+
+
+class EntryLog:
+    """A file of JSON lines; a line that was cut off when it was written is removed.
+
+    Args:
+        path: of the file; made if there is none.
+        about: what its entries have in common; JSON values, or what ``str`` makes of others.
+        kind: what writes it, e.g. ``"benchmark"``; the key of the first line.
+        holds: what an entry is, for errors, e.g. ``"runs"``.
+
+    Raises:
+        OptionError: a file of another run of that kind, with what differs; one with something else
+            in it; or none that this could write.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
+        self.path, self._kind, self._holds = path, kind, holds
+        own = json.loads(json.dumps(about, default=str))
+        first = self._first = _line({kind: own})
+        self._start = len(first)
+        try:
+            whole, size = _whole_lines(path) if path.exists() else (0, 0)
+            with path.open("rb") if size else open(os.devnull, "rb") as file:
+                found = file.readline()
+        except OSError as error:
+            raise OptionError(f"{path} cannot be read: {error}") from error
+        if not whole and first.startswith(found):  # empty, or cut off at once
+            self._write(first, "wb")
+            return
+        self._check(found, own)
+        self._first, self._start = found, len(found)
+        if whole < size:
+            os.truncate(path, whole)
+
+    def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads(line)[self._kind]
+            other = [name for name in own if found.get(name) != own[name]]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self.foreign() from error
+        if other:
+            name = other[0]
+            raise OptionError(
+                f"{self.path} holds {self._holds} of another {self._kind}: there {name} is "
+                f"{found.get(name)!r}, here {own[name]!r}. Give another file, or remove this one"
+            )
+
+    def foreign(self) -> OptionError:
+        """The error for a file with something else in it."""
+        return OptionError(
+            f"{self.path} holds no {self._holds} of a {self._kind}: give another file"
+        )
+
+    def entries(self) -> Iterator[tuple[int, Any]]:
+        """Where each entry begins, in bytes, and what it is.
+
+        Raises:
+            OptionError: a line that is no JSON.
+        """
+        with self.path.open("rb") as file:
+            place = file.seek(self._start)
+            for line in file:
+                yield place, self._parsed(line)
+                place += len(line)
+
+    def read(self, places: Iterable[int]) -> Iterator[Any]:
+        """The entries that begin at some places."""
+        with self.path.open("rb") as file:
+            for place in places:
+                file.seek(place)
+                yield self._parsed(file.readline())
+
+    def add(self, entry: Any) -> int:
+        """Keep an entry, and return where it begins.
+
+        Raises:
+            OptionError: a full disk.
+        """
+        return self._write(_line(entry), "ab")
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        os.truncate(self.path, self._start)
+
+    def replace(self, entries: Iterable[Any]) -> None:
+        """Other entries in the place of all, at once or not at all.
+
+        Raises:
+            OptionError: a full disk.
+        """
+        lines = [self._first, *map(_line, entries)]
+        write_whole(self.path, lambda fresh: fresh.write_bytes(b"".join(lines)))
+
+    def _parsed(self, line: bytes) -> Any:
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise self.foreign() from error
+
+    def _write(self, line: bytes, mode: str) -> int:
+        try:
+            with self.path.open(mode) as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+                return file.tell() - len(line)
+        except OSError as error:
+            raise unwritten(self.path, error) from error
+
+
+def _line(entry: Any) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _whole_lines(path: Path) -> tuple[int, int]:
+    """The bytes of the lines that end, and those of the file."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            begin = max(0, end - (1 << 16))
+            if (found := _last_break(file, begin, end)) is not None:
+                return found, size
+            end = begin
+    return 0, size
+
+
+def _last_break(file: BinaryIO, begin: int, end: int) -> int | None:
+    """Where the last line break between two places ends."""
+    file.seek(begin)
+    found = file.read(end - begin).rfind(b"\n")
+    return None if found < 0 else begin + found + 1

@@ -1,0 +1,162 @@
+"""A row of a job: its prompt and settings as a request, and what its answer carries along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specdec.errors import OptionError, PromptError, SpecdecError, UnknownNameError
+from specdec.jobs.options import JobOptions
+from specdec.request.chat_template import are_messages
+from specdec.request.request import Request
+
+_PROMPTS = ("prompt", "messages")
+# Arguments of Engine.generate that a row cannot have.
+_OF_THE_CALL = (
+    "trace", "batch_size", "progress", "logits_processor", "logits_processor_by_prompt",
+)  # fmt: skip
+_OF_A_CHAT = ("tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
+# What rows of one batch may differ in.
+_OF_THE_ROW = ("seed", "max_new_tokens", *_OF_A_CHAT)
+
+
+@dataclass(frozen=True)
+class GivenRow:
+    """A row as it was given.
+
+    Attributes:
+        index: its place among the rows, from 0.
+        fields: by name, or the error of a line that is no row.
+        seed: for its samples, unless it has one of its own.
+        where: what an error message begins with, e.g. ``"line 3: "``.
+    """
+
+    index: int
+    fields: Any
+    seed: int
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """A row that can be decoded.
+
+    Attributes:
+        given: as it was given.
+        request: for its one prompt.
+        like: rows for which it is equal may share a batch.
+    """
+
+    given: GivenRow
+    request: Request
+    like: str
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.rows[0])
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that it may have, answer included."""
+        return self.request.limits[0]
+
+
+class RowReader:
+    """Makes requests of rows.
+
+    Args:
+        request: of a prompt and its settings, as ``Engine.request``.
+        options: of the job.
+    """
+
+    def __init__(self, request: Callable[..., Request], options: JobOptions) -> None:
+        self._request, self._options = request, options
+
+    def __call__(self, row: GivenRow) -> ReadRow:
+        """Check a row and encode its prompt.
+
+        Raises:
+            PromptError: no prompt, two of them, several, or one that cannot be decoded.
+            OptionError: a setting whose value is not allowed, or that a row cannot have.
+            UnknownNameError: a field that is no setting and is not kept.
+        """
+        fields = row.fields
+        if isinstance(fields, SpecdecError):
+            raise fields
+        if not isinstance(fields, Mapping):
+            raise PromptError(
+                f"a row is an object with a prompt or messages, not {type(fields).__name__}"
+            )
+        settings = self._settings(fields)
+        try:
+            request = self._request(self._prompt(fields), **{"seed": [row.seed], **settings})
+        except UnknownNameError as error:
+            raise _unknown_field(error) from error
+        own = {name: value for name, value in settings.items() if name not in _OF_THE_ROW}
+        return ReadRow(row, request, json.dumps(own, sort_keys=True, default=repr))
+
+    def check(self) -> None:
+        """Check the settings of the job, so that not every row has an error in the end.
+
+        Raises:
+            SpecdecError: as for a row.
+        """
+        own = dict(self._options.settings)
+        for name in ("seed", *_PROMPTS, *_OF_THE_CALL):
+            if own.get(name) is not None:
+                raise OptionError(f"{name} cannot be among the settings of all rows")
+        self._request([0], **{name: own[name] for name in own if name not in _OF_A_CHAT})
+
+    def _settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        others = (*_PROMPTS, "id", *self._options.keep)
+        own = {name: value for name, value in fields.items() if name not in others}
+        for name in _OF_THE_CALL:
+            if own.get(name) is not None:
+                raise OptionError(f"{name} is no setting of a row: leave it out")
+        given = {name: value for name, value in own.items() if value is not None}
+        return {**self._options.settings, **given}
+
+    def _prompt(self, fields: Mapping[str, Any]) -> Any:
+        given = [name for name in _PROMPTS if fields.get(name) is not None]
+        if len(given) != 1:
+            has = ", ".join(map(str, fields)) or "nothing"
+            raise PromptError(
+                "a row has a prompt or messages, one of them: this has "
+                + ("both" if given else has)
+            )
+        prompt = fields[given[0]]
+        if given == ["messages"] and not (isinstance(prompt, list) and are_messages(prompt)):
+            raise PromptError(
+                f"messages must be a list of objects with role and content, not {prompt!r:.80}"
+            )
+        if isinstance(prompt, list) and any(isinstance(each, str | list) for each in prompt):
+            raise PromptError("a row has one prompt, and this is a list of them: give each a row")
+        if self._options.chat and isinstance(prompt, str):
+            return [{"role": "user", "content": prompt}]
+        return prompt
+
+    def carried(self, row: GivenRow) -> dict[str, Any]:
+        """What the answer has of the row, whatever becomes of it."""
+        fields = row.fields if isinstance(row.fields, Mapping) else {}
+        names = ("id", *(name for name in self._options.keep if name != "id"))
+        return {"index": row.index, **{name: fields[name] for name in names if name in fields}}
+
+    def failed(self, row: GivenRow, error: Exception) -> dict[str, Any]:
+        """The answer of a row that could not be decoded."""
+        told = {"type": type(error).__name__, "message": f"{row.where}{error}"}
+        return {**self.carried(row), "error": told}
+
+
+def _unknown_field(error: UnknownNameError) -> SpecdecError:
+    """The error for a name that is no setting, for somebody who writes a file."""
+    if error.kind != "argument of generate":
+        return error
+    near = f"did you mean {error.nearest!r}?" if error.nearest else "it is no setting."
+    meant = f"{error.hint}." if error.hint else near
+    return OptionError(
+        f"unknown field {error.given!r}: {meant} A field that is no setting goes into the answer "
+        f"if it is named in keep (--keep {error.given})"
+    )

@@ -1,0 +1,153 @@
+"""Many prompts on many machines: an actor class for Ray Data's ``map_batches``.
+
+import ray, specdec.ray
+
+rows = ray.data.read_json("prompts/")
+rows.map_batches(
+    specdec.ray.Generator,
+    fn_constructor_kwargs={"model": "org/model", "settings": {"max_new_tokens": 200}},
+    batch_format="pyarrow",
+    batch_size=256,
+    compute=ray.data.ActorPoolStrategy(size=4),
+    num_gpus=1,
+).write_json("answers/")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from specdec.engine import Engine
+from specdec.errors import OptionError
+from specdec.jobs.answering import Answer, Answerer, answers_in_order
+from specdec.jobs.options import make_job_options
+from specdec.jobs.rows import GivenRow
+from specdec.models.fingerprints import fingerprint
+from specdec.request.seeds import seed_of_row
+
+_TYPES = {"text": "string", "finish_reason": "string", "prompt_tokens": "int64"}
+_TYPES |= {"new_tokens": "int64", "token_ids": "list", "error": "string"}
+
+
+class Generator:
+    """Answers batches of rows with an engine of its own; Ray makes one for each actor.
+
+    A batch has the columns of a job's rows: ``prompt`` or ``messages``, generation settings where
+    rows have settings of their own, and what is named in ``keep``. It comes back with columns
+    ``text``, ``finish_reason``, ``prompt_tokens``, ``new_tokens`` and ``error``, which is null for
+    a row that was decoded. A value that is null, or NaN in an array of numbers, is not given.
+
+    Nothing depends on which actor has a row, or on the rows beside it: an actor that is lost is
+    replaced by Ray, and the rows are the same. A sampled row draws with its ``seed``; one without
+    draws as the row of its column ``index`` in a file job with the same ``seed`` would, or, without
+    an index, with a seed made of all that is in it, so that equal rows have equal texts.
+
+    Example:
+        >>> Generator("org/model", settings={"max_new_tokens": 9})({"prompt": np.array(["Once"])})
+
+    Args:
+        model: as for ``Engine``.
+        engine: other arguments of ``Engine`` by name.
+        options: fields of :class:`~specdec.jobs.options.JobOptions`, but ``window``.
+
+    Raises:
+        SpecdecError: as for ``Engine``, or an option that is not allowed.
+    """
+
+    def __init__(
+        self, model: Any = None, *, engine: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        if "window" in options:
+            raise OptionError("window is for files: Ray's batch_size says how many rows there are")
+        self._options = make_job_options(options)
+        self.engine = Engine(model, **(engine or {}))
+        self._answerer = Answerer(self.engine, self._options)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with its answers.
+
+        Args:
+            batch: a mapping from names to arrays, or a table of pyarrow.
+
+        Returns:
+            The same kind.
+        """
+        table = not isinstance(batch, Mapping)
+        rows = batch.to_pylist() if table else _rows_of(batch)
+        rows = [_without_nulls(row) for row in rows]
+        seeds = [self._seed(row) for row in rows]
+        for row in rows:
+            row.pop("index", None)
+        given = [GivenRow(*each) for each in zip(range(len(rows)), rows, seeds, strict=True)]
+        columns = self._columns(answers_in_order(self._answerer, given))
+        return _added(batch, columns) if table else {**batch, **_arrays(columns)}
+
+    def _seed(self, row: Mapping[str, Any]) -> int:
+        if type(index := row.get("index")) is int:
+            return seed_of_row(self._options.seed, index)
+        own = json.dumps(row, sort_keys=True, default=str)
+        return int(fingerprint([self._options.seed, own]), 16) % (1 << 63)
+
+    def _columns(self, answers: list[Answer]) -> dict[str, list[Any]]:
+        names = [name for name in _TYPES if name != "token_ids"]
+        if self._options.token_ids or self.engine.tokenizer is None:
+            names.append("token_ids")
+        return {name: [_told(answer.get(name)) for answer in answers] for name in names}
+
+
+def _told(value: Any) -> Any:
+    """An error as text, anything else as it is."""
+    return f"{value['type']}: {value['message']}" if isinstance(value, Mapping) else value
+
+
+def _rows_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = {name: _values(column) for name, column in batch.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; where some are NaN, which is how numpy says null, ints are ints."""
+    values = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    nan = [isinstance(value, float) and value != value for value in values]
+    if not any(nan):
+        return values
+    known = [value for value, missing in zip(values, nan, strict=True) if not missing]
+    whole = all(isinstance(value, float) and value.is_integer() for value in known)
+    return [
+        None if missing else int(value) if whole else value
+        for value, missing in zip(values, nan, strict=True)
+    ]
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without what a table has for fields that a row, or a message, does not have."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def _arrays(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    found = {}
+    for name, values in columns.items():
+        found[name] = np.empty(len(values), dtype=object)
+        found[name][:] = values
+    return found
+
+
+def _added(table: Any, columns: Mapping[str, list[Any]]) -> Any:
+    """A table with more columns, of types that do not depend on the batch."""
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        kind = pa.list_(pa.int64()) if name == "token_ids" else pa.type_for_alias(_TYPES[name])
+        column = pa.array(values, type=kind)
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, column)
+    return table
