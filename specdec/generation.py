@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from specdec.decoding.clock import Clock
 from specdec.decoding.draft import Drafting
+from specdec.decoding.first_rank import FirstRankAccepts
 from specdec.decoding.interfaces import Drafts, Resumable
 from specdec.decoding.loop import decode
 from specdec.decoding.metrics import Metrics
@@ -20,6 +21,7 @@ from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.models.hf_target import HFTarget
+from specdec.models.ranks import Ranks
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.request import Request
 from specdec.request.stopping import StopRules
@@ -46,6 +48,7 @@ class Decoder:
         observers: called with every committed step, as ``observe(step=step)``.
         make_randomness: makes the generator from ``seeds [B]`` int64.
         check_length: called with a number of tokens before a text reaches it.
+        ranks: the processes that hold the target's shards; None where this one holds it whole.
     """
 
     target: HFTarget
@@ -56,6 +59,7 @@ class Decoder:
     observers: Sequence[Callable[..., Any]]
     make_randomness: Callable[[Tensor], Randomness]
     check_length: Callable[[int], None]
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class Generation:
             self.clock,
             drafts,
             may_shrink=on_end is None and len(rows) > 1,
+            ranks=decoder.ranks,
         )
         self._recorder = (
             Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
@@ -149,9 +154,10 @@ class Generation:
 
     def _steps(self) -> Generator[Step, None, None]:
         decoder, state, parts = self._decoder, self.state, self._decoder.parts
-        steps = decode(
-            decoder.target, self._drafting, parts.verifier, parts.acceptor, state, self.clock
-        )
+        acceptor = parts.acceptor
+        if decoder.ranks is not None:
+            acceptor = FirstRankAccepts(acceptor, decoder.ranks)
+        steps = decode(decoder.target, self._drafting, parts.verifier, acceptor, state, self.clock)
         between_steps = False
         try:
             for step in self.metrics.timed(steps):
