@@ -62,7 +62,8 @@ def generate_in_batches(
         order.sort(key=lambda row: len(rows[row]), reverse=True)
     batches = deque(order[start : start + size] for start in range(0, len(rows), size))
     results: dict[int, GenerationResult] = {}
-    with _bar(len(rows), shown=progress) as bar:
+    ranks = decoder.ranks
+    with _bar(len(rows), shown=progress and not (ranks and ranks.index)) as bar:
         while batches:
             batch = batches.popleft()
             _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
@@ -71,6 +72,11 @@ def generate_in_batches(
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
+                if decoder.ranks:  # the others are in the middle of this batch
+                    raise OptionError(
+                        f"a batch of {len(batch)} prompts does not fit into the memory of a rank, "
+                        f"and ranks cannot begin anew: give batch_size={len(batch) // 2}"
+                    ) from error
                 if by_prompt and by_prompt.once:
                     raise OptionError(
                         f"a batch of {len(batch)} prompts does not fit into memory, and the "

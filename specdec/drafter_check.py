@@ -116,10 +116,19 @@ def _greedy(target: HFTarget, ids: list[int], uses_cache: bool) -> Tensor:
     next_token = _cached(plain, len(ids) + most) if uses_cache else _uncached(plain)
     for count in range(1, most + 1):
         tokens = torch.cat([tokens, next_token(tokens)], dim=1)
-        slow = count >= _FEWEST and time.perf_counter() - start > _SECONDS
+        slow = count >= _FEWEST and _late(start, target)
         if slow or int(tokens[0, -1]) in ends:
             break
     return tokens
+
+
+def _late(start: float, target: HFTarget) -> bool:
+    """Whether the time is up; for all ranks when it is up for the first."""
+
+    def late() -> bool:
+        return time.perf_counter() - start > _SECONDS
+
+    return target.ranks.decided(late) if target.ranks else late()
 
 
 def _cached(target: HFTarget, capacity: int) -> Next:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import OwnText, report_on
-from specdec.errors import DrafterWarning, OptionError, PluginError, warn
+from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import in_words
+from specdec.models.placement import is_placed
+from specdec.models.ranks import Ranks
 from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
@@ -114,6 +117,11 @@ class Engine:
             self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
         _LOG.info("%s is loaded, in %.1f s", self.model_name, time.perf_counter() - began)
+        if self.acceleration.changes and (Ranks.of(loaded) or is_placed(loaded)):
+            raise OptionError(
+                f"{self.acceleration} needs the weights in one place, and those of this model are "
+                "sharded over several processes, or placed by a device_map: leave it out"
+            )
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
@@ -362,7 +370,29 @@ class Engine:
 
         Raises:
             PromptError, OptionError, UnknownNameError: as for ``generate``.
+            OptionError: the ranks of a sharded model were not asked for the same.
         """
+        ranks = self._checked.ranks
+        if ranks is None:
+            return self._own_request(prompt, settings)
+        if settings.get("seed") is None:
+            settings["seed"] = ranks.decided(lambda: secrets.randbits(63))
+        request, refused = None, None
+        try:
+            request = self._own_request(prompt, settings)
+        except SpecdecError as error:
+            refused = error
+        if not ranks.alike(request.digest if request else f"{refused}"):
+            raise OptionError(
+                f"the {ranks.size} ranks of this model were given different prompts or settings: "
+                "they hold one model together, so give every rank the same"
+            ) from refused
+        if request is None:
+            assert refused is not None
+            raise refused
+        return request
+
+    def _own_request(self, prompt: Any, settings: Mapping[str, Any]) -> Request:
         return make_request(
             prompt,
             settings,
@@ -384,6 +414,7 @@ class Engine:
             observers=[hook] if hook.get_hookimpls() else [],
             make_randomness=self.make_randomness,
             check_length=self._check_length,
+            ranks=self._checked.ranks,
         )
 
     def _check_length(self, tokens: int) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from specdec.decoding.clock import Clock
 from specdec.decoding.draft import Drafting
+from specdec.decoding.first_rank import FirstRankAccepts
 from specdec.decoding.generation_info import GenerationInfo
 from specdec.decoding.interfaces import Drafts, Resumable
 from specdec.decoding.loop import decode
@@ -23,6 +24,7 @@ from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.models.hf_target import HFTarget
+from specdec.models.ranks import Ranks
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.request import Request
 from specdec.request.stopping import StopRules
@@ -51,6 +53,7 @@ class Decoder:
             ``observe(step=step, generation=info)``.
         make_randomness: makes the generator from ``seeds [B]`` int64.
         check_length: called with a number of tokens before a text reaches it.
+        ranks: the processes that hold the target's shards; None where this one holds it whole.
     """
 
     target: HFTarget
@@ -61,6 +64,7 @@ class Decoder:
     observers: Sequence[Callable[..., Any]]
     make_randomness: Callable[[Tensor], Randomness]
     check_length: Callable[[int], None]
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class Generation:
             self.clock,
             drafts,
             may_shrink=on_end is None and len(rows) > 1,
+            ranks=decoder.ranks,
         )
         self._recorder = (
             Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
@@ -162,9 +167,10 @@ class Generation:
 
     def _steps(self) -> Generator[Step, None, None]:
         decoder, state, parts = self._decoder, self.state, self._decoder.parts
-        steps = decode(
-            decoder.target, self._drafting, parts.verifier, parts.acceptor, state, self.clock
-        )
+        acceptor = parts.acceptor
+        if decoder.ranks is not None:
+            acceptor = FirstRankAccepts(acceptor, decoder.ranks)
+        steps = decode(decoder.target, self._drafting, parts.verifier, acceptor, state, self.clock)
         between_steps = False
         try:
             for step in self.metrics.timed(steps):

@@ -14,6 +14,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from specdec.models.loaded_model import without_capturing
+from specdec.models.placement import is_placed
+from specdec.models.ranks import Ranks
 from specdec.plugin.components import IsPath
 from specdec.plugin.registry import Registry, Role
 
@@ -51,8 +53,17 @@ def picklable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     loaded models without hooks that are closures.
 
     Raises:
-        PicklingError: a plugin module that another process could not import.
+        PicklingError: a plugin module that another process could not import, or a model whose
+            weights are not all here.
     """
+    for name in ("model", "drafter"):
+        if isinstance(model := arguments[name], PreTrainedModel) and (
+            is_placed(model) or Ranks.of(model)
+        ):
+            raise pickle.PicklingError(
+                f"this engine's {name} is sharded over several processes, or placed by a "
+                "device_map: make an engine in the other process, with a model that is loaded there"
+            )
     models = {
         name: without_capturing(value)
         for name in ("model", "drafter")

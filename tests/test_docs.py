@@ -20,6 +20,7 @@ from specdec.plugin import hookspecs
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
 
+LIBRARIES = ("accelerate", "peft", "torchao", "xgrammar", "outlines", "lmformatenforcer")
 TUTORIAL = "docs/writing-a-plugin.md"
 EXAMPLE = ROOT / "examples" / "specdec-ngram"
 
@@ -39,6 +40,8 @@ NEEDS = {
     "a CUDA GPU": torch.cuda.is_available(),
     "a CPU that packs bfloat16": _refusal(torch.device("cpu"), torch.bfloat16) is None,
     "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this
+    "two processes": False,  # tests/test_sharded.py runs it in two
+    **{name: find_spec(name) is not None for name in LIBRARIES},
 }
 SNIPPETS = snippets()
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which tells of what is gone

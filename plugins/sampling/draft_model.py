@@ -109,6 +109,11 @@ def make_draft_model(options: DraftModelOptions, target: HFTarget) -> DraftModel
     model, tokenizer = _load(options.checkpoint, target, options.trust_remote_code)
     check_suitable(model)
     wrapped = HFTarget(model, acceleration=target.acceleration)
+    if wrapped.ranks and not target.ranks:
+        raise OptionError(
+            "the draft model is sharded over several processes and the target is not: load the "
+            "draft model whole, or the target in the same way"
+        )
     wrapped.tokenizer = tokenizer
     drafter = DraftModel(target, wrapped, options.vocabulary)
     TreeCheck.at_load(drafter.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specdec.decoding.clock import Clock
+from specdec.decoding.first_rank import agreed_tree
 from specdec.decoding.interfaces import (
     Drafts,
     Features,
@@ -21,6 +22,7 @@ from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree, label
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.errors import PluginError
+from specdec.models.ranks import Ranks
 
 
 class Drafting:
@@ -31,6 +33,8 @@ class Drafting:
         clock: of the generation.
         before: the drafts of the generation that this one goes on from.
         may_shrink: whether finished rows may leave the batch as far as the caller is concerned.
+        ranks: of a target that several processes hold. All of them draft, as drafting may take
+            layers of the target; how many levels, which tree and what it took, the first one says.
 
     Attributes:
         drafts: what the drafter has started; None if the strategy has no drafter.
@@ -45,9 +49,10 @@ class Drafting:
         before: Drafts | None = None,
         *,
         may_shrink: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self._parts, self._clock, self._before = parts, clock, before
-        self._may_shrink = may_shrink
+        self._may_shrink, self._ranks = may_shrink, ranks
         self.drafts: Drafts | None = None
         self._grower: TreeGrower | None = None
 
@@ -84,6 +89,10 @@ class Drafting:
         Raises:
             PluginError: a tree whose draws the acceptor is not exact for.
         """
+        tree = self._own_tree()
+        return tree if self._ranks is None else agreed_tree(self._ranks, tree)
+
+    def _own_tree(self) -> DraftTree:
         state = self._state
         tree = self._tree(state) if state.room else None
         if tree is None:
@@ -105,14 +114,21 @@ class Drafting:
         """The expansion phase, then the reranking phase."""
         builder = TreeBuilder(state)
         levels = 0 if drafts is None else min(grower.levels, state.room)
-        while drafts is not None and builder.depth < levels and not builder.stopped:
+        while drafts is not None and self._another(builder.depth < levels and not builder.stopped):
             with self._clock.draft_level():
                 grower.expand(builder, drafts.propose(builder.frontier))
         return grower.rerank(builder)
 
+    def _another(self, wanted: bool) -> bool:
+        """Whether to grow another level."""
+        return wanted if self._ranks is None else self._ranks.decided(lambda: wanted)
+
     def commit(self, step: Step) -> None:
         """A step has been committed."""
         seconds = self._clock.step()
+        if self._ranks is not None:
+            own = seconds
+            seconds = self._ranks.decided(lambda: own)
         for learner in (self._grower, self.drafts):
             if isinstance(learner, LearnsFromSteps):
                 learner.learn(step, seconds)

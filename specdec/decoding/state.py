@@ -178,6 +178,9 @@ class State:
                 self.cache.keep(kept, counts, max(after) - 1)
         self._append(candidates[:, :longest], counts)
         self.host_lengths = after
+        for row, reason in enumerate(finished):
+            if reason is not None:
+                self.processors.settle(row, after[row])
         self.finish_reasons = [
             now or before for now, before in zip(finished, self.finish_reasons, strict=True)
         ]

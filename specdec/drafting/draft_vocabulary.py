@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
+from specdec.models.placement import is_offloaded
+from specdec.models.ranks import whole
 from specdec.plugin.components import IsPath
 
 if TYPE_CHECKING:
@@ -66,26 +68,32 @@ def lm_head_of(target: HFTarget, tokens: Tensor | None, dtype: torch.dtype) -> n
     Its rows are copied, so that they lie side by side.
 
     Raises:
-        OptionError: an lm_head that is no linear layer, or an acceleration that ``dtype`` does not
-            allow.
+        OptionError: an lm_head that is no linear layer or is offloaded, or an acceleration that
+            ``dtype`` does not allow.
     """
     if tokens is None:
         return target.lm_head(dtype)
-    whole = target.model.get_output_embeddings()
-    if not isinstance(whole, nn.Linear):
+    head = target.model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
         raise OptionError(
-            f"the lm_head of this model is a {type(whole).__name__}, of which no rows can be "
+            f"the lm_head of this model is a {type(head).__name__}, of which no rows can be "
             "taken: leave out vocabulary"
         )
 
-    def rows(weight: Tensor) -> nn.Parameter:
-        taken = weight.detach().index_select(0, tokens.to(weight.device))
-        return nn.Parameter(taken.to(dtype), requires_grad=False)
+    if is_offloaded(head):
+        raise OptionError(
+            "the lm_head of this model is offloaded (device_map), so that no rows can be taken of "
+            "it: leave out vocabulary, or keep the lm_head in memory"
+        )
 
-    part = nn.Linear(whole.in_features, len(tokens), bias=whole.bias is not None, device="meta")
-    part.weight = rows(whole.weight)
-    if whole.bias is not None:
-        part.bias = rows(whole.bias)
+    def rows(weight: Tensor) -> nn.Parameter:
+        taken = whole(weight.detach()).index_select(0, tokens.to(weight.device))
+        return nn.Parameter(taken.to(target.device, dtype), requires_grad=False)
+
+    part = nn.Linear(head.in_features, len(tokens), bias=head.bias is not None, device="meta")
+    part.weight = rows(head.weight)
+    if head.bias is not None:
+        part.bias = rows(head.bias)
     return target.accelerated(part)
 
 

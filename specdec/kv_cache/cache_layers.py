@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicCache
 
@@ -17,17 +18,21 @@ class LayerShape:
     Attributes:
         heads: key-value heads.
         key_dim, value_dim: channels of a key and of a value.
+        device: where the layer runs; None for the device of the cache.
     """
 
     heads: int
     key_dim: int
     value_dim: int
+    device: torch.device | None = None
 
 
 def probe_layout(cache: DynamicCache) -> tuple[LayerShape, ...]:
     """The layout of a model, read from a cache that one forward has filled."""
     return tuple(
-        LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
+        LayerShape(
+            layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3], layer.keys.device
+        )
         for layer in cache.layers
     )
 
@@ -89,7 +94,7 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def _write(self, store: Tensor, states: Tensor) -> Tensor:
         rows = states.transpose(1, 2).flatten(0, 1)
-        store.flatten(0, 1).index_copy_(0, self.owner.write_slots, rows)
+        store.flatten(0, 1).index_copy_(0, self.owner.write_slots.to(store.device), rows)
         return store[:, : self.owner.view].transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

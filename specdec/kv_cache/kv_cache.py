@@ -41,6 +41,7 @@ class KVCache(Cache):  # type: ignore[misc]
         layout: the shape of each layer.
         rows: batch size B.
         capacity: slots a row.
+        device: where lengths lie, and the layers that do not say otherwise.
         bucket: rounds sizes up, so that attention sees few different shapes; monotone.
     """
 
@@ -64,9 +65,10 @@ class KVCache(Cache):  # type: ignore[misc]
         self._groups: dict[LayerShape, Group] = {}
         for shape in dict.fromkeys(layout):
             size = (layout.count(shape), rows, self.capacity, shape.heads)
+            place = device if shape.device is None else shape.device
             self._groups[shape] = Group(
-                keys=torch.zeros(*size, shape.key_dim, dtype=dtype, device=device),
-                values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=device),
+                keys=torch.zeros(*size, shape.key_dim, dtype=dtype, device=place),
+                values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=place),
             )
         super().__init__(layers=layers_of(self, layout, self._groups))
 
@@ -171,10 +173,11 @@ class KVCache(Cache):  # type: ignore[misc]
         """
         ahead, _ = self._scratch_slots(scratch.shape[1])
         source = (self.lengths[:, None] + scratch).clamp_(max=self.capacity - 1).add_(self._starts)
-        target = ahead[:, : scratch.shape[1]].flatten()
+        target, source = ahead[:, : scratch.shape[1]].flatten(), source.flatten()
         for group in self._groups.values():
+            there, here = (slots.to(group.keys.device) for slots in (target, source))
             for store in group.flat():
-                store.index_copy_(1, target, store.index_select(1, source.flatten()))
+                store.index_copy_(1, there, store.index_select(1, here))
         self.advance(counts, longest)
 
     def _scratch_slots(self, width: int) -> tuple[Tensor, Tensor]:
@@ -198,8 +201,9 @@ class KVCache(Cache):  # type: ignore[misc]
     def keep_rows(self, rows: Tensor, longest: int) -> None:
         """Keep only ``rows [m]`` int64 of the batch; ``longest`` as in :meth:`keep`."""
         for group in self._groups.values():
-            group.keys = group.keys.index_select(1, rows)
-            group.values = group.values.index_select(1, rows)
+            own = rows.to(group.keys.device)
+            group.keys = group.keys.index_select(1, own)
+            group.values = group.values.index_select(1, own)
         self._starts = self._starts[: len(rows)]
         self.truncate(self.lengths.index_select(0, rows), longest)
 

@@ -16,7 +16,10 @@ from specdec.errors import UnsupportedModelError
 from specdec.kv_cache.cache_layers import LayerShape, probe_layout
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
+from specdec.models.in_own_dtype import InOwnDtype
 from specdec.models.loaded_model import own_copy
+from specdec.models.placement import device_of, is_placed, return_outputs
+from specdec.models.ranks import Ranks
 
 # Names in configs of the most positions that a model has.
 _CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
@@ -89,6 +92,8 @@ class HFTarget:
     Attributes:
         tokenizer: of the model, where the engine has it: drafters with a vocabulary of their own
             compare it with theirs.
+        is_placed: whether a ``device_map`` has laid the model out over several places.
+        ranks: the processes that hold the model's shards; None where this one holds it whole.
         skips_mask: a single token of a single row is given no mask, as transformers does: attention
             is faster so. The check at load turns it on for models that it makes no difference to.
 
@@ -111,11 +116,13 @@ class HFTarget:
         if self.config._attn_implementation not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
         self.model = model.eval()
+        self.ranks = Ranks.of(model)
         self.aux_layers = aux_layers
         self.acceleration = acceleration or Acceleration()
         self._body: nn.Module = self.accelerated(self._plain_body)
         self._embedding: nn.Module = model.get_input_embeddings()
         self._head: nn.Module = model.get_output_embeddings()
+        self._return_outputs()
         # Some models have no lm_head; they are refused later, with their name.
         self._scorer: nn.Module = self.accelerated(self._head) if self._head else self._head
         self._layout: tuple[LayerShape, ...] | None = None
@@ -125,11 +132,17 @@ class HFTarget:
         """How the model takes its attention mask."""
         return MaskForm.of(self.config)
 
-    @property
+    def _return_outputs(self) -> None:
+        """A model on several devices gives everything where its inputs are."""
+        self.is_placed = is_placed(self.model)
+        if self.is_placed:
+            ends = (self._plain_body, self._embedding, self._head)
+            return_outputs(*(module for module in ends if module is not None))
+
+    @cached_property
     def device(self) -> torch.device:
-        """Where inputs go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        """Where inputs and outputs go."""
+        return device_of(self._embedding)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -207,6 +220,7 @@ class HFTarget:
         other.config = getattr(other._plain_body, "config", other.model.config)
         other._embedding = other.model.get_input_embeddings()
         other._head = other.model.get_output_embeddings()
+        other._return_outputs()
         other.__dict__["dtype"] = dtype
         return other.unaccelerated()
 
@@ -238,13 +252,16 @@ class HFTarget:
         return embedded
 
     def lm_head(self, dtype: torch.dtype) -> nn.Module:
-        """The lm_head in another dtype: a copy, unless it is the model's own; accelerated both.
+        """The lm_head in another dtype: a copy, unless it is the model's own, or sharded or
+        placed; accelerated both.
 
         Raises:
             OptionError: an acceleration that the dtype does not allow.
         """
         if dtype == self.dtype:
             return self._scorer
+        if self.ranks or self.is_placed:
+            return InOwnDtype(self._scorer, self.dtype)
         return self.accelerated(copy.deepcopy(self._head).to(dtype))
 
     def logits(self, hidden: Tensor, lm_head: nn.Module | None = None) -> Tensor:

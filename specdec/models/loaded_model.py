@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from transformers import PreTrainedModel
 
 from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.errors import OptionError, SpecdecError, UnsupportedModelError, first_line
+from specdec.models.placement import is_placed, offloaded, shared_by_hooks
+from specdec.models.quantised import rounds_by_neighbours, scales, settle
+from specdec.models.ranks import is_sharded
+from specdec.models.rebinding import rebound
 
 _DYNAMIC = ("torch.ao.nn.quantized.dynamic", "torch.nn.quantized.dynamic")
 # Where wrappers of other libraries keep the model within.
@@ -77,12 +82,12 @@ def _without_peft(model: Any) -> PreTrainedModel:
 
 
 def check_suitable(model: PreTrainedModel) -> None:
-    """Refuse what is no causal language model on one device.
+    """Refuse what is no causal language model whose weights are all there.
 
     Raises:
         UnsupportedModelError: an encoder-decoder, a model without an lm_head or an embedding,
-            weights that are offloaded or on several devices, an lm_head that scores tokens which
-            the embedding does not have.
+            weights that are nowhere, or on several devices that no ``device_map`` connects, an
+            lm_head that scores tokens which the embedding does not have.
     """
     kind = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
@@ -107,17 +112,25 @@ def check_suitable(model: PreTrainedModel) -> None:
             "what stands beside it, so verifying several tokens at once is not decoding one by "
             "one. Give it before quantisation, with dtype='bfloat16' or pack=True"
         )
-    tensors = [*model.parameters(), *model.buffers()]
-    if any(each.is_meta for each in tensors):
+    if any(rounds_by_neighbours(each) for each in model.modules()):
         raise UnsupportedModelError(
-            f"parts of this {kind} are offloaded (device_map) or were never loaded, so their "
-            "weights are not in memory: load the model without device_map, or onto one device"
+            f"this {kind} is quantised with outliers kept apart (LLM.int8), which are found among "
+            "all tokens of a forward: it rounds each token by what stands beside it, so verifying "
+            "several tokens at once is not decoding one by one. Load it with BitsAndBytesConfig("
+            "load_in_8bit=True, llm_int8_threshold=0.0)"
+        )
+    tensors = [*model.parameters(), *model.buffers()]
+    elsewhere = offloaded(model)
+    if any(each.is_meta and id(each) not in elsewhere for each in tensors):
+        raise UnsupportedModelError(
+            f"parts of this {kind} are not in memory: they were never loaded, or were offloaded "
+            "(device_map) and lost the hooks that bring their weights. Load the model again"
         )
     devices = {str(each.device) for each in model.parameters()}
-    if len(devices) > 1:
+    if len(devices) > 1 and not is_placed(model):
         raise UnsupportedModelError(
-            f"this {kind} lies on several devices ({', '.join(sorted(devices))}): specdec decodes "
-            "on one: load the model with device_map={'': device}"
+            f"this {kind} lies on several devices ({', '.join(sorted(devices))}) and nothing "
+            "moves its inputs between them: load it with device_map='auto'"
         )
     known, scored = _rows(embedding), _rows(head)
     if known is not None and scored is not None and scored > known:
@@ -161,9 +174,13 @@ def own_copy(
     Raises:
         OptionError: a quantised model that is to be converted, or a model that cannot be copied.
     """
-    converts = (dtype is not None and dtype != model.dtype) or (
-        device is not None and any(not _lies_on(each, device) for each in model.parameters())
-    )
+    moves = device is not None and any(not _lies_on(w, device) for w in model.parameters())
+    converts = moves or (dtype is not None and dtype != model.dtype)
+    if moves and (is_placed(model) or any(is_sharded(each) for each in model.parameters())):
+        raise OptionError(
+            "a model that is sharded over several processes, or placed by a device_map, stays "
+            "where it is: leave out device"
+        )
     if converts and getattr(model, "is_quantized", False):
         raise OptionError(
             "a quantised model is taken as it is: leave out dtype and device, or load it as you "
@@ -196,7 +213,11 @@ def without_capturing(model: PreTrainedModel) -> PreTrainedModel:
 
 def _sharing_copy(model: nn.Module, instead: dict[int, Any]) -> Any:
     """The same modules on the same tensors, or on those given instead of them by their id."""
+    settle(model)
     kept = {**{id(each): each for each in _tensors(model)}, **instead}
+    # The meshes of sharded weights stand for groups of processes.
+    meshes = (getattr(model, name, None) for name in ("_device_mesh", "_mesh_manager"))
+    kept |= {id(mesh): mesh for mesh in meshes if mesh is not None} | shared_by_hooks(model)
     try:
         own = copy.deepcopy(model, kept)
     except Exception as error:
@@ -206,6 +227,8 @@ def _sharing_copy(model: nn.Module, instead: dict[int, Any]) -> Any:
         ) from error
     for module in own.modules():
         _undo_compile(module)
+        if isinstance(forward := vars(module).get("forward"), FunctionType):
+            module.forward = rebound(forward, kept)
     return own
 
 
@@ -219,6 +242,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
     for module in model.modules():
         yield from (each for each in vars(module).values() if isinstance(each, Tensor))
+    yield from scales(model)
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
 from specdec.request.processor_stages import PREFIX_FREE, SET_BASED, PerRow, Stage, named
+from specdec.request.rewinding import Forks, rewound
 from specdec.request.shared_processors import Shared
 
 # Processors of transformers that are functions of a row's own prefix: one serves every row.
@@ -150,7 +151,7 @@ class ByPrompt:
     def stages(self, prompts: Sequence[int]) -> list[Stage]:
         """How they are called on the rows of ``prompts``: each as if its prompt were alone."""
         rows = [self._entry(prompt) for prompt in prompts]
-        return [PerRow(column) for column in zip_longest(*rows)]
+        return [PerRow(tuple(map(rewound, column))) for column in zip_longest(*rows)]
 
     def _entry(self, prompt: int) -> tuple[LogitsProcessor, ...]:
         found = processors_in(self._make(prompt), f"logits_processor_by_prompt, prompt {prompt}")
@@ -179,6 +180,9 @@ def stages(processors: Sequence[LogitsProcessor], place: Place) -> list[Stage]:
     for processor in flat:
         if _copied(processor, place):
             found.append(PerRow(next(order)))
+        elif place.total > 1 and isinstance(processor, Forks):
+            forks = [processors_in(processor.fork(), "a fork") for _ in place.prompts]
+            found.append(PerRow(tuple(rewound(fork) for (fork,) in forks)))
         elif type(processor) is hf.PrefixConstrainedLogitsProcessor:
             allowed = processor._prefix_allowed_tokens_fn
             own = [_constrained(allowed, prompt) for prompt in place.prompts]
@@ -201,6 +205,8 @@ def _copied(processor: LogitsProcessor, place: Place) -> bool:
     """Whether every prompt has a copy of its own."""
     kind = type(processor)
     if place.total == 1 or kind in BY_PREFIX or kind is hf.PrefixConstrainedLogitsProcessor:
+        return False
+    if isinstance(processor, Forks):
         return False
     return kind not in SET_BASED or isinstance(processor.prompt_ignore_length, Tensor)
 

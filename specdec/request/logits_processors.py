@@ -165,6 +165,12 @@ class Processors:
         self.penalties = [stage.keep_rows(rows) for stage in self.penalties]
         self.warps = [stage.keep_rows(rows) for stage in self.warps]
 
+    def settle(self, row: int, length: int) -> None:
+        """A row's text has ended with ``length`` tokens: what a step asked beyond it is undone,
+        where a processor can."""
+        for stage in self.penalties:
+            stage.settle(row, length)
+
     def _run(
         self, stages: Sequence[Stage], scores: Tensor, prefix: Callable[[], Prefix] | None
     ) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
+from specdec.request.rewinding import Rewound, rewound
 
 # Processors that read no token of the prefix: one batched call serves every row.
 PREFIX_FREE = (
@@ -74,6 +75,9 @@ class Stage(ABC):
         """The same for some rows of the batch."""
         return self
 
+    def settle(self, row: int, length: int) -> None:  # noqa: B027
+        """A row's text has ended with ``length`` tokens."""
+
     @staticmethod
     def of(processor: hf.LogitsProcessor) -> Stage:
         """The cheapest exact way to call ``processor``."""
@@ -81,7 +85,7 @@ class Stage(ABC):
             return PrefixFree(processor)
         if type(processor) in SET_BASED and processor.prompt_ignore_length is None:
             return SetBased(processor)
-        return PerRow((processor,))
+        return PerRow((rewound(processor),))
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,11 @@ class PerRow(Stage):
         if len(self.processors) == 1:
             return self
         return PerRow(tuple(self.processors[row] for row in rows))
+
+    def settle(self, row: int, length: int) -> None:
+        processor = self.processors[row % len(self.processors)]
+        if isinstance(processor, Rewound):
+            processor.settle(length)
 
 
 def named(processor: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,14 @@ class Request:
             limits=[limit for request in requests for limit in request.limits],
             place=Place(range(len(rows)), len(rows)),
         )
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal requests; logits processors left out."""
+        sampling = self.sampling
+        rules = (sampling.greedy, sampling.eos, sampling.stop, sampling.config.to_diff_dict())
+        said = repr((self.rows, self.seeds, self.limits, self.trace, rules))
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def part(self, prompts: Sequence[int]) -> Request:
         """The request for some of its prompts."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from specdec.models.quantised import dequantised
+
 _HALF = (torch.bfloat16, torch.float16)
 # Bytes of converted weights that are kept from one forward to the next; the rest is converted anew
 # in every forward, one module at a time, so that a large model needs no second copy of itself.
@@ -23,7 +25,8 @@ def in_full_precision(dtype: torch.dtype) -> torch.dtype:
 
 @contextmanager
 def upcast(network: nn.Module) -> Iterator[None]:
-    """Within, half-precision modules of ``network`` compute in float32.
+    """Within, half-precision modules of ``network`` compute in float32, and quantised ones without
+    rounding their inputs.
 
     Weights are converted as each module runs and are as before afterwards.
     """
@@ -35,6 +38,8 @@ def upcast(network: nn.Module) -> Iterator[None]:
         nonlocal room
         if id(tensor) not in kept:
             wide = tensor.detach().float()
+            if isinstance(tensor, nn.Parameter):  # hooks of a placed model make others like it
+                wide = nn.Parameter(wide, requires_grad=False)
             if wide.nbytes > room:
                 return wide
             room -= wide.nbytes
@@ -54,7 +59,16 @@ def upcast(network: nn.Module) -> Iterator[None]:
             own[name] = tensor
 
     hooks = []
+    replacing = [(module, run) for module in network.modules() if (run := dequantised(module))]
+    # Where hooks of a placed model stand around the forward, they stay.
+    names = ["_old_forward" if "_old_forward" in vars(each) else "forward" for each, _ in replacing]
+    before = [vars(module).get(name) for (module, _), name in zip(replacing, names, strict=True)]
+    for (module, run), name in zip(replacing, names, strict=True):
+        vars(module)[name] = run
+    quantised = {module for module, _ in replacing}
     for module in network.modules():
+        if module in quantised:
+            continue
         hooks.append(module.register_forward_pre_hook(widen))
         hooks.append(module.register_forward_hook(restore, always_call=True))
     try:
@@ -64,6 +78,11 @@ def upcast(network: nn.Module) -> Iterator[None]:
             hook.remove()
         for module in list(replaced):
             restore(module, (), None)
+        for (module, _), name, own in zip(replacing, names, before, strict=True):
+            if own is None:
+                del vars(module)[name]
+            else:
+                vars(module)[name] = own
 
 
 def _room(network: nn.Module) -> int:

@@ -17,6 +17,7 @@ from specdec.models.checks.forwards import PARENTS, PATHS, Probe, own_logits, to
 from specdec.models.checks.full_precision import in_full_precision, upcast
 from specdec.models.checks.unsupported import refuse_untreeable
 from specdec.models.hf_target import HFTarget
+from specdec.models.quantised import any_dequantised
 
 _PROMPTS = (9, 3)
 # Windows are shortened to this once, so that every layer's is seen at work in a short prompt.
@@ -70,9 +71,9 @@ class TreeCheck:
 
     They are compared in float32 (in float64 for a model in float64), where rounding is far below
     what one wrong entry of a mask does. How large it is, is measured beside: the model's own
-    forward with transformers' cache against that without. A model in half precision, or
-    accelerated, is then compared as it runs: it may be a few times further from the float32 result
-    than the model's own forward is.
+    forward with transformers' cache against that without. Quantised layers take part without
+    rounding their inputs. A model in half precision, quantised or accelerated is then compared as
+    it runs: it may be a few times further from the float32 result than the model's own forward is.
 
     Attributes:
         untried: lengths at which attention may change (:func:`attention_lengths
@@ -155,7 +156,8 @@ class TreeCheck:
     def _compare_as_it_runs(self, target: HFTarget, probe: Probe) -> None:
         """Medians, since in half precision a token may be routed to another expert."""
         packed = target.acceleration.pack
-        if not packed and target.dtype == in_full_precision(target.dtype):
+        smooth = target.dtype == in_full_precision(target.dtype)
+        if not packed and smooth and not any_dequantised(target.model):
             return
         # A compiled network compares itself, and is not to be compiled for these shapes.
         running, exact = target, target.apart(in_full_precision(target.dtype))

@@ -1,0 +1,147 @@
+"""Models that a device_map has laid out: decoded as they are, like the same model in one place."""
+
+from __future__ import annotations
+
+import pickle
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from test_cache import SHAPES
+from tiny import PROMPTS
+from transformers import AutoModelForCausalLM
+
+from specdec import Engine
+from specdec.errors import OptionError, UnsupportedModelError
+from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.placement import device_of, is_placed
+
+accelerate = pytest.importorskip("accelerate")
+
+WARM: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
+IN_MEMORY = dict.fromkeys(
+    ["model.embed_tokens", "model.rotary_emb", "model.layers", "model.norm", "lm_head"], "cpu"
+)
+MAPS = {
+    "a layer on disk": {
+        "model.embed_tokens": "cpu",
+        "model.rotary_emb": "cpu",
+        "model.layers.0": "cpu",
+        "model.layers.1": "disk",
+        "model.norm": "cpu",
+        "lm_head": "cpu",
+    },
+    "embedding and lm_head on disk": {
+        **IN_MEMORY,
+        "model.embed_tokens": "disk",
+        "lm_head": "disk",
+    },
+    "everything on disk": {"": "disk"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(model, tmp_path_factory.mktemp("model"))
+
+
+def placed(folder: Path, where: str, offload: Path, **changes: Any) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, device_map=MAPS[where], offload_folder=offload, **{"dtype": "float64", **changes}
+    )
+    assert is_placed(model) and any(weight.is_meta for weight in model.parameters())
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("where", MAPS)
+def test_a_placed_model_writes_the_same_text(
+    plain: Engine, head: Path, folder: Path, tmp_path: Path, where: str, temperature: float
+) -> None:
+    settings = {**WARM, "temperature": temperature}
+    wanted = tiny.tokens(plain, PROMPTS, **settings)
+    model = placed(folder, where, tmp_path)
+    own = Engine(model, strategy="plain")
+    assert own.target.device.type == "cpu"
+    for engine in (own, tiny.engine(own, "eagle2", head), own.with_strategy("lookup")):
+        assert tiny.tokens(engine, PROMPTS, **settings) == wanted
+    assert model.lm_head.weight.is_meta == (where != "a layer on disk")
+
+
+def test_in_half_precision_it_is_checked_and_decoded_as_it_is(folder: Path, tmp_path: Path) -> None:
+    model = placed(folder, "a layer on disk", tmp_path, dtype="bfloat16")
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    found = Engine(model, strategy="plain")
+    wanted = Engine(whole, strategy="plain")
+    assert tiny.tokens(found, PROMPTS, **WARM) == tiny.tokens(wanted, PROMPTS, **WARM)
+    assert found._check is not None and found._check.margin < 1
+
+
+def test_the_engine_shares_what_is_offloaded_with_the_model(folder: Path, tmp_path: Path) -> None:
+    model = placed(folder, "a layer on disk", tmp_path)
+    theirs = model.model.layers[1].mlp.up_proj._hf_hook.weights_map
+    engine = Engine(model, strategy="plain")
+    ours = engine.target.model.model.layers[1].mlp.up_proj._hf_hook.weights_map
+    assert ours is theirs
+    gone = weakref.ref(model)
+    hooked = engine.target.model.model.layers[1].forward
+    assert engine.target.model.model.layers[1] in hooked.args  # not the given model's layer
+    assert gone() is model
+
+
+def test_what_a_placed_model_cannot_do_is_told(head: Path, folder: Path, tmp_path: Path) -> None:
+    model = placed(folder, "embedding and lm_head on disk", tmp_path)
+    with pytest.raises(OptionError, match="pack=True needs the weights in one place"):
+        Engine(model, strategy="plain", pack=True)
+    with pytest.raises(OptionError, match=r"placed by a device_map.*leave out device"):
+        Engine(model, strategy="plain", device="meta")
+    with pytest.raises(OptionError, match=r"lm_head of this model is offloaded.*vocabulary"):
+        options = {"drafter": {"checkpoint": str(head), "vocabulary": 20}}
+        Engine(model, strategy="eagle2", options=options)
+    with pytest.raises(pickle.PicklingError, match="make an engine in the other process"):
+        pickle.dumps(Engine(model, strategy="plain"))
+    for module in model.modules():
+        vars(module).pop("_hf_hook", None)
+    with pytest.raises(UnsupportedModelError, match="lost the hooks that bring their weights"):
+        Engine(model, strategy="plain")
+
+
+def test_a_cache_keeps_each_layer_where_it_runs() -> None:
+    """The device ``meta`` computes nothing, but refuses indices of another device."""
+    there = torch.device("meta")
+    spread = [SHAPES[0], type(SHAPES[0])(1, 4, 4, there), SHAPES[2]]
+    cpu = torch.device("cpu")
+    caches = [KVCache(shapes, 2, 8, torch.float64, cpu) for shapes in (SHAPES, spread)]
+    steps = torch.Generator().manual_seed(0)
+    for cache in caches:
+        steps.manual_seed(0)
+        for _ in range(30):
+            cache.reserve(4)
+            for layer, shape in zip(cache.layers, SHAPES, strict=True):
+                own = layer.group.keys.device
+                states = [
+                    torch.randn(2, shape.heads, 4, dim, dtype=torch.float64, generator=steps)
+                    for dim in (shape.key_dim, shape.value_dim)
+                ]
+                keys, _ = layer.update(*(each.to(own) for each in states))
+                assert keys.device == own
+            cache.keep(torch.tensor([[0, 2], [1, 3]]), torch.tensor([2, 1]), cache.longest + 2)
+        cache.keep_rows(torch.tensor([1]), cache.longest)
+    one, other = caches
+    assert other.layers[1].group.keys.is_meta
+    for place in (0, 2):
+        for store in ("keys", "values"):
+            assert torch.equal(
+                *(getattr(cache.layers[place].group, store)[:, :, :30] for cache in (one, other))
+            )
+
+
+def test_a_module_runs_where_its_hook_says() -> None:
+    layer = torch.nn.Linear(2, 2)
+    assert device_of(layer) == torch.device("cpu")
+    hook = accelerate.hooks.AlignDevicesHook(execution_device="meta")
+    accelerate.hooks.add_hook_to_module(layer, hook)
+    assert device_of(layer) == torch.device("meta")
