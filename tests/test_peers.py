@@ -1,13 +1,13 @@
-"""Decoders in processes of their own: as contenders, and benchmarks/peers with one report."""
+"""Peers: decoders in processes of their own as contenders, and which of them can run."""
 
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,44 +22,14 @@ from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.errors import OptionError, SpecdecError
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "peers" / "run.py"
-
-
-@pytest.mark.slow
-def test_a_run_measures_who_starts_and_says_why_others_do_not_without_a_path_of_the_machine(
-    tmp_path: Path,
-) -> None:
-    prompts, written = tmp_path / "prompts.jsonl", tmp_path / "report.json"
-    prompts.write_text('{"prompt": "Count to ten."}\n', encoding="utf-8")
-    command = [sys.executable, str(SCRIPT), "--data", str(prompts), "--json", str(written)]
-    command += ["--prompts", "1", "--max-new-tokens", "8", "--repetitions", "1", "--threads", "1"]
-    command += ["--dtype", "float32", "--eagle", "nowhere", "--vllm-python", "no-python"]
-    for label in ("specdec eagle2, fitted tree", "official EAGLE, fitted tree", "vLLM"):
-        command += ["--only", label]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    report = json.loads(written.read_text(encoding="utf-8"))
-
-    results = {result["strategy"]: result for result in report["results"]}
-    assert list(results) == ["transformers", "specdec eagle2, fitted tree"]
-    assert all(result["identical"] for result in results.values())
-    assert results["transformers"]["tau"] == 1 < results["specdec eagle2, fitted tree"]["tau"]
-
-    skipped = report["skipped"]
-    assert "ea_model.py" in skipped["official EAGLE, fitted tree"]
-    assert "no-python" in skipped["vLLM"]
-    assert all(told in printed for told in (*results, *skipped.values()))
-
-    assert "--data PROMPTS" in report["command"] and "--json REPORT" in report["command"]
-    assert str(tmp_path) not in printed + report["command"]
-
-
 WORKER = """
-import sys
+import os, sys
 sys.path.insert(0, {folder!r})
 from protocol import Decoded, serve
 
 class Fixed:
-    facts = {{"version": "1"}}
+    facts = {{"version": "1", "pid": os.getpid()}}
+    facts["weights only"] = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     def __init__(self, job):
         self.job = job
         if job.get("broken"):
@@ -98,7 +68,7 @@ def test_a_peer_is_measured_by_its_own_clock_and_its_own_count(
     assert (found.tau, found.tokens_per_second) == (3.0, 12.0)
     assert found.seconds == {"total": 1.5}
     assert found.identical is False and found.peak_memory == 0
-    assert found.facts["versions"] == {"version": "1"}
+    assert found.facts["versions"]["version"] == "1"
 
 
 def test_a_peer_of_one_row_is_left_out_of_larger_batches(
@@ -132,6 +102,50 @@ def test_a_peer_that_fails_ends_the_run_with_its_reason(
     peer = started(fails_at=5)
     with pytest.raises(SpecdecError, match="the peer 'fixed' failed: ValueError: out of memory"):
         bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[peer])
+
+
+def kill(peer: PeerContender) -> None:
+    """End its process, and wait until it has ended."""
+    pid = peer.facts()["versions"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_worker_that_died_between_its_turns_is_told_when_it_is_closed_too(
+    started: Callable[..., PeerContender],
+) -> None:
+    peer = started()
+    with pytest.raises(PeerError, match="the worker ended"), closing(peer.process):
+        kill(peer)
+        peer.process.decode("fixed", [1], 2)
+
+
+def test_what_was_finished_before_a_peer_failed_is_reported(
+    started: Callable[..., PeerContender], plain: Engine, tmp_path: Path
+) -> None:
+    prompts = [bench.Prompt("tiny", i, (first, 9, 1)) for i, first in enumerate((3, 4, 5))]
+    asked = bench.Settings(max_new_tokens=4, repetitions=1)
+    peer = started(fails_at=5)
+    report = bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[peer])
+    assert report.interrupted and "out of memory" in str(report.failure)
+    assert report.of("fixed").prompts == report.of("plain").prompts == 2
+
+    given: dict[str, Any] = {"transformers": False, "progress": lambda *_: None}
+    engines, whole = {"plain": plain}, started()
+    (first, *_) = bench.run_at([0.0, 1.0], engines, prompts, asked, peers=[whole], **given)
+    assert not first.interrupted
+
+    def killed(done: int, total: int, what: str) -> None:
+        if done == total // 2:  # the first temperature is over
+            kill(whole)
+
+    given["progress"] = killed
+    reports = bench.run_at([0.0, 1.0], engines, prompts, asked, peers=[whole], **given)
+    assert len(reports) == 1 and "the worker ended" in str(reports[0].failure)
+
+
+def test_pickles_are_read_as_weights_alone(started: Callable[..., PeerContender]) -> None:
+    assert started().facts()["versions"]["weights only"] == "1"
 
 
 def test_a_worker_that_cannot_start_says_why(started: Callable[..., PeerContender]) -> None:

@@ -12,6 +12,7 @@ from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
 from specdec.decoding.interfaces import KeepsTexts
 from specdec.decoding.metrics import Stats
+from specdec.errors import SpecdecError
 from specdec.models.checkpoints import resolve_checkpoint
 from specdec.models.fingerprints import fingerprint_of_files, fingerprint_of_model
 
@@ -37,6 +38,10 @@ class Decoded:
     steps: int | None = None
     trees: Sequence[VerifiedTree] = ()
     seconds: float | None = None
+
+
+class ContenderError(SpecdecError):
+    """A contender that cannot go on: the runs end, and what is finished is reported."""
 
 
 class Contender(Protocol):

@@ -90,6 +90,8 @@ def notes(report: Report) -> list[str]:
         )
     if report.interrupted:
         lines.append("Interrupted: these are the runs that were finished.")
+    if report.failure:
+        lines.append(f"It ended there: {report.failure}.")
     for result in report.results:
         if result.identical is None:
             lines.append(f"{result.strategy}: {result.identical_reason}.")

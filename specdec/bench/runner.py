@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from specdec.bench.chat_turns import Answers, ChatTurns, parting
-from specdec.bench.contenders import Contender, Decoded
+from specdec.bench.contenders import Contender, ContenderError, Decoded
 from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
@@ -32,7 +32,8 @@ class Runs:
         by_label: the runs of every contender.
         parted: for every contender the prompts whose tokens are not the baseline's, each with the
             answers of both as (ours, the baseline's).
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C or a contender that failed ended it.
+        failure: of such a contender.
     """
 
     batches: list[list[Prompt]]
@@ -41,6 +42,7 @@ class Runs:
         default_factory=lambda: defaultdict(dict)
     )
     interrupted: bool = False
+    failure: str | None = None
 
 
 def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
@@ -79,7 +81,7 @@ def interleave(
 
     With a log, rounds that are in it are taken from it.
 
-    Ctrl-C ends it: what is kept are whole repetitions, or whole rounds of the first one.
+    Ctrl-C, or a contender that fails, ends it: what is kept are whole repetitions, or whole rounds of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
@@ -112,8 +114,9 @@ def interleave(
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ContenderError) as ending:
         runs.interrupted = True
+        runs.failure = str(ending) or None
         _drop_what_is_unfinished(runs)
     progress(total, total, "")
     return runs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from specdec.bench.benchmark import run
 from specdec.bench.benchmark_report import Report
-from specdec.bench.contenders import Contender, takes
+from specdec.bench.contenders import Contender, ContenderError, takes
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Progress, batches_of
 from specdec.bench.setting_names import at_settings, written
@@ -37,7 +37,7 @@ def run_at(
     """Measure at one temperature after the other, with one batch size after the other; arguments as
     for :func:`run`.
 
-    Ctrl-C ends all: the last report says that it was interrupted.
+    Ctrl-C, or a contender that fails, ends all: the last report says that it was interrupted.
 
     Args:
         temperatures: in place of the settings' own.
@@ -51,6 +51,7 @@ def run_at(
         OptionError: temperatures or batch sizes that are none or not allowed, or one twice;
             whatever ``run`` refuses.
         KeyboardInterrupt: Ctrl-C before the first round was over.
+        ContenderError: a contender failed before then.
     """
     sizes = [settings.batch_size] if batch_sizes is None else batch_sizes
     _check_each_once("temperatures", temperatures)
@@ -85,10 +86,10 @@ def run_at(
                 progress=move,
                 log=at_settings(log, each.temperature, each.batch_size) if log and apart else log,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ContenderError) as ending:
             if not reports:
                 raise
-            reports[-1] = replace(reports[-1], interrupted=True)
+            reports[-1] = replace(reports[-1], interrupted=True, failure=str(ending) or None)
             break
         reports.append(report)
         if report.interrupted:

@@ -100,6 +100,7 @@ def paper(
         return
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import PROMPT_LOOKUP
+    from specdec.bench.contenders import ContenderError
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
     from specdec.cli.paper_contenders import make_lineup
@@ -160,6 +161,8 @@ def paper(
         console.print(note, style="dim", markup=False)
     _tell(written)
     warn_of_noise(reports)
+    if failure := reports[-1].failure:
+        raise ContenderError(f"{failure}; what was finished before is written")
     if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
 

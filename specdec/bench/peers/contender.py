@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specdec.bench.contenders import Decoded
+from specdec.bench.contenders import ContenderError, Decoded
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
-from specdec.errors import SpecdecError
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PeerContender:
         """Have the one prompt decoded.
 
         Raises:
-            SpecdecError: the worker failed.
+            ContenderError: the worker failed.
         """
         ((row,), (seed,)) = rows, seeds
         try:
@@ -49,10 +48,7 @@ class PeerContender:
                 seed=seed,
             )
         except PeerError as error:
-            raise SpecdecError(
-                f"the peer {self.label!r} failed: {error}; finished rounds are kept, but a run "
-                "without it is another benchmark"
-            ) from error
+            raise ContenderError(f"the peer {self.label!r} failed: {error}") from error
         stats = Stats(
             new_tokens=len(found.tokens),
             target_forwards=found.steps,
