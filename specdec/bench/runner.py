@@ -81,7 +81,8 @@ def interleave(
 
     With a log, rounds that are in it are taken from it.
 
-    Ctrl-C, or a contender that fails, ends it: what is kept are whole repetitions, or whole rounds of the first one.
+    Ctrl-C, or a contender that fails, ends it: what is kept are whole repetitions, or whole rounds
+    of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)

@@ -21,7 +21,7 @@ class PeerContender:
     Attributes:
         label: what it is called in the report, and the mode.
         process: of the worker; several labels may share it.
-        about: versions of what decodes.
+        about: versions of what decodes, and all else that its figures depend on.
         most_rows: the most rows that it decodes together.
     """
 
@@ -52,7 +52,7 @@ class PeerContender:
         stats = Stats(
             new_tokens=len(found.tokens),
             target_forwards=found.steps,
-            draft_forwards=0,
+            draft_forwards=None,
             tau=len(found.tokens) / found.steps if found.steps else 0.0,
             alpha=(),
             accepted_tokens=0,
@@ -66,5 +66,5 @@ class PeerContender:
         return None if greedy else "it draws other random numbers"
 
     def facts(self) -> dict[str, Any]:
-        """The versions."""
-        return {"versions": dict(self.about), "lossless": True}
+        """What is known about it."""
+        return {**self.about, "lossless": True}
