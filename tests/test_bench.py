@@ -47,6 +47,7 @@ class Wrong:
     prompt: tuple[int, ...]
     position: int
     label: str = "wrong"
+    most_rows: int | None = None
     reason: str | None = None
 
     def decode(

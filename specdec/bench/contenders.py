@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -51,6 +51,10 @@ class Contender(Protocol):
     def label(self) -> str:
         """What it is called in the report."""
 
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows that it decodes together; None for any number."""
+
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
     ) -> Decoded:
@@ -61,21 +65,6 @@ class Contender(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What the record should say: parts and options, versions."""
-
-
-@runtime_checkable
-class LimitsRows(Protocol):
-    """A contender that does not decode batches of every size."""
-
-    @property
-    def most_rows(self) -> int | None:
-        """The most rows that it decodes together; None for any number."""
-
-
-def takes(contender: Contender, rows: int) -> bool:
-    """Whether a contender decodes so many rows together."""
-    most = contender.most_rows if isinstance(contender, LimitsRows) else None
-    return most is None or rows <= most
 
 
 @dataclass(frozen=True)
@@ -89,6 +78,7 @@ class StrategyContender:
 
     label: str
     engine: Engine
+    most_rows: ClassVar[int | None] = None
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,17 +12,6 @@ from torch import Tensor
 from specdec.bench.reliability import Reliability
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree, Draws
-
-
-class Verified(Protocol):
-    """A draft tree and where the text went: a step, or what is kept of it."""
-
-    @property
-    def tree(self) -> DraftTree: ...
-    @property
-    def kept(self) -> Tensor: ...
-    @property
-    def new_tokens(self) -> list[list[int]]: ...
 
 
 class VerifiedTree(NamedTuple):
@@ -63,7 +52,7 @@ class Children(NamedTuple):
     rank: Tensor
 
 
-def children(verified: Verified, row: int = 0) -> Children:
+def children(verified: Step | VerifiedTree, row: int = 0) -> Children:
     """The draft tokens of ``row`` that were accepted or rejected.
 
     Under an acceptor that is seed-exact the token committed after such a node is the target's own
