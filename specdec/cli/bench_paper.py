@@ -132,8 +132,8 @@ def paper(
     beside = flags.assignments("--peers", peers)
     with started_peers(
         beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
-    ) as others:
-        one_row = [PROMPT_LOOKUP] * prompt_lookup + [other.label for other in others]
+    ) as started:
+        one_row = [PROMPT_LOOKUP] * prompt_lookup + [each.label for each in started]
         batched = {f"{label} in batches": _ONE_ROW for label in one_row * (max(sizes) > 1)}
         lineup = replace(lineup, left_out={**lineup.left_out, **batched})
         for label, reason in lineup.left_out.items():
@@ -146,7 +146,7 @@ def paper(
             batch_sizes=sizes,
             transformers=transformers,
             prompt_lookup=prompt_lookup and min(sizes) == 1,
-            peers=others,
+            peers=started,
             log=out / _LOG,
         )
     written = write_results(reports, lineup, out)
