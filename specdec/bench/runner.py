@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from specdec.bench.chat_turns import Answers, ChatTurns, parting
@@ -55,6 +55,14 @@ def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
     return [batch for turn in itertools.zip_longest(*by_set) for batch in turn if batch is not None]
 
 
+def _copies(batches: list[list[Prompt]]) -> Iterator[int]:
+    """How many rows of each batch are there to fill it up."""
+    seen: set[Prompt] = set()
+    for batch in batches:
+        yield len(batch) - len({*batch} - seen)
+        seen.update(batch)
+
+
 def interleave(
     contenders: Sequence[Contender],
     batches: list[list[Prompt]],
@@ -82,15 +90,18 @@ def interleave(
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
+    copies = list(_copies(batches))
     drafters = [e.engine.parts.drafter for e in contenders if isinstance(e, StrategyContender)]
     keeping = [each for each in drafters if isinstance(each, KeepsTexts) and each.keeps_texts]
 
-    def play(batch: list[Prompt], order: Sequence[Contender], what: str) -> Round:
+    def play(index: int, order: Sequence[Contender], what: str) -> Round:
         nonlocal done
         outputs = {}
         for contender in order:
             progress(done, total, f"{what}: {contender.label}")
-            outputs[contender.label] = timed(contender, batch, settings, memory, turns)
+            outputs[contender.label] = timed(
+                contender, batches[index], settings, memory, turns, copies[index]
+            )
             done += 1
         return outputs
 
@@ -100,18 +111,19 @@ def interleave(
             for repetition in range(settings.repetitions)
         ]
         if not all(map(all, rounds)):
-            play(max(batches, key=_tokens), contenders, "warming up")
+            longest = max(range(len(batches)), key=lambda index: _tokens(batches[index]))
+            play(longest, contenders, "warming up")
         for repetition, logged in enumerate(rounds):
             for drafter in keeping:
                 drafter.forget_texts()
             taken = all(logged) or not keeping
-            for index, batch in enumerate(batches):
+            for index in range(len(batches)):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]
                 if taken and (known := logged[index]):
                     outputs, done = known, done + len(contenders)
                 else:
-                    outputs = play(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                    outputs = play(index, order[:: (-1) ** repetition], f"run {repetition + 1}")
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)

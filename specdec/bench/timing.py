@@ -43,8 +43,14 @@ def timed(
     settings: Settings,
     memory: PeakMemory,
     turns: ChatTurns,
+    copies: int = 0,
 ) -> Timed:
-    """One contender on one batch, turn by turn; only its calls are timed."""
+    """One contender on one batch, turn by turn; only its calls are timed.
+
+    Args:
+        copies: the last rows, which fill the batch up with prompts of others: what became of their
+            draft tokens is not counted again.
+    """
     device = turns.engine.target.device
     answers: list[Answers] = [[] for _ in batch]
     found: list[Decoded] = []
@@ -63,7 +69,8 @@ def timed(
         _wait_for(device)
         elapsed = time.perf_counter() - started
         seconds += elapsed if decoded.seconds is None else decoded.seconds
-        outcomes.append(DraftOutcomes.of(decoded.trees))
+        own = {row for row, place in enumerate(rows) if place < len(batch) - copies}
+        outcomes.append(DraftOutcomes.of(decoded.trees, own))
         found.append(replace(decoded, trees=()))
         for place, tokens in zip(rows, decoded.tokens, strict=True):
             answers[place].append(tokens)
