@@ -10,7 +10,6 @@ from torch import nn
 
 from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
-from specdec.decoding.interfaces import KeepsTexts
 from specdec.decoding.metrics import Stats
 from specdec.errors import SpecdecError
 from specdec.models.checkpoints import resolve_checkpoint
@@ -89,12 +88,6 @@ class StrategyContender:
         trees = [VerifiedTree.of(step) for step in generation]
         tokens = [generation.new_tokens(row) for row in range(len(rows))]
         return Decoded(tokens, generation.metrics.stats(), len(trees), trees)
-
-    def forget_texts(self) -> None:
-        """Draft as if nothing had been decoded yet, where the drafter keeps texts."""
-        drafter = self.engine.parts.drafter
-        if isinstance(drafter, KeepsTexts):
-            drafter.forget_texts()
 
     def may_differ(self, *, greedy: bool) -> str | None:
         """Only where tokens are sampled, by an acceptor that is not seed-exact."""

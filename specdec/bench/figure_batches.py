@@ -12,7 +12,7 @@ from specdec.bench.figure_style import (
     SMALL,
     legend,
     new_figure,
-    prompts_in_all,
+    prompts_measured,
     title,
 )
 
@@ -59,7 +59,8 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
     panels[1].set_xscale("log", base=2)
     panels[1].set_xticks(sizes, list(map(str, sizes)))
     panels[1].minorticks_off()
-    n = prompts_in_all(reports[0])
+    counts = [prompts_measured(report) for report in reports]
+    n = " to ".join(map(str, sorted({min(counts), max(counts)})))
     panels[1].set_xlabel(f"batch size (rows decoded together), n = {n} prompts")
     new = reports[0]["settings"]["max_new_tokens"]
     what = f"at most {new} new tokens a row; prefill included"

@@ -14,7 +14,8 @@ from specdec.errors import OptionError
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#dddddd"
-RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6}
+TEXT_AS_IT_IS: dict[Any, Any] = {"text.parse_math": False}  # labels and sets may have a $
+RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6, **TEXT_AS_IT_IS}
 SMALL = 6.5
 FEWEST = 20  # a rate of fewer is no rate
 _WIDTH = 3.4  # inches: a column of a paper
@@ -60,6 +61,6 @@ def title(report: Mapping[str, Any]) -> str:
     )
 
 
-def prompts_in_all(report: Mapping[str, Any]) -> int:
-    """The prompts of all sets."""
-    return sum(report["prompts"]["sets"].values())
+def prompts_measured(report: Mapping[str, Any]) -> int:
+    """The prompts of all sets that were reached."""
+    return int(report["results"][0]["prompts"])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
-from specdec.bench.report_tables import ReportTable, notes, report_tables
+from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable, report_tables
 from specdec.bench.setting_names import described
+
+# A _ within a word marks nothing up.
+_MARKUP = re.compile(r"[\\`*\[\]!<|~$]|(?<!\w)_|_(?!\w)")
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
@@ -61,4 +66,4 @@ def markdown_table(table: ReportTable) -> list[str]:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line and in one cell."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
+    return " ".join(_MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;")).split())

@@ -5,35 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from specdec.bench.draft_outcomes import DraftOutcomes
+from specdec.bench.timing import Timed
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What one contender decoded in one round, and what that took.
-
-    Attributes:
-        answers: new tokens, eos included, by prompt and turn.
-        seconds: wall-clock time of the calls, one for each turn.
-        stats: of each call; empty from a peer that does not count.
-        steps: of all calls; None from such a peer.
-        peak_memory: in bytes; 0 of a peer in another process.
-        outcomes: of the draft tokens; None without any, and from such a peer.
-    """
-
-    answers: list[list[list[int]]]
-    seconds: float
-    stats: tuple[Stats, ...]
-    steps: int | None
-    peak_memory: int
-    outcomes: DraftOutcomes | None = None
-
 
 Round = dict[str, Timed]
 
@@ -79,7 +58,7 @@ class RunLog:
             path.write_bytes(b"".join(whole))
 
     def find(self, repetition: int, batch: int) -> Round | None:
-        """A round that is finished."""
+        """A round that was finished before this run."""
         return self._rounds.get((repetition, batch))
 
     def add(self, repetition: int, batch: int, round_: Round) -> None:

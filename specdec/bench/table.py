@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from specdec.bench.benchmark_report import Report
-from specdec.bench.report_tables import ReportTable, notes, report_tables
+from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable, report_tables
 from specdec.bench.setting_names import described
 
 _NARROW = 13  # what the first column may take of a terminal of 80 columns

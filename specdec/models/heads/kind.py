@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from abc import ABC, abstractmethod
@@ -102,21 +101,24 @@ class HeadsKind(ABC, Generic[Heads]):
             CheckpointError: as for :meth:`read`; heads of another target; tensors that are missing,
                 too many, misshapen or no numbers, or that ``dtype`` does not have, each named.
         """
+        found: Heads | HeadsCheckpoint
         if isinstance(given, DepthHeads):
-            with _refused("the heads that were given"):
-                given.sizes.for_target(target)
-                check_values(given.state_dict())
-            heads = copy.deepcopy(given).to(target.device, dtype)
+            found, what = given, "the heads that were given"
         else:
             folder = resolve_checkpoint(given, what=self.name)
-            found = self.read(folder)
-            with _refused(f"the {self.name} in {folder}"):
-                heads = self._empty(found.sizes.for_target(target))
+            found, what = self.read(folder), f"the {self.name} in {folder}"
+        with _refused(what):
+            heads = self._empty(found.sizes.for_target(target))
+            if isinstance(found, DepthHeads):
+                tensors = found.state_dict()
+                check_values(tensors)
+                written = {name: name for name in tensors}
+            else:
                 tensors, written = found.tensors_of(heads)
-                fill(heads, tensors, written, target.device, dtype or target.dtype)
-            heads.to(target.device).vocabulary = found.vocabulary
-        if heads.vocabulary is not None:
-            heads.vocabulary = heads.vocabulary.to(target.device)
+            fill(heads, tensors, written, target.device, dtype or target.dtype)
+        heads.to(target.device)
+        if found.vocabulary is not None:
+            heads.vocabulary = found.vocabulary.to(target.device)
         return heads.eval()
 
     def save(self, heads: DepthHeads, folder: Path) -> None:
