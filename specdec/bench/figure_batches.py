@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.bench.figure_style import (
-    COLOURS,
     GRID,
-    MARKERS,
     SMALL,
     legend,
+    marked_line,
     new_figure,
     prompts_measured,
     title,
@@ -46,11 +45,7 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
             ]
             axes.plot(
                 *zip(*points, strict=True),
-                marker=MARKERS[index % len(MARKERS)],
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
-                linewidth=1,
-                markersize=3,
+                **marked_line(index),
                 label=label,
             )
         axes.set_ylim(bottom=0)

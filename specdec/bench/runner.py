@@ -57,14 +57,6 @@ def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
     return [batch for turn in itertools.zip_longest(*by_set) for batch in turn if batch is not None]
 
 
-def _copies(batches: list[list[Prompt]]) -> Iterator[int]:
-    """How many rows of each batch are there to fill it up."""
-    seen: set[Prompt] = set()
-    for batch in batches:
-        yield len(batch) - len({*batch} - seen)
-        seen.update(batch)
-
-
 def interleave(
     contenders: Sequence[Contender],
     batches: list[list[Prompt]],
@@ -94,8 +86,7 @@ def interleave(
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
     copies = list(_copies(batches))
-    drafters = [e.engine.parts.drafter for e in contenders if isinstance(e, StrategyContender)]
-    keeping = [each for each in drafters if isinstance(each, KeepsTexts) and each.keeps_texts]
+    keeping = list(_keeping_texts(contenders))
 
     def play(index: int, order: Sequence[Contender], what: str) -> Round:
         nonlocal done
@@ -136,6 +127,22 @@ def interleave(
         _drop_what_is_unfinished(runs)
     progress(total, total, "")
     return runs
+
+
+def _keeping_texts(contenders: Sequence[Contender]) -> Iterator[KeepsTexts]:
+    """The drafters that do."""
+    for each in contenders:
+        drafter = each.engine.parts.drafter if isinstance(each, StrategyContender) else None
+        if isinstance(drafter, KeepsTexts) and drafter.keeps_texts:
+            yield drafter
+
+
+def _copies(batches: list[list[Prompt]]) -> Iterator[int]:
+    """How many rows of each batch are there to fill it up."""
+    seen: set[Prompt] = set()
+    for batch in batches:
+        yield len(batch) - len({*batch} - seen)
+        seen.update(batch)
 
 
 def _keep(
