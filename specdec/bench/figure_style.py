@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specdec.bench.setting_names import described
+from specdec.bench.setting_names import settings_text
 from specdec.errors import OptionError
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
@@ -71,7 +71,7 @@ def title(report: Mapping[str, Any]) -> str:
     """Model, settings and date of a report as JSON."""
     return (
         f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, "
-        f"{described(report['settings'])}, {report['date'][:10]}"
+        f"{settings_text(report['settings'])}, {report['date'][:10]}"
     )
 
 

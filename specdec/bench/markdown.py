@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_notes import notes
 from specdec.bench.report_tables import ReportTable, report_tables
-from specdec.bench.setting_names import described
+from specdec.bench.setting_names import settings_text
 
 # A _ within a word marks nothing up.
 _MARKUP = re.compile(r"[\\`*\[\]!<|~$]|(?<!\w)_|_(?!\w)")
@@ -37,7 +37,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     lines += summary
     for report in reports:
         if summary or len(reports) > 1:
-            lines += ["", f"## All measures, {described(report.settings)}"]
+            lines += ["", f"## All measures, {settings_text(report.settings)}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
         lines += ["", *(f"- {escaped(note)}" for note in notes(report))]

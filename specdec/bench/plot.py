@@ -8,7 +8,7 @@ from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
 from specdec.bench.figure_style import TEXT_AS_IT_IS, check_matplotlib
-from specdec.bench.setting_names import written
+from specdec.bench.setting_names import temperature_text
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -106,7 +106,8 @@ def _title(report: Report) -> str:
     if report.inflated:
         first += f" (synthetic: inflated from {report.inflated})"
     return (
-        f"{first}\n{sum(report.prompts['sets'].values())} prompts, batch {settings['batch_size']}, "
-        f"temperature {written(settings['temperature'])}, {settings['max_new_tokens']} new tokens, "
-        f"{threads} {'thread' if threads == 1 else 'threads'}, {report.date[:10]}"
+        f"{first}\n{report.results[0].prompts} prompts, batch {settings['batch_size']}, "
+        f"temperature {temperature_text(settings['temperature'])}, "
+        f"{settings['max_new_tokens']} new tokens, {threads} "
+        f"{'thread' if threads == 1 else 'threads'}, {report.date[:10]}"
     )

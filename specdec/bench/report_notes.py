@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specdec.bench.benchmark_report import Ratio, Report, Result
 from specdec.bench.report_tables import extent, times
-from specdec.bench.setting_names import written
+from specdec.bench.setting_names import temperature_text
 
 _SHOWN_DIFFERENCES = 5
 
@@ -24,7 +24,7 @@ def notes(report: Report) -> list[str]:
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
         f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
         f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
-        f"temperature {written(settings['temperature'])}{fields}; {done} "
+        f"temperature {temperature_text(settings['temperature'])}{fields}; {done} "
         f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
         "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
         "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "

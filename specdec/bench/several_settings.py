@@ -12,7 +12,7 @@ from specdec.bench.benchmark_report import Report
 from specdec.bench.contenders import Contender, ContenderError
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Progress, batches_of
-from specdec.bench.setting_names import at_settings, written
+from specdec.bench.setting_names import at_settings, temperature_text
 from specdec.bench.settings import Settings
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
@@ -99,5 +99,5 @@ def run_at(
 def _check_each_once(what: str, given: Sequence[float]) -> None:
     if not given or len(set(given)) < len(given):
         raise OptionError(
-            f"{what} {', '.join(map(written, given))}: give at least one, and each once"
+            f"{what} {', '.join(map(temperature_text, given))}: give at least one, and each once"
         )

@@ -64,11 +64,11 @@ def _command() -> str | None:
 
 def warn_of_noise(reports: Sequence[Report]) -> None:
     """On stderr, where plain decoding was not as fast as itself."""
-    from specdec.bench.setting_names import described
+    from specdec.bench.setting_names import settings_text
 
     for report in reports:
         if not report.quiet:
-            at = f" at {described(report.settings)}" if len(reports) > 1 else ""
+            at = f" at {settings_text(report.settings)}" if len(reports) > 1 else ""
             typer.echo(
                 typer.style("warning: ", fg="yellow")
                 + f"plain decoding beside itself came to {report.noise.median:.2f}x{at}: the "
