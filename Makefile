@@ -37,6 +37,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> docs/architecture.md' && $(BIN)/python scripts/make_house_picture.py --check
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
+	@echo '> docs/results.md' && $(BIN)/python scripts/make_lines_table.py --check
 
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
@@ -45,6 +46,7 @@ docs: $(VENV)/.installed-test ## write the generated pages and lists anew
 	@$(BIN)/python scripts/make_house_picture.py
 	@$(BIN)/python scripts/make_options_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
+	@$(BIN)/python scripts/make_lines_table.py
 	@$(BIN)/python scripts/make_models_list.py
 
 clean: ## remove caches and build outputs; the environment stays

@@ -28,11 +28,11 @@ from transformers.utils import logging
 from specdec import Engine
 from specdec.bench import load_sets
 from specdec.bench.machine import machine, versions
+from specdec.cli.paper_contenders import PUBLISHED
 from specdec.decoding.randomness import Key, Stream
 
-PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "eagle2, 60 draft tokens": {"strategy": "eagle2", "options": PUBLISHED},
+    "eagle2, 60 draft tokens": {"strategy": "eagle2", "options": {"policy": PUBLISHED}},
     "eagle2, fitted": {"strategy": "eagle2"},
     "static_tree": {"strategy": "static_tree"},
     "chain": {"strategy": "chain"},

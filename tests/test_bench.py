@@ -23,6 +23,7 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
+from specdec.bench.figure_tasks import tasks
 from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
@@ -47,6 +48,7 @@ class Wrong:
     prompt: tuple[int, ...]
     position: int
     label: str = "wrong"
+    most_rows: int | None = None
     reason: str | None = None
 
     def decode(
@@ -489,6 +491,33 @@ def test_a_figure_without_a_bin_to_show_keeps_its_layout(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         draw_figures({"reports": [found]}, tmp_path)
+
+
+def test_figures_count_the_prompts_that_were_measured(plain: Engine) -> None:
+    """Not those that were asked for: the run was stopped."""
+    pytest.importorskip("matplotlib")
+    prompts = [dataclasses.replace(p, set="ab"[i % 2]) for i, p in enumerate(PROMPTS[:3])]
+    whole = bench.run({"other": plain}, prompts, settings(repetitions=1), transformers=False)
+    found = json.loads(json.dumps(as_json(whole)))
+    for row in [*found["results"], *found["by_set"]]:
+        row["prompts"] -= row["set"] != "b"  # one of "a" was not reached
+    figure = tasks(found, ["other"])
+    assert figure is not None
+    assert "n = 2 prompts" in figure.axes[0].get_xlabel()
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["a (n = 1)", "b (n = 1)"]
+
+
+def test_names_with_dollars_are_drawn_as_they_are(plain: Engine, tmp_path: Path) -> None:
+    """matplotlib would take what is between them for mathematics, and refuse this."""
+    pytest.importorskip("matplotlib")
+    once = settings(repetitions=1)
+    sets = ("a", r"$\x$")
+    prompts = [dataclasses.replace(p, set=name) for p, name in zip(PROMPTS, sets, strict=False)]
+    odd = bench.run({r"costs $\x$": plain}, prompts, once, transformers=False)
+    results = json.loads(json.dumps({"reports": [as_json(odd)]}))
+    assert draw_figures(results, tmp_path) == [tmp_path / "tasks-t0.png"]
+    plot([odd], tmp_path / "x.png")
 
 
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:

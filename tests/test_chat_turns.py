@@ -27,6 +27,7 @@ class Recorded:
     calls: list[tuple[list[list[int]], list[list[int]]]] = field(default_factory=list)
     wrong_after: int | None = None
     label: str = "recorded"
+    most_rows: int | None = None
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: bench.Settings

@@ -146,6 +146,18 @@ def test_given_heads_that_do_not_fit_or_are_no_numbers_are_refused(
         kind.load(lost, plain.target)
 
 
+@every_kind
+def test_given_heads_whose_values_a_dtype_does_not_reach_are_refused(
+    plain: Engine, name: str
+) -> None:
+    kind, make, projections = KINDS[name]
+    heads = make(plain.target.model)
+    heads.projections[1].weight.data[3] = 1e6
+    assert kind.load(heads, plain.target).state_dict()[f"{projections}1.weight"].max() == 1e6
+    with pytest.raises(CheckpointError, match=rf"given: {projections}1\.weight: .* float16"):
+        kind.load(heads, plain.target, torch.float16)
+
+
 def test_inspection_says_that_a_target_has_no_layer_like_the_prefix_layer(tmp_path: Path) -> None:
     """It does not raise: what does not fit is what was asked for."""
     folder = tiny_heads.write(tiny_heads.make("hydra++"), tmp_path)

@@ -20,6 +20,9 @@ from specdec.plugin import hookspecs
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
 
+sys.path.append(str(ROOT / "scripts"))
+import make_lines_table as lines_table
+
 LIBRARIES = ("accelerate", "peft", "torchao", "xgrammar", "outlines", "lmformatenforcer")
 TUTORIAL = "docs/writing-a-plugin.md"
 EXAMPLE = ROOT / "examples" / "specdec-ngram"
@@ -161,6 +164,10 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
         target for target in targets if "://" not in target and not (page.parent / target).exists()
     ]
     assert not missing
+
+
+def test_the_lines_of_each_method_are_those_of_its_folder() -> None:
+    assert lines_table.page() == lines_table.PAGE.read_text(encoding="utf-8"), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))

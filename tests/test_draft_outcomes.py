@@ -162,6 +162,20 @@ def test_positions_of_all_ranks_add_up_to_acceptance_by_depth(eagle: Engine) -> 
     assert sum(map(sum, positions.tried)) == found.reliability.summary()["count"]
 
 
+def test_rows_that_fill_up_a_batch_do_not_count_again(eagle: Engine) -> None:
+    prompts = [bench.Prompt("own", place, tuple(ids)) for place, ids in enumerate(tiny.PROMPTS[:3])]
+    assert len(prompts) == 3
+    found = []
+    for size in (1, 2):
+        settings = bench.Settings(max_new_tokens=12, batch_size=size, repetitions=1)
+        report = bench.run({"eagle2": eagle}, prompts, settings, transformers=False)
+        found.append(report.of("eagle2").outcomes)
+    alone, together = found
+    assert alone is not None and together is not None
+    assert alone.positions == together.positions
+    assert alone.reliability.summary()["count"] == together.reliability.summary()["count"] > 0
+
+
 def test_drawn_tokens_have_positions_and_no_confidence(plain: Engine, draft: Path) -> None:
     options = {"drafter": {"checkpoint": str(draft)}}
     sampled = plain.with_strategy("draft_model", options=options)

@@ -217,6 +217,9 @@ def test_inspection_says_what_the_heads_are(plain: Engine, tmp_path: Path, layou
     assert HEADS.recognises(folder)
     said = HEADS.describe(folder, plain.target, None)
     assert said["heads"] == tiny_heads.HEADS and said["tensors"] == "complete" and said["fits"]
-    assert said["kind"] == ("Hydra++ heads" if layout == "hydra++" else "Hydra heads")
+    assert (said["kind"], said["layout"]) == (
+        "Hydra heads",
+        "hydra++" if layout == "hydra++" else "hydra",
+    )
     alone = HEADS.describe(folder, None, None)["tensors"]
     assert alone.startswith("not compared" if layout == "hydra++" else "complete")

@@ -1,65 +1,42 @@
-"""Decoders in processes of their own: as contenders, and benchmarks/peers with one report."""
+"""Peers: decoders in processes of their own as contenders, and which of them can run."""
 
 from __future__ import annotations
 
 import copy
-import json
+import importlib
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+from safetensors import safe_open
 from transformers import GenerationConfig
 
 from specdec import Engine, bench
 from specdec.bench import peers
 from specdec.bench.peers import lineup
 from specdec.bench.peers.contender import PeerContender
+from specdec.bench.peers.heads import head_of, trees_of
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.errors import OptionError, SpecdecError
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "peers" / "run.py"
-
-
-@pytest.mark.slow
-def test_a_run_measures_who_starts_and_says_why_others_do_not_without_a_path_of_the_machine(
-    tmp_path: Path,
-) -> None:
-    prompts, written = tmp_path / "prompts.jsonl", tmp_path / "report.json"
-    prompts.write_text('{"prompt": "Count to ten."}\n', encoding="utf-8")
-    command = [sys.executable, str(SCRIPT), "--data", str(prompts), "--json", str(written)]
-    command += ["--prompts", "1", "--max-new-tokens", "8", "--repetitions", "1", "--threads", "1"]
-    command += ["--dtype", "float32", "--eagle", "nowhere", "--vllm-python", "no-python"]
-    for label in ("specdec eagle2, fitted tree", "official EAGLE, fitted tree", "vLLM"):
-        command += ["--only", label]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    report = json.loads(written.read_text(encoding="utf-8"))
-
-    results = {result["strategy"]: result for result in report["results"]}
-    assert list(results) == ["transformers", "specdec eagle2, fitted tree"]
-    assert all(result["identical"] for result in results.values())
-    assert results["transformers"]["tau"] == 1 < results["specdec eagle2, fitted tree"]["tau"]
-
-    skipped = report["skipped"]
-    assert "ea_model.py" in skipped["official EAGLE, fitted tree"]
-    assert "no-python" in skipped["vLLM"]
-    assert all(told in printed for told in (*results, *skipped.values()))
-
-    assert "--data PROMPTS" in report["command"] and "--json REPORT" in report["command"]
-    assert str(tmp_path) not in printed + report["command"]
-
-
 WORKER = """
-import sys
+import os, sys
 sys.path.insert(0, {folder!r})
 from protocol import Decoded, serve
 
 class Fixed:
-    facts = {{"version": "1"}}
+    facts = {{"version": "1", "pid": os.getpid()}}
+    facts["weights only"] = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     def __init__(self, job):
         self.job = job
         if job.get("broken"):
@@ -83,7 +60,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., PeerContender]]:
         def start(**job: Any) -> PeerContender:
             process = Process(sys.executable, script, 1, tmp_path / "log")
             stack.callback(process.close)
-            return PeerContender("fixed", process, process.load(job))
+            return PeerContender("fixed", process, {"versions": process.load(job)})
 
         yield start
 
@@ -96,9 +73,10 @@ def test_a_peer_is_measured_by_its_own_clock_and_its_own_count(
     report = bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[started()])
     found = report.of("fixed")
     assert (found.tau, found.tokens_per_second) == (3.0, 12.0)
+    assert found.draft_forwards is None
     assert found.seconds == {"total": 1.5}
     assert found.identical is False and found.peak_memory == 0
-    assert found.facts["versions"] == {"version": "1"}
+    assert found.facts["versions"]["version"] == "1"
 
 
 def test_a_peer_of_one_row_is_left_out_of_larger_batches(
@@ -120,8 +98,11 @@ def test_a_peer_of_one_row_is_left_out_of_larger_batches(
     labels = [[result.strategy for result in report.results] for report in reports]
     assert labels == [["plain", "fixed"], ["plain"]]
     assert all(done <= total for done, total in seen) and seen[-1][0] == seen[-1][1]
-    with pytest.raises(OptionError, match="fixed does not decode 2 rows together"):
+    refused = "fixed does not decode 2 rows together"
+    with pytest.raises(OptionError, match=refused):
         bench.run({"plain": plain}, prompts, replace(asked, batch_size=2), **given)
+    with pytest.raises(OptionError, match=refused):
+        bench.run_at([0.0], {"plain": plain}, prompts, asked, batch_sizes=[2, 4], **given)
 
 
 def test_a_peer_that_fails_ends_the_run_with_its_reason(
@@ -134,9 +115,132 @@ def test_a_peer_that_fails_ends_the_run_with_its_reason(
         bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[peer])
 
 
+def kill(peer: PeerContender) -> None:
+    """End its process, and wait until it has ended."""
+    pid = peer.facts()["versions"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_worker_that_died_between_its_turns_is_told_when_it_is_closed_too(
+    started: Callable[..., PeerContender],
+) -> None:
+    peer = started()
+    with pytest.raises(PeerError, match="the worker ended"), closing(peer.process):
+        kill(peer)
+        peer.process.decode("fixed", [1], 2)
+
+
+def test_what_was_finished_before_a_peer_failed_is_reported(
+    started: Callable[..., PeerContender], plain: Engine, tmp_path: Path
+) -> None:
+    prompts = [bench.Prompt("tiny", i, (first, 9, 1)) for i, first in enumerate((3, 4, 5))]
+    asked = bench.Settings(max_new_tokens=4, repetitions=1)
+    peer = started(fails_at=5)
+    report = bench.run({"plain": plain}, prompts, asked, transformers=False, peers=[peer])
+    assert report.interrupted and "out of memory" in str(report.failure)
+    assert report.of("fixed").prompts == report.of("plain").prompts == 2
+
+    given: dict[str, Any] = {"transformers": False, "progress": lambda *_: None}
+    engines, whole = {"plain": plain}, started()
+    (first, *_) = bench.run_at([0.0, 1.0], engines, prompts, asked, peers=[whole], **given)
+    assert not first.interrupted
+
+    def killed(done: int, total: int, what: str) -> None:
+        if done == total // 2:  # the first temperature is over
+            kill(whole)
+
+    given["progress"] = killed
+    reports = bench.run_at([0.0, 1.0], engines, prompts, asked, peers=[whole], **given)
+    assert len(reports) == 1 and "the worker ended" in str(reports[0].failure)
+
+
+def test_pickles_are_read_as_weights_alone(started: Callable[..., PeerContender]) -> None:
+    assert started().facts()["versions"]["weights only"] == "1"
+
+
 def test_a_worker_that_cannot_start_says_why(started: Callable[..., PeerContender]) -> None:
     with pytest.raises(PeerError, match="no such model"):
         started(broken=True)
+
+
+Heads = Callable[[str], dict[str, Engine]]
+
+
+@pytest.fixture
+def heads(plain: Engine, head: Path, head3: Path, tmp_path: Path) -> Heads:
+    """Engines by what is odd about their heads."""
+
+    def make(which: str) -> dict[str, Engine]:
+        own = tiny.engine(plain, "eagle2", head)
+        if which == "EAGLE-3":
+            return {"eagle2": own, "eagle2:3": plain.with_strategy("eagle2", drafter=head3)}
+        if which == "two":
+            other = shutil.copytree(head, tmp_path / "other")
+            return {"eagle2": own, "chain": plain.with_strategy("chain", drafter=other)}
+        changes = {"vocabulary": 9, "dtype": "bfloat16"}
+        options = {"drafter": changes} if which == "changed" else {"drafter": {"dtype": "float64"}}
+        return {"eagle2": plain.with_strategy("eagle2", drafter=head, options=options)}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("EAGLE-3", "run EAGLE-1/2 heads, and eagle2:3 drafts with one of EAGLE-3"),
+        ("two", "one head, and eagle2 and chain draft with different ones"),
+        ("changed", 'vocabulary=9: with -o drafter.dtype="auto" -o drafter.vocabulary=null all'),
+    ],
+)
+def test_what_would_be_another_drafter_in_a_peer_is_refused(
+    heads: Heads, tmp_path: Path, which: str, message: str
+) -> None:
+    given = {"vllm.python": sys.executable}
+    with (
+        pytest.raises(OptionError, match=message),
+        lineup.peers(given, heads(which), tmp_path, context=9, sampled=False),
+    ):
+        pass
+
+
+def test_strategies_without_a_counterpart_do_not_matter(
+    heads: Heads, plain: Engine, head: Path, head3: Path
+) -> None:
+    others = {
+        "auto": plain.with_strategy("auto", drafter=head3),
+        "static_tree": plain.with_strategy(
+            "static_tree", drafter=head, options={"drafter": {"vocabulary": 9}}
+        ),
+    }
+    assert head_of(others) is None and trees_of(others) == {}
+    both = {**others, **heads("as it is")}
+    assert head_of(both) == str(head.resolve()) and list(trees_of(both)) == ["eagle2"]
+
+
+def test_the_official_code_is_given_no_head_that_it_would_read_in_part(
+    head: Path, head3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(peers.__file__).parent)
+    check = importlib.import_module("worker_eagle").check_loaded
+    with safe_open(head / "model.safetensors", "pt") as weights:
+        own = {*weights.keys(), "embed_tokens.weight"}
+    check(head, own)
+    for other, names in ((head3, own), (head, own - {"fc.bias"}), (head, {*own, "fc2.weight"})):
+        with pytest.raises(ValueError, match="is no head for this code"):
+            check(other, names)
+
+
+def test_facts_name_what_is_checked_out_and_whether_it_was_changed(tmp_path: Path) -> None:
+    assert lineup.commit_of(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("1")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = str(lineup.commit_of(tmp_path))
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "file").write_text("2")
+    assert lineup.commit_of(tmp_path) == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(

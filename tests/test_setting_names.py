@@ -7,14 +7,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec.bench.setting_names import at_settings, written
+from specdec.bench.setting_names import at_settings, temperature_text
 
 temperatures = st.floats(0, 1e6, allow_nan=False)
 
 
 @given(temperature=temperatures)
 def test_a_written_temperature_is_read_back(temperature: float) -> None:
-    assert float(written(temperature)) == temperature
+    assert float(temperature_text(temperature)) == temperature
 
 
 settings = st.tuples(st.sampled_from([0.0, 0.7, 1.0]), st.integers(1, 4))

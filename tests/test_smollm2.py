@@ -14,7 +14,10 @@ import tiny
 from specdec import Engine
 from specdec.errors import CheckpointError
 from specdec.plugin.registry import Registry
+from specdec.plugin.smollm2 import heads_in
 from specdec_plugins.eagle.reading import read_head
+from specdec_plugins.hydra.checkpoint import HEADS as HYDRA
+from specdec_plugins.medusa.checkpoint import HEADS as MEDUSA
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8}
@@ -134,20 +137,38 @@ def test_it_is_listed_without_being_looked_for(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_heads_in_the_package_are_of_the_models_sizes_and_small() -> None:
     alias = Registry.load().models["smollm2"]
-    found = {name: read_head(folder).description for name, folder in alias.drafters.items()}
-    assert {name: head.family for name, head in found.items()} == {
-        "eagle": "eagle",
-        "eagle3": "eagle3",
-    }
-    for name, head in found.items():
-        assert (head.target_hidden_size, head.vocab_size) == (576, 49152)
-        folder = Path(alias.drafters[name])
+    assert {"eagle", "eagle3"} <= alias.drafters.keys()
+    for name, place in alias.drafters.items():
+        folder = Path(place)
+        if name in ("medusa", "hydra"):
+            sizes = {"medusa": MEDUSA, "hydra": HYDRA}[name].read(folder).sizes
+            assert (sizes.hidden_size, sizes.vocab_size) == (576, 49152)
+        else:
+            head = read_head(folder).description
+            assert head.family == name
+            assert (head.target_hidden_size, head.vocab_size) == (576, 49152)
         assert (folder / "README.md").exists() and (folder / "training.json").exists()
         assert (folder / "model.safetensors").stat().st_size < 25e6
         figures = json.loads((folder / "training.json").read_text())
         assert not Path(figures["out"]).is_absolute()
     ids = json.loads((Path(alias.drafters["eagle"]) / "vocabulary.json").read_text())
     assert ids == sorted(set(ids)) and ids[0] >= 0 and ids[-1] < 49152
+
+
+def test_heads_of_every_kind_are_used_where_the_package_has_them(tmp_path: Path) -> None:
+    for name in ("eagle", "hydra"):
+        (tmp_path / name).mkdir()
+    assert heads_in(tmp_path) == {name: str(tmp_path / name) for name in ("eagle", "hydra")}
+
+
+def test_the_heads_of_every_strategy_have_one_dtype() -> None:
+    registry = Registry.load()
+    alias = registry.models["smollm2"]
+    heads = ("eagle", "eagle3", "medusa", "hydra")
+    drafting = [name for name, each in registry.strategies.items() if each.drafter in heads]
+    assert {"auto", "eagle2", "medusa", "hydra"} <= {*drafting}
+    for name in drafting:
+        assert alias.options[name]["drafter"]["dtype"] == "bfloat16", name
 
 
 def test_the_options_of_the_alias_are_options(file: Path) -> None:

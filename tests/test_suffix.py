@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -209,3 +211,39 @@ def test_every_repetition_of_a_benchmark_drafts_from_other_answers_alone(plain: 
     once, replayed = ([one.stats.target_forwards for one in each] for each in passes)
     assert Recorded.forwards[1:] == [*once, *once]
     assert sum(replayed) < sum(once)
+
+
+def test_a_resumed_benchmark_drafts_from_the_answers_that_a_whole_one_has(
+    plain: Engine, tmp_path: Path
+) -> None:
+    """Its first rounds were decoded by an engine that is gone."""
+    settings = bench.Settings(20, temperature=0.0, repetitions=2, fields={"eos_token_id": []})
+    prompts = [bench.Prompt("own", place, tuple(tiny.PROMPTS[0])) for place in range(4)]
+
+    def forwards(log: Path, stop: str | None = None) -> tuple[bool, list[int]]:
+        told: list[str] = []
+
+        def progress(done: int, total: int, what: str) -> None:
+            told.append(what)
+            if what == stop and told.count(stop) > 2:
+                raise KeyboardInterrupt
+
+        options = {"drafter": {**ALWAYS["drafter"], "earlier": 500}}
+        own = plain.with_strategy("suffix", options=options)
+        report = bench.run(
+            {"suffix": own}, prompts, settings, transformers=False, progress=progress, log=log
+        )
+        rounds = [json.loads(line) for line in log.read_text().splitlines()[1:]]
+        kept = {
+            (each["repetition"], each["batch"]): each["runs"]["suffix"]["stats"][0]
+            for each in rounds
+        }
+        return report.interrupted, [each["target_forwards"] for each in kept.values()]
+
+    stopped, _ = forwards(tmp_path / "runs.jsonl", "run 1: suffix")
+    assert stopped
+    stopped, _ = forwards(tmp_path / "runs.jsonl", "run 2: suffix")
+    assert stopped
+    whole = forwards(tmp_path / "other.jsonl")
+    assert forwards(tmp_path / "runs.jsonl") == whole
+    assert len(whole[1]) == 2 * len(prompts) and min(whole[1]) < whole[1][0]

@@ -74,8 +74,8 @@ def test_its_logits_are_those_of_the_whole_vocabulary_at_its_tokens(
     outputs = torch.randn(2, 3, 32, dtype=torch.float64)
     for vocabulary in (str(listed), 1, 17, VOCAB):
         part: Any = limited(plain, name, checkpoint, vocabulary).parts.drafter
-        due = whole.logits(outputs)[..., part.vocabulary]
-        torch.testing.assert_close(part.logits(outputs), due)
+        due = whole.logits_at(outputs, None)[..., part.vocabulary]
+        torch.testing.assert_close(part.logits_at(outputs, None), due)
     assert part.vocabulary.tolist() == list(range(VOCAB))
 
 

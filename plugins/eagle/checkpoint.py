@@ -138,8 +138,8 @@ def build(found: HeadCheckpoint, target: HFTarget, dtype: torch.dtype | None = N
         head.vocabulary = vocabulary
     places = {name: module_name(head, name) for name in weights}
     own = {places[name]: each for name, each in weights.items()}
-    written = {place: found.names[name] for name, place in places.items()}
-    fill(head, own, written, target.device, dtype or target.dtype)
+    keys = {place: found.names[name] for name, place in places.items()}
+    fill(head, own, keys, target.device, dtype or target.dtype)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(head.config)
     return head.to(target.device).eval()

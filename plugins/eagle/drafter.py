@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from specdec.decoding.drafter_report import DrafterReport
+from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Needs
 from specdec.drafting.draft_vocabulary import (
     DESCRIPTION,
@@ -150,7 +151,11 @@ class EagleDrafter(NetworkDrafter):
         output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
         return output
 
+    def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
+        return self.logits(outputs)
+
     def logits(self, outputs: Tensor) -> Tensor:
+        """Draft logits ``[B, n, C]`` of ``outputs [B, n, h]``."""
         own = outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
         if isinstance(self.head, Eagle3Head):
             scored: Tensor = self.lm_head(self.head.normed(own))

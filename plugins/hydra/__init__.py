@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from specdec.drafting.heads_tree import TREE_OF_63
+from specdec.drafting.heads_drafter import heads_component
+from specdec.drafting.sparse_tree import MC_SIM_7B_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.hydra.checkpoint import HEADS
-from specdec_plugins.hydra.drafter import NEEDED, HydraOptions, make_hydra
+from specdec_plugins.hydra.drafter import HydraDrafter, HydraOptions
 from specdec_plugins.hydra.training import HydraTraining, make_recipe
+
+_NEEDED = (
+    "Hydra heads: give drafter=<folder or hub id> of some trained for the model, or make them with "
+    "`specdec train hydra`"
+)
 
 
 @hookimpl
 def specdec_drafters() -> list[Component]:
     return [
-        Component(
+        heads_component(
             "hydra",
-            make_hydra,
+            HydraDrafter,
             HydraOptions,
+            HEADS,
+            _NEEDED,
             "Hydra heads: a token further ahead each, from hidden state and draft tokens",
-            needs_checkpoint=NEEDED,
-            recognises=HEADS.recognises,
         )
     ]
 
@@ -30,7 +36,7 @@ def specdec_strategies() -> list[Strategy]:
             "hydra",
             drafter="hydra",
             policy="static_tree",
-            options={"policy": {"choices": TREE_OF_63}},
+            options={"policy": {"choices": MC_SIM_7B_63}},
             description="Hydra: heads that read the draft tokens so far, and its tree of 63 nodes",
         )
     ]

@@ -67,17 +67,19 @@ class HydraKind(HeadsKind[HydraHeads]):
         "with 'medusa'"
     )
 
-    def knows(self, fields: Mapping[str, Any]) -> bool:
+    def matches_config(self, fields: Mapping[str, Any]) -> bool:
         return any(name in fields for name in ("hydra_num_heads", "hydra_num_layers"))
 
-    def understood(self, fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
+    def parse_checkpoint(
+        self, fields: Mapping[str, Any], weights: dict[str, Tensor]
+    ) -> HeadsCheckpoint:
         own = checked_fields(HydraFields, fields, _HINTS)
         plus = own.hydra_head_arch == "prefix-mlp"
-        written = _with_dropout if plus else str
+        checkpoint_key = _with_dropout if plus else str
         if plus:
             weights = {name: each for name, each in weights.items() if not _UNUSED.match(name)}
-        vocab, hidden = _sizes(own, weights, written)
-        unsaid = plus and own.prefix is None
+        vocab, hidden = _sizes(own, weights, checkpoint_key)
+        missing = plus and own.prefix is None
         sizes = HydraSizes(
             hidden,
             vocab,
@@ -85,12 +87,12 @@ class HydraKind(HeadsKind[HydraHeads]):
             own.hydra_num_layers,
             own.projection,
             own.truncated_vocab_size or vocab,
-            unsaid="the prefix layer has the sizes of the target's" if unsaid else "",
+            missing="the prefix layer has the sizes of the target's" if missing else "",
             prefix=own.prefix if plus else None,
         )
         vocabulary = take_token_map(weights, sizes, ("hydra_lm_head.",))
-        kind = "Hydra++ heads" if plus else self.name
-        return HeadsCheckpoint(kind, own.hydra_head_arch, sizes, weights, written, vocabulary)
+        layout = "hydra++" if plus else "hydra"
+        return HeadsCheckpoint(layout, sizes, weights, checkpoint_key, vocabulary)
 
     def config(self, sizes: HydraSizes) -> tuple[dict[str, Any], Callable[[str], str]]:
         fields: dict[str, Any] = {
@@ -120,12 +122,12 @@ def _with_dropout(name: str) -> str:
 
 
 def _sizes(
-    own: HydraFields, weights: Mapping[str, Tensor], written: Callable[[str], str]
+    own: HydraFields, weights: Mapping[str, Tensor], checkpoint_key: Callable[[str], str]
 ) -> tuple[int, int]:
     """V and H, as the config says or, in the published layout, the projections."""
     if own.projection == "own" and own.vocab_size is None:
         heads = range(own.hydra_num_heads)
-        names = [written(f"hydra_lm_head.{head}.weight") for head in heads]
+        names = [checkpoint_key(f"hydra_lm_head.{head}.weight") for head in heads]
         vocab, hidden = usual_shape(weights, names, "the projections [V, H]")
     elif own.vocab_size is None or own.hidden_size is None:
         raise CheckpointError("config.json lacks hidden_size or vocab_size")

@@ -8,18 +8,11 @@ from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
 from specdec.drafting.heads_drafter import HeadsDrafter, HeadsOptions
-from specdec.errors import OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
 from specdec.models.hf_target import HFTarget
-from specdec_plugins.hydra.checkpoint import HEADS
 from specdec_plugins.hydra.heads import HydraHeads
-
-NEEDED = (
-    "Hydra heads: give drafter=<folder or hub id> of some trained for the model, or make them with "
-    "`specdec train hydra`"
-)
 
 
 class HydraOptions(HeadsOptions):
@@ -68,16 +61,3 @@ class HydraDrafter(HeadsDrafter):
         known = torch.cat([read.expand(-1, frontier.width, -1), embeddings.flatten(-2)], dim=-1)
         output: Tensor = self._mlps[frontier.depth](known)
         return output
-
-
-def make_hydra(options: HydraOptions, target: HFTarget) -> HydraDrafter:
-    """The factory that the registry calls.
-
-    Raises:
-        OptionError: no checkpoint.
-        CheckpointError: as for :meth:`~specdec.models.heads.kind.HeadsKind.load`.
-    """
-    if options.checkpoint is None:
-        raise OptionError(f"the drafter 'hydra' needs {NEEDED}")
-    heads = HEADS.load(options.checkpoint, target, options.dtype_for(target))
-    return HydraDrafter(heads, options, target)

@@ -37,7 +37,7 @@ class HydraSizes(HeadSizes):
             raise CheckpointError(
                 f"they read embeddings of {self.hidden_size} channels, the target's have {width}"
             )
-        return replace(self, unsaid="", prefix=sizes_of(target)) if self.unsaid else self
+        return replace(self, missing="", prefix=sizes_of(target)) if self.missing else self
 
 
 class Block(nn.Module):

@@ -9,6 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.models.heads.depth_heads import Projection
+from specdec.testing.random_heads import (
+    drafted_rows,
+    fill_with_noise,
+    greedy_texts,
+    never_written,
+)
 from specdec.testing.support import DrafterSupport
 from specdec.testing.table_model import OTHERS, TableForCausalLM
 from specdec_plugins.hydra.checkpoint import HEADS
@@ -38,8 +44,7 @@ def random_heads(
     Args:
         drafted: how many tokens are drafted, every other one from the second on; None for all.
     """
-    lm_head = model.get_output_embeddings().weight.double()
-    vocab, hidden = lm_head.shape
+    vocab, hidden = model.get_output_embeddings().weight.shape
     vocabulary = None if drafted is None else (1 + 2 * torch.arange(drafted))
     size = vocab if vocabulary is None else len(vocabulary)
     layer = None
@@ -54,20 +59,13 @@ def random_heads(
     sizes = HydraSizes(hidden, vocab, heads, layers, projection, size, prefix=layer)
     with torch.random.fork_rng(devices=[]):
         made = HydraHeads(sizes, vocabulary).double()
-    generator = torch.Generator().manual_seed(0)
     tables = isinstance(model, TableForCausalLM)
-    for name, parameter in made.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        scale = 0.5 if tables else 0.05
-        parameter.copy_(scale * noise + ("norm" in name))
-    if tables:
-        _mute_others(made, lm_head)
-    else:
-        _guess_ahead(made, model)
+    fill_with_noise(made, 0.5 if tables else 0.05)
+    (_mute_others if tables else _guess_ahead)(made, model)
     return made.eval()
 
 
-def _mute_others(made: HydraHeads, lm_head: torch.Tensor) -> None:
+def _mute_others(made: HydraHeads, model: PreTrainedModel) -> None:
     """Tokens that a table never writes come late in any draft; log-weights of -1e4 are read
     faintly. Each embedding has one channel."""
     size = made.sizes.hidden_size
@@ -77,9 +75,7 @@ def _mute_others(made: HydraHeads, lm_head: torch.Tensor) -> None:
             if name.endswith("weight"):
                 weight[:, OTHERS::size] = 0.0
                 weight[:, :size] *= 0.1
-    outside = lm_head[:, OTHERS] > 0
-    if made.vocabulary is not None:
-        outside = outside[made.vocabulary]
+    outside = never_written(model, made)
     linear: Any
     for linear in made.hydra_lm_head:
         linear.weight[outside] = 0.0
@@ -89,14 +85,10 @@ def _mute_others(made: HydraHeads, lm_head: torch.Tensor) -> None:
 def _guess_ahead(made: HydraHeads, model: PreTrainedModel) -> None:
     """Let each head give the best linear guess of the hidden state that the target has further
     ahead in greedy text, from what it reads, and projections be the target's lm_head."""
-    vocab = made.sizes.vocab_size
-    text = torch.arange(vocab)[:, None]
-    while text.shape[1] < 16:
-        text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
-    hidden = model.base_model(text).last_hidden_state.double()
+    text, hidden = greedy_texts(model)
     seen = hidden
     if made.prefix_embeding_layer is not None:
-        n = text.shape[1]
+        vocab, n = text.shape
         causal = torch.ones(n, n, dtype=torch.bool).tril().expand(vocab, 1, -1, -1)
         seen = made.prefix_embeding_layer(hidden, torch.arange(n).expand(vocab, -1), causal)
     embedded = model.get_input_embeddings()(text).double()
@@ -107,10 +99,8 @@ def _guess_ahead(made: HydraHeads, model: PreTrainedModel) -> None:
         wanted = hidden[:, ahead:].flatten(0, 1)
         first = mlp.get_submodule("0.res_connection")
         first.get_parameter("weight").copy_(torch.linalg.lstsq(read, wanted).solution.T)
-    rows = model.get_output_embeddings().weight.double()
-    rows = rows if made.vocabulary is None else rows[made.vocabulary]
     for linear in made.hydra_lm_head:
-        linear.get_parameter("weight").copy_(rows)
+        linear.get_parameter("weight").copy_(drafted_rows(model, made))
 
 
 SUPPORT = [DrafterSupport("hydra", checkpoint=hydra_heads)]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from specdec.drafting.heads_tree import TREE_OF_63
+from specdec.drafting.heads_drafter import heads_component
+from specdec.drafting.sparse_tree import MC_SIM_7B_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.medusa.checkpoint import HEADS
-from specdec_plugins.medusa.drafter import NEEDED, MedusaOptions, make_medusa
+from specdec_plugins.medusa.drafter import MedusaDrafter, MedusaOptions
 from specdec_plugins.medusa.training import MedusaTraining, make_recipe
+
+_NEEDED = (
+    "Medusa heads: give drafter=<folder or hub id> of some trained for the model, e.g. "
+    "'FasterDecoding/medusa-vicuna-7b-v1.3' for vicuna-7b-v1.3, or make them with "
+    "`specdec train medusa`"
+)
 
 
 @hookimpl
 def specdec_drafters() -> list[Component]:
     return [
-        Component(
+        heads_component(
             "medusa",
-            make_medusa,
+            MedusaDrafter,
             MedusaOptions,
+            HEADS,
+            _NEEDED,
             "Medusa heads: a token further ahead each, from the target's last hidden state",
-            needs_checkpoint=NEEDED,
-            recognises=HEADS.recognises,
         )
     ]
 
@@ -30,7 +37,7 @@ def specdec_strategies() -> list[Strategy]:
             "medusa",
             drafter="medusa",
             policy="static_tree",
-            options={"policy": {"choices": TREE_OF_63}},
+            options={"policy": {"choices": MC_SIM_7B_63}},
             description="Medusa: heads that draft every depth at once, and its tree of 63 nodes",
         )
     ]

@@ -71,10 +71,12 @@ class MedusaKind(HeadsKind[MedusaHeads]):
         "strategy='eagle2'"
     )
 
-    def knows(self, fields: Mapping[str, Any]) -> bool:
+    def matches_config(self, fields: Mapping[str, Any]) -> bool:
         return _authors_wrote(fields) or fields.get("model_type") == "medusa"
 
-    def understood(self, fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
+    def parse_checkpoint(
+        self, fields: Mapping[str, Any], weights: dict[str, Tensor]
+    ) -> HeadsCheckpoint:
         return (_authors if _authors_wrote(fields) else _vllm)(fields, weights)
 
     def config(self, sizes: MedusaSizes) -> tuple[dict[str, Any], Callable[[str], str]]:
@@ -112,11 +114,11 @@ def _authors(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsChec
         f"the projections [V, H] after medusa_num_layers={layers} residual blocks",
     )
 
-    def written(name: str) -> str:
+    def checkpoint_key(name: str) -> str:
         return _PROJECTION.sub(rf"\1.{layers}.", _BLOCK.sub(r"\1.\2.linear.", name))
 
     sizes = MedusaSizes(hidden, vocab, heads, layers, "own", vocab)
-    return HeadsCheckpoint(HEADS.name, "medusa", sizes, weights, written)
+    return HeadsCheckpoint("medusa", sizes, weights, checkpoint_key)
 
 
 def _vllm(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
@@ -133,11 +135,11 @@ def _vllm(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpo
         own.truncated_vocab_size or own.vocab_size,
         bias=own.medusa_fc_bias,
     )
-    written = _vllm_names(sizes)
+    checkpoint_key = _vllm_names(sizes)
     if "lm_heads.0.weight" in weights:  # which vLLM takes for the shared one as well
-        weights.setdefault(written("lm_heads.0.weight"), weights.pop("lm_heads.0.weight"))
+        weights.setdefault(checkpoint_key("lm_heads.0.weight"), weights.pop("lm_heads.0.weight"))
     vocabulary = take_token_map(weights, sizes, ("lm_heads.", "lm_head."))
-    return HeadsCheckpoint(HEADS.name, "vllm", sizes, weights, written, vocabulary)
+    return HeadsCheckpoint("vllm", sizes, weights, checkpoint_key, vocabulary)
 
 
 def _vllm_names(sizes: MedusaSizes) -> Callable[[str], str]:

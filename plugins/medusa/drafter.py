@@ -7,16 +7,8 @@ from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
 from specdec.drafting.heads_drafter import HeadsDrafter, HeadsOptions
-from specdec.errors import OptionError
 from specdec.models.hf_target import HFTarget
-from specdec_plugins.medusa.checkpoint import HEADS
 from specdec_plugins.medusa.heads import MedusaHeads
-
-NEEDED = (
-    "Medusa heads: give drafter=<folder or hub id> of some trained for the model, e.g. "
-    "'FasterDecoding/medusa-vicuna-7b-v1.3' for vicuna-7b-v1.3, or make them with "
-    "`specdec train medusa`"
-)
 
 
 class MedusaOptions(HeadsOptions):
@@ -44,16 +36,3 @@ class MedusaDrafter(HeadsDrafter):
     def outputs_at(self, read: Tensor, frontier: Frontier) -> Tensor:
         output: Tensor = self._blocks[frontier.depth](read)
         return output
-
-
-def make_medusa(options: MedusaOptions, target: HFTarget) -> MedusaDrafter:
-    """The factory that the registry calls.
-
-    Raises:
-        OptionError: no checkpoint.
-        CheckpointError: as for :meth:`~specdec.models.heads.kind.HeadsKind.load`.
-    """
-    if options.checkpoint is None:
-        raise OptionError(f"the drafter 'medusa' needs {NEEDED}")
-    heads = HEADS.load(options.checkpoint, target, options.dtype_for(target))
-    return MedusaDrafter(heads, options, target)

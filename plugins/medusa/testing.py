@@ -10,6 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from specdec.models.heads.depth_heads import Projection
+from specdec.testing.random_heads import (
+    drafted_rows,
+    fill_with_noise,
+    greedy_texts,
+    never_written,
+)
 from specdec.testing.support import DrafterSupport
 from specdec.testing.table_model import OTHERS, TableForCausalLM
 from specdec_plugins.medusa.checkpoint import HEADS
@@ -35,30 +41,19 @@ def random_heads(
     Args:
         drafted: how many tokens are drafted, every other one from the second on; None for all.
     """
-    lm_head = model.get_output_embeddings().weight.double()
-    vocab, hidden = lm_head.shape
+    vocab, hidden = model.get_output_embeddings().weight.shape
     vocabulary = None if drafted is None else (1 + 2 * torch.arange(drafted))
     size = vocab if vocabulary is None else len(vocabulary)
     made = MedusaHeads(
         MedusaSizes(hidden, vocab, heads, layers, projection, size), vocabulary
     ).double()
-    generator = torch.Generator().manual_seed(0)
     tables = isinstance(model, TableForCausalLM)
-    for parameter in made.parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.copy_((0.5 if tables else 0.1) * noise)
-    linear: Any
-    for linear in made.lm_heads:
-        if not tables:
-            linear.weight += lm_head if vocabulary is None else lm_head[vocabulary]
-    if tables:
-        _mute_others(made, lm_head)
-    else:
-        _guess_ahead(made, model)
+    fill_with_noise(made, 0.5 if tables else 0.1)
+    (_mute_others if tables else _guess_ahead)(made, model)
     return made.eval()
 
 
-def _mute_others(made: MedusaHeads, lm_head: torch.Tensor) -> None:
+def _mute_others(made: MedusaHeads, model: PreTrainedModel) -> None:
     """Tokens that a table never writes come late in any draft; log-weights of -1e4 are read
     faintly."""
     block: Any
@@ -66,9 +61,7 @@ def _mute_others(made: MedusaHeads, lm_head: torch.Tensor) -> None:
     for block in made.blocks:
         for layer in block.layers:
             layer.weight[OTHERS] = layer.weight[:, OTHERS] = layer.bias[OTHERS] = 0.0
-    outside = lm_head[:, OTHERS] > 0
-    if made.vocabulary is not None:
-        outside = outside[made.vocabulary]
+    outside = never_written(model, made)
     for linear in made.lm_heads:
         linear.weight *= 0.2
         linear.weight[:, OTHERS] = 0.0
@@ -79,13 +72,10 @@ def _mute_others(made: MedusaHeads, lm_head: torch.Tensor) -> None:
 def _guess_ahead(made: MedusaHeads, model: PreTrainedModel) -> None:
     """Let each head score by a guess of the hidden state that the target has further ahead in
     greedy text: its own projection makes the best linear one, or, where it has none, its blocks."""
-    vocab = made.sizes.vocab_size
-    text = torch.arange(vocab)[:, None]
-    while text.shape[1] < 16:
-        text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
-    hidden = model.base_model(text).last_hidden_state.double()
-    rows = model.get_output_embeddings().weight.double()
-    rows = rows if made.vocabulary is None else rows[made.vocabulary]
+    (_, hidden), rows = greedy_texts(model), drafted_rows(model, made)
+    linear: Any
+    for linear in made.lm_heads:
+        linear.weight += rows
     for head, block in enumerate(made.blocks):
         known, wanted = (x.flatten(0, 1) for x in (hidden[:, : -head - 1], hidden[:, head + 1 :]))
         if made.sizes.projection == "own":

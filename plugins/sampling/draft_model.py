@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
@@ -98,7 +99,7 @@ class DraftModel(NetworkDrafter):
             tokens = tokens.clamp(max=self._last)
         return self.model.forward_on(tokens, positions, visible, cache, scratch_positions).last
 
-    def logits(self, outputs: Tensor) -> Tensor:
+    def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         return self.model.logits(outputs, self.lm_head)
 
 

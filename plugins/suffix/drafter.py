@@ -80,6 +80,10 @@ class SuffixDrafter(TreeDrafter):
     def start(self, state: State, features: Features) -> SuffixDrafts:
         return SuffixDrafts(self.options, self._paying, self._earlier, self._least, state)
 
+    @property
+    def keeps_texts(self) -> bool:
+        return self._earlier is not None
+
     def forget_texts(self) -> None:
         """Forget the engine's earlier answers."""
         if self._earlier is not None:

@@ -15,7 +15,7 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
 from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
-from specdec.bench.contenders import Contender, StrategyContender, takes
+from specdec.bench.contenders import Contender, ContenderError, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
@@ -61,6 +61,7 @@ def run(
             so many rows, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
+        ContenderError: a contender failed before then; after it, likewise.
     """
     settings = settings or Settings()
     first = _on_one_model(engines)
@@ -86,8 +87,9 @@ def run(
     labels = [contender.label for contender in contenders]
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
-    if few := [each.label for each in contenders if not takes(each, settings.batch_size)]:
-        raise OptionError(f"{few[0]} does not decode {settings.batch_size} rows together")
+    size = settings.batch_size
+    if few := [each.label for each in contenders if size > (each.most_rows or size)]:
+        raise OptionError(f"{few[0]} does not decode {size} rows together")
     memory = PeakMemory(plain.target.device)
     turns = ChatTurns(plain, settings.max_new_tokens)
     about = _about(plain, prompts)
@@ -101,7 +103,7 @@ def run(
         RunLog(log, {**about, **_decides(settings, contenders)}) if log else None,
     )
     if not runs.by_label[PLAIN]:
-        raise KeyboardInterrupt
+        raise ContenderError(runs.failure) if runs.failure else KeyboardInterrupt
     comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
     shown = contenders[:-1]
@@ -119,6 +121,7 @@ def run(
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         repetitions=len({run.repetition for run in runs.by_label[PLAIN]}),
         interrupted=runs.interrupted,
+        failure=runs.failure,
         **about,
     )
 

@@ -140,10 +140,11 @@ class Report:
         memory: what ``peak_memory`` is.
         date: when it ended.
         repetitions: that were completed; results are of these, or of a part of the first.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C or a contender that failed ended it.
         pack, compile: how the engines' networks ran; transformers runs the model as it is.
         inflated: what model was inflated to this size, if one was.
         command: that makes it again; None from Python.
+        failure: of a contender, which ended it.
     """
 
     results: tuple[Result, ...]
@@ -164,6 +165,7 @@ class Report:
     compile: bool = False
     inflated: str | None = None
     command: str | None = None
+    failure: str | None = None
 
     @property
     def quiet(self) -> bool:

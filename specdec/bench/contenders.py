@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
 from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
-from specdec.decoding.interfaces import KeepsTexts
 from specdec.decoding.metrics import Stats
+from specdec.errors import SpecdecError
 from specdec.models.checkpoints import resolve_checkpoint
 from specdec.models.fingerprints import fingerprint_of_files, fingerprint_of_model
 
@@ -39,12 +39,20 @@ class Decoded:
     seconds: float | None = None
 
 
+class ContenderError(SpecdecError):
+    """A contender that cannot go on: the runs end, and what is finished is reported."""
+
+
 class Contender(Protocol):
     """Anything that decodes a batch of prompts with the target model."""
 
     @property
     def label(self) -> str:
         """What it is called in the report."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows that it decodes together; None for any number."""
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
@@ -58,21 +66,6 @@ class Contender(Protocol):
         """What the record should say: parts and options, versions."""
 
 
-@runtime_checkable
-class LimitsRows(Protocol):
-    """A contender that does not decode batches of every size."""
-
-    @property
-    def most_rows(self) -> int | None:
-        """The most rows that it decodes together; None for any number."""
-
-
-def takes(contender: Contender, rows: int) -> bool:
-    """Whether a contender decodes so many rows together."""
-    most = contender.most_rows if isinstance(contender, LimitsRows) else None
-    return most is None or rows <= most
-
-
 @dataclass(frozen=True)
 class StrategyContender:
     """A strategy of specdec.
@@ -84,6 +77,7 @@ class StrategyContender:
 
     label: str
     engine: Engine
+    most_rows: ClassVar[int | None] = None
 
     def decode(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings
@@ -94,12 +88,6 @@ class StrategyContender:
         trees = [VerifiedTree.of(step) for step in generation]
         tokens = [generation.new_tokens(row) for row in range(len(rows))]
         return Decoded(tokens, generation.metrics.stats(), len(trees), trees)
-
-    def forget_texts(self) -> None:
-        """Draft as if nothing had been decoded yet, where the drafter keeps texts."""
-        drafter = self.engine.parts.drafter
-        if isinstance(drafter, KeepsTexts):
-            drafter.forget_texts()
 
     def may_differ(self, *, greedy: bool) -> str | None:
         """Only where tokens are sampled, by an acceptor that is not seed-exact."""

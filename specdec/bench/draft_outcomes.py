@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,29 +14,19 @@ from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree, Draws
 
 
-class Verified(Protocol):
-    """A draft tree and where the text went: a step, or what is kept of it."""
-
-    @property
-    def tree(self) -> DraftTree: ...
-    @property
-    def kept(self) -> Tensor: ...
-    @property
-    def new_tokens(self) -> list[list[int]]: ...
-
-
 class VerifiedTree(NamedTuple):
     """What is kept of a step: nothing that is as large as the vocabulary.
 
     Attributes:
         tree: without the distributions that it was sampled from.
-        kept, new_tokens: as of the step.
+        kept, new_tokens, members: as of the step.
         sampled: whether its tokens were drawn, so that their values are no chances to be accepted.
     """
 
     tree: DraftTree
     kept: Tensor
     new_tokens: list[list[int]]
+    members: Sequence[int]
     sampled: bool
 
     @classmethod
@@ -44,7 +34,8 @@ class VerifiedTree(NamedTuple):
         """Keep it; nothing is read from the device."""
         tree = step.tree
         bare = replace(tree, companions=None)
-        return cls(bare, step.kept, step.new_tokens, tree.draws is not Draws.POINT)
+        sampled = tree.draws is not Draws.POINT
+        return cls(bare, step.kept, step.new_tokens, step.members, sampled)
 
 
 class Children(NamedTuple):
@@ -63,7 +54,7 @@ class Children(NamedTuple):
     rank: Tensor
 
 
-def children(verified: Verified, row: int = 0) -> Children:
+def children(verified: Step | VerifiedTree, row: int = 0) -> Children:
     """The draft tokens of ``row`` that were accepted or rejected.
 
     Under an acceptor that is seed-exact the token committed after such a node is the target's own
@@ -125,12 +116,22 @@ class DraftOutcomes:
     positions: Positions = field(default_factory=Positions)
 
     @classmethod
-    def of(cls, trees: Iterable[VerifiedTree]) -> DraftOutcomes | None:
-        """Of the trees of some texts; None if none had a draft token."""
+    def of(
+        cls, trees: Iterable[VerifiedTree], members: Container[int] | None = None
+    ) -> DraftOutcomes | None:
+        """Of the trees of some texts; None if none had a draft token.
+
+        Args:
+            members: the prompts that count, by their places in the batch; all if None.
+        """
         found, drawn = list[Children](), list[Children]()
         for each in trees:
             if each.tree.size > 1:
-                rows = (row for row, new in enumerate(each.new_tokens) if new)
+                rows = (
+                    row
+                    for row, member in enumerate(each.members)
+                    if each.new_tokens[row] and (members is None or member in members)
+                )
                 (drawn if each.sampled else found).extend(children(each, row) for row in rows)
         if not found and not drawn:
             return None

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.bench.figure_style import (
-    COLOURS,
     FEWEST,
     GRID,
-    MARKERS,
     SMALL,
     legend,
+    marked_line,
     new_figure,
     title,
 )
@@ -33,11 +32,7 @@ def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         axes.plot(
             range(1, len(rates) + 1),
             rates,
-            marker=MARKERS[index % len(MARKERS)],
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
-            linewidth=1,
-            markersize=3,
+            **marked_line(index),
             label=f"{row['strategy']} (n = {row['tried'][0]:,})",
         )
     axes.set_xticks(range(1, most + 1, 1 + most // 17))

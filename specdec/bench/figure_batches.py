@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.bench.figure_style import (
-    COLOURS,
     GRID,
-    MARKERS,
     SMALL,
     legend,
+    marked_line,
     new_figure,
-    prompts_in_all,
+    prompts_measured,
     title,
 )
 
@@ -46,11 +45,7 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
             ]
             axes.plot(
                 *zip(*points, strict=True),
-                marker=MARKERS[index % len(MARKERS)],
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
-                linewidth=1,
-                markersize=3,
+                **marked_line(index),
                 label=label,
             )
         axes.set_ylim(bottom=0)
@@ -59,7 +54,8 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
     panels[1].set_xscale("log", base=2)
     panels[1].set_xticks(sizes, list(map(str, sizes)))
     panels[1].minorticks_off()
-    n = prompts_in_all(reports[0])
+    counts = [prompts_measured(report) for report in reports]
+    n = " to ".join(map(str, sorted({min(counts), max(counts)})))
     panels[1].set_xlabel(f"batch size (rows decoded together), n = {n} prompts")
     new = reports[0]["settings"]["max_new_tokens"]
     what = f"at most {new} new tokens a row; prefill included"

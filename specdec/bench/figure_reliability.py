@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.bench.figure_style import (
-    COLOURS,
     FEWEST,
     GRID,
     INK,
-    MARKERS,
     SMALL,
     legend,
+    line_style,
+    marked_line,
     new_figure,
     title,
 )
@@ -32,22 +32,17 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="calibrated")
     for index, row in enumerate(rows):
-        found, colour = row["reliability"], COLOURS[index % len(COLOURS)]
-        line = ("-", "--", ":")[index // len(COLOURS) % 3]
+        found = row["reliability"]
         bins = [each for each in found["curve"] if each["count"] >= FEWEST]
         upper.plot(
             [each["confidence"] for each in bins],
             [each["rate"] for each in bins],
-            marker=MARKERS[index % len(MARKERS)],
-            color=colour,
-            linestyle=line,
-            linewidth=1,
-            markersize=3,
+            **marked_line(index),
             label=f"{row['strategy']}\nECE {found['ece']:.3f}, n = {found['count']:,}",
         )
         edges = [each["low"] for each in found["curve"]] + [1.0]
         counts = [each["count"] for each in found["curve"]]
-        lower.stairs(counts, edges, color=colour, linestyle=line, linewidth=1)
+        lower.stairs(counts, edges, **line_style(index))
     upper.set_ylim(-0.03, 1.03)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylabel("acceptance rate (share of draft\ntokens that the target took)")

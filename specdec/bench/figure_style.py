@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specdec.bench.setting_names import described
+from specdec.bench.setting_names import settings_text
 from specdec.errors import OptionError
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#dddddd"
-RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6}
+TEXT_AS_IT_IS: dict[Any, Any] = {"text.parse_math": False}  # labels and sets may have a $
+RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6, **TEXT_AS_IT_IS}
 SMALL = 6.5
 FEWEST = 20  # a rate of fewer is no rate
 _WIDTH = 3.4  # inches: a column of a paper
@@ -37,6 +38,20 @@ def new_figure(height: float) -> Any:
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
+def line_style(index: int) -> dict[str, Any]:
+    """Of the line of index i in a figure: no two of 7 have one colour, nor of 21 one look."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": ("-", "--", ":")[index // len(COLOURS) % 3],
+        "linewidth": 1,
+    }
+
+
+def marked_line(index: int) -> dict[str, Any]:
+    """The same with marks on it."""
+    return {**line_style(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 3}
+
+
 def legend(figure: Any, axes: Any) -> None:
     """The labels of ``axes`` below the figure."""
     handles, labels = axes.get_legend_handles_labels()
@@ -56,10 +71,10 @@ def title(report: Mapping[str, Any]) -> str:
     """Model, settings and date of a report as JSON."""
     return (
         f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, "
-        f"{described(report['settings'])}, {report['date'][:10]}"
+        f"{settings_text(report['settings'])}, {report['date'][:10]}"
     )
 
 
-def prompts_in_all(report: Mapping[str, Any]) -> int:
-    """The prompts of all sets."""
-    return sum(report["prompts"]["sets"].values())
+def prompts_measured(report: Mapping[str, Any]) -> int:
+    """The prompts of all sets that were reached."""
+    return int(report["results"][0]["prompts"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specdec.bench.figure_style import COLOURS, GRID, SMALL, new_figure, prompts_in_all, title
+from specdec.bench.figure_style import COLOURS, GRID, SMALL, new_figure, prompts_measured, title
 
 SWEPT = {
     "budget": "budget (draft tokens verified a step)",
@@ -21,7 +21,7 @@ def sweep(report: Mapping[str, Any], option: str) -> Any | None:
     if len(points) < 2:
         return None
     label = points[0][1]["strategy"].partition(":")[0]
-    n = prompts_in_all(report)
+    n = prompts_measured(report)
     figure = new_figure(3.4)
     panels = figure.subplots(2, 1, sharex=True)
     measures = {

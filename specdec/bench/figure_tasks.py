@@ -13,7 +13,7 @@ from specdec.bench.figure_style import (
     SMALL,
     legend,
     new_figure,
-    prompts_in_all,
+    prompts_measured,
     title,
 )
 
@@ -31,7 +31,7 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     panels = figure.subplots(2, 1)
     own = [row for row in report["by_set"] if row["strategy"] in rows]
     sets = list(dict.fromkeys(row["set"] for row in own))
-    n = prompts_in_all(report)
+    n = prompts_measured(report)
     captions = {
         "tau": f"tau (tokens per target forward)\nn = {n} prompts",
         "speedup": f"speedup over plain decoding\n(ratio of tokens/s), n = {n} prompts",
@@ -41,16 +41,16 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         shown.sort(key=lambda row: row[measure])
         _method_rows(axes, shown, measure)
         for index, name in enumerate(sets):
-            points = {r["strategy"]: r[measure] for r in own if r["set"] == name}
+            points = {row["strategy"]: row for row in own if row["set"] == name}
             axes.scatter(
-                [points[row["strategy"]] for row in shown],
+                [points[row["strategy"]][measure] for row in shown],
                 range(len(shown)),
                 s=9,
                 marker=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
                 linewidths=0,
                 zorder=3,
-                label=f"{name} (n = {report['prompts']['sets'][name]})",
+                label=f"{name} (n = {points[shown[0]['strategy']]['prompts']})",
             )
         axes.axvline(1, color=INK, linewidth=0.6, linestyle=":", zorder=1)
         axes.set_xlabel(caption)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
-from specdec.bench.report_tables import ReportTable, notes, report_tables
-from specdec.bench.setting_names import described
+from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable, report_tables
+from specdec.bench.setting_names import settings_text
+
+# A _ within a word marks nothing up.
+_MARKUP = re.compile(r"[\\`*\[\]!<|~$]|(?<!\w)_|_(?!\w)")
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
@@ -32,7 +37,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
     lines += summary
     for report in reports:
         if summary or len(reports) > 1:
-            lines += ["", f"## All measures, {described(report.settings)}"]
+            lines += ["", f"## All measures, {settings_text(report.settings)}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
         lines += ["", *(f"- {escaped(note)}" for note in notes(report))]
@@ -61,4 +66,4 @@ def markdown_table(table: ReportTable) -> list[str]:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line and in one cell."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
+    return " ".join(_MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;")).split())

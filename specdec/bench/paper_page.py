@@ -10,7 +10,7 @@ from specdec.bench.benchmark_report import Range, Report, Result
 from specdec.bench.markdown import escaped, markdown, markdown_table
 from specdec.bench.reliability import BINS
 from specdec.bench.report_tables import ReportTable, extent, number, times
-from specdec.bench.setting_names import described
+from specdec.bench.setting_names import settings_text
 
 
 def paper_page(
@@ -63,7 +63,7 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 
 
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
-    at = described(report.settings)
+    at = settings_text(report.settings)
     found = {
         f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
         f"speedup over plain decoding, {at}": _by_set(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
-from specdec.bench.figure_style import check_matplotlib
-from specdec.bench.setting_names import written
+from specdec.bench.figure_style import TEXT_AS_IT_IS, check_matplotlib
+from specdec.bench.setting_names import temperature_text
 from specdec.errors import OptionError
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -33,15 +33,17 @@ def plot(reports: Sequence[Report], path: Path) -> None:
     With one batch of prompts they show the extent over repetitions. The grey band is the noise:
     how far ``plain`` was from itself.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     bars = len(reports[0].results) - 1
     size = (7.5, len(reports) * (1.9 + 0.45 * bars))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(reports), squeeze=False)
-    for report, (axes,) in zip(reports, panels, strict=True):
-        _panel(report, axes)
-    figure.savefig(path, dpi=150)
+    with rc_context(TEXT_AS_IT_IS):
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(reports), squeeze=False)
+        for report, (axes,) in zip(reports, panels, strict=True):
+            _panel(report, axes)
+        figure.savefig(path, dpi=150)
 
 
 def _panel(report: Report, axes: Any) -> None:
@@ -104,7 +106,8 @@ def _title(report: Report) -> str:
     if report.inflated:
         first += f" (synthetic: inflated from {report.inflated})"
     return (
-        f"{first}\n{sum(report.prompts['sets'].values())} prompts, batch {settings['batch_size']}, "
-        f"temperature {written(settings['temperature'])}, {settings['max_new_tokens']} new tokens, "
-        f"{threads} {'thread' if threads == 1 else 'threads'}, {report.date[:10]}"
+        f"{first}\n{report.results[0].prompts} prompts, batch {settings['batch_size']}, "
+        f"temperature {temperature_text(settings['temperature'])}, "
+        f"{settings['max_new_tokens']} new tokens, {threads} "
+        f"{'thread' if threads == 1 else 'threads'}, {report.date[:10]}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
-from specdec.bench.setting_names import written
 from specdec.decoding.clock import PHASES
 
 
@@ -58,53 +57,12 @@ def _acceptance(report: Report) -> ReportTable | None:
     return ReportTable(("acceptance by depth", *map(str, range(1, depth + 1))), tuple(rows))
 
 
-def notes(report: Report) -> list[str]:
-    """What was run and how to read the tables, a sentence or two each."""
-    settings, prompts = report.settings, report.prompts
-    shortest, longest = prompts["tokens"]["min"], prompts["tokens"]["max"]
-    lengths = f"{shortest} to {longest}" if shortest < longest else str(longest)
-    turns = prompts["turns"]["max"]
-    answered, each = (f", up to {turns} turns", " each") if turns > 1 else ("", "")
-    fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
-    done, count = report.repetitions, sum(prompts["sets"].values())
-    lines = [
-        f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
-        f"{report.machine['processor']}, "
-        f"{report.machine['threads']} of {report.machine['cores']} cores.",
-        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
-        f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
-        f"temperature {written(settings['temperature'])}{fields}; {done} "
-        f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
-        "speedup: tokens/s beside plain on the same prompts in the same repetition; median over "
-        "prompts, then over repetitions. Over prompts: its quartiles. Over runs: the least and the "
-        "largest of the repetitions. The whole call counts, set-up and prefill included.",
-        "95 % interval: of tau and of the median ratio, by bootstrap over prompts.",
-        *_beside_hf(report),
-        f"noise: plain beside itself {times(report.noise)}{_within(report.noise)}.",
-        f"memory: {report.memory}.",
-    ]
-    if report.inflated:
-        lines.append(
-            f"Synthetic: inflated from {report.inflated}; the cost of the large model, the text "
-            "of the small one."
-        )
-    if report.interrupted:
-        lines.append("Interrupted: these are the runs that were finished.")
-    for result in report.results:
-        if result.identical is None:
-            lines.append(f"{result.strategy}: {result.identical_reason}.")
-        elif result.differences:
-            lines.append(f"{result.strategy}: {result.identical_reason}: {_where(result)}.")
-    return lines
-
-
 _SPEED = (
     "strategy", "tau", "tokens/s", "speedup", "over prompts", "over runs", "beside HF", "identical",
 )  # fmt: skip
 _WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
 _TIME = ("share of time", *PHASES, "other")
 _INTERVAL = ("95 % interval", "tau", "speedup", "beside HF")
-_SHOWN_DIFFERENCES = 5
 _SHOWN_DEPTHS = 8
 
 
@@ -173,33 +131,3 @@ def number(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _beside_hf(report: Report) -> list[str]:
-    if not any(result.beside_transformers for result in report.results):
-        return []
-    return ["beside HF: the same beside transformers' own generate on the same model."]
-
-
-def _within(ratio: Ratio) -> str:
-    spread = ratio.over_repetitions or ratio.over_prompts
-    return f" ({extent(spread)})" if spread else ""
-
-
-def _where(result: Result) -> str:
-    shown = [
-        f"{d.set} {d.prompt}{f', turn {d.turn + 1},' if d.turn else ''} at new token {d.position}"
-        + ("" if d.logit_gap is None else f", the two best logits {d.logit_gap:.2g} apart")
-        for d in result.differences[:_SHOWN_DIFFERENCES]
-    ]
-    more = len(result.differences) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
-
-
-def _networks(report: Report) -> str:
-    """What was done to specdec's networks, if anything."""
-    what = {
-        "weights packed": report.pack,
-        "networks compiled": report.compile,
-    }
-    return "".join(f", {name} (not transformers')" for name, done in what.items() if done)

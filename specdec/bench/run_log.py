@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from specdec.bench.draft_outcomes import DraftOutcomes
+from specdec.bench.timing import Timed
 from specdec.decoding.metrics import Stats
 from specdec.files.entry_log import EntryLog
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What one contender decoded in one round, and what that took.
-
-    Attributes:
-        answers: new tokens, eos included, by prompt and turn.
-        seconds: wall-clock time of the calls, one for each turn.
-        stats: of each call; empty from a peer that does not count.
-        steps: of all calls; None from such a peer.
-        peak_memory: in bytes; 0 of a peer in another process.
-        outcomes: of the draft tokens; None without any, and from such a peer.
-    """
-
-    answers: list[list[list[int]]]
-    seconds: float
-    stats: tuple[Stats, ...]
-    steps: int | None
-    peak_memory: int
-    outcomes: DraftOutcomes | None = None
-
 
 Round = dict[str, Timed]
 
@@ -57,7 +36,7 @@ class RunLog:
             raise self._log.foreign() from error
 
     def find(self, repetition: int, batch: int) -> Round | None:
-        """A round that is finished."""
+        """A round that was finished before this run."""
         return self._rounds.get((repetition, batch))
 
     def add(self, repetition: int, batch: int, round_: Round) -> None:

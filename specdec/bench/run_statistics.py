@@ -117,12 +117,13 @@ def counts(runs: Sequence[Run]) -> Counts:
     """Of the first repetition: the others decode the same tokens."""
     first = _first(runs)
     stats = [one for run in first for one in run.stats]
+    drafted = [one.draft_forwards for one in stats if one.draft_forwards is not None]
     steps = [run.steps for run in first if run.steps is not None]
     return Counts(
         new_tokens=sum(run.new_tokens for run in first),
         steps=sum(steps) if steps else None,
         target_forwards=sum(s.target_forwards for s in stats) if stats else None,
-        draft_forwards=sum(s.draft_forwards for s in stats) if stats else None,
+        draft_forwards=sum(drafted) if drafted else None,
         **_acceptance(stats),
     )
 

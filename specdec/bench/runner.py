@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-
-import torch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from specdec.bench.chat_turns import Answers, ChatTurns, parting
-from specdec.bench.contenders import Contender, Decoded
-from specdec.bench.draft_outcomes import DraftOutcomes
+from specdec.bench.contenders import Contender, ContenderError, StrategyContender
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
-from specdec.bench.run_log import Round, RunLog, Timed
+from specdec.bench.run_log import Round, RunLog
 from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
+from specdec.bench.timing import timed
 from specdec.decoding.interfaces import KeepsTexts
 
 Progress = Callable[[int, int, str], None]
@@ -32,7 +29,8 @@ class Runs:
         by_label: the runs of every contender.
         parted: for every contender the prompts whose tokens are not the baseline's, each with the
             answers of both as (ours, the baseline's).
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C or a contender that failed ended it.
+        failure: of such a contender.
     """
 
     batches: list[list[Prompt]]
@@ -41,6 +39,7 @@ class Runs:
         default_factory=lambda: defaultdict(dict)
     )
     interrupted: bool = False
+    failure: str | None = None
 
 
 def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
@@ -74,96 +73,76 @@ def interleave(
     The first contender is the baseline whose tokens the others' are compared with. To warm up each
     decodes the longest batch.
 
-    Contenders that keep texts (:class:`~specdec.decoding.interfaces.KeepsTexts`) forget them before
+    Drafters that keep texts (:class:`~specdec.decoding.interfaces.KeepsTexts`) forget them before
     every repetition: they draft from answers to other prompts, not from their own to the same one.
 
-    With a log, rounds that are in it are taken from it.
+    With a log, rounds that are in it are taken from it; beside such a drafter, which would not have
+    their texts, those of whole repetitions alone.
 
-    Ctrl-C ends it: what is kept are whole repetitions, or whole rounds of the first one.
+    Ctrl-C, or a contender that fails, ends it: what is kept are whole repetitions, or whole rounds
+    of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
+    copies = list(_copies(batches))
+    keeping = list(_keeping_texts(contenders))
 
-    def play(batch: list[Prompt], order: Sequence[Contender], what: str) -> Round:
+    def play(index: int, order: Sequence[Contender], what: str) -> Round:
         nonlocal done
         outputs = {}
         for contender in order:
             progress(done, total, f"{what}: {contender.label}")
-            outputs[contender.label] = timed(contender, batch, settings, memory, turns)
+            outputs[contender.label] = timed(
+                contender, batches[index], settings, memory, turns, copies[index]
+            )
             done += 1
         return outputs
 
     try:
-        rounds = itertools.product(range(settings.repetitions), range(len(batches)))
-        if log is None or not all(log.find(*each) for each in rounds):
-            play(max(batches, key=_tokens), contenders, "warming up")
-        for repetition in range(settings.repetitions):
-            for contender in contenders:
-                if isinstance(contender, KeepsTexts):
-                    contender.forget_texts()
-            for index, batch in enumerate(batches):
+        rounds = [
+            [log.find(repetition, index) if log else None for index in range(len(batches))]
+            for repetition in range(settings.repetitions)
+        ]
+        if not all(map(all, rounds)):
+            longest = max(range(len(batches)), key=lambda index: _tokens(batches[index]))
+            play(longest, contenders, "warming up")
+        for repetition, logged in enumerate(rounds):
+            for drafter in keeping:
+                drafter.forget_texts()
+            taken = all(logged) or not keeping
+            for index in range(len(batches)):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]
-                if log and (known := log.find(repetition, index)):
+                if taken and (known := logged[index]):
                     outputs, done = known, done + len(contenders)
                 else:
-                    outputs = play(batch, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                    outputs = play(index, order[:: (-1) ** repetition], f"run {repetition + 1}")
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ContenderError) as ending:
         runs.interrupted = True
+        runs.failure = str(ending) or None
         _drop_what_is_unfinished(runs)
     progress(total, total, "")
     return runs
 
 
-def timed(
-    contender: Contender,
-    batch: list[Prompt],
-    settings: Settings,
-    memory: PeakMemory,
-    turns: ChatTurns,
-) -> Timed:
-    """One contender on one batch, turn by turn; only its calls are timed."""
-    device = turns.engine.target.device
-    answers: list[Answers] = [[] for _ in batch]
-    found: list[Decoded] = []
-    outcomes: list[DraftOutcomes | None] = []
-    seconds = 0.0
-    memory.reset()
-    while rows := {
-        place: ids
-        for place, prompt in enumerate(batch)
-        if (ids := turns.next_prompt(prompt, answers[place])) is not None
-    }:
-        seeds = [settings.seed + batch[place].index for place in rows]
-        _wait_for(device)
-        started = time.perf_counter()
-        decoded = contender.decode(list(rows.values()), seeds, settings)
-        _wait_for(device)
-        elapsed = time.perf_counter() - started
-        seconds += elapsed if decoded.seconds is None else decoded.seconds
-        outcomes.append(DraftOutcomes.of(decoded.trees))
-        found.append(replace(decoded, trees=()))
-        for place, tokens in zip(rows, decoded.tokens, strict=True):
-            answers[place].append(tokens)
-    stats = tuple(each.stats for each in found if each.stats is not None)
-    steps = [each.steps for each in found if each.steps is not None]
-    return Timed(
-        answers,
-        seconds,
-        stats,
-        sum(steps) if steps else None,
-        0 if any(each.seconds is not None for each in found) else memory.read(),
-        DraftOutcomes.summed(outcomes),
-    )
+def _keeping_texts(contenders: Sequence[Contender]) -> Iterator[KeepsTexts]:
+    """The drafters that do."""
+    for each in contenders:
+        drafter = each.engine.parts.drafter if isinstance(each, StrategyContender) else None
+        if isinstance(drafter, KeepsTexts) and drafter.keeps_texts:
+            yield drafter
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _copies(batches: list[list[Prompt]]) -> Iterator[int]:
+    """How many rows of each batch are there to fill it up."""
+    seen: set[Prompt] = set()
+    for batch in batches:
+        yield len(batch) - len({*batch} - seen)
+        seen.update(batch)
 
 
 def _keep(

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from specdec.bench.benchmark_report import Report
-from specdec.bench.report_tables import ReportTable, notes, report_tables
-from specdec.bench.setting_names import described
+from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable, report_tables
+from specdec.bench.setting_names import settings_text
 
 _NARROW = 13  # what the first column may take of a terminal of 80 columns
 _STYLES = {"yes": "green", "NO": "bold red", "n/a": "yellow", "baseline": "dim"}
@@ -23,7 +24,7 @@ def tables(reports: Sequence[Report]) -> Group:
     found: list[Any] = []
     for report in reports:
         if len(reports) > 1:
-            found.append(Text(described(report.settings), style="bold"))
+            found.append(Text(settings_text(report.settings), style="bold"))
         found += map(table, report_tables(report))
         found += (Text(note, style="dim") for note in notes(report))
     return Group(*found)

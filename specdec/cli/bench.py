@@ -9,8 +9,9 @@ import typer
 
 from specdec.cli import bench_options as own
 from specdec.cli import generate_options as flags
+from specdec.cli.bench_files import STDOUT, check_file, write_files
 from specdec.cli.bench_runs import measure, warn_of_noise
-from specdec.cli.bench_values import check_prompt_lookup, prompt_sets, set_threads, temperatures
+from specdec.cli.bench_values import check_one_row, prompt_sets, set_threads, temperatures
 from specdec.cli.compared_engines import USUAL
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
@@ -19,8 +20,6 @@ from specdec.errors import OptionError
 
 if TYPE_CHECKING:
     from specdec.bench.benchmark_report import Report
-
-STDOUT = Path("-")
 
 
 @reported
@@ -93,7 +92,7 @@ def bench(
 
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
     for flag, path in [*files.items(), ("--log", log)]:
-        _check_file(flag, path)
+        check_file(flag, path)
     loading = {name: context.params[name] for name in LOADING}
     decoding = {
         "max_new_tokens": max_new_tokens,
@@ -115,7 +114,7 @@ def bench(
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
         log=log,
     )
-    _write(reports, files)
+    write_files(reports, files)
     if json != STDOUT:
         from specdec.bench.table import tables
 
@@ -160,7 +159,7 @@ def _measure(
 
     quiet_libraries()
     at, settings = temperatures(temperature), Settings(**decoding)
-    check_prompt_lookup(baselines["prompt_lookup"], settings.batch_size)
+    check_one_row("--prompt-lookup", baselines["prompt_lookup"], settings.batch_size)
     sets = prompt_sets(data)
     registry = Registry.load()
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
@@ -179,35 +178,3 @@ def _measure(
         prompt_lookup=baselines["prompt_lookup"],
         log=log,
     )
-
-
-def _check_file(flag: str, path: Path | None) -> None:
-    """Refuse before the runs what could not be written after them."""
-    if path is None or (flag == "--json" and path == STDOUT):
-        return
-    if not path.parent.is_dir() or path.is_dir():
-        raise OptionError(f"{flag} {path}: give a file in a folder that exists")
-    if flag == "--plot":
-        from specdec.bench.plot import check_plot
-
-        check_plot(path)
-
-
-def _write(reports: list[Report], files: dict[str, Path | None]) -> None:
-    import json
-
-    from specdec.bench.markdown import markdown
-    from specdec.bench.plot import plot
-    from specdec.bench.report_export import all_as_json, as_csv
-    from specdec.cli import terminal
-
-    if files["--json"] == STDOUT:
-        terminal.print_json(all_as_json(reports))
-    elif path := files["--json"]:
-        path.write_text(json.dumps(all_as_json(reports), indent=2) + "\n", encoding="utf-8")
-    if path := files["--csv"]:
-        path.write_text(as_csv(reports), encoding="utf-8")
-    if path := files["--markdown"]:
-        path.write_text(markdown(reports), encoding="utf-8")
-    if path := files["--plot"]:
-        plot(reports, path)

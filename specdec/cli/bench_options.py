@@ -103,8 +103,9 @@ Log = Annotated[
     Path | None,
     _runs(
         "--log",
-        "Keep every finished round in this file. If it has some of the same benchmark already, go "
-        "on from them: a run that was stopped or killed loses nothing.",
+        "Keep every finished round in this file, with the temperature and batch size in its name "
+        "(runs-t0.jsonl). If it has some of the same benchmark already, go on from them: a run "
+        "that was stopped or killed loses nothing.",
         metavar="PATH",
         show_default=False,
     ),

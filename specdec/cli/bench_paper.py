@@ -13,7 +13,7 @@ from specdec.cli import generate_options as flags
 from specdec.cli.bench_runs import measure, warn_of_noise
 from specdec.cli.bench_values import (
     batch_sizes,
-    check_prompt_lookup,
+    check_one_row,
     prompt_sets,
     set_threads,
     temperatures,
@@ -25,6 +25,7 @@ from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
 _LOG = "runs.jsonl"
+_ONE_ROW = "it decodes one row at a time"
 _REDRAWING = ("out", "redraw", "debug")  # what --redraw goes with
 
 
@@ -100,6 +101,7 @@ def paper(
         return
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import PROMPT_LOOKUP
+    from specdec.bench.contenders import ContenderError
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
     from specdec.cli.paper_contenders import make_lineup
@@ -115,7 +117,8 @@ def paper(
         fields=flags.assignments("--set", set_),
     )
     asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
-    check_prompt_lookup(asked_for, min(sizes))
+    check_one_row("--prompt-lookup", asked_for, min(sizes))
+    check_one_row("--peers", bool(peers), min(sizes))
     sets = prompt_sets(data)
     make_folder(out)
     set_threads(threads)
@@ -124,17 +127,17 @@ def paper(
         options = flags.assignments("-o", option)
         registry = Registry.load()
         lineup = make_lineup(registry, loading, strategies, options, ablations=ablations)
-    if prompt_lookup and max(sizes) > 1:
-        one_row = {f"{PROMPT_LOOKUP} in batches": "it decodes one row at a time"}
-        lineup = replace(lineup, left_out={**lineup.left_out, **one_row})
-    for label, reason in lineup.left_out.items():
-        typer.echo(f"left out: {label}: {reason}", err=True)
     first = next(iter(lineup.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
     with started_peers(
         beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
-    ) as contenders:
+    ) as started:
+        one_row = [PROMPT_LOOKUP] * prompt_lookup + [each.label for each in started]
+        batched = {f"{label} in batches": _ONE_ROW for label in one_row * (max(sizes) > 1)}
+        lineup = replace(lineup, left_out={**lineup.left_out, **batched})
+        for label, reason in lineup.left_out.items():
+            typer.echo(f"left out: {label}: {reason}", err=True)
         reports = measure(
             lineup.engines,
             encoded,
@@ -142,10 +145,9 @@ def paper(
             at,
             batch_sizes=sizes,
             transformers=transformers,
-            prompt_lookup=prompt_lookup,
-            peers=contenders,
+            prompt_lookup=prompt_lookup and min(sizes) == 1,
+            peers=started,
             log=out / _LOG,
-            log_apart=True,
         )
     written = write_results(reports, lineup, out)
     from specdec.bench.paper_page import notes, paper_tables
@@ -160,6 +162,8 @@ def paper(
         console.print(note, style="dim", markup=False)
     _tell(written)
     warn_of_noise(reports)
+    if failure := reports[-1].failure:
+        raise ContenderError(f"{failure}; what was finished before is written")
     if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -29,14 +29,13 @@ def measure(
     prompt_lookup: bool,
     peers: Sequence[Contender] = (),
     log: Path | None,
-    log_apart: bool = False,
 ) -> list[Report]:
     """Run at every temperature and batch size.
 
     Args:
         prompt_lookup: whether transformers' own runs too, where batches have one row.
         peers: other contenders.
-        batch_sizes, log, log_apart: as for ``run_at``.
+        batch_sizes, log: as for ``run_at``.
     """
     from specdec.bench import run_at
     from specdec.bench.baseline import TransformersContender
@@ -53,7 +52,6 @@ def measure(
             peers=[*[TransformersContender.with_prompt_lookup(first)] * prompt_lookup, *peers],
             progress=progress,
             log=log,
-            log_apart=log_apart,
         )
     return [replace(report, command=_command()) for report in reports]
 
@@ -66,11 +64,11 @@ def _command() -> str | None:
 
 def warn_of_noise(reports: Sequence[Report]) -> None:
     """On stderr, where plain decoding was not as fast as itself."""
-    from specdec.bench.setting_names import described
+    from specdec.bench.setting_names import settings_text
 
     for report in reports:
         if not report.quiet:
-            at = f" at {described(report.settings)}" if len(reports) > 1 else ""
+            at = f" at {settings_text(report.settings)}" if len(reports) > 1 else ""
             typer.echo(
                 typer.style("warning: ", fg="yellow")
                 + f"plain decoding beside itself came to {report.noise.median:.2f}x{at}: the "

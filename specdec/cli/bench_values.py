@@ -47,19 +47,19 @@ def prompt_sets(data: Path | None) -> list[PromptSet]:
     return [BUILT_IN] if data is None else load_sets(data)
 
 
-def check_prompt_lookup(wanted: bool, smallest: int) -> None:
-    """transformers' prompt lookup decodes one row at a time.
+def check_one_row(flag: str, wanted: bool, smallest: int) -> None:
+    """What a flag adds decodes one row at a time.
 
     Args:
-        smallest: of the batch sizes; at the larger ones it is left out.
+        smallest: of the batch sizes; of the larger ones it is left out.
 
     Raises:
         OptionError: it is wanted for larger batches alone.
     """
     if wanted and smallest > 1:
         raise OptionError(
-            f"--prompt-lookup --batch-size {smallest}: transformers' prompt lookup decodes one "
-            "row at a time; give --no-prompt-lookup or batches of 1"
+            f"{flag} --batch-size {smallest}: what it adds decodes one row at a time; leave it "
+            "out, or give batches of 1 too"
         )
 
 

@@ -87,6 +87,7 @@ def make_lineup(
         )
     policies = {**compared, **extra}
     labels = list(policies)
+    _check_fixed(policies, options)
     own = spread(registry, labels, options)
     chosen = choose_labelled(registry, labels, own)
     wanted = set(map(strategy_of, labels)) if given is not None else named(labels, own)
@@ -105,6 +106,16 @@ def make_lineup(
     if not engines:
         engines[PLAIN] = plain
     return Lineup(engines, [label for label in extra if label in engines], left_out)
+
+
+def _check_fixed(policies: Mapping[str, _Policy], options: Mapping[str, Any]) -> None:
+    for label, (_, fixed) in policies.items():
+        for name in fixed:
+            if (key := f"{label}.policy.{name}") in options:
+                raise OptionError(
+                    f"-o {key}={options[key]}: {label} is what it is by {name}={fixed[name]}; a "
+                    f"variant of your own is --strategies {strategy_of(label)}:NAME"
+                )
 
 
 def _can_be_made_without(plain: Engine, choice: Choice) -> bool:
@@ -134,14 +145,14 @@ def _compared(name: str, fitted: set[str]) -> Iterator[tuple[str, _Policy]]:
     published = name in _GROWN
     yield name, (PUBLISHED if published and name not in fitted else {}, {})
     if published and name in fitted:
-        yield f"{name}:published", (PUBLISHED, {})
+        yield f"{name}:published", ({}, PUBLISHED)
 
 
 def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _Policy]]:
     """Of the first strategy that grows its tree, and of auto."""
     for name in [each for each in _GROWN if each in names][:1]:
         for variant, change in _TREES.items():
-            yield f"{name}:{variant}", (PUBLISHED, change)
+            yield f"{name}:{variant}", ({}, {**PUBLISHED, **change})
     if _AUTO in names:
         for variant, change in _AUTOS.items():
             yield f"{_AUTO}:{variant}", ({}, change)

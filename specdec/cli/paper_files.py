@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from specdec.errors import OptionError
+from pydantic import BaseModel, ConfigDict, Field
+
+from specdec.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     from specdec.bench import Report
     from specdec.cli.paper_contenders import Lineup
 
 _JSON, _CSV, _PAGE = "results.json", "results.csv", "results.md"
-# What reading results of another shape raises, somewhere in the figures.
-_OF_ANOTHER_SHAPE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
-)  # fmt: skip
 
 
 def make_folder(out: Path) -> None:
@@ -34,6 +32,7 @@ def make_folder(out: Path) -> None:
 
 def write_results(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[Path]:
     """Write everything; returns the files."""
+    from specdec.bench.figures import draw_figures
     from specdec.bench.paper_page import paper_page
     from specdec.bench.report_export import as_csv, as_json
 
@@ -45,16 +44,55 @@ def write_results(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[
     text = json.dumps(results, indent=1) + "\n"
     (out / _JSON).write_text(text, encoding="utf-8")
     (out / _CSV).write_text(as_csv(reports), encoding="utf-8")
-    figures = _draw(json.loads(text), out)
-    page = paper_page(reports, lineup.ablations, lineup.left_out, figures)
-    (out / _PAGE).write_text(page, encoding="utf-8")
+
+    def write_page(figures: Sequence[Path]) -> None:
+        page = paper_page(reports, lineup.ablations, lineup.left_out, figures)
+        (out / _PAGE).write_text(page, encoding="utf-8")
+
+    write_page([])  # whatever becomes of the figures
+    figures = draw_figures(json.loads(text), out)
+    write_page(figures)
     return [out / _PAGE, out / _JSON, out / _CSV, *figures]
 
 
-def _draw(results: Mapping[str, Any], out: Path) -> list[Path]:
-    from specdec.bench.figures import draw_figures
+class _Row(BaseModel):
+    strategy: str
+    set: str
+    tau: float | None
+    speedup: float
+    tokens_per_second: float
+    prompts: int
+    alpha: list[float]
+    tried: list[int]
 
-    return draw_figures(results, out)
+
+class _Settings(BaseModel):
+    temperature: float
+    batch_size: int
+    max_new_tokens: int
+
+
+class _Prompts(BaseModel):
+    sets: dict[str, int]
+
+
+class _Report(BaseModel):
+    model: str
+    dtype: str
+    device: str
+    date: str
+    settings: _Settings
+    prompts: _Prompts
+    results: list[_Row] = Field(min_length=1)
+    by_set: list[_Row]
+
+
+class _Results(BaseModel):
+    """What the figures need of a file that this may not have written."""
+
+    model_config = ConfigDict(title="results.json")
+
+    reports: list[_Report] = Field(min_length=1)
 
 
 def redraw_figures(out: Path) -> list[Path]:
@@ -63,14 +101,15 @@ def redraw_figures(out: Path) -> list[Path]:
     Raises:
         OptionError: there are none, or they are something else.
     """
+    from specdec.bench.figures import draw_figures
+
     path = out / _JSON
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not all(each["results"] and each["settings"] for each in found["reports"]):
-            raise ValueError("a report without results")
-        return _draw(found, out)
-    except _OF_ANOTHER_SHAPE as error:
+        _Results.model_validate(found)
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
-            f"--redraw: {path} holds no results of specdec bench paper ({error!r}): run it without "
-            "--redraw first, or give the folder of a run"
+            f"--redraw: {path} holds no results of specdec bench paper ({first_line(error)}): run "
+            "it without --redraw first, or give the folder of a run"
         ) from error
+    return draw_figures(found, out)

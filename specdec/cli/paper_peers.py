@@ -43,13 +43,15 @@ def started_peers(
         )
     from specdec.bench.chat_turns import longest_text
     from specdec.bench.peers.lineup import peers
+    from specdec.models.conversions import kept
     from specdec.plugin.loading import find_alias, find_model
 
     engines = {
         label: engine for label, engine in lineup.engines.items() if label not in lineup.ablations
     }
     first = next(iter(engines.values()))
-    folder = find_model(find_alias(registry, model), str(model))
+    place = find_model(find_alias(registry, model), str(model))
+    folder = place if place.is_dir() else kept(place) or place  # a GGUF file's conversion
     context = longest_text(prompts, first, settings.max_new_tokens)
     with peers(given, engines, folder, context=context, sampled=sampled) as found:
         yield found

@@ -155,7 +155,14 @@ class ReportsItself(Protocol):
 
 @runtime_checkable
 class KeepsTexts(Protocol):
-    """A drafter that drafts from texts of earlier generations too."""
+    """A drafter that can draft from texts of earlier generations too.
+
+    Attributes:
+        keeps_texts: whether it does, with the options that it has.
+    """
+
+    @property
+    def keeps_texts(self) -> bool: ...
 
     def forget_texts(self) -> None:
         """Draft as if there had been none. A benchmark asks for it before it decodes the same

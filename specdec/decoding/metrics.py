@@ -17,7 +17,8 @@ class Stats:
     Attributes:
         new_tokens: tokens committed.
         target_forwards: verifications in which the row took part; the prefill is not counted.
-        draft_forwards: times the drafter was asked for a level (of the whole batch).
+        draft_forwards: times the drafter was asked for a level (of the whole batch); None from
+            another decoder that does not count them.
         tau: tokens committed per target forward, bonus included, after stop rules.
         alpha: acceptance rate by depth, from depth 1: accepted / rows that reached the depth and
             had a draft token there.
@@ -31,7 +32,7 @@ class Stats:
 
     new_tokens: int
     target_forwards: int
-    draft_forwards: int
+    draft_forwards: int | None
     tau: float
     alpha: tuple[float, ...]
     accepted_tokens: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,10 +19,13 @@ from specdec.drafting.draft_vocabulary import (
 )
 from specdec.drafting.network_drafter import NetworkDrafter
 from specdec.drafting.projections import drafted_rows, projection_of
+from specdec.errors import OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.heads.depth_heads import DepthHeads
+from specdec.models.heads.kind import HeadsKind
 from specdec.models.hf_target import HFTarget
+from specdec.plugin.components import Component
 
 
 class HeadsOptions(BaseModel):
@@ -103,9 +106,6 @@ class HeadsDrafter(NetworkDrafter):
         assert features is not None
         return self.read(features.to(self.dtype), positions, visible, cache)
 
-    def logits(self, outputs: Tensor) -> Tensor:
-        raise NotImplementedError("each depth has a head of its own: see logits_at")
-
     def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         depth, sizes = frontier.depth, self.sizes
         if depth >= sizes.heads:
@@ -119,3 +119,34 @@ class HeadsDrafter(NetworkDrafter):
         else:
             logits = projection(output)
         return logits.expand(-1, frontier.width, -1)
+
+
+def heads_component(
+    name: str,
+    drafter: type[HeadsDrafter],
+    options: type[HeadsOptions],
+    kind: HeadsKind[Any],
+    needed: str,
+    description: str,
+) -> Component:
+    """Such a drafter as a plugin registers it.
+
+    Args:
+        drafter: made of heads, options and target.
+        needed: what is missing without a checkpoint, as the end of a sentence.
+    """
+
+    def make(given: HeadsOptions, target: HFTarget) -> HeadsDrafter:
+        if given.checkpoint is None:
+            raise OptionError(f"the drafter {name!r} needs {needed}")
+        heads = kind.load(given.checkpoint, target, given.dtype_for(target))
+        return drafter(heads, given, target)
+
+    return Component(
+        name,
+        make,
+        options,
+        description,
+        needs_checkpoint=needed,
+        recognises=kind.recognises,
+    )

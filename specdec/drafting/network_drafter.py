@@ -24,12 +24,12 @@ MOST_UNREAD = 128
 class NetworkDrafter(LevelDrafter):
     """A draft network that reads committed tokens into its cache and drafts on scratch slots.
 
-    A subclass gives :meth:`new_cache`, :meth:`forward` and :meth:`logits`. One that reads hidden
+    A subclass gives :meth:`new_cache`, :meth:`forward` and :meth:`logits_at`. One that reads hidden
     states drafts on its own outputs, which stand for those of draft tokens; where what it reads
     with committed tokens is of another kind, it gives :meth:`features` and :meth:`fuse` as well.
 
     Heads that draft every depth from what was read last (Medusa, Hydra) set ``reads_drafts`` to
-    False and give :meth:`logits_at`: draft tokens are then no input of :meth:`forward`.
+    False: draft tokens are then no input of :meth:`forward`.
 
     Attributes:
         reads_drafts: whether draft tokens go through :meth:`forward`, on scratch slots.
@@ -37,8 +37,8 @@ class NetworkDrafter(LevelDrafter):
             needed): 0 for a language model, 1 for an EAGLE head.
         windowed: whether a layer has a sliding window, so that :meth:`forward` needs the positions
             of the scratch slots.
-        vocabulary: ``[C]`` int64, the tokens that the columns of :meth:`logits` stand for; None for
-            all of V.
+        vocabulary: ``[C]`` int64, the tokens that the columns of :meth:`logits_at` stand for; None
+            for all of V.
     """
 
     shift: ClassVar[int] = 0
@@ -85,9 +85,6 @@ class NetworkDrafter(LevelDrafter):
         """
 
     @abstractmethod
-    def logits(self, outputs: Tensor) -> Tensor:
-        """Draft logits ``[B, n, C]`` of ``outputs [B, n, h]``."""
-
     def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         """Draft logits ``[B, n, C]`` at a frontier of n nodes.
 
@@ -95,7 +92,6 @@ class NetworkDrafter(LevelDrafter):
             outputs: ``[B, n, h]``, at each node; ``[B, 1, h]`` unless ``reads_drafts``, at the last
                 of the tokens that were read, whatever the depth.
         """
-        return self.logits(outputs)
 
     def start(self, state: State, features: Features) -> NetworkDrafts:
         return NetworkDrafts(self, state, features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def listed(keys: list[str], most: int = 6) -> str:
+def listed(names: Iterable[str], most: int = 6) -> str:
     """Names for an error message: the first few, and how many there are."""
+    keys = sorted(names)
     shown = ", ".join(keys[:most])
     return shown if len(keys) <= most else f"{shown}, ... ({len(keys)} in all)"

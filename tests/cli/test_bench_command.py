@@ -94,13 +94,18 @@ def test_several_temperatures_are_a_report_each_in_one_file(bench: Command, tmp_
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["temperature", *["0.0"] * 2, *["1.0"] * 2]
     assert "## All measures, temperature 1" in (tmp_path / "a.md").read_text()
-    assert {path.name for path in tmp_path.glob("runs*")} == {"runs-t0.jsonl", "runs-t1.jsonl"}
+    logs = {path.name: path.read_bytes() for path in tmp_path.glob("runs*")}
+    assert set(logs) == {"runs-t0.jsonl", "runs-t1.jsonl"}
     for report in reports:
-        alone = bench("--json", "-", "--temperature", report["settings"]["temperature"], *more[2:])
+        at = ("--temperature", report["settings"]["temperature"])
+        alone = bench("--json", "-", *at, *more[2:])
         (_, own), (_, other) = (each["results"] for each in (json.loads(alone.stdout), report))
         assert [own[name] for name in ("tau", "new_tokens", "alpha")] == [
             other[name] for name in ("tau", "new_tokens", "alpha")
         ]
+        resumed = bench("--json", "-", *at, *more[2:], "--log", log)
+        assert json.loads(resumed.stdout)["results"] == report["results"]
+    assert logs == {path.name: path.read_bytes() for path in tmp_path.glob("runs*")}
 
 
 def test_tables_fit_80_columns(

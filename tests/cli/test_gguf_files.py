@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,15 @@ def test_a_file_that_is_not_there_or_no_model_is_an_error_of_one_line(
         assert result.exit_code == 2
         assert says in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_peers_are_given_the_conversion_of_a_file(run: Command, file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (prompts := tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}')
+    result = run(
+        *("bench", "paper", "-m", "smollm2", "--out", tmp_path / "out", "--data", prompts),
+        *("--strategies", "lookup", "--max-new-tokens", 4, "--temperature", 0),
+        *("--peers", f"vllm.python={sys.executable}"),
+    )
+    assert result.exit_code == 2
+    assert "vLLM cannot start" in result.stderr and "No module named 'vllm'" in result.stderr

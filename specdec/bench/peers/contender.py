@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specdec.bench.contenders import Decoded
+from specdec.bench.contenders import ContenderError, Decoded
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
-from specdec.errors import SpecdecError
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class PeerContender:
     Attributes:
         label: what it is called in the report, and the mode.
         process: of the worker; several labels may share it.
-        about: versions of what decodes.
+        about: versions of what decodes, and all else that its figures depend on.
         most_rows: the most rows that it decodes together.
     """
 
@@ -37,7 +36,7 @@ class PeerContender:
         """Have the one prompt decoded.
 
         Raises:
-            SpecdecError: the worker failed.
+            ContenderError: the worker failed.
         """
         ((row,), (seed,)) = rows, seeds
         try:
@@ -49,14 +48,11 @@ class PeerContender:
                 seed=seed,
             )
         except PeerError as error:
-            raise SpecdecError(
-                f"the peer {self.label!r} failed: {error}; finished rounds are kept, but a run "
-                "without it is another benchmark"
-            ) from error
+            raise ContenderError(f"the peer {self.label!r} failed: {error}") from error
         stats = Stats(
             new_tokens=len(found.tokens),
             target_forwards=found.steps,
-            draft_forwards=0,
+            draft_forwards=None,
             tau=len(found.tokens) / found.steps if found.steps else 0.0,
             alpha=(),
             accepted_tokens=0,
@@ -70,5 +66,5 @@ class PeerContender:
         return None if greedy else "it draws other random numbers"
 
     def facts(self) -> dict[str, Any]:
-        """The versions."""
-        return {"versions": dict(self.about), "lossless": True}
+        """What is known about it."""
+        return {**self.about, "lossless": True}

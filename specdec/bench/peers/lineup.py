@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ import torch
 from transformers import GenerationConfig
 
 from specdec.bench.peers.contender import PeerContender
+from specdec.bench.peers.heads import dtype_of, head_of, trees_of
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.errors import OptionError, UnknownNameError
-from specdec.models.checkpoints import resolve_checkpoint
 from specdec.request.generation_config import resolve
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ class Host:
         python: interpreter of its environment.
         job: what it is told besides what all are told.
         modes: what it decodes with, by label.
+        about: facts that the worker does not know.
     """
 
     script: str
     python: str
     job: Mapping[str, Any]
     modes: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -88,12 +91,15 @@ def peers(
             process = Process(host.python, HERE / host.script, common["threads"], log)
             stack.callback(process.close)
             try:
-                facts = process.load({**common, **host.job, "modes": host.modes})
+                versions = process.load({**common, **host.job, "modes": host.modes})
             except PeerError as error:
                 raise OptionError(
                     f"--peers: {', '.join(host.modes)} cannot start with {host.python}: {error}"
                 ) from error
-            found += [PeerContender(label, process, facts) for label in host.modes]
+            about = {"versions": versions, "dtype": common["dtype"], **host.about}
+            for label, mode in host.modes.items():
+                own = {name: value for name, value in mode.items() if name != "head"}  # a path
+                found.append(PeerContender(label, process, {**about, "mode": own}))
         yield found
 
 
@@ -101,58 +107,46 @@ def _hosts(given: Mapping[str, Any], engines: Mapping[str, Engine]) -> list[Host
     for key in given:
         if key not in KEYS:
             raise UnknownNameError("key of --peers", key, KEYS)
-    heads = _heads(engines)
+    if "eagle.python" in given and "eagle.checkout" not in given:
+        raise OptionError("--peers eagle.python=... needs --peers eagle.checkout=CHECKOUT too")
+    head = head_of(engines)
     hosts: list[Host] = []
     if "eagle.checkout" in given:
-        hosts.append(_official(given, heads))
-    elif "eagle.python" in given:
-        raise OptionError("--peers eagle.python=... needs --peers eagle.checkout=CHECKOUT too")
+        hosts.append(_official(given, head, trees_of(engines)))
     if "vllm.python" in given:
         python = _interpreter("vllm.python", given)
         modes: dict[str, Any] = {"vLLM": {}}
-        if heads:
-            head, _ = next(iter(heads.values()))
+        if head:
             modes[f"vLLM, EAGLE chain of {_CHAIN}"] = {"head": head, "depth": _CHAIN}
-        job = {"eager": False}
-        hosts += [Host("worker_vllm.py", python, job, {name: modes[name]}) for name in modes]
+        hosts += [Host("worker_vllm.py", python, {}, {name: modes[name]}) for name in modes]
     return hosts
 
 
-def _official(given: Mapping[str, Any], heads: Mapping[str, tuple[str, Any]]) -> Host:
+def _official(given: Mapping[str, Any], head: str | None, trees: Mapping[str, Any]) -> Host:
     checkout = Path(str(given["eagle.checkout"])).expanduser()
     if not (checkout / "eagle" / "model" / "ea_model.py").is_file():
         raise OptionError(
             f"--peers eagle.checkout={checkout}: there is no eagle/model/ea_model.py in it; give a "
             "checkout of github.com/SafeAILab/EAGLE"
         )
-    trees = {label: (head, tree) for label, (head, tree) in heads.items() if tree}
     if not trees:
         raise OptionError(
             "--peers eagle.checkout=...: no strategy here grows EAGLE-2's tree with an EAGLE head "
             "from a folder, whose head and tree the official code would run with"
         )
-    head = next(iter(trees.values()))[0]
-    modes = {f"official {label}": tree for label, (own, tree) in trees.items() if own == head}
     job = {"eagle": str(checkout.resolve()), "head": head}
-    return Host("worker_eagle.py", _interpreter("eagle.python", given), job, modes)
+    modes = {f"official {label}": tree for label, tree in trees.items()}
+    python = _interpreter("eagle.python", given)
+    return Host("worker_eagle.py", python, job, modes, {"commit": commit_of(checkout)})
 
 
-def _heads(engines: Mapping[str, Engine]) -> dict[str, tuple[str, dict[str, int] | None]]:
-    """By label the EAGLE-1/2 head of an engine, and its tree if it is EAGLE-2's as published."""
-    found: dict[str, tuple[str, dict[str, int] | None]] = {}
-    for label, engine in engines.items():
-        selection = engine.selection
-        checkpoint = selection.checkpoint
-        if selection.names["drafter"] != "eagle" or not isinstance(checkpoint, (str, Path)):
-            continue
-        head = str(resolve_checkpoint(checkpoint, what="drafter").resolve())
-        tree = None
-        if selection.names["policy"] == "eagle2":
-            own = selection.parsed["policy"].model_dump()
-            if own["score"] == "value" and own["rerank"]:
-                tree = {name: own[name] for name in ("depth", "top_k", "budget")}
-        found[label] = head, tree
-    return found
+def commit_of(checkout: Path) -> str | None:
+    """What is checked out there, and whether it was changed; None if it is no repository's root."""
+    if not (checkout / ".git").exists() or not shutil.which("git"):
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    found = subprocess.run([*command, "--abbrev=40"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def _common(
@@ -175,7 +169,7 @@ def _common(
     sampling = resolve(first.generation_config, {}, default_new_tokens=1)
     return {
         "target": str(model.resolve()),
-        "dtype": str(first.target.dtype).removeprefix("torch."),
+        "dtype": dtype_of(first),
         "threads": torch.get_num_threads(),
         "eos": list(sampling.eos),
         "context": context,

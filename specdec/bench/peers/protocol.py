@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -93,7 +94,9 @@ class Process:
 
     def __init__(self, python: str, script: Path, threads: int, log: Path) -> None:
         self.log = log
-        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        # Offline, and pickles as weights alone: what a checkpoint holds is not run.
+        safe = {"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+        quiet = {"TOKENIZERS_PARALLELISM": "false"}
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 [python, str(script)],
@@ -102,7 +105,7 @@ class Process:
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, **quiet, "OMP_NUM_THREADS": str(threads)},
+                env={**os.environ, **quiet, **safe, "OMP_NUM_THREADS": str(threads)},
             )
 
     def load(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +143,8 @@ class Process:
     def close(self) -> None:
         """End the process."""
         if self._process.stdin:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # what a worker that died never read
+                self._process.stdin.close()
         try:
             self._process.wait(timeout=CLOSING_SECONDS)
         except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
@@ -54,6 +55,7 @@ class Official:
                 top_k=1,
                 torch_dtype=getattr(torch, job["dtype"]),
             ).eval()
+        check_loaded(Path(job["head"]), self.model.ea_layer.state_dict())
         self.room = self.context + max(mode["budget"] for mode in self.modes.values()) + _MARGIN
         self.facts = {"transformers": transformers.__version__, "torch": torch.__version__}
 
@@ -87,6 +89,27 @@ class Official:
         head = self.model.ea_layer
         head.depth, head.top_k, head.total_tokens = depth - 1, top_k, budget
         head.init_tree()
+
+
+def check_loaded(head: Path, own: Collection[str]) -> None:
+    """Refuse a head of another kind: the code fills in what it finds by name, and says nothing.
+
+    Args:
+        own: names of the tensors of its network. Its embedding is the target's.
+    """
+    file = head / "pytorch_model.bin"
+    if file.is_file():
+        found = set(torch.load(file, map_location="meta", weights_only=True))
+    else:
+        with safe_open(head / "model.safetensors", "pt") as weights:
+            found = set(weights.keys())
+    found = {name for name in found if not name.endswith("rotary_emb.inv_freq")}
+    missing = set(own) - found - {"embed_tokens.weight"}
+    unknown = found - set(own) - {"embed_tokens.weight"}
+    if missing or unknown:
+        raise ValueError(
+            f"{head} is no head for this code: it lacks {sorted(missing)} and has {sorted(unknown)}"
+        )
 
 
 def _as_it_expects(source: Path, folder: Path) -> Path:

@@ -20,8 +20,8 @@ class Served:
 
     Args:
         job: ``target``, ``dtype``, ``eos``, ``threads``; ``context``, tokens of the longest prompt
-            and its new tokens; ``eager``, to leave out compilation; ``modes``, one of them, empty
-            or ``{"head": FOLDER, "depth": DRAFT_TOKENS}``.
+            and its new tokens; ``modes``, one of them, empty or
+            ``{"head": FOLDER, "depth": DRAFT_TOKENS}``.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -39,7 +39,6 @@ class Served:
             dtype=job["dtype"],
             max_model_len=job["context"] + self.depth + 1,
             max_num_seqs=1,
-            enforce_eager=job["eager"],
             enable_prefix_caching=False,
             skip_tokenizer_init=True,
             disable_log_stats=False,

@@ -18,37 +18,38 @@ class HeadsCheckpoint:
     """Heads as a checkpoint has them; whether its tensors are theirs is not looked at yet.
 
     Attributes:
-        kind: of heads, for people: "Hydra++ heads".
         layout: the name of the layout that it is in.
         sizes: as config and tensors say.
         weights: by the checkpoint's names, on the CPU, without a token map.
-        written: what the checkpoint calls a tensor of the network.
+        checkpoint_key: what the checkpoint calls a tensor of the network.
         vocabulary: ``[C]`` int64, ascending; None for all tokens.
     """
 
-    kind: str
     layout: str
     sizes: HeadSizes
     weights: Mapping[str, Tensor]
-    written: Callable[[str], str]
+    checkpoint_key: Callable[[str], str]
     vocabulary: Tensor | None = None
 
-    def tensors_of(self, network: DepthHeads) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def tensors_for(
+        self, network: DepthHeads, what: str
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Those that fill a network, and what the checkpoint calls them, by the network's names.
 
         Args:
             network: of the checkpoint's sizes, on any device.
+            what: the heads are, for the message.
 
         Raises:
             CheckpointError: tensors that are missing, too many, misshapen or no numbers, each named
                 as the checkpoint calls it.
         """
         expected = network.state_dict()
-        names = {name: self.written(name) for name in expected}
-        own = {name: self.weights[key] for name, key in names.items() if key in self.weights}
-        surplus = self.weights.keys() - {*names.values()}
-        check_tensors(expected, own, names, self.kind, surplus)
-        return own, names
+        keys = {name: self.checkpoint_key(name) for name in expected}
+        own = {name: self.weights[key] for name, key in keys.items() if key in self.weights}
+        surplus = self.weights.keys() - {*keys.values()}
+        check_tensors(expected, own, keys, what, surplus)
+        return own, keys
 
 
 def usual_shape(

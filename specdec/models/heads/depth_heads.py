@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -25,7 +26,7 @@ class HeadSizes:
         projection: what gives logits: ``own``, a projection for each head; ``shared``, one for all
             of them; ``target``, the target's lm_head, of which nothing is kept with the heads.
         draft_vocab_size: tokens C that are drafted; ``vocab_size`` for all.
-        unsaid: what only a target says of them, in words; empty where the network can be made.
+        missing: what only a target says of them, in words; empty where the network can be made.
     """
 
     hidden_size: int
@@ -34,7 +35,7 @@ class HeadSizes:
     layers: int
     projection: Projection
     draft_vocab_size: int
-    unsaid: str = ""
+    missing: str = ""
 
     @property
     def projections(self) -> int:
@@ -57,7 +58,7 @@ class HeadSizes:
         return self
 
 
-class DepthHeads(nn.Module):
+class DepthHeads(nn.Module, ABC):
     """K heads, of which the one of index i drafts at depth i + 1.
 
     Attributes:
@@ -70,7 +71,7 @@ class DepthHeads(nn.Module):
         self.sizes, self.vocabulary = sizes, vocabulary
 
     @property
+    @abstractmethod
     def projections(self) -> nn.ModuleList:
         """What gives logits ``[..., C]`` of a head's output: one for each head, one for all, or
         none, as :attr:`sizes` says."""
-        raise NotImplementedError

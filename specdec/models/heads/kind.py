@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from abc import ABC, abstractmethod
@@ -44,11 +43,13 @@ class HeadsKind(ABC, Generic[Heads]):
     unlike: ClassVar[str]
 
     @abstractmethod
-    def knows(self, fields: Mapping[str, Any]) -> bool:
+    def matches_config(self, fields: Mapping[str, Any]) -> bool:
         """Whether a ``config.json`` is one of such heads."""
 
     @abstractmethod
-    def understood(self, fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
+    def parse_checkpoint(
+        self, fields: Mapping[str, Any], weights: dict[str, Tensor]
+    ) -> HeadsCheckpoint:
         """What config and tensors say.
 
         Args:
@@ -66,7 +67,7 @@ class HeadsKind(ABC, Generic[Heads]):
     def recognises(self, folder: Path) -> bool:
         """Whether the config in a folder is one of such heads."""
         try:
-            return self.knows(read_json(folder / "config.json"))
+            return self.matches_config(read_json(folder / "config.json"))
         except CheckpointError:
             return False
 
@@ -79,7 +80,7 @@ class HeadsKind(ABC, Generic[Heads]):
         """
         folder = resolve_checkpoint(checkpoint, what=self.name)
         fields = read_json(folder / "config.json")
-        if not self.knows(fields):
+        if not self.matches_config(fields):
             raise CheckpointError(
                 f"the checkpoint in {folder} is none of {self.name}: {self.unlike}"
             )
@@ -87,7 +88,7 @@ class HeadsKind(ABC, Generic[Heads]):
         within = [key for key in weights if self.within.match(key)] or [*weights]
         own = {self.within.sub("", key): weights[key] for key in within}
         with _refused(f"the {self.name} in {folder}"):
-            return self.understood(fields, own)
+            return self.parse_checkpoint(fields, own)
 
     def load(
         self, given: str | Path | Heads, target: HFTarget, dtype: torch.dtype | None = None
@@ -102,29 +103,32 @@ class HeadsKind(ABC, Generic[Heads]):
             CheckpointError: as for :meth:`read`; heads of another target; tensors that are missing,
                 too many, misshapen or no numbers, or that ``dtype`` does not have, each named.
         """
+        found: Heads | HeadsCheckpoint
         if isinstance(given, DepthHeads):
-            with _refused("the heads that were given"):
-                given.sizes.for_target(target)
-                check_values(given.state_dict())
-            heads = copy.deepcopy(given).to(target.device, dtype)
+            found, what = given, "the heads that were given"
         else:
             folder = resolve_checkpoint(given, what=self.name)
-            found = self.read(folder)
-            with _refused(f"the {self.name} in {folder}"):
-                heads = self._empty(found.sizes.for_target(target))
-                tensors, written = found.tensors_of(heads)
-                fill(heads, tensors, written, target.device, dtype or target.dtype)
-            heads.to(target.device).vocabulary = found.vocabulary
-        if heads.vocabulary is not None:
-            heads.vocabulary = heads.vocabulary.to(target.device)
+            found, what = self.read(folder), f"the {self.name} in {folder}"
+        with _refused(what):
+            heads = self._empty(found.sizes.for_target(target))
+            if isinstance(found, DepthHeads):
+                tensors = found.state_dict()
+                check_values(tensors)
+                keys = {name: name for name in tensors}
+            else:
+                tensors, keys = found.tensors_for(heads, self.name)
+            fill(heads, tensors, keys, target.device, dtype or target.dtype)
+        heads.to(target.device)
+        if found.vocabulary is not None:
+            heads.vocabulary = found.vocabulary.to(target.device)
         return heads.eval()
 
     def save(self, heads: DepthHeads, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder."""
         from safetensors.torch import save_file
 
-        fields, written = self.config(heads.sizes)
-        tensors = {written(name): each for name, each in heads.state_dict().items()}
+        fields, checkpoint_key = self.config(heads.sizes)
+        tensors = {checkpoint_key(name): each for name, each in heads.state_dict().items()}
         if heads.vocabulary is not None:
             tensors["token_map"] = heads.vocabulary
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +147,7 @@ class HeadsKind(ABC, Generic[Heads]):
                 mismatch = str(error)
         tensors = found.weights.values()
         rows: dict[str, Any] = {
-            "kind": found.kind,
+            "kind": self.name,
             "layout": found.layout,
             "hidden_size": sizes.hidden_size,
             "vocab_size": sizes.vocab_size,
@@ -167,10 +171,10 @@ class HeadsKind(ABC, Generic[Heads]):
 
     def _fault(self, found: HeadsCheckpoint, sizes: Any) -> str:
         """What is wrong with the tensors, or unknown of them."""
-        if sizes.unsaid:
-            return f"not compared: {sizes.unsaid}, give the model"
+        if sizes.missing:
+            return f"not compared: {sizes.missing}, give the model"
         try:
-            found.tensors_of(self._empty(sizes))
+            found.tensors_for(self._empty(sizes), self.name)
         except CheckpointError as error:
             return str(error)
         return ""
