@@ -19,10 +19,12 @@ from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
+from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
+from specdec.request.criteria import RowCriteria
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.request import Request
-from specdec.request.stopping import StopRules
+from specdec.request.stopping import FinishReason, StopRules
 from specdec.results import GenerationResult
 from specdec.tracing.record import Trace
 from specdec.tracing.recorder import Recorder
@@ -104,18 +106,27 @@ class Generation:
         elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
         detokenizers = [Detokenizer(decoder.tokenizer, skip_special_tokens=False) for _ in rows]
+        criteria = [
+            RowCriteria(sampling.criteria, row, limit, target.device)
+            for row, limit in zip(rows, limits, strict=True)
+        ]
         self._decoder, self.request, self._on_end = decoder, request, on_end
         self.state = State(
             rows,
             processors=processors,
             randomness=randomness,
             stopping=StopRules(
-                sampling.eos, sampling.stop, limits, detokenizers if sampling.stop else ()
+                sampling.eos,
+                sampling.stop,
+                limits,
+                detokenizers if sampling.stop else (),
+                criteria if sampling.criteria else (),
             ),
             cache=cache,
             vocab_size=target.vocab_size,
             device=target.device,
             cached=cached,
+            keeps_scores=request.keeps_scores,
         )
         if cache is not None and cached is not None:
             cache.truncate(torch.tensor(cached, device=target.device), max(cached))
@@ -129,6 +140,9 @@ class Generation:
         )
         self._recorder = (
             Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
+        )
+        self._logprobs = (
+            None if request.logprobs is None else LogprobRecorder(len(rows), request.logprobs)
         )
         self._prompt_lengths = lengths
         self._tokens: list[list[int]] = [[] for _ in rows]
@@ -147,6 +161,12 @@ class Generation:
         """Stop here: what has been committed stands."""
         self._running.close()
 
+    def end(self, row: int, reason: FinishReason = "criteria") -> None:
+        """End a row of the request between steps: it gets no further token."""
+        if self._reasons[row] is None:
+            self._reasons[row] = reason
+            self.state.end(row, reason)
+
     def _steps(self) -> Generator[Step, None, None]:
         decoder, state, parts = self._decoder, self.state, self._decoder.parts
         steps = decode(
@@ -159,6 +179,8 @@ class Generation:
                 self.metrics.observe(step)
                 if self._recorder:
                     self._recorder.observe(step)
+                if self._logprobs:
+                    self._logprobs.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in decoder.observers:
                     observe(step=step)
@@ -179,14 +201,15 @@ class Generation:
             self._reasons[member] = why or self._reasons[member]
 
     def new_tokens(self, row: int) -> list[int]:
-        """The tokens that the answer to a prompt has so far."""
+        """The tokens that the answer to a row of the request has so far."""
         return list(self._tokens[row])
 
     def results(self) -> list[GenerationResult]:
-        """One for each prompt."""
-        return [self._result(row) for row in range(len(self._tokens))]
+        """One for each row of the request."""
+        return [self.result(row) for row in range(len(self._tokens))]
 
-    def _result(self, row: int) -> GenerationResult:
+    def result(self, row: int) -> GenerationResult:
+        """What has been generated so far for a row of the request."""
         tokens, request = self.new_tokens(row), self.request
         text = None
         if (tokenizer := self._decoder.tokenizer) is not None:
@@ -200,6 +223,8 @@ class Generation:
             stats=self.metrics.stats(row),
             prompt_tokens=self._prompt_lengths[row],
             strategy=self._decoder.strategy,
+            seed=request.seeds[row],
+            logprobs=self._logprobs.of(row) if self._logprobs else None,
         )
 
     def _trace(self, row: int, text: str | None) -> Trace | None:

@@ -30,6 +30,7 @@ class State:
         cache: an empty cache; None where the verifier recomputes everything.
         vocab_size: tokens V of the target.
         cached: for each row how many of its first tokens the cache holds already.
+        keeps_scores: whether verifications keep the processed scores that they are asked for.
 
     Attributes:
         prompts: token ids on the host, those of rows that have left the batch too.
@@ -47,9 +48,10 @@ class State:
         vocab_size: int,
         device: torch.device,
         cached: Sequence[int] | None = None,
+        keeps_scores: bool = False,
     ) -> None:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
-        self.cache = cache
+        self.cache, self.keeps_scores = cache, keeps_scores
         self.vocab_size = vocab_size
         self.prompts, self.members = prompts, list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
@@ -117,7 +119,13 @@ class State:
     def committed(self) -> Committed:
         """What a verification needs to know of the rows."""
         return Committed(
-            self.tokens, self.lengths, self.span, self.active, self.processors, self.stopping
+            self.tokens,
+            self.lengths,
+            self.span,
+            self.active,
+            self.processors,
+            self.stopping,
+            self.keeps_scores,
         )
 
     def levels_left(self) -> Tensor:
@@ -194,6 +202,12 @@ class State:
             kept,
             self.members,
         )
+
+    def end(self, member: int, reason: FinishReason) -> None:
+        """End the row of a prompt between steps."""
+        self.finish_reasons[self.members.index(member)] = reason
+        ended = [why is None for why in self.finish_reasons]
+        self.active = torch.tensor(ended, device=self.lengths.device)
 
     def keep_unfinished(self) -> Tensor:
         """Let finished rows leave the batch; those that stay: ``[m]`` int64.
