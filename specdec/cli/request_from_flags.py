@@ -12,7 +12,10 @@ from specdec.cli.generate_options import assignments
 
 _ROLES = ("drafter", "policy", "verifier", "acceptor")
 LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
-_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_SAMPLING = (
+    "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "n",
+    "logprobs",
+)  # fmt: skip
 
 
 def request_from_flags(
@@ -25,7 +28,7 @@ def request_from_flags(
     """
     prompt, seed = given["prompt"], given["seed"]
     settings = {
-        **{name: given[name] for name in _SAMPLING},
+        **{name: given.get(name) for name in _SAMPLING},
         "stop": given["stop"] or None,
         "skip_special_tokens": False if given["special_tokens"] else None,
         "seed": secrets.randbits(32) if seed is None else seed,
