@@ -243,7 +243,8 @@ class Engine:
                 or have some in them, whether or not the text shows them.
             stopping_criteria: transformers' StoppingCriteria, one or a list. Each is called after
                 every new token with the text of that row alone ``[1, n]`` and without scores, in
-                the order of the tokens, as often as plain decoding would.
+                the order of the tokens, as often as plain decoding would; one object serves all
+                rows.
             seed: an int, or one per prompt (with ``n``: per text). The same seed gives the same
                 tokens under every strategy whose acceptor is ``match``.
             n: how many texts to sample for each prompt, each with a seed of its own. The answer is

@@ -236,8 +236,3 @@ def test_what_needs_a_tokenizer_says_so(model: Any) -> None:
         bare.stream([1, 2])
     with pytest.raises(PromptError, match="chat template"):
         bare.generate([{"role": "user", "content": "A"}])
-
-
-def test_stream_takes_one_prompt(plain: Engine) -> None:
-    with pytest.raises(PromptError, match="one prompt"):
-        plain.stream(PROMPTS)

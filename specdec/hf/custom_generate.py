@@ -77,7 +77,7 @@ class CustomGenerate:
             check_dropped(dropped)
             check_config(generation_config)
             mask = inputs.get("attention_mask")
-            check_inputs(mask, input_ids, inputs)
+            check_inputs(mask, input_ids, model.device, inputs)
             engine = engine_for(model, self._engine)
             stopping = [*stopping_criteria, *self._stopping]
             prepared = Prepared(input_ids, mask, logits_processor, stopping, generation_config)

@@ -24,15 +24,21 @@ def model_state(model: nn.Module) -> tuple[Any, ...]:
 
 
 def _of(held: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple((name, _mark(value)) for name, value in held.items() if name not in _PASSING)
+    """Of the attributes of a module, but for the many that are None or an empty dictionary."""
+    return tuple(
+        (name, _mark(value))
+        for name, value in held.items()
+        if value is not None and not (isinstance(value, dict) and not value)
+        if name not in _PASSING
+    )
 
 
 def _mark(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, Tensor):
         written = 0 if value.is_inference() else value._version
         return id(value), value.dtype, value.device, written
-    if isinstance(value, _PLAIN):
-        return value
     if isinstance(value, dict):
         return tuple((_mark(key), _mark(each)) for key, each in value.items() if not _passing(each))
     if isinstance(value, _LISTS):

@@ -110,18 +110,26 @@ def check_dropped(dropped: Mapping[str, Any]) -> None:
             raise OptionError(f"specdec cannot honour {name} in generate: {remedy}")
 
 
-def check_inputs(mask: Tensor | None, input_ids: Tensor, inputs: Mapping[str, Any]) -> None:
+def check_inputs(
+    mask: Tensor | None, input_ids: Tensor, device: torch.device, inputs: Mapping[str, Any]
+) -> None:
     """Refuse inputs that are not text alone, read from its beginning.
 
     Args:
         mask: ``[B, P]``, None where nothing is padded.
         input_ids: ``[B, P]``.
+        device: of the model.
         inputs: what ``generate`` hands to the model, by name.
 
     Raises:
         PromptError: padding that is not on the left, positions of the caller's own, a cache with
-            something in it, embeddings, images and the like.
+            something in it, embeddings, images and the like, inputs on another device.
     """
+    if input_ids.device != device:
+        raise PromptError(
+            f"input_ids are on {input_ids.device}, and the model is on {device}: give "
+            "inputs.to(model.device)"
+        )
     mask = torch.ones_like(input_ids) if mask is None else mask
     if mask.shape != input_ids.shape or not ((mask == 0) | (mask == 1)).all():
         raise PromptError(

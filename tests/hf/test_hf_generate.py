@@ -290,6 +290,29 @@ def test_a_function_of_the_prefix_gets_the_index_of_the_prompt(model: Any, decod
     assert found[:, 10:].tolist() == [[20 + row // 2] * 3 for row in range(8)]
 
 
+class Counting(hf.LogitsProcessor):
+    """Prefers other tokens at every call, and others in every row."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.calls += 1
+        rows = torch.arange(len(scores))[:, None] + input_ids.shape[1]
+        return scores + 3 * torch.cos(self.calls * torch.arange(scores.shape[1]) + rows)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_processors_with_a_state_and_a_row_see_what_they_see_in_transformers(
+    model: Any, decoder: Any, rows: int
+) -> None:
+    processors = lambda: hf.LogitsProcessorList([Counting()])  # noqa: E731
+    theirs, ours = both(
+        model, PROMPTS[:rows], decoder, logits_processor=processors, eos_token_id=None
+    )
+    assert ours.equal(theirs)
+
+
 def test_classifier_free_guidance_serves_one_prompt(model: Any, decoder: Any) -> None:
     settings: dict[str, Any] = {"guidance_scale": 1.5, "eos_token_id": None}
     theirs, ours = both(model, PROMPTS[:1], decoder, **settings)
