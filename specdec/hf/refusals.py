@@ -19,7 +19,7 @@ HONOURED = frozenset((
     "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size", "bad_words_ids", "renormalize_logits", "forced_bos_token_id",
     "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
-    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "token_healing", "guidance_scale",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale",
     "watermarking_config", "num_return_sequences", "output_scores", "output_logits",
     "return_dict_in_generate", "pad_token_id", "bos_token_id", "eos_token_id",
 ))  # fmt: skip
@@ -56,6 +56,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_mtp": ((False,), "the strategy says what drafts. Leave it out"),
     "prompt_lookup_num_tokens": ((), "give decoder(strategy='lookup')"),
     "assistant_early_exit": ((), "the strategy says what drafts. Leave it out"),
+    "token_healing": (
+        (False,),
+        "it takes the tokenizer, which transformers does not hand on. Leave it out",
+    ),
     "is_assistant": ((False,), "an assistant does not draft for itself. Leave it out"),
     "output_attentions": (
         (False,),

@@ -26,6 +26,7 @@ ON: dict[str, Any] = {
     "use_mtp": True,
     "prompt_lookup_num_tokens": 4,
     "assistant_early_exit": 2,
+    "token_healing": True,
     "is_assistant": True,
     "output_attentions": True,
     "output_hidden_states": True,
