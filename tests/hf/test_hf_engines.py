@@ -110,6 +110,16 @@ def test_a_model_that_was_changed_decodes_as_it_is_now(change: Callable[[Any], N
     assert ours.equal(now) and (change is converted or not now.equal(before))
 
 
+def test_weights_that_an_engine_has_copies_of_are_read_anew(all_packed: Any) -> None:
+    model = tiny.make_model().float()
+    decoder = specdec.hf.decoder("plain", pack=True)
+    before, ours = both(model, PROMPTS, decoder, eos_token_id=None)
+    assert ours.equal(before)
+    trained(model)
+    now, ours = both(model, PROMPTS, decoder, eos_token_id=None)
+    assert ours.equal(now) and not now.equal(before)
+
+
 def test_a_flag_that_is_switched_back_is_seen() -> None:
     model = tiny.make_model()
     before, _ = both(model, PROMPTS, eos_token_id=None)

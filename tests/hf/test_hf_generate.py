@@ -207,6 +207,10 @@ def test_criteria_see_and_end_what_they_do_in_transformers(
     assert (ours.scores is None) == (kind != "scores")
     if kind == "scores":
         assert len(ours.scores) == len(theirs.scores)
+        for row, text in enumerate(ours.sequences.tolist() if eos else ()):
+            padding = len(text) - max(place for place, token in enumerate(text) if token != PAD) - 1
+            ended = ours.scores[len(ours.scores) - padding + 1 :] if padding else ()
+            assert not any(column[row].any() for column in ended), "0 for rows that have ended"
 
 
 def test_time_ends_a_text(model: Any, decoder: Any) -> None:
