@@ -207,10 +207,26 @@ def test_criteria_see_and_end_what_they_do_in_transformers(
     assert (ours.scores is None) == (kind != "scores")
     if kind == "scores":
         assert len(ours.scores) == len(theirs.scores)
-        for row, text in enumerate(ours.sequences.tolist() if eos else ()):
-            padding = len(text) - max(place for place, token in enumerate(text) if token != PAD) - 1
-            ended = ours.scores[len(ours.scores) - padding + 1 :] if padding else ()
-            assert not any(column[row].any() for column in ended), "0 for rows that have ended"
+
+
+def test_scores_of_a_row_that_a_criterion_has_ended_are_zero(model: Any, decoder: Any) -> None:
+    def ends(ids: Any, scores: Any) -> Any:
+        return torch.arange(len(ids)) < (ids.shape[1] >= 12)  # the first row, after two tokens
+
+    settings: dict[str, Any] = {"return_dict_in_generate": True, "output_scores": True}
+    found = model.generate(
+        **padded([PROMPTS[0], PROMPTS[2]]),
+        custom_generate=decoder,
+        stopping_criteria=[ends],
+        eos_token_id=58,
+        pad_token_id=PAD,
+        do_sample=False,
+        max_new_tokens=12,
+        **settings,
+    )
+    assert found.sequences[0, 12:].tolist() == [PAD] * 10
+    kept = [bool(column[0].any()) for column in found.scores]
+    assert kept == [True] * 2 + [False] * 10 and all(column[1].any() for column in found.scores)
 
 
 def test_time_ends_a_text(model: Any, decoder: Any) -> None:
