@@ -64,7 +64,13 @@ does not read; what could change the text is refused, with the way to unset it.
 |---|---|
 | `stop` | strings at which to stop; the text ends before them. They are looked for in the text \
 with special tokens, so they may be special tokens or span some |
-| `seed` | an int, or one per prompt |
+| `stopping_criteria` | transformers' stopping criteria, one or a list, called after every token \
+with the text of one row `[1, n]` |
+| `seed` | an int, or one per prompt (with `n`: per text) |
+| `n` | how many texts to sample for each prompt, each with a seed of its own; gives a list |
+| `logprobs` | gives results the log-probability of each token before and after logits processors, \
+and of so many of the likeliest tokens: `result.logprobs` |
+| `streamer` | one of transformers'; of `Engine.generate` alone |
 | `logits_processor` | transformers' logits processors |
 | `generation_config` | a `GenerationConfig` |
 | `skip_special_tokens` | False shows special tokens in texts and streams |

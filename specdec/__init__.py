@@ -60,6 +60,8 @@ __all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "hf":
+        return import_module("specdec.hf")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"specdec.{_WHERE[name]}"), name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,9 @@ from specdec.generation import Decoder, Generation
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request
 from specdec.results import GenerationResult
+from specdec.streamers import check_streamer, fed
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,30 +36,39 @@ def checked_batch_size(batch_size: Any, progress: Any) -> int | None:
     return batch_size
 
 
-def generate_in_batches(
+def in_batches(
     decoder: Decoder,
     request: Request,
     *,
     batch_size: int | None = None,
     progress: bool = False,
+    streamer: Any = None,
     advance: Callable[[int], Any] | None = None,
-) -> list[GenerationResult]:
+) -> Generator[None, None, list[GenerationResult]]:
     """Decode many prompts, ``batch_size`` at a time; a batch that runs out of memory is halved.
 
     Prompts of like length go together, the longest first. Seeds and logits processors belong to
-    prompts, so the tokens do not depend on the batches.
+    prompts, so the tokens do not depend on the batches. Stops after every step; returns the
+    results.
 
     Args:
-        batch_size: the most prompts of a batch; None for all of them.
+        batch_size: the most rows of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
+        streamer: one of transformers, which gets the tokens as they are committed.
         advance: called after each step with the number of prompts that ended with it.
 
     Raises:
         OptionError: a batch that cannot begin again in halves because its logits processors have
-            been called.
+            been called, or several batches for one streamer.
     """
     rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
+    check_streamer(streamer)
+    if streamer is not None and size < len(rows):
+        raise OptionError(
+            f"batch_size={batch_size} decodes {len(rows)} texts one batch after the other, and a "
+            "streamer gets a token of every text at a time: leave out one of them"
+        )
     order = list(range(len(rows)))
     if size < len(rows):
         order.sort(key=lambda row: len(rows[row]), reverse=True)
@@ -68,9 +80,9 @@ def generate_in_batches(
             batch = batches.popleft()
             _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
             try:
-                done = _decode(decoder, request.part(batch), advance or bar)
+                done = yield from _decode(decoder, request.part(batch), advance or bar, streamer)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if len(batch) == 1 or not out_of_memory(error):
+                if len(batch) == 1 or streamer is not None or not out_of_memory(error):
                     raise
                 if decoder.ranks:  # the others are in the middle of this batch
                     raise OptionError(
@@ -97,12 +109,23 @@ def generate_in_batches(
 
 
 def _decode(
-    decoder: Decoder, request: Request, advance: Callable[[int], Any]
-) -> list[GenerationResult]:
+    decoder: Decoder, request: Request, advance: Callable[[int], Any], streamer: Any
+) -> Generator[None, None, list[GenerationResult]]:
     generation = Generation(decoder, request)
-    for step in generation:
+    for step in generation if streamer is None else fed(generation, streamer):
         advance(sum(reason is not None for reason in step.finished))
+        yield
     return generation.results()
+
+
+def finished(steps: Generator[Any, None, T]) -> T:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 @contextmanager

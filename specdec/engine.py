@@ -6,7 +6,7 @@ import copy
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
-from specdec.batching import checked_batch_size, generate_in_batches
+from specdec.asynchronous import AsyncStream, Turns
+from specdec.batching import checked_batch_size, finished, in_batches
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import OwnText, report_on
-from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
+from specdec.errors import DrafterWarning, OptionError, PluginError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
@@ -36,7 +37,7 @@ from specdec.plugin.selection import OptionsByRole, Selection, select
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
-from specdec.streaming import TextStream
+from specdec.streaming import BatchStream, TextStream, text_stream
 
 _LOG = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Engine:
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
         self._check: TreeCheck | None = None
-        self._own_text = OwnText()
+        self._own_text, self._turns = OwnText(), Turns()
         self._report: DrafterReport | None = None
         self._reported = False
         self._equip(selection)
@@ -223,7 +224,11 @@ class Engine:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         stop: str | Sequence[str] | None = None,
+        stopping_criteria: Any = None,
         seed: int | Sequence[int] | None = None,
+        n: int | None = None,
+        logprobs: int | None = None,
+        streamer: Any = None,
         logits_processor: Any = None,
         logits_processor_by_prompt: Any = None,
         generation_config: GenerationConfig | None = None,
@@ -250,8 +255,18 @@ class Engine:
                 field that cannot be honoured is refused, never ignored.
             stop: strings at which to stop; the text ends before them. They may be special tokens,
                 or have some in them, whether or not the text shows them.
-            seed: an int, or one per prompt. The same seed gives the same tokens under every
-                strategy whose acceptor is ``match``.
+            stopping_criteria: transformers' StoppingCriteria, one or a list. Each is called after
+                every new token with the text of that row alone ``[1, n]`` and without scores, in
+                the order of the tokens, as often as plain decoding would; one object serves all
+                rows.
+            seed: an int, or one per prompt (with ``n``: per text). The same seed gives the same
+                tokens under every strategy whose acceptor is ``match``.
+            n: how many texts to sample for each prompt, each with a seed of its own. The answer is
+                a list, the texts of one prompt one after the other.
+            logprobs: gives results the log-probability of every new token before and after the
+                logits processors, and of as many of the likeliest tokens beside it (0 for none).
+            streamer: one of transformers; it gets the prompts and then token by token, those of a
+                batch by columns, as from transformers' ``generate``.
             logits_processor: transformers processors, one or a list, for every prompt. One prompt:
                 called with its exact prefix ``[1, n]``, once for each position in order. Several:
                 each prompt has a copy, made before the call and called with its prefix in a row for
@@ -272,55 +287,80 @@ class Engine:
             progress: whether to show a progress bar over prompts on stderr.
 
         Returns:
-            A result, or a list of them for a batch.
+            A result, or a list of them for a batch and with ``n``.
 
         Raises:
             PromptError: a prompt that cannot be decoded.
             OptionError: a value that is not allowed.
             UnknownNameError: an argument that does not exist.
         """
-        batch_size = checked_batch_size(batch_size, progress)
-        request = self._request(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            stop=stop,
-            seed=seed,
-            logits_processor=logits_processor,
-            logits_processor_by_prompt=logits_processor_by_prompt,
-            generation_config=generation_config,
-            tools=tools,
-            chat_template_kwargs=chat_template_kwargs,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            skip_special_tokens=skip_special_tokens,
-            trace=trace,
-            **fields,
+        return finished(
+            self._run(
+                prompt,
+                batch_size=batch_size,
+                progress=progress,
+                streamer=streamer,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                stop=stop,
+                stopping_criteria=stopping_criteria,
+                seed=seed,
+                n=n,
+                logprobs=logprobs,
+                logits_processor=logits_processor,
+                logits_processor_by_prompt=logits_processor_by_prompt,
+                generation_config=generation_config,
+                tools=tools,
+                chat_template_kwargs=chat_template_kwargs,
+                continue_final_message=continue_final_message,
+                add_generation_prompt=add_generation_prompt,
+                skip_special_tokens=skip_special_tokens,
+                trace=trace,
+                **fields,
+            )
         )
-        results = generate_in_batches(
-            self._decoder(), request, batch_size=batch_size, progress=progress
-        )
-        return results if request.batched else results[0]
+
+    async def agenerate(
+        self, prompt: Any, **settings: Any
+    ) -> GenerationResult | list[GenerationResult]:
+        """:meth:`generate` for an event loop: decodes in a thread of the engine, in which its
+        asynchronous calls take turns after every step. Cancelled, it stops after the step that
+        runs."""
+        return await self._taken_in_turns().finish(self._run(prompt, **settings))
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return Generation(self._decoder(), self._request(prompt, **settings))
+        return Generation(self.decoder(), self._request(prompt, **settings))
 
-    def stream(self, prompt: Any, **settings: Any) -> TextStream:
-        """Decode one prompt and yield its text as it is committed; arguments as for ``generate``.
+    def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
+        """Decode and yield text as it is committed; arguments as for ``generate``.
 
         Returns:
-            An iterator over pieces of text whose ``result`` has the rest when it is done.
+            An iterator over pieces of text whose ``result`` has the rest when it is done; for a
+            batch and with ``n`` over pairs of an index and a piece, and ``results``.
         """
-        return self.session().stream(prompt, **settings)
+        return text_stream(self.start(prompt, **settings), self.tokenizer)
+
+    def astream(self, prompt: Any, **settings: Any) -> AsyncStream:
+        """:meth:`stream` for ``async for``; it runs as :meth:`agenerate` does."""
+        return AsyncStream(self._taken_in_turns(), lambda: self.stream(prompt, **settings))
+
+    def _taken_in_turns(self) -> Turns:
+        """The thread of asynchronous calls; OptionError for a sharded model."""
+        if self._checked.ranks is not None:
+            raise OptionError(
+                "agenerate and astream take turns as calls arrive, and the ranks of a sharded "
+                "model must all take the same ones: use generate or stream"
+            )
+        return self._turns
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
-        return Session(self._decoder, self._request)
+        return Session(self.decoder, self._request)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -352,7 +392,8 @@ class Engine:
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and
-        errors as for ``generate``, ``batch_size`` and ``progress`` left out."""
+        errors as for ``generate``, ``batch_size``, ``progress`` and ``streamer`` left out.
+        ``max_time`` counts from here."""
         return self._request(prompt, **settings)
 
     def decode(
@@ -363,7 +404,24 @@ class Engine:
         Args:
             advance: called after each step with the number of prompts that ended with it.
         """
-        return generate_in_batches(self._decoder(), request, advance=advance)
+        return finished(in_batches(self.decoder(), request, advance=advance))
+
+    def _run(
+        self,
+        prompt: Any,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        streamer: Any = None,
+        **settings: Any,
+    ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
+        """What :meth:`generate` does, in steps; returns what it returns."""
+        batch_size = checked_batch_size(batch_size, progress)
+        request = self._request(prompt, **settings)
+        results = yield from in_batches(
+            self.decoder(), request, batch_size=batch_size, progress=progress, streamer=streamer
+        )
+        return results if request.batched else results[0]
 
     def _request(self, prompt: Any, **settings: Any) -> Request:
         """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
@@ -372,37 +430,21 @@ class Engine:
             PromptError, OptionError, UnknownNameError: as for ``generate``.
             OptionError: the ranks of a sharded model were not asked for the same.
         """
-        ranks = self._checked.ranks
-        if ranks is None:
-            return self._own_request(prompt, settings)
-        if settings.get("seed") is None:
-            settings["seed"] = ranks.decided(lambda: secrets.randbits(63))
-        request, refused = None, None
-        try:
-            request = self._own_request(prompt, settings)
-        except SpecdecError as error:
-            refused = error
-        if not ranks.alike(request.digest if request else f"{refused}"):
-            raise OptionError(
-                f"the {ranks.size} ranks of this model were given different prompts or settings: "
-                "they hold one model together, so give every rank the same"
-            ) from refused
-        if request is None:
-            assert refused is not None
-            raise refused
-        return request
-
-    def _own_request(self, prompt: Any, settings: Mapping[str, Any]) -> Request:
-        return make_request(
-            prompt,
-            settings,
-            tokenizer=self.tokenizer,
-            vocab_size=self.target.vocab_size,
-            context=self.target.context_limit,
-            base=self.generation_config,
+        decoder = self.decoder()
+        if decoder.ranks is not None and settings.get("seed") is None:
+            settings["seed"] = decoder.decided(lambda: secrets.randbits(63))
+        return decoder.agreed(
+            lambda: make_request(
+                prompt,
+                settings,
+                tokenizer=self.tokenizer,
+                vocab_size=self.target.vocab_size,
+                context=self.target.context_limit,
+                base=self.generation_config,
+            )
         )
 
-    def _decoder(self) -> Decoder:
+    def decoder(self) -> Decoder:
         """What decodes requests."""
         hook = self.registry.manager.hook.specdec_step
         return Decoder(

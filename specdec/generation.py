@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,14 +23,19 @@ from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
+from specdec.errors import OptionError, SpecdecError
+from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
 from specdec.models.ranks import Ranks
+from specdec.request.criteria import RowCriteria
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.request import Request
-from specdec.request.stopping import StopRules
+from specdec.request.stopping import FinishReason, StopRules
 from specdec.results import GenerationResult
 from specdec.tracing.record import Trace
 from specdec.tracing.recorder import Recorder
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 # Slots that a cache has for new tokens at first; it grows when they are used up.
@@ -65,6 +70,33 @@ class Decoder:
     make_randomness: Callable[[Tensor], Randomness]
     check_length: Callable[[int], None]
     ranks: Ranks | None = None
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` returns; of a sharded model on the first rank, which alone calls it."""
+        return decide() if self.ranks is None else self.ranks.decided(decide)
+
+    def agreed(self, make: Callable[[], Request]) -> Request:
+        """The request that ``make`` makes; of a sharded model every rank makes the same.
+
+        Raises:
+            OptionError: the ranks were not asked for the same.
+        """
+        if (ranks := self.ranks) is None:
+            return make()
+        request, refused = None, None
+        try:
+            request = make()
+        except SpecdecError as error:
+            refused = error
+        if not ranks.alike(request.digest if request else f"{refused}"):
+            raise OptionError(
+                f"the {ranks.size} ranks of this model were given different prompts or settings: "
+                "they hold one model together, so give every rank the same"
+            ) from refused
+        if request is None:
+            assert refused is not None
+            raise refused
+        return request
 
 
 @dataclass(frozen=True)
@@ -113,18 +145,28 @@ class Generation:
         elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
         detokenizers = [Detokenizer(decoder.tokenizer, skip_special_tokens=False) for _ in rows]
+        criteria = [
+            RowCriteria(sampling.criteria, row, limit, target.device)
+            for row, limit in zip(rows, limits, strict=True)
+        ]
         self._decoder, self.request, self._on_end = decoder, request, on_end
         self.state = State(
             rows,
             processors=processors,
             randomness=randomness,
             stopping=StopRules(
-                sampling.eos, sampling.stop, limits, detokenizers if sampling.stop else ()
+                sampling.eos,
+                sampling.stop,
+                limits,
+                detokenizers if sampling.stop else (),
+                criteria if sampling.criteria else (),
             ),
             cache=cache,
             vocab_size=target.vocab_size,
             device=target.device,
             cached=cached,
+            keeps_scores=request.keeps_scores,
+            ranks=decoder.ranks,
         )
         if cache is not None and cached is not None:
             cache.truncate(torch.tensor(cached, device=target.device), max(cached))
@@ -139,6 +181,9 @@ class Generation:
         )
         self._recorder = (
             Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
+        )
+        self._logprobs = (
+            None if request.logprobs is None else LogprobRecorder(len(rows), request.logprobs)
         )
         self._prompt_lengths = lengths
         self._info = GenerationInfo(
@@ -165,6 +210,16 @@ class Generation:
         """Stop here: what has been committed stands."""
         self._running.close()
 
+    def end(self, row: int, new_tokens: int, reason: FinishReason = "criteria") -> None:
+        """End a row of the request between steps: it gets no further token.
+
+        Args:
+            new_tokens: how many of those that it has are meant; logits processors that can be
+                rolled back are, to there.
+        """
+        self._reasons[row] = self._reasons[row] or reason
+        self.state.end(row, self._prompt_lengths[row] + new_tokens, reason)
+
     def _steps(self) -> Generator[Step, None, None]:
         decoder, state, parts = self._decoder, self.state, self._decoder.parts
         acceptor = parts.acceptor
@@ -178,6 +233,8 @@ class Generation:
                 self.metrics.observe(step)
                 if self._recorder:
                     self._recorder.observe(step)
+                if self._logprobs:
+                    self._logprobs.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
                 for observe in decoder.observers:
                     observe(step=step, generation=self._info)
@@ -208,14 +265,15 @@ class Generation:
             self._reasons[member] = why or self._reasons[member]
 
     def new_tokens(self, row: int) -> list[int]:
-        """The tokens that the answer to a prompt has so far."""
+        """The tokens that the answer to a row of the request has so far."""
         return list(self._tokens[row])
 
     def results(self) -> list[GenerationResult]:
-        """One for each prompt."""
-        return [self._result(row) for row in range(len(self._tokens))]
+        """One for each row of the request."""
+        return [self.result(row) for row in range(len(self._tokens))]
 
-    def _result(self, row: int) -> GenerationResult:
+    def result(self, row: int) -> GenerationResult:
+        """What has been generated so far for a row of the request."""
         tokens, request = self.new_tokens(row), self.request
         text = None
         if (tokenizer := self._decoder.tokenizer) is not None:
@@ -229,6 +287,8 @@ class Generation:
             stats=self.metrics.stats(row),
             prompt_tokens=self._prompt_lengths[row],
             strategy=self._decoder.strategy,
+            seed=request.seeds[row],
+            logprobs=self._logprobs.of(row) if self._logprobs else None,
         )
 
     def _trace(self, row: int, text: str | None) -> Trace | None:

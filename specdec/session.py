@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.errors import PromptError
 from specdec.generation import Decoder, Generation, Kept
 from specdec.request.request import Request
 from specdec.results import GenerationResult
-from specdec.streaming import TextStream
+from specdec.streaming import BatchStream, TextStream, text_stream
 
 
 class Session:
@@ -31,15 +30,9 @@ class Session:
         results = generation.results()
         return results if generation.batched else results[0]
 
-    def stream(self, prompt: Any, **settings: Any) -> TextStream:
+    def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
         """Like :meth:`Engine.stream <specdec.engine.Engine.stream>`."""
-        tokenizer = self._decoder().tokenizer
-        if tokenizer is None:
-            raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
-        request = self._request(prompt, **settings)
-        if request.batched:
-            raise PromptError("stream takes one prompt: give generate the batch")
-        return TextStream(self._start(request), tokenizer)
+        return text_stream(self.start(prompt, **settings), self._decoder().tokenizer)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""

@@ -1,29 +1,35 @@
-"""Text streams: the answer to one prompt, piece by piece as it is committed."""
+"""Text streams: answers piece by piece as they are committed."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from specdec.errors import PromptError
 from specdec.generation import Generation
 from specdec.request.detokenizer import Detokenizer
 from specdec.results import GenerationResult
 
+Piece = TypeVar("Piece")
 
-class TextStream:
-    """Iterate over it; afterwards (or after a break) :attr:`result` has everything."""
+
+class _Stream(Generic[Piece]):
+    """Runs a generation and yields what its texts grow by."""
 
     def __init__(self, generation: Generation, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._generation = generation
+        self._generation, self._stop = generation, generation.request.sampling.stop
         skip = generation.request.skip_special_tokens
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip)
+        rows = range(len(generation.request.rows))
+        self._growing = [Detokenizer(tokenizer, skip_special_tokens=skip) for _ in rows]
+        self._given = [0 for _ in rows]
         self._pieces = self._run()
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Piece]:
         return self._pieces
 
-    def __next__(self) -> str:
+    def __next__(self) -> Piece:
         return next(self._pieces)
 
     def close(self) -> None:
@@ -31,23 +37,70 @@ class TextStream:
         self._pieces.close()
         self._generation.close()
 
+    def _piece(self, row: int, text: str) -> Piece:
+        raise NotImplementedError
+
+    def _run(self) -> Generator[Piece, None, None]:
+        rest = dict.fromkeys(range(len(self._given)))  # rows whose end was not given yet
+        try:
+            for step in self._generation:
+                for row, member in enumerate(step.members):
+                    for token in step.new_tokens[row]:
+                        self._growing[member].push(token, self._stop)
+                    if piece := self._growing[member].take(self._stop):
+                        self._given[member] += len(piece)
+                        yield self._piece(member, piece)
+                    if step.finished[row] is not None:
+                        del rest[member]
+                        yield from self._end(member)
+        finally:
+            self._generation.close()
+        for member in rest:
+            yield from self._end(member)
+
+    def _end(self, row: int) -> Iterator[Piece]:
+        """What the text of a row that has ended has more than was given of it."""
+        text = self._generation.result(row).text or ""
+        if len(text) > self._given[row]:
+            yield self._piece(row, text[self._given[row] :])
+
+
+class TextStream(_Stream[str]):
+    """The answer to one prompt: iterate over its pieces; afterwards (or after a break)
+    :attr:`result` has everything."""
+
     @property
     def result(self) -> GenerationResult:
         """What has been generated so far."""
-        return self._generation.results()[0]
+        return self._generation.result(0)
 
-    def _run(self) -> Generator[str, None, None]:
-        stop = self._generation.request.sampling.stop
-        given = 0
-        try:
-            for step in self._generation:
-                for token in step.new_tokens[0]:
-                    self._detokenizer.push(token, stop)
-                if piece := self._detokenizer.take(stop):
-                    given += len(piece)
-                    yield piece
-        finally:
-            self._generation.close()
-        text = self.result.text or ""
-        if len(text) > given:
-            yield text[given:]
+    def _piece(self, row: int, text: str) -> str:
+        return text
+
+
+class BatchStream(_Stream[tuple[int, str]]):
+    """The answers of a batch: iterate over pairs of an index and what the answer of that index
+    grows by; afterwards (or after a break) :attr:`results` has everything."""
+
+    @property
+    def results(self) -> list[GenerationResult]:
+        """What has been generated so far, in the order of the prompts, the texts of one prompt one
+        after the other."""
+        return self._generation.results()
+
+    def _piece(self, row: int, text: str) -> tuple[int, str]:
+        return row, text
+
+
+def text_stream(
+    generation: Generation, tokenizer: PreTrainedTokenizerBase | None
+) -> TextStream | BatchStream:
+    """The text of a generation as it grows.
+
+    Raises:
+        PromptError: there is no tokenizer.
+    """
+    if tokenizer is None:
+        raise PromptError("streaming text needs a tokenizer: give Engine(..., tokenizer=...)")
+    kind = BatchStream if generation.batched else TextStream
+    return kind(generation, tokenizer)

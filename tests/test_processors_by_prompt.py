@@ -23,7 +23,6 @@ from specdec import Engine, batching
 from specdec.errors import OptionError, SpecdecError
 from specdec.generation import Decoder, Generation
 from specdec.request import caller_processors, shared_processors
-from specdec.request import request as requests
 from specdec.request.copying import copied
 from specdec.request.request import Request
 
@@ -597,9 +596,9 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "the row of a batch is taken for the prompt": (
         "loop over rows",
         lambda patch: patch.setattr(
-            requests,
-            "Place",
-            lambda prompts, total: caller_processors.Place(range(len(prompts)), total),
+            caller_processors.Place,
+            "part",
+            lambda self, rows: caller_processors.Place(range(len(rows)), self.total),
         ),
     ),
     "every prompt is taken for the first": (

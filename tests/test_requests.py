@@ -455,14 +455,12 @@ CHANGING: dict[str, Any] = {
     "forced_eos_token_id": 7,
     "forced_bos_token_id": 7,
     "exponential_decay_length_penalty": (3, 1.1),
-    "max_time": 2.0,
     "encoder_repetition_penalty": 1.2,
     "token_healing": True,
     "dola_layers": "high",
     "watermarking_config": hf.WatermarkingConfig(),
     "constraints": [3],
     "force_words_ids": [[3]],
-    "num_return_sequences": 3,
 }
 
 
@@ -581,8 +579,6 @@ def test_what_the_context_cuts_is_warned_of(plain: Engine) -> None:
 
 
 HINTS = {
-    "streamer": ["Engine.stream"],
-    "stopping_criteria": ["give stop"],
     "assistant_model": ["draft_model"],
     "stop_token_ids": ["eos_token_id"],
     "max_tokens": ["did you mean 'max_new_tokens'?"],
@@ -601,7 +597,7 @@ def test_hints_name_what_is_near_or_what_stands_for_it(plain: Engine, name: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["streamer", "logprobs", "callback", "synced_gpus", "presence_penalty", "n", "inputs"]
+    "name", ["callback", "synced_gpus", "presence_penalty", "inputs", "max_seconds"]
 )
 def test_no_hint_names_a_far_neighbour(plain: Engine, name: str) -> None:
     with pytest.raises(UnknownNameError) as error:

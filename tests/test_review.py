@@ -146,7 +146,7 @@ def test_a_steps_verification_still_means_the_step_after_commit(eagle: Engine) -
         {"return_dict_in_generate": True},
         {"output_scores": True},
         {"forced_eos_token_id": 1},
-        {"max_time": 1.0},
+        {"max_time": -1.0},
         {"token_healing": True},
         {"num_assistant_tokens": 3},
         {"epsilon_cutoff": 5.0},

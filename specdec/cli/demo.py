@@ -76,7 +76,8 @@ class Demo:
         if not interrupted and (self.plain or len(self.contenders) > 1):
             try:
                 with terminal.working("measuring") as tell:
-                    runs.measure(self.contenders, self.prompt, settings, repeat, tell)
+                    bare = {name: settings[name] for name in settings if name != "logprobs"}
+                    runs.measure(self.contenders, self.prompt, bare, repeat, tell)
             except KeyboardInterrupt:
                 interrupted = True
         return GenerateReport(

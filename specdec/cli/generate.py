@@ -39,6 +39,8 @@ def generate(
     stop: flags.Stop = None,
     special_tokens: flags.SpecialTokens = False,
     seed: flags.Seed = None,
+    n: flags.Samples = None,
+    logprobs: flags.Logprobs = None,
     set_: flags.Fields = None,
     compare: flags.Compare = None,
     repeat: flags.Repeat = 3,
@@ -63,6 +65,8 @@ def generate(
 
     specdec generate "Why is the sky blue?" --explain
 
+    specdec generate "Once upon a time" --raw --temperature 1 --n 4 --logprobs 3
+
     specdec generate "Hi" -o policy.budget=25 -o policy.depth=4 --max-new-tokens 64
 
     specdec generate "Hi" -m meta-llama/Llama-2-7b-chat-hf --drafter yuhuili/EAGLE-llama2-chat-7B
@@ -71,6 +75,7 @@ def generate(
     """
     from specdec.cli import terminal
     from specdec.cli.explain import steps_as_json, steps_as_table
+    from specdec.cli.logprobs import logprobs_as_table
 
     if explain and compare is not None:
         raise OptionError(
@@ -90,6 +95,9 @@ def generate(
             payload["explain"] = steps_as_json(report.trace)
         terminal.print_json(payload)
     else:
+        for result in report.contenders[0].results if logprobs is not None else ():
+            table = logprobs_as_table(result, report.contenders[0].engine.tokenizer)
+            terminal.stdout().print(table)
         if report.trace:
             terminal.stdout().print(steps_as_table(report.trace))
         terminal.stdout().print(report.as_comparison() if compare else report.as_table())

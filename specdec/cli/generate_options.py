@@ -76,6 +76,24 @@ SpecialTokens = Annotated[
     bool, _decoding("--special-tokens", "Show special tokens, such as eos, in the text.")
 ]
 Seed = Annotated[int | None, _decoding("--seed", "Same seed, same text. Drawn if not given.")]
+Samples = Annotated[
+    int | None,
+    _decoding(
+        "--n",
+        "Sample so many texts, each with a seed of its own. The first one streams; all are decoded "
+        "together.",
+        min=1,
+    ),
+]
+Logprobs = Annotated[
+    int | None,
+    _decoding(
+        "--logprobs",
+        "Show the log-probability of every token, before and after logits processors and "
+        "temperature, and of so many of the likeliest tokens beside it.",
+        min=0,
+    ),
+]
 Fields = Annotated[
     list[str] | None,
     _decoding(

@@ -10,10 +10,12 @@ from rich.console import Group
 from rich.text import Text
 
 from specdec.cli.identity import Identity
+from specdec.cli.logprobs import logprobs_as_json
 from specdec.cli.runs import ContenderRuns
 from specdec.cli.terminal import pairs, table
 
 if TYPE_CHECKING:
+    from specdec.results import GenerationResult
     from specdec.tracing.record import Trace
 
 # Table columns for the strategies of a comparison.
@@ -73,9 +75,13 @@ class GenerateReport:
             "plain_tokens_per_second": self.plain_speed,
             "model": contender.engine.model_name,
             "seed": self.seed,
-            "stats": asdict(result.stats),
+            "stats": asdict(contender.stats or result.stats),
             "settings": dict(self.settings),
         }
+        if "n" in self.settings:
+            payload["texts"] = [_text_json(each) for each in contender.results]
+        if result.logprobs is not None:
+            payload["logprobs"] = logprobs_as_json(result)
         if compare:
             payload["results"] = [
                 self._lane_json(contender, identity)
@@ -84,7 +90,7 @@ class GenerateReport:
         return payload
 
     def _lane_json(self, contender: ContenderRuns, identity: Identity) -> dict[str, Any]:
-        stats = contender.result.stats if contender.result else None
+        stats = contender.stats
         return {
             "strategy": contender.name,
             "parts": dict(contender.engine.selection.names),
@@ -104,13 +110,13 @@ class GenerateReport:
     def as_table(self) -> Group:
         """Of the one strategy that ran."""
         contender, identity = self.contenders[0], self.identities[0]
-        result = contender.result
-        assert result is not None
+        stats = contender.stats
+        assert stats is not None
         rows: list[tuple[str, Any]] = [
             ("strategy", _strategy(contender)),
             ("model", self._model(contender)),
-            ("output", f"{result.stats.new_tokens} tokens, {_ending(contender)}"),
-            ("tau", f"{result.stats.tau:.2f} tokens per target forward"),
+            ("output", f"{stats.new_tokens} tokens, {_ending(contender)}"),
+            ("tau", f"{stats.tau:.2f} tokens per target forward"),
             ("alpha by depth", _alpha(contender) or "-"),
             ("speed", f"{_speed(contender)} tokens/s"),
         ]
@@ -130,7 +136,7 @@ class GenerateReport:
         rows: list[Sequence[Any]] = []
         notes = []
         for contender, identity in zip(self.contenders, self.identities, strict=True):
-            tau = f"{contender.result.stats.tau:.2f}" if contender.result else None
+            tau = f"{contender.stats.tau:.2f}" if contender.stats else None
             verdict = _verdict(identity, with_reason=False)
             if contender is self.plain:
                 verdict = Text("baseline", style="dim")
@@ -172,15 +178,28 @@ def _strategy(contender: ContenderRuns) -> Text:
 
 
 def _ending(contender: ContenderRuns) -> str:
-    reasons = {"eos": "ended by itself", "stop": "at a stop string", "length": "at the limit"}
-    reason = contender.result.finish_reason if contender.result else None
-    return reasons.get(reason or "", "interrupted")
+    reasons = {
+        "eos": "ended by itself",
+        "stop": "at a stop string",
+        "length": "at the limit",
+        "time": "out of time",
+    }
+    found = [reasons.get(each.finish_reason or "", "interrupted") for each in contender.results]
+    ending = ", ".join(dict.fromkeys(found)) or "interrupted"
+    return f"in {len(found)} texts: {ending}" if len(found) > 1 else ending
+
+
+def _text_json(result: GenerationResult) -> dict[str, Any]:
+    """One of several texts."""
+    names = ("text", "token_ids", "finish_reason", "seed")
+    found = {name: getattr(result, name) for name in names}
+    if result.logprobs is not None:
+        found["logprobs"] = logprobs_as_json(result)
+    return found
 
 
 def _alpha(contender: ContenderRuns) -> str:
-    return (
-        " ".join(f"{rate:.2f}" for rate in contender.result.stats.alpha) if contender.result else ""
-    )
+    return " ".join(f"{rate:.2f}" for rate in contender.stats.alpha) if contender.stats else ""
 
 
 def _speed(contender: ContenderRuns) -> str:

@@ -40,11 +40,16 @@ def compare(contender: ContenderRuns, plain: ContenderRuns | None, run: Streamed
         return Identity(None, f"LOSSY: {name} does not keep the target's distribution")
     if not run.greedy and not acceptor.seed_exact:
         return Identity(None, f"{name} keeps the distribution, not the draw")
-    ours, theirs = contender.result.token_ids, plain.result.token_ids
-    at = first_difference(ours, theirs)
-    if at is None:
+    both = zip(contender.results, plain.results, strict=True)
+    texts = [(ours.token_ids, theirs.token_ids) for ours, theirs in both]
+    found = [first_difference(*both) for both in texts]
+    place = next((text for text, at in enumerate(found) if at is not None), None)
+    if place is None:
         how = "greedy" if run.greedy else "same seed"
-        return Identity(True, f"the same {len(ours)} tokens as plain decoding, {how}")
+        tokens = sum(len(ours) for ours, _ in texts)
+        return Identity(True, f"the same {tokens} tokens as plain decoding, {how}")
+    at, theirs = found[place], texts[place][1]
+    assert at is not None
     dtype = str(contender.engine.target.dtype).removeprefix("torch.")
     reason = f"first difference at new token {at}, in {dtype}"
     gap = None

@@ -12,7 +12,10 @@ from specdec.cli.generate_options import assignments
 
 ROLES = ("drafter", "policy", "verifier", "acceptor")
 LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
-_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_SAMPLING = (
+    "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "n",
+    "logprobs",
+)  # fmt: skip
 
 
 def request_from_flags(
@@ -47,7 +50,7 @@ def settings_from_flags(given: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: an assignment without ``=``.
     """
     settings = {
-        **{name: given[name] for name in _SAMPLING},
+        **{name: given.get(name) for name in _SAMPLING},
         "stop": given["stop"] or None,
         "skip_special_tokens": False if given["special_tokens"] else None,
         **assignments("--set", given["set_"]),

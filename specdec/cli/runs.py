@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specdec.decoding.metrics import Stats
     from specdec.engine import Engine
     from specdec.results import GenerationResult
 
@@ -20,13 +21,32 @@ class ContenderRuns:
 
     Attributes:
         engine: the strategy on the shared target model.
-        result: of its first run.
+        result: of its first run; the first text's where several were asked for.
         speeds: tokens per second of its measured runs.
+        others: the results of the further texts.
     """
 
     engine: Engine
     result: GenerationResult | None = None
     speeds: list[float] = field(default_factory=list)
+    others: list[GenerationResult] = field(default_factory=list)
+
+    def keep(self, results: Sequence[GenerationResult]) -> None:
+        """Take the results of the first run."""
+        if self.result is None:
+            self.result, *self.others = results
+
+    @property
+    def results(self) -> list[GenerationResult]:
+        """Of all texts of the first run; none before it."""
+        return [] if self.result is None else [self.result, *self.others]
+
+    @property
+    def stats(self) -> Stats | None:
+        """Of the first run, its texts added up; None before it."""
+        from specdec.decoding.metrics import added_up
+
+        return added_up([each.stats for each in self.results]) if self.results else None
 
     @property
     def name(self) -> str:
@@ -38,7 +58,7 @@ class ContenderRuns:
         """The median of the measured runs, else of the first run; None before it."""
         if self.speeds:
             return statistics.median(self.speeds)
-        return self.result.stats.tokens_per_second if self.result else None
+        return self.stats.tokens_per_second if self.stats else None
 
 
 @dataclass(frozen=True)
@@ -66,22 +86,29 @@ def stream(
     contender: ContenderRuns, prompt: Any, settings: Mapping[str, Any], write: Callable[[str], None]
 ) -> Streamed:
     """Run a contender once and write its text as it is committed; Ctrl-C ends it early."""
-    from specdec.streaming import TextStream
+    from specdec.streaming import BatchStream
 
-    generation = contender.engine.session().start(prompt, **settings)
-    text = TextStream(generation, contender.engine.tokenizer)
-    prompt_ids: list[int] = generation.state.tokens[0, : generation.state.host_lengths[0]].tolist()
+    generation = contender.engine.start(prompt, **settings)
+    text = BatchStream(generation, contender.engine.tokenizer)
+    prompt_ids: list[int] = generation.request.rows[0]
+    texts = len(generation.request.rows)
+    if texts > 1:
+        write(f"--- 1 of {texts} ---\n")
     written = 0
     interrupted = False
     try:
-        for piece in text:
-            write(piece)
-            written += len(piece)
+        for index, piece in text:
+            if index == 0:
+                write(piece)
+                written += len(piece)
     except KeyboardInterrupt:
         interrupted = True
     text.close()
-    contender.result = text.result
-    write((contender.result.text or "")[written:])
+    contender.keep(text.results)
+    first, *others = [each.text or "" for each in contender.results]
+    write(first[written:])
+    for number, other in enumerate(others, start=2):
+        write(f"\n--- {number} of {texts} ---\n{other}")
     return Streamed(prompt_ids, generation.request.sampling.greedy, interrupted)
 
 
@@ -96,7 +123,7 @@ def measure(
     for turn in range(repeat):
         for contender in contenders if turn % 2 == 0 else contenders[::-1]:
             tell(f"measuring {contender.name}, run {turn + 1} of {repeat}")
-            result = contender.engine.generate(prompt, **settings)
-            assert not isinstance(result, list)
-            contender.speeds.append(result.stats.tokens_per_second)
-            contender.result = contender.result or result
+            found = contender.engine.generate(prompt, **settings)
+            results = found if isinstance(found, list) else [found]
+            contender.speeds.append(sum(each.stats.tokens_per_second for each in results))
+            contender.keep(results)

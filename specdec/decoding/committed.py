@@ -21,6 +21,7 @@ class Committed:
         active: ``[B]`` bool, rows that are not finished.
         processors: logits processors and warps.
         stopping: the rules that end rows.
+        keeps_scores: whether verifications keep the processed scores that they are asked for.
     """
 
     tokens: Tensor
@@ -29,3 +30,4 @@ class Committed:
     active: Tensor
     processors: Processors
     stopping: StopRules
+    keeps_scores: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from specdec.decoding.companions import Companions
 from specdec.decoding.interfaces import Acceptor
@@ -27,7 +28,8 @@ def agreed_tree(ranks: Ranks, tree: DraftTree) -> DraftTree:
 class FirstRankAccepts(Acceptor):
     """An acceptor that is asked on the first rank alone.
 
-    Logits processors are so called there alone, and may keep what they like.
+    Logits processors are so called there alone, and may keep what they like. Where a step keeps
+    their scores, the others get them.
 
     Args:
         acceptor: what accepts.
@@ -42,12 +44,16 @@ class FirstRankAccepts(Acceptor):
     ) -> Acceptance:
         own: list[Acceptance] = []
 
-        def decide() -> Acceptance:
+        def decide() -> tuple[Acceptance, list[tuple[Tensor, Tensor, Tensor]]]:
             own.append(self._acceptor.accept(tree, verification, randomness))
-            return _on(own[0], torch.device("cpu"))
+            kept = [(node.cpu(), rows.cpu(), each.cpu()) for node, rows, each in verification.kept]
+            return _on(own[0], torch.device("cpu")), kept
 
-        sent = self._ranks.decided(decide)
-        return own[0] if own else _on(sent, tree.tokens.device)
+        sent, kept = self._ranks.decided(decide)
+        if own:
+            return own[0]
+        verification.take_over(kept)
+        return _on(sent, tree.tokens.device)
 
 
 def _on(acceptance: Acceptance, device: torch.device) -> Acceptance:

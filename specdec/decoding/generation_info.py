@@ -15,7 +15,7 @@ class GenerationInfo:
     Attributes:
         model, strategy: by name.
         lossless: whether the acceptor keeps the target's distribution.
-        prompt_tokens: of each prompt.
+        prompt_tokens: of the prompt of each row.
         started: when it began, in nanoseconds since 1970.
         clock: its seconds by phase, so far.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from specdec.decoding.clock import Clock
 from specdec.decoding.step import Step
@@ -41,6 +41,29 @@ class Stats:
     row_processor_seconds: float = 0.0
     lossless: bool = True
     tried: tuple[int, ...] = ()
+
+
+def added_up(rows: Sequence[Stats]) -> Stats:
+    """Rows of one batch, added up."""
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    depth = max(len(row.tried) for row in rows)
+    tried = [sum(row.tried[d] for row in rows if d < len(row.tried)) for d in range(depth)]
+    taken = [
+        sum(row.alpha[d] * row.tried[d] for row in rows if d < len(row.tried)) for d in range(depth)
+    ]
+    tokens, steps = sum(r.new_tokens for r in rows), sum(r.target_forwards for r in rows)
+    return replace(
+        first,
+        new_tokens=tokens,
+        target_forwards=steps,
+        tau=tokens / steps if steps else 0.0,
+        alpha=tuple(a / t for a, t in zip(taken, tried, strict=True)),
+        accepted_tokens=sum(row.accepted_tokens for row in rows),
+        tokens_per_second=sum(row.tokens_per_second for row in rows),
+        tried=tuple(tried),
+    )
 
 
 @dataclass

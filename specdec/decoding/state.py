@@ -15,6 +15,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 from specdec.kv_cache.kv_cache import KVCache, bucketed
+from specdec.models.ranks import Ranks
 from specdec.request.logits_processors import Processors
 from specdec.request.stopping import FinishReason, StopRules
 
@@ -30,6 +31,8 @@ class State:
         cache: an empty cache; None where the verifier recomputes everything.
         vocab_size: tokens V of the target.
         cached: for each row how many of its first tokens the cache holds already.
+        keeps_scores: whether verifications keep the processed scores that they are asked for.
+        ranks: of a target that several processes hold: the first one calls the caller's criteria.
 
     Attributes:
         prompts: token ids on the host, those of rows that have left the batch too.
@@ -47,9 +50,11 @@ class State:
         vocab_size: int,
         device: torch.device,
         cached: Sequence[int] | None = None,
+        keeps_scores: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
-        self.cache = cache
+        self.cache, self.keeps_scores, self._ranks = cache, keeps_scores, ranks
         self.vocab_size = vocab_size
         self.prompts, self.members = prompts, list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
@@ -117,7 +122,13 @@ class State:
     def committed(self) -> Committed:
         """What a verification needs to know of the rows."""
         return Committed(
-            self.tokens, self.lengths, self.span, self.active, self.processors, self.stopping
+            self.tokens,
+            self.lengths,
+            self.span,
+            self.active,
+            self.processors,
+            self.stopping,
+            self.keeps_scores,
         )
 
     def levels_left(self) -> Tensor:
@@ -161,7 +172,7 @@ class State:
         read = torch.cat(facts, dim=1).tolist()
 
         width = acceptance.path.shape[1]
-        clipped = [self._clip(row, facts, width) for row, facts in enumerate(read)]
+        clipped = self._clipped(read, width)
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
         counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
         longest = max(map(len, new_tokens))
@@ -198,6 +209,16 @@ class State:
             self.members,
         )
 
+    def end(self, member: int, length: int, reason: FinishReason) -> None:
+        """End the row of a prompt between steps, of whose tokens the first ``length`` are meant."""
+        if member not in self.members:
+            return  # it has ended, and left the batch
+        row = self.members.index(member)
+        self.processors.settle(row, length)
+        self.finish_reasons[row] = self.finish_reasons[row] or reason
+        ended = [why is None for why in self.finish_reasons]
+        self.active = torch.tensor(ended, device=self.lengths.device)
+
     def keep_unfinished(self) -> Tensor:
         """Let finished rows leave the batch; those that stay: ``[m]`` int64.
 
@@ -219,6 +240,18 @@ class State:
         if self.cache is not None:
             self.cache.keep_rows(index, self.longest - 1)
         return index
+
+    def _clipped(
+        self, read: list[list[int]], width: int
+    ) -> list[tuple[list[int], int, int, FinishReason | None]]:
+        """:meth:`_clip` of every row; what criteria say may depend on the clock."""
+
+        def clip() -> list[tuple[list[int], int, int, FinishReason | None]]:
+            return [self._clip(row, facts, width) for row, facts in enumerate(read)]
+
+        if self._ranks is None or not self.stopping.criteria:
+            return clip()
+        return self._ranks.decided(clip)
 
     def _clip(
         self, row: int, facts: list[int], width: int

@@ -68,3 +68,14 @@ class Step:
         """Hidden states of the tokens behind the new root that were not handed over before: the old
         root and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
         return self.verification.hidden.gather(self.kept)
+
+    @property
+    def logits(self) -> Tensor:
+        """The target's scores at the places of the new tokens, ``[B, longest, V]``, float32 at
+        least; the first ``counts`` of a row count."""
+        return self.verification.logits_at(self.kept)
+
+    @property
+    def scores(self) -> Tensor:
+        """The same after logits processors and warps: what the new tokens were drawn from."""
+        return self.verification.scores_at(self.kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
@@ -41,6 +42,7 @@ class Verification:
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
         self._committed, self._companions = committed, companions
+        self._asked: list[tuple[Tensor, Tensor, Tensor]] = []  # node, asking, processed scores
 
     @property
     def companions(self) -> Hidden:
@@ -83,9 +85,53 @@ class Verification:
             node: ``[B]`` int64.
             asking: ``[B]`` bool, rows that need theirs; the others' is undefined.
         """
-        scores = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
+        logits = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
         processors = self._committed.processors
-        return processors.distribution(scores, lambda: self._prefix(node, asking))
+        scores = processors.scores(logits, lambda: self._prefix(node, asking))
+        if self._committed.keeps_scores:
+            self._asked.append((node, asking, scores))
+        return processors.distribution_of(scores)
+
+    @property
+    def kept(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The processed scores that were kept, ``[B, V]``, after which node and of which rows:
+        both ``[B]``, as for :meth:`distribution`."""
+        return self._asked
+
+    def take_over(self, kept: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Keep those of another rank, which alone was asked."""
+        device = self.logits.device
+        self._asked += [
+            (node.to(device), rows.to(device), own.to(device)) for node, rows, own in kept
+        ]
+
+    def logits_at(self, nodes: Tensor) -> Tensor:
+        """The target's scores of the token that follows each of ``nodes [B, m]``: ``[B, m, V]``,
+        float32 at least."""
+        index = nodes[:, :, None].expand(-1, -1, self.logits.shape[-1])
+        return at_least_float32(self.logits.gather(1, index))
+
+    def scores_at(self, nodes: Tensor) -> Tensor:
+        """The processed scores that :meth:`distribution` was made of at ``nodes [B, m]``:
+        ``[B, m, V]``, float32 at least. Where it was not asked they are what a node's logits give.
+
+        They are what was computed then: processors with a state are not called again.
+
+        Raises:
+            PluginError: they were not kept, and processors read the prefix.
+        """
+        scores, processors = self.logits_at(nodes), self._committed.processors
+        if self._asked:
+            for node, asking, kept in self._asked:
+                meant = (node[:, None] == nodes) & asking[:, None]
+                scores = torch.where(meant[:, :, None], kept[:, None], scores)
+            return scores
+        if processors.reads_prefix:
+            raise PluginError(
+                "this verification did not keep the processed scores that it was asked for: a "
+                "generation does where log-probabilities are asked for"
+            )
+        return processors.scores(scores.flatten(0, 1)).view_as(scores)
 
     @property
     def greedy(self) -> bool:

@@ -15,7 +15,8 @@ from specdec.request.request import Request
 _PROMPTS = ("prompt", "messages")
 # Arguments of Engine.generate that a row cannot have.
 _OF_THE_CALL = (
-    "trace", "batch_size", "progress", "logits_processor", "logits_processor_by_prompt",
+    "trace", "batch_size", "progress", "logits_processor", "logits_processor_by_prompt", "streamer",
+    "stopping_criteria", "max_time", "n", "num_return_sequences", "logprobs",
 )  # fmt: skip
 _OF_A_CHAT = ("tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
 # What rows of one batch may differ in.
@@ -92,7 +93,7 @@ class RowReader:
             )
         settings = self._settings(fields)
         try:
-            request = self._request(self._prompt(fields), **{"seed": [row.seed], **settings})
+            request = self._one(self._prompt(fields), {"seed": [row.seed], **settings})
         except UnknownNameError as error:
             raise _unknown_field(error) from error
         own = {name: value for name, value in settings.items() if name not in _OF_THE_ROW}
@@ -108,7 +109,22 @@ class RowReader:
         for name in ("seed", *_PROMPTS, *_OF_THE_CALL):
             if own.get(name) is not None:
                 raise OptionError(f"{name} cannot be among the settings of all rows")
-        self._request([0], **{name: own[name] for name in own if name not in _OF_A_CHAT})
+        self._one([0], {name: own[name] for name in own if name not in _OF_A_CHAT})
+
+    def _one(self, prompt: Any, settings: Mapping[str, Any]) -> Request:
+        """A request that gives one text, whatever the clock says.
+
+        Raises:
+            OptionError: a generation config says otherwise.
+        """
+        request = self._request(prompt, **settings)
+        sampling = request.sampling
+        found = {"max_time": sampling.criteria, "num_return_sequences": sampling.samples > 1}
+        for name in (name for name, given in found.items() if given):
+            raise OptionError(
+                f"{name} is no setting of a row, and the generation config has it: set it to None"
+            )
+        return request
 
     def _settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         others = (*_PROMPTS, "id", *self._options.keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -13,9 +13,17 @@ from transformers import LogitsProcessor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.request.processor_stages import PREFIX_FREE, SET_BASED, PerRow, Stage, named
+from specdec.request.processor_stages import (
+    PREFIX_FREE,
+    SET_BASED,
+    PerRow,
+    SetBased,
+    Stage,
+    named,
+)
 from specdec.request.rewinding import Forks, rewound
 from specdec.request.shared_processors import Shared
+from specdec.request.shown_prompts import OnShownPrompt, ShownPrompt
 
 # Processors of transformers that are functions of a row's own prefix: one serves every row.
 BY_PREFIX = (
@@ -45,15 +53,37 @@ SEVERAL_ROWS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where the rows of a batch stand among the prompts of a call.
+    """Where the rows of a batch stand among those of a call.
 
     Attributes:
-        prompts: for each row the index of its prompt.
-        total: how many prompts the call was given.
+        rows: for each row its index among those of the call.
+        total: how many rows the call has.
+        samples: how many of them each prompt has; those of one prompt come one after the other.
+        shown: for each row the prompt as the caller's processors are to see it; empty where that is
+            the prompt as the model reads it.
     """
 
-    prompts: Sequence[int]
+    rows: Sequence[int]
     total: int
+    samples: int = 1
+    shown: Sequence[ShownPrompt] = ()
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts the call was given."""
+        return self.total // self.samples
+
+    def prompt(self, row: int) -> int:
+        """The index of the prompt of a row of the call."""
+        return row // self.samples
+
+    def part(self, rows: Sequence[int]) -> Place:
+        """The place of some of the rows."""
+        return replace(
+            self,
+            rows=[self.rows[row] for row in rows],
+            shown=[self.shown[row] for row in rows] if self.shown else (),
+        )
 
 
 def listed(given: Any) -> list[Any]:
@@ -148,20 +178,27 @@ class ByPrompt:
         """What was given, None included, unless it is one already."""
         return given if given is None or isinstance(given, cls) else cls(given, total)
 
-    def stages(self, prompts: Sequence[int]) -> list[Stage]:
-        """How they are called on the rows of ``prompts``: each as if its prompt were alone."""
-        rows = [self._entry(prompt) for prompt in prompts]
+    def stages(self, place: Place) -> list[Stage]:
+        """How they are called on the rows of a batch: each as if its row were alone."""
+        rows = [self._entry(row, place) for row in place.rows]
         return [PerRow(tuple(map(rewound, column))) for column in zip_longest(*rows)]
 
-    def _entry(self, prompt: int) -> tuple[LogitsProcessor, ...]:
+    def _entry(self, row: int, place: Place) -> tuple[LogitsProcessor, ...]:
+        prompt = place.prompt(row)
         found = processors_in(self._make(prompt), f"logits_processor_by_prompt, prompt {prompt}")
         for processor in found:
-            _, owner = self._owners.setdefault(id(processor), (processor, prompt))
-            if owner != prompt and type(processor) not in (*BY_PREFIX, *SET_BASED):
+            _, owner = self._owners.setdefault(id(processor), (processor, row))
+            if owner != row and type(processor) not in (*BY_PREFIX, *SET_BASED):
+                other = place.prompt(owner)
+                whose = (
+                    f"prompts {other} and {prompt}"
+                    if other != prompt
+                    else f"several texts of prompt {prompt}"
+                )
                 raise OptionError(
-                    f"logits_processor_by_prompt has one {named(processor)} for prompts {owner} "
-                    f"and {prompt}: make one for each. One that keeps nothing between calls can "
-                    "be wrapped: lambda prompt: functools.partial(processor)"
+                    f"logits_processor_by_prompt has one {named(processor)} for {whose}: make one "
+                    "for each, in a function of the prompt's index. One that keeps nothing between "
+                    "calls can be wrapped: lambda prompt: functools.partial(processor)"
                 )
         return found
 
@@ -174,22 +211,33 @@ def stages(processors: Sequence[LogitsProcessor], place: Place) -> list[Stage]:
     """
     flat = [inner for processor in processors for inner in _flat(processor)]
     shared = Shared([p for p in flat if _copied(p, place)], place.total)
-    copies = [shared.copies(prompt) for prompt in place.prompts] if shared.originals else []
+    copies = [shared.copies(row) for row in place.rows] if shared.originals else []
     order = iter(zip(*copies, strict=True))
     found: list[Stage] = []
     for processor in flat:
+        stage = Stage.of(processor)
         if _copied(processor, place):
-            found.append(PerRow(next(order)))
+            stage = PerRow(next(order))
         elif place.total > 1 and isinstance(processor, Forks):
-            forks = [processors_in(processor.fork(), "a fork") for _ in place.prompts]
-            found.append(PerRow(tuple(rewound(fork) for (fork,) in forks)))
+            forks = [processors_in(processor.fork(), "a fork") for _ in place.rows]
+            stage = PerRow(tuple(rewound(fork) for (fork,) in forks))
         elif type(processor) is hf.PrefixConstrainedLogitsProcessor:
             allowed = processor._prefix_allowed_tokens_fn
-            own = [_constrained(allowed, prompt) for prompt in place.prompts]
-            found.append(PerRow(tuple(own)))
-        else:
-            found.append(Stage.of(processor))
+            own = [_constrained(allowed, place.prompt(row)) for row in place.rows]
+            stage = PerRow(tuple(own))
+        found.append(_on_shown(stage, place.shown) if place.shown else stage)
     return found
+
+
+def _on_shown(stage: Stage, shown: Sequence[ShownPrompt]) -> Stage:
+    """A stage whose processors see the prompts as they are to be shown."""
+    if not isinstance(stage, (PerRow, SetBased)):
+        return stage
+    alike = stage.processors if isinstance(stage, PerRow) else (stage.processor,)
+    if len(alike) == 1:
+        alike *= len(shown)
+    own = zip(alike, shown, strict=True)
+    return PerRow(tuple(processor and OnShownPrompt(processor, one) for processor, one in own))
 
 
 def _flat(processor: LogitsProcessor) -> Iterator[LogitsProcessor]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
+from transformers.generation import MaxTimeCriteria
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError, warn
 from specdec.request.caller_processors import ByPrompt, Place, listed, processors_in, stages
+from specdec.request.criteria import Criterion, criteria_in
 from specdec.request.generation_fields import SAMPLING, apply, plain, settings_of
 from specdec.request.logits_processors import Processors
 from specdec.request.processor_stages import PerRow, Stage
@@ -32,6 +34,8 @@ class Sampling:
         custom: the caller's own logits processors, those for all prompts.
         by_prompt: and those for each.
         bounded: whether the call itself bounds the number of tokens.
+        criteria: the caller's own stopping criteria, with that of ``max_time``.
+        samples: texts of each prompt.
     """
 
     config: GenerationConfig
@@ -42,6 +46,15 @@ class Sampling:
     custom: tuple[hf.LogitsProcessor, ...]
     by_prompt: Any = None
     bounded: bool = False
+    criteria: tuple[Criterion, ...] = ()
+    samples: int = 1
+
+    @property
+    def pad(self) -> int:
+        """The token that stands where a row of a batch has none: the padding token, or else an eos,
+        as in transformers' ``generate``."""
+        known = (self.config.pad_token_id, *self.eos)
+        return next((token for token in known if token is not None), 0)
 
     def limit(self, prompt_length: int, context: int) -> int:
         """The most tokens a row may have, prompt included.
@@ -107,12 +120,12 @@ class Sampling:
         """
         rows = len(prompt_lengths)
         place = place or Place(range(rows), rows)
-        by_prompt = ByPrompt.of(self.by_prompt, place.total)
+        by_prompt = ByPrompt.of(self.by_prompt, place.prompts)
         custom = stages(self.custom, place)
-        custom += by_prompt.stages(place.prompts) if by_prompt else []
+        custom += by_prompt.stages(place) if by_prompt else []
         try:
             penalties = _penalties(self.config, self.eos, prompt_lengths, device)
-            warps = [] if self.greedy else [Stage.of(p) for p in _warpers(self.config, device)]
+            warps = [] if self.greedy else [Stage.of(p) for p in warpers(self.config, device)]
         except (ValueError, TypeError) as error:
             raise OptionError(f"transformers refuses a setting: {error}") from error
         return Processors([*penalties, *custom], warps, greedy=self.greedy)
@@ -126,6 +139,8 @@ def resolve(
     stop: str | Sequence[str] | None = None,
     logits_processor: Sequence[hf.LogitsProcessor] | hf.LogitsProcessor | None = None,
     logits_processor_by_prompt: Any = None,
+    stopping_criteria: Any = None,
+    n: int | None = None,
     default_new_tokens: int,
 ) -> Sampling:
     """Apply a call's arguments to the model's generation config and check the result.
@@ -147,6 +162,8 @@ def resolve(
     config = copy.deepcopy(base)
     settings = settings_of(given)
     fields = {name: plain(value) for name, value in fields.items()}
+    if n is not None:
+        fields["num_return_sequences"] = _checked_samples(plain(n))
     apply(config, fields, settings)
     asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
     temperature = config.temperature
@@ -163,6 +180,15 @@ def resolve(
         raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
     if broken := [s for s in stops if _surrogate(s)]:
         raise OptionError(f"stop has half of a surrogate pair, which no text has: {broken[0]!a}")
+    criteria = criteria_in(stopping_criteria)
+    if config.max_time is not None:
+        criteria = (*criteria, MaxTimeCriteria(config.max_time))
+    samples = config.num_return_sequences or 1
+    if greedy and samples > 1:
+        raise OptionError(
+            f"{samples} texts of each prompt (n, num_return_sequences) would all be the same: "
+            "decoding is greedy. Give temperature > 0 to sample"
+        )
     custom = processors_in(logits_processor)
     if config.max_new_tokens is None and config.max_length is None:
         config.max_new_tokens = default_new_tokens
@@ -175,7 +201,15 @@ def resolve(
         custom=custom,
         by_prompt=logits_processor_by_prompt,
         bounded=not {"max_new_tokens", "max_length"}.isdisjoint(asked),
+        criteria=criteria,
+        samples=samples,
     )
+
+
+def _checked_samples(n: Any) -> int:
+    if type(n) is not int or n < 1:
+        raise OptionError(f"n must be a whole number from 1 on, not {n!r}")
+    return n
 
 
 def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
@@ -247,24 +281,25 @@ def _penalties(
     return stages
 
 
-def _warpers(config: GenerationConfig, device: torch.device) -> list[hf.LogitsProcessor]:
-    warpers: list[hf.LogitsProcessor] = []
+def warpers(config: GenerationConfig, device: torch.device) -> list[hf.LogitsProcessor]:
+    """The warps that settings stand for, in transformers' order."""
+    found: list[hf.LogitsProcessor] = []
     if config.temperature not in (None, 1, 1.0):
-        warpers.append(hf.TemperatureLogitsWarper(float(config.temperature)))
+        found.append(hf.TemperatureLogitsWarper(float(config.temperature)))
     if config.top_h is not None:
-        warpers.append(hf.TopHLogitsWarper(top_h=config.top_h))
+        found.append(hf.TopHLogitsWarper(top_h=config.top_h))
     if config.top_k:
-        warpers.append(hf.TopKLogitsWarper(top_k=config.top_k))
+        found.append(hf.TopKLogitsWarper(top_k=config.top_k))
     if config.top_p is not None and config.top_p < 1:
-        warpers.append(hf.TopPLogitsWarper(top_p=float(config.top_p)))
+        found.append(hf.TopPLogitsWarper(top_p=float(config.top_p)))
     if config.min_p is not None:
-        warpers.append(hf.MinPLogitsWarper(min_p=config.min_p))
+        found.append(hf.MinPLogitsWarper(min_p=config.min_p))
     if config.typical_p is not None and config.typical_p < 1:
-        warpers.append(hf.TypicalLogitsWarper(mass=config.typical_p))
+        found.append(hf.TypicalLogitsWarper(mass=config.typical_p))
     if config.epsilon_cutoff is not None and 0 < config.epsilon_cutoff < 1:
-        warpers.append(hf.EpsilonLogitsWarper(epsilon=config.epsilon_cutoff))
+        found.append(hf.EpsilonLogitsWarper(epsilon=config.epsilon_cutoff))
     if config.eta_cutoff is not None and 0 < config.eta_cutoff < 1:
-        warpers.append(hf.EtaLogitsWarper(epsilon=config.eta_cutoff, device=str(device)))
+        found.append(hf.EtaLogitsWarper(epsilon=config.eta_cutoff, device=str(device)))
     if config.renormalize_logits:
-        warpers.append(hf.LogitNormalization())
-    return warpers
+        found.append(hf.LogitNormalization())
+    return found

@@ -14,9 +14,10 @@ from specdec.errors import OptionError, UnknownNameError, warn
 
 # The arguments of Engine.generate that are no fields of a GenerationConfig.
 ARGUMENTS = (
-    "prompt", "stop", "seed", "logits_processor", "logits_processor_by_prompt",
-    "generation_config", "tools", "chat_template_kwargs", "continue_final_message",
-    "add_generation_prompt", "skip_special_tokens", "trace", "batch_size", "progress",
+    "prompt", "stop", "stopping_criteria", "seed", "n", "logprobs", "streamer", "logits_processor",
+    "logits_processor_by_prompt", "generation_config", "tools", "chat_template_kwargs",
+    "continue_final_message", "add_generation_prompt", "skip_special_tokens", "trace", "batch_size",
+    "progress",
 )  # fmt: skip
 
 _Count = Annotated[int, Field(ge=0)]
@@ -35,6 +36,12 @@ class Fields(BaseModel):
     max_new_tokens: _Positive | None = Field(None, description="an int, at least 1")
     min_length: _Count | None = Field(None, description="an int, at least 0")
     min_new_tokens: _Count | None = Field(None, description="an int, at least 0")
+    max_time: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="a number of seconds above 0"
+    )
+    num_return_sequences: _Positive | None = Field(
+        None, description="an int, at least 1; the argument n says the same"
+    )
     stop_strings: str | list[str] | tuple[str, ...] | None = Field(
         None, description="a string or a list of them"
     )
@@ -96,7 +103,6 @@ _MINUS_ONE = ("top_k", "eos_token_id")
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
-    "num_return_sequences": (1,),
     "guidance_scale": (1, 1.0),
     "encoder_repetition_penalty": (1, 1.0),
     "encoder_no_repeat_ngram_size": (0,),
@@ -105,8 +111,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 # Arguments of transformers' generate, and what stands for them here.
 _ELSEWHERE = {
-    "streamer": "iterate over Engine.stream(...)",
-    "stopping_criteria": "give stop or eos_token_id, or leave a stream when you like",
     "assistant_model": "give Engine(..., strategy='draft_model', drafter=...)",
     "prefix_allowed_tokens_fn": "give logits_processor=PrefixConstrainedLogitsProcessor(...)",
     "input_ids": "it is the prompt, the first argument",

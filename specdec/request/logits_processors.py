@@ -48,12 +48,13 @@ class Processors:
             logits: ``[B, V]``; float32 at least is used from here on.
             prefix: gives the rows' prefixes; called only if a processor reads them.
         """
-        scores = self.scores(logits, prefix)
-        return (
-            Distribution.at(scores.argmax(-1), scores.shape[-1])
-            if self.greedy
-            else Distribution.of(scores)
-        )
+        return self.distribution_of(self.scores(logits, prefix))
+
+    def distribution_of(self, scores: Tensor) -> Distribution:
+        """The distribution that :meth:`scores` ``[B, V]`` stand for."""
+        if self.greedy:
+            return Distribution.at(scores.argmax(-1), scores.shape[-1])
+        return Distribution.of(scores)
 
     def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
         """What :meth:`distribution` is made of: ``[B, V]``, float32 at least.

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.request.rewinding import Rewound, rewound
+from specdec.request.rewinding import Settles, rewound
 
 # Processors that read no token of the prefix: one batched call serves every row.
 PREFIX_FREE = (
@@ -144,7 +144,7 @@ class PerRow(Stage):
 
     def settle(self, row: int, length: int) -> None:
         processor = self.processors[row % len(self.processors)]
-        if isinstance(processor, Rewound):
+        if isinstance(processor, Settles):
             processor.settle(length)
 
 

@@ -13,6 +13,7 @@ from specdec.errors import OptionError, PromptError
 from specdec.request.caller_processors import ByPrompt, Place
 from specdec.request.chat_template import Template
 from specdec.request.generation_config import Sampling, resolve
+from specdec.request.generation_fields import plain
 from specdec.request.prompts import encode
 from specdec.request.seeds import row_seeds
 
@@ -24,14 +25,17 @@ class Request:
     """What a caller asked for. Nothing in it depends on a strategy.
 
     Attributes:
-        rows: token ids of each prompt.
-        batched: whether the caller gave several prompts, and so gets a list back.
-        seeds: one for each prompt.
-        limits: for each prompt the most tokens that it may have, answer included.
+        rows: token ids of each prompt, ``sampling.samples`` times each.
+        batched: whether the caller asked for several texts, and so gets a list back.
+        seeds: one for each row.
+        limits: for each row the most tokens that it may have, answer included.
         sampling: sampling settings and stop rules.
         skip_special_tokens: whether texts leave out special tokens.
-        place: where the prompts stand among those of the call.
+        place: where the rows stand among those of the call.
         trace: whether results have a trace.
+        logprobs: how many of the likeliest tokens are reported beside each token of an answer; None
+            for no log-probabilities at all.
+        keeps_scores: whether steps have the processed scores of their tokens, ``step.scores``.
     """
 
     rows: list[list[int]]
@@ -42,36 +46,39 @@ class Request:
     skip_special_tokens: bool
     place: Place
     trace: bool = False
+    logprobs: int | None = None
+    keeps_scores: bool = False
 
     @classmethod
     def together(cls, requests: Sequence[Request]) -> Request:
-        """One request for the prompts of several whose sampling settings are equal."""
+        """One request for the prompts of several that differ in prompts, seeds and limits alone."""
         rows = [row for request in requests for row in request.rows]
         return replace(
-            requests[0],
+            first := requests[0],
             rows=rows,
             batched=True,
             seeds=[seed for request in requests for seed in request.seeds],
             limits=[limit for request in requests for limit in request.limits],
-            place=Place(range(len(rows)), len(rows)),
+            place=Place(range(len(rows)), len(rows), first.place.samples),
         )
 
     @property
     def digest(self) -> str:
-        """Equal for equal requests; logits processors left out."""
+        """Equal for equal requests; of stopping criteria the number, logits processors left out."""
         sampling = self.sampling
         rules = (sampling.greedy, sampling.eos, sampling.stop, sampling.config.to_diff_dict())
-        said = repr((self.rows, self.seeds, self.limits, self.trace, rules))
+        asked = (self.trace, self.logprobs, self.keeps_scores, len(sampling.criteria))
+        said = repr((self.rows, self.seeds, self.limits, self.place.samples, asked, rules))
         return hashlib.sha256(said.encode()).hexdigest()
 
-    def part(self, prompts: Sequence[int]) -> Request:
-        """The request for some of its prompts."""
+    def part(self, rows: Sequence[int]) -> Request:
+        """The request for some of its rows."""
         return replace(
             self,
-            rows=[self.rows[index] for index in prompts],
-            seeds=[self.seeds[index] for index in prompts],
-            limits=[self.limits[index] for index in prompts],
-            place=Place([self.place.prompts[index] for index in prompts], self.place.total),
+            rows=[self.rows[row] for row in rows],
+            seeds=[self.seeds[row] for row in rows],
+            limits=[self.limits[row] for row in rows],
+            place=self.place.part(rows),
         )
 
 
@@ -101,13 +108,16 @@ def make_request(
     fields = dict(settings)
     template = Template.taken_from(fields)
     seed, skip_special_tokens = fields.pop("seed", None), fields.pop("skip_special_tokens", True)
-    trace = fields.pop("trace", False)
+    trace, logprobs = fields.pop("trace", False), plain(fields.pop("logprobs", None))
+    n = fields.pop("n", None)
     sampling = resolve(
         base,
         given=fields.pop("generation_config", None),
         stop=fields.pop("stop", None),
         logits_processor=fields.pop("logits_processor", None),
         logits_processor_by_prompt=fields.pop("logits_processor_by_prompt", None),
+        stopping_criteria=fields.pop("stopping_criteria", None),
+        n=n,
         fields=fields,
         default_new_tokens=DEFAULT_NEW_TOKENS,
     )
@@ -119,18 +129,26 @@ def make_request(
     for name, flag in (("skip_special_tokens", skip_special_tokens), ("trace", trace)):
         if not isinstance(flag, bool):
             raise OptionError(f"{name}={flag!r}: give True or False")
+    if logprobs is not None and (type(logprobs) is not int or not 0 <= logprobs <= vocab_size):
+        raise OptionError(
+            f"logprobs={logprobs!r}: give how many of the likeliest tokens to report beside each "
+            f"token, a whole number from 0 to {vocab_size}"
+        )
     prompts = encode(prompt, tokenizer, vocab_size=vocab_size, context=context, template=template)
-    rows = prompts.rows
-    seeds = row_seeds(seed, len(rows))
-    by_prompt = ByPrompt.of(sampling.by_prompt, len(rows))
+    samples = sampling.samples
+    rows = [row for row in prompts.rows for _ in range(samples)]
+    seeds = row_seeds(seed, len(rows), samples)
+    by_prompt = ByPrompt.of(sampling.by_prompt, len(prompts.rows))
     sampling.check_tokens(vocab_size)
     return Request(
         rows,
-        prompts.batched,
+        prompts.batched or samples > 1 or n is not None,
         seeds,
         sampling.limits([len(row) for row in rows], context),
         replace(sampling, by_prompt=by_prompt),
         skip_special_tokens,
-        Place(range(len(rows)), len(rows)),
+        Place(range(len(rows)), len(rows), samples),
         trace,
+        logprobs,
+        keeps_scores=logprobs is not None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -26,7 +27,15 @@ class RollsBack(Protocol):
         """Undo the last ``calls`` calls, 1 at least."""
 
 
-class Rewound:
+class Settles(ABC):
+    """A processor that is told how a text ends."""
+
+    @abstractmethod
+    def settle(self, length: int) -> None:
+        """The text has ended with ``length`` tokens: forget what was asked beyond it."""
+
+
+class Rewound(Settles):
     """A processor that rolls back, asked at the prefixes of one text in any order.
 
     It sees each prefix on the way to the one that is asked for once, as plain decoding would show
@@ -62,7 +71,6 @@ class Rewound:
         return processed
 
     def settle(self, length: int) -> None:
-        """The text has ended with ``length`` tokens: forget what was asked beyond it."""
         self._undo(max(0, length - self._start))
 
     def _undo(self, kept: int) -> None:

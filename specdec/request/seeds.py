@@ -14,11 +14,12 @@ from specdec.request.generation_fields import plain
 from specdec.splitmix import GOLDEN, mix, signed
 
 
-def row_seeds(seed: Any, rows: int) -> list[int]:
+def row_seeds(seed: Any, rows: int, samples: int = 1) -> list[int]:
     """One seed per row: an int is hashed with the row's index, a list is taken as it is.
 
     Args:
         seed: an int, a sequence of them or None, or the same from numpy or torch.
+        samples: rows of each prompt.
 
     Raises:
         OptionError: a list whose length is not the number of rows, or a value that is not an int.
@@ -33,8 +34,10 @@ def row_seeds(seed: Any, rows: int) -> list[int]:
         raise OptionError(f"seed must be an int or one int per prompt, not {seed!r}")
     seeds = list(seed)
     if len(seeds) != rows:
+        which = f"{rows} prompts" if samples == 1 else f"{rows} texts ({samples} of each prompt)"
+        each = "prompt" if samples == 1 else "text"
         raise OptionError(
-            f"seed has {len(seeds)} entries for {rows} prompts: give one int, or one per prompt"
+            f"seed has {len(seeds)} entries for {which}: give one int, or one per {each}"
         )
     return [signed(s) for s in seeds]
 

@@ -52,8 +52,8 @@ class Shared:
                 "logits_processor_by_prompt=lambda prompt: functools.partial(processor)"
             )
 
-    def copies(self, prompt: int) -> list[OwnCopy]:
-        """What the prompt of that index has of each; they are copied together, so that what they
+    def copies(self, row: int) -> list[OwnCopy]:
+        """What the row of that index has of each; they are copied together, so that what they
         have in common stays in common.
 
         Raises:
@@ -67,7 +67,7 @@ class Shared:
             why = f"it may keep state between calls, and cannot be copied for each ({error})"
             raise self.refusal(" or ".join(map(named, self.originals)), why) from error
         each = enumerate(zip(together, alone, beside, strict=True))
-        return [OwnCopy(self, index, prompt, *own) for index, own in each]
+        return [OwnCopy(self, index, row, *own) for index, own in each]
 
     def looks(self, index: int, changed: bool) -> bool:
         """Whether a processor has ever changed a row behind the first; ``changed``: this time."""

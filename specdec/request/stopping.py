@@ -1,4 +1,4 @@
-"""Stop rules: eos, stop strings and length limits, as functions of a row's tokens alone."""
+"""Stop rules: eos, stop strings, the caller's criteria and length limits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from specdec.request.criteria import RowCriteria, is_of_time
 from specdec.request.detokenizer import Detokenizer
 
-FinishReason = Literal["eos", "length", "stop"]
+FinishReason = Literal["eos", "length", "stop", "criteria", "time"]
 
 
 @dataclass(frozen=True)
 class StopRules:
-    """When a row is finished.
+    """When a row is finished: a function of its tokens alone, if the caller's criteria are.
 
     Attributes:
         eos: token ids that end a row; the token itself is kept.
@@ -25,12 +26,14 @@ class StopRules:
         limits: for each row the most tokens it may have, prompt included.
         detokenizers: for each row the text of its new tokens, special ones included; empty when
             there is no ``stop``.
+        criteria: for each row the caller's own; empty when there are none.
     """
 
     eos: tuple[int, ...]
     stop: tuple[str, ...]
     limits: Sequence[int]
     detokenizers: Sequence[Detokenizer]
+    criteria: Sequence[RowCriteria] = ()
 
     def clip(
         self, row: int, length: int, tokens: list[int]
@@ -51,6 +54,8 @@ class StopRules:
                 return tokens[:count], "eos"
             if self.stop and self.detokenizers[row].push(token, self.stop):
                 return tokens[:count], "stop"
+            if self.criteria and (ended := self.criteria[row].push(token)):
+                return tokens[:count], "time" if is_of_time(ended) else "criteria"
         if len(tokens) >= room:
             return tokens[:room], "length"
         return tokens, None
@@ -61,6 +66,7 @@ class StopRules:
             self,
             limits=[self.limits[row] for row in rows],
             detokenizers=[self.detokenizers[row] for row in rows] if self.detokenizers else (),
+            criteria=[self.criteria[row] for row in rows] if self.criteria else (),
         )
 
     def ends(self, token: Tensor) -> Tensor:

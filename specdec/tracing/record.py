@@ -154,7 +154,8 @@ class Trace(_Record):
             tokenizer.
         prompt_tokens: its tokens.
         text: of the new tokens, the texts of the steps put together; None without a tokenizer.
-        finish_reason: ``"eos"``, ``"stop"``, ``"length"``; None if it was left unfinished.
+        finish_reason: ``"eos"``, ``"stop"``, ``"length"``, ``"criteria"``, ``"time"``; None if it
+            was left unfinished.
         steps: every step in which the text took part.
         seconds: by phase, of the whole batch, with ``"prefill"``, ``"total"`` and ``"other"``. What
             it takes to record a step is not in them.

@@ -253,3 +253,34 @@ def test_special_tokens_are_in_the_text_where_asked(
     assert tokens == left_out["token_ids"]
     assert shown["text"] == tokenizer.decode(tokens, skip_special_tokens=False)
     assert left_out["text"] == tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def test_several_texts_are_written_and_compared(
+    generated: Command, generate: Command, folder: Any
+) -> None:
+    asked = ("--temperature", 1, "--seed", 7, "--n", 3)
+    found = generated(*asked)
+    engine = Engine(folder, strategy="plain")
+    due = engine.generate(
+        [{"role": "user", "content": "HELLO"}], max_new_tokens=12, temperature=1, seed=7, n=3
+    )
+    assert isinstance(due, list)
+    assert [text["token_ids"] for text in found["texts"]] == [each.token_ids for each in due]
+    assert [text["seed"] for text in found["texts"]] == [each.seed for each in due]
+    assert found["text"] == due[0].text and found["identical"] is True
+    assert found["new_tokens"] == sum(len(each.token_ids) for each in due)
+    shown = generate(*asked).stdout
+    places = [shown.index(f"--- {number} of 3 ---\n{due[number - 1].text}") for number in (1, 2, 3)]
+    assert places == sorted(places)
+    assert f"{found['new_tokens']} tokens, in 3 texts" in shown
+
+
+def test_log_probabilities_are_shown_and_printed(generated: Command, generate: Command) -> None:
+    asked = ("--temperature", 0.5, "--seed", 7, "--logprobs", 2)
+    found = generated(*asked)
+    assert [each["token"] for each in found["logprobs"]] == found["token_ids"]
+    assert all(len(each["top_before"]) == 2 for each in found["logprobs"])
+    assert any(each["before"] != each["after"] for each in found["logprobs"])
+    shown = generate(*asked).stdout
+    assert "likeliest before" in shown and f"{found['logprobs'][0]['after']:.3f}" in shown
+    assert "logprobs" not in generated("--temperature", 0.5)

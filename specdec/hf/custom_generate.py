@@ -1,0 +1,137 @@
+"""A function for ``model.generate(custom_generate=...)`` that decodes speculatively."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import GenerateDecoderOnlyOutput, StopStringCriteria
+
+from specdec.decoding.metrics import Stats
+from specdec.engine import Engine
+from specdec.errors import OptionError, UnknownNameError
+from specdec.generation import Generation
+from specdec.hf.calling_generate import dropped_arguments
+from specdec.hf.engines import engine_for
+from specdec.hf.prepared import Prepared
+from specdec.hf.refusals import check_config, check_dropped, check_inputs
+from specdec.hf.written_batch import WrittenBatch
+from specdec.models.placement import device_of
+from specdec.plugin import DEFAULT_STRATEGY
+from specdec.streamers import check_streamer
+
+# Arguments of Engine, but for the model.
+ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
+
+
+class CustomGenerate:
+    """Decodes in transformers' ``model.generate`` with an engine on that model.
+
+    Made by :func:`decoder`. It may serve any number of calls and models.
+
+    Attributes:
+        stats: of each row of the last call that ended, None before one has.
+    """
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any],
+        *,
+        seed: int | Sequence[int] | None,
+        streamer: Any,
+        stop_strings: str | Sequence[str] | None,
+    ) -> None:
+        for name in engine:
+            if name not in ENGINE:
+                raise UnknownNameError("argument of decoder", name, ENGINE)
+        check_streamer(streamer)
+        self._engine, self._seed, self._streamer = dict(engine), seed, streamer
+        self._stopping: list[Any] = []
+        if stop_strings is not None:
+            if (tokenizer := engine.get("tokenizer")) is None:
+                raise OptionError("stop_strings need a tokenizer: give decoder(tokenizer=...) too")
+            self._stopping.append(StopStringCriteria(tokenizer, stop_strings))
+        self.stats: list[Stats] | None = None
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: GenerationConfig,
+        seed: int | Sequence[int] | None = None,
+        **inputs: Any,
+    ) -> GenerateDecoderOnlyOutput | Tensor:
+        """What transformers calls with all that ``generate`` has prepared.
+
+        Raises:
+            OptionError, PromptError: what cannot be honoured, by its name.
+            SpecdecError: as for :class:`~specdec.engine.Engine`.
+        """
+        dropped = dropped_arguments(input_ids)
+        streamer = dropped.get("streamer", self._streamer)
+        try:
+            check_dropped(dropped)
+            check_config(generation_config)
+            mask = inputs.get("attention_mask")
+            check_inputs(mask, input_ids, device_of(model.get_input_embeddings()), inputs)
+            engine = engine_for(model, self._engine)
+            stopping = [*stopping_criteria, *self._stopping]
+            prepared = Prepared(input_ids, mask, logits_processor, stopping, generation_config)
+            decoder = engine.decoder()
+            if (given := self._seed if seed is None else seed) is None:
+                drawn = prepared.drawn_seed()  # on every rank, as their generators are to be alike
+                given = decoder.decided(lambda: drawn)
+            request = decoder.agreed(
+                lambda: prepared.request(
+                    given,
+                    vocab_size=engine.target.vocab_size,
+                    context=engine.target.context_limit,
+                )
+            )
+            generation = Generation(decoder, request)
+            written = WrittenBatch(prepared, generation, decoder, streamer)
+            written.write()
+            generation.close()
+            self.stats = [result.stats for result in generation.results()]
+            return written.output()
+        finally:
+            if streamer is not None:
+                streamer.end()
+
+
+def decoder(
+    strategy: str = DEFAULT_STRATEGY,
+    drafter: Any = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    stop_strings: str | Sequence[str] | None = None,
+    streamer: Any = None,
+    seed: int | Sequence[int] | None = None,
+    **engine: Any,
+) -> CustomGenerate:
+    """Speculative decoding for ``model.generate(..., custom_generate=decoder())``.
+
+    The engine is built at the first call, on the weights of the model, and found again at the next
+    ones, also by another ``decoder`` of the same arguments.
+
+    Args:
+        strategy, drafter: as for :class:`~specdec.engine.Engine`.
+        tokenizer: of the model; for stop strings, and for drafters that have one of their own.
+        stop_strings: as the argument of ``generate``, which transformers refuses beside a function
+            (it does not hand on the tokenizer).
+        streamer: in place of that of ``generate``.
+        seed: of sampling, an int or one for each row; also an argument of ``generate``. By default
+            torch's generator draws one, so that ``torch.manual_seed`` holds.
+        **engine: further arguments of :class:`~specdec.engine.Engine`: policy, options, pack, ...
+
+    Raises:
+        UnknownNameError: an argument that does not exist.
+        OptionError: a streamer that is none, stop strings without a tokenizer.
+    """
+    given = {"strategy": strategy, "drafter": drafter, "tokenizer": tokenizer, **engine}
+    return CustomGenerate(given, seed=seed, streamer=streamer, stop_strings=stop_strings)

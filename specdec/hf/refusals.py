@@ -1,0 +1,174 @@
+"""What the drop-in cannot do: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from specdec.errors import OptionError, PromptError
+
+# Fields of a GenerationConfig that the drop-in honours, most of them through the logits processors
+# and stopping criteria that transformers makes of them.
+HONOURED = frozenset((
+    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "max_time", "stop_strings",
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff",
+    "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "bad_words_ids", "renormalize_logits", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale",
+    "watermarking_config", "num_return_sequences", "output_scores", "output_logits",
+    "return_dict_in_generate", "pad_token_id", "bos_token_id", "eos_token_id",
+))  # fmt: skip
+_BEAMS = "of beam search, which is refused"
+_ASSISTED = "of transformers' own assisted generation, which does not run"
+# Fields that change nothing here, nor in transformers' own greedy and sampled decoding.
+WITHOUT_EFFECT = {
+    "early_stopping": _BEAMS,
+    "length_penalty": _BEAMS,
+    "diversity_penalty": _BEAMS,
+    "low_memory": "of contrastive search, which is refused",
+    "decoder_start_token_id": "of encoder-decoder models, which are refused",
+    "num_assistant_tokens": _ASSISTED,
+    "num_assistant_tokens_schedule": _ASSISTED,
+    "assistant_confidence_threshold": _ASSISTED,
+    "assistant_lookbehind": _ASSISTED,
+    "target_lookbehind": _ASSISTED,
+    "assistant_ensemble_weight": _ASSISTED,
+    "max_matching_ngram_size": _ASSISTED,
+    "speculation_type": _ASSISTED,
+    "use_cache": "the engine has a cache of its own; the tokens are the same",
+    "disable_compile": "nothing is compiled unless decoder(compile=True)",
+    "transformers_version": "a note of the file",
+}
+_OWN_CACHE = "the engine has a cache of its own. Leave it out"
+# Refused fields: values at which they are off, and what to do.
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "num_beams": ((1,), "there is no beam search. Leave it at 1"),
+    "num_beam_groups": ((1,), "there is no beam search. Leave it at 1"),
+    "penalty_alpha": ((0, 0.0), "there is no contrastive search. Leave it out"),
+    "dola_layers": ((), "layers are not contrasted. Leave it out"),
+    "constraints": ((), "there is no beam search. Leave it out"),
+    "force_words_ids": ((), "there is no beam search. Leave it out"),
+    "use_mtp": ((False,), "the strategy says what drafts. Leave it out"),
+    "prompt_lookup_num_tokens": ((), "give decoder(strategy='lookup')"),
+    "assistant_early_exit": ((), "the strategy says what drafts. Leave it out"),
+    "token_healing": (
+        (False,),
+        "it takes the tokenizer, which transformers does not hand on. Leave it out",
+    ),
+    "is_assistant": ((False,), "an assistant does not draft for itself. Leave it out"),
+    "output_attentions": (
+        (False,),
+        "tokens are verified several at a time, and none has attentions of its own. Leave it out",
+    ),
+    "output_hidden_states": (
+        (False,),
+        "hidden states are read by the drafter alone. Call the model on the finished text",
+    ),
+    "cache_implementation": (("dynamic", "dynamic_full"), _OWN_CACHE),
+    "cache_config": ((), _OWN_CACHE),
+    "max_cache_len": ((), _OWN_CACHE),
+    "prefill_chunk_size": ((), "prompts are read in one forward. Leave it out"),
+    "compile_config": ((), "give decoder(compile=True)"),
+    "continuous_batching_config": ((), "batches are not continuous. Leave it out"),
+}
+# Arguments that generate does not hand on.
+DROPPED = {
+    "assistant_model": "give decoder(strategy='draft_model', drafter=...), which may be the "
+    "assistant, and leave out assistant_model",
+    "synced_gpus": "ranks do not wait for each other. Leave it out",
+}
+# What generate hands on beside the text, without an effect here.
+_INPUTS = ("attention_mask", "position_ids", "use_cache", "logits_to_keep")
+_CACHES = ("cache", "past_key_values")
+_SEGMENTS = ("token_type_ids", "mm_token_type_ids")
+
+
+def check_config(config: GenerationConfig) -> None:
+    """Refuse settings that cannot be honoured.
+
+    Raises:
+        OptionError: such a field, by its name.
+    """
+    known = vars(GenerationConfig())
+    for name, value in vars(config).items():
+        if name.startswith("_") or name in HONOURED or name in WITHOUT_EFFECT or value is None:
+            continue
+        off, remedy = REFUSED.get(name, ((False,), "it is not known here. Leave it out"))
+        if name in known and not any(type(value) is type(o) and value == o for o in off):
+            raise OptionError(f"specdec cannot honour {name}={value!r} in generate: {remedy}")
+
+
+def check_dropped(dropped: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``generate`` that would be ignored.
+
+    Raises:
+        OptionError: such an argument, by its name.
+    """
+    for name, remedy in DROPPED.items():
+        if dropped.get(name):
+            raise OptionError(f"specdec cannot honour {name} in generate: {remedy}")
+
+
+def check_inputs(
+    mask: Tensor | None, input_ids: Tensor, device: torch.device, inputs: Mapping[str, Any]
+) -> None:
+    """Refuse inputs that are not text alone, read from its beginning.
+
+    Args:
+        mask: ``[B, P]``, None where nothing is padded.
+        input_ids: ``[B, P]``.
+        device: of the model, where it reads tokens.
+        inputs: what ``generate`` hands to the model, by name.
+
+    Raises:
+        PromptError: padding that is not on the left, positions of the caller's own, a cache with
+            something in it, embeddings, images and the like, inputs on another device.
+    """
+    if input_ids.device != device:
+        raise PromptError(
+            f"input_ids are on {input_ids.device}, and the model reads tokens on {device}: give "
+            f"inputs.to({str(device)!r})"
+        )
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    if mask.shape != input_ids.shape or not ((mask == 0) | (mask == 1)).all():
+        raise PromptError(
+            f"attention_mask must be zeros and ones {list(input_ids.shape)}, as input_ids, not "
+            f"{mask.dtype} {list(mask.shape)}"
+        )
+    if (mask[:, 1:] < mask[:, :-1]).any() or (mask[:, -1] == 0).any():
+        raise PromptError(
+            "attention_mask has zeros after a token: pad on the left alone, with "
+            "tokenizer.padding_side = 'left'"
+        )
+    for name, value in inputs.items():
+        if value is None or value is False or name in ("attention_mask", "use_cache"):
+            continue
+        if name == "position_ids" and _counted(value, mask):
+            continue
+        if name == "logits_to_keep" and value == 1:
+            continue
+        if name in _CACHES and _is_fresh(value):
+            continue
+        if name in _SEGMENTS and not value.any():
+            continue
+        raise PromptError(
+            f"specdec cannot honour {name} in generate: it reads text alone, from its beginning, "
+            f"as input_ids and attention_mask. Leave out {name}"
+        )
+
+
+def _counted(positions: Tensor, mask: Tensor) -> bool:
+    """Whether positions are the numbers of the tokens."""
+    counted = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+    return positions.dim() == 2 and bool(((positions == counted) | (mask == 0)).all())
+
+
+def _is_fresh(cache: Any) -> bool:
+    """Whether a cache is one that ``generate`` has just made."""
+    own = getattr(cache, "_is_user_defined", False)
+    return not own and (not hasattr(cache, "get_seq_length") or cache.get_seq_length() == 0)

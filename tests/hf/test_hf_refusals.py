@@ -1,0 +1,152 @@
+"""What specdec cannot do in generate is refused by name; every setting is accounted for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from hf_batches import PROMPTS, both, padded
+
+import specdec.hf
+from specdec.errors import OptionError, PromptError
+from specdec.hf import refusals
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "transformers.md"
+ON: dict[str, Any] = {
+    "num_beams": 3,
+    "num_beam_groups": 2,
+    "penalty_alpha": 0.6,
+    "dola_layers": "high",
+    "constraints": [3],
+    "force_words_ids": [[3]],
+    "use_mtp": True,
+    "prompt_lookup_num_tokens": 4,
+    "assistant_early_exit": 2,
+    "token_healing": True,
+    "is_assistant": True,
+    "output_attentions": True,
+    "output_hidden_states": True,
+    "cache_implementation": "static",
+    "cache_config": {"backend": "quanto"},
+    "max_cache_len": 64,
+    "prefill_chunk_size": 4,
+    "compile_config": hf.CompileConfig(),
+    "continuous_batching_config": {"block_size": 4},
+}
+IDLE: dict[str, Any] = {
+    "early_stopping": True,
+    "length_penalty": 2.0,
+    "num_assistant_tokens": 3,
+    "assistant_confidence_threshold": 0.1,
+    "use_cache": False,
+    "disable_compile": True,
+}
+
+
+def test_every_field_of_a_generation_config_is_accounted_for_once() -> None:
+    tables = [refusals.HONOURED, refusals.WITHOUT_EFFECT.keys(), refusals.REFUSED.keys()]
+    listed = [name for table in tables for name in table]
+    assert len(listed) == len(set(listed))
+    fields = {name for name in vars(hf.GenerationConfig()) if not name.startswith("_")}
+    assert set(listed) == fields
+
+
+@pytest.mark.parametrize("name", refusals.REFUSED)
+def test_what_cannot_be_honoured_is_refused_by_its_name(name: str) -> None:
+    config = hf.GenerationConfig()
+    setattr(config, name, ON[name])
+    with pytest.raises(OptionError, match=f"cannot honour {name}=") as error:
+        refusals.check_config(config)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 250
+    for off in (None, *refusals.REFUSED[name][0]):
+        setattr(config, name, off)
+        refusals.check_config(config)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_beams", "penalty_alpha", "prompt_lookup_num_tokens", "output_attentions",
+        "output_hidden_states", "cache_implementation", "prefill_chunk_size",
+    ],
+)  # fmt: skip
+def test_a_refusal_comes_out_of_generate(model: Any, name: str) -> None:
+    decoder = specdec.hf.decoder("lookup")
+    with pytest.raises(OptionError, match=f"cannot honour {name}="):
+        model.generate(**padded(PROMPTS), custom_generate=decoder, **{name: ON[name]})
+
+
+@pytest.mark.parametrize("name", ["assistant_model", "synced_gpus"])
+def test_arguments_that_transformers_drops_are_refused_too(model: Any, name: str) -> None:
+    value = model if name == "assistant_model" else True
+    decoder = specdec.hf.decoder("lookup")
+    with pytest.raises(OptionError, match=f"cannot honour {name} "):
+        model.generate(**padded(PROMPTS[:1]), custom_generate=decoder, **{name: value})
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_what_changes_nothing_changes_nothing(model: Any, name: str) -> None:
+    plain, _ = both(model, PROMPTS, eos_token_id=None)
+    theirs, ours = both(model, PROMPTS, eos_token_id=None, **{name: IDLE[name]})
+    assert ours.equal(theirs) and ours.equal(plain)
+
+
+def filled(model: Any) -> Any:
+    cache = hf.DynamicCache()
+    model(torch.tensor([PROMPTS[0][:4]]), cache=cache)
+    return cache
+
+
+MASKS = {
+    "padding on the right": [[1] * 8 + [0, 0]],
+    "a hole": [[1, 1, 0, 1, 1, 1, 1, 1, 1, 1]],
+    "other numbers": [[2] * 10],
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_that_are_no_left_padding_are_refused(model: Any, kind: str) -> None:
+    with pytest.raises(PromptError, match="attention_mask"):
+        model.generate(
+            torch.tensor(PROMPTS[:1]),
+            attention_mask=torch.tensor(MASKS[kind]),
+            custom_generate=specdec.hf.decoder("lookup"),
+        )
+
+
+@pytest.mark.parametrize("name", ["cache", "position_ids", "inputs_embeds"])
+def test_inputs_beside_the_text_are_refused(model: Any, name: str) -> None:
+    ids = torch.tensor(PROMPTS[:1])
+    value = {
+        "cache": lambda: filled(model),
+        "position_ids": lambda: torch.arange(3, 13)[None],
+        "inputs_embeds": lambda: model.get_input_embeddings()(ids),
+    }[name]()
+    with pytest.raises(PromptError, match=name):
+        model.generate(ids, custom_generate=specdec.hf.decoder("lookup"), **{name: value})
+
+
+def test_positions_that_are_the_numbers_of_the_tokens_are_taken(model: Any) -> None:
+    theirs, _ = both(model, PROMPTS[:1], eos_token_id=None)
+    _, ours = both(model, PROMPTS[:1], eos_token_id=None, position_ids=torch.arange(10)[None])
+    assert ours.equal(theirs)
+
+
+def test_a_prompt_that_leaves_no_room_in_the_context_ends_with_a_warning(model: Any) -> None:
+    context = model.config.max_position_embeddings
+    ids = torch.randint(1, 50, (1, context - 3), generator=torch.Generator().manual_seed(0))
+    decoder = specdec.hf.decoder("lookup")
+    with pytest.warns(UserWarning, match="no room for 9 new ones"):
+        found = model.generate(ids, custom_generate=decoder, max_new_tokens=9, eos_token_id=None)
+    assert found.shape[1] == context
+
+
+def test_the_page_lists_what_is_refused() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- refused -->\n(.*?)<!-- /refused -->", text, re.DOTALL)
+    names = re.findall(r"^\| `(\w+)`", shown, re.MULTILINE)
+    assert names == [*refusals.REFUSED, *refusals.DROPPED]

@@ -1,0 +1,121 @@
+"""Asynchronous calls: the same answers, in turns, and an event loop that goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import tiny
+from tiny import PROMPTS
+
+from specdec import Engine
+from specdec.errors import OptionError, PromptError
+
+SETTINGS: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 2}
+
+
+def noting(seen: list[Any], name: str) -> Any:
+    """A logits processor that notes when its text gets a token."""
+
+    def processor(ids: Any, scores: Any) -> Any:
+        seen.append(name)
+        return scores
+
+    return processor
+
+
+def test_answers_are_those_of_the_calls_without_it(dynamic: Engine) -> None:
+    async def run() -> Any:
+        return await asyncio.gather(
+            dynamic.agenerate(PROMPTS[0], **SETTINGS),
+            dynamic.agenerate(PROMPTS, **SETTINGS, batch_size=2),
+            dynamic.agenerate(PROMPTS[0], n=2, **SETTINGS),
+        )
+
+    alone, batch, samples = asyncio.run(run())
+    assert alone.token_ids == tiny.tokens(dynamic, PROMPTS[0], **SETTINGS)
+    assert [r.token_ids for r in batch] == tiny.tokens(dynamic, PROMPTS, **SETTINGS)
+    assert [r.token_ids for r in samples] == tiny.tokens(dynamic, PROMPTS[0], n=2, **SETTINGS)
+
+
+def test_calls_take_turns_after_every_step(plain: Engine) -> None:
+    seen: list[str] = []
+
+    async def run() -> None:
+        calls = (
+            plain.agenerate(PROMPTS[0], logits_processor=noting(seen, name), **SETTINGS)
+            for name in "ab"
+        )
+        await asyncio.gather(*calls)
+
+    asyncio.run(run())
+    assert seen == ["a", "b"] * 12
+
+
+def test_the_event_loop_goes_on_meanwhile(plain: Engine) -> None:
+    seen: list[str] = []
+
+    async def run() -> None:
+        call = asyncio.ensure_future(
+            plain.agenerate(PROMPTS[0], logits_processor=noting(seen, "token"), **SETTINGS)
+        )
+        while not call.done():
+            seen.append("loop")
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    first, last = seen.index("token"), len(seen) - seen[::-1].index("token")
+    assert "loop" in seen[first:last]
+
+
+def test_pieces_of_streams_add_up(dynamic: Engine) -> None:
+    async def run() -> Any:
+        alone, batch = dynamic.astream(PROMPTS[0], **SETTINGS), dynamic.astream(PROMPTS, **SETTINGS)
+        pieces = [piece async for piece in alone]
+        texts = [""] * len(PROMPTS)
+        async for index, piece in batch:
+            texts[index] += piece
+        return pieces, alone.result, texts, batch.results
+
+    pieces, result, texts, results = asyncio.run(run())
+    assert "".join(pieces) == result.text
+    assert result.token_ids == tiny.tokens(dynamic, PROMPTS[0], **SETTINGS)
+    assert texts == [each.text for each in results]
+
+
+def test_what_is_cancelled_or_left_stops_after_its_step(plain: Engine) -> None:
+    seen: list[str] = []
+    long: dict[str, Any] = {**SETTINGS, "max_new_tokens": 100, "eos_token_id": []}
+
+    async def run() -> int:
+        call = asyncio.ensure_future(
+            plain.agenerate(PROMPTS[0], logits_processor=noting(seen, "call"), **long)
+        )
+        while len(seen) < 3:
+            await asyncio.sleep(0.001)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await plain.agenerate(PROMPTS[0], **SETTINGS)
+        ended = len(seen)
+        stream = plain.astream(PROMPTS[0], logits_processor=noting(seen, "stream"), **long)
+        await stream.__anext__()
+        await stream.aclose()
+        assert [piece async for piece in stream] == []
+        assert 0 < len(stream.result.token_ids) < 100
+        return ended
+
+    ended = asyncio.run(run())
+    assert ended < 100 and len(seen) < ended + 100
+
+
+def test_mistakes_are_raised_where_the_answer_is_awaited(plain: Engine) -> None:
+    async def run() -> None:
+        with pytest.raises(OptionError, match="top_p"):
+            await plain.agenerate(PROMPTS[0], top_p=7)
+        with pytest.raises(PromptError):
+            async for _ in plain.astream([]):
+                pass
+
+    asyncio.run(run())
