@@ -2,7 +2,8 @@
 
 Run once for each rank, with the variables that torchrun sets, and a JSON object on the command
 line: ``model``, the folder of the target; ``dtype``; ``prompts``; ``cases``, arguments of engines
-and of ``generate`` by name; ``refused``, for each rank its own arguments of ``generate``; and
+and of ``generate`` by name, with a criterion of each rank's own where there are ``criteria``;
+``refused``, for each rank its own arguments of ``generate``; and
 ``patience``, the seconds after which it says where it waits.
 """
 
@@ -19,8 +20,12 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
+import specdec.hf
 from specdec import Engine
 from specdec.models.hf_target import HFTarget
+
+# Of the lengths at which the criterion of a rank ends a text.
+MULTIPLES = (7, 5)
 
 
 def stumble(seed: int) -> None:
@@ -36,6 +41,37 @@ def stumble(seed: int) -> None:
     HFTarget.forward_on = slow  # type: ignore[method-assign]
 
 
+def ends_at(multiple: int) -> Any:
+    """A stopping criterion: the length is a multiple."""
+    return lambda ids, scores: torch.full((len(ids),), ids.shape[1] % multiple == 0)
+
+
+def in_generate(model: Any, prompts: list[list[int]], rank: int) -> dict[str, Any]:
+    """What transformers' generate returns for each prompt, with specdec in it; the seed, the
+    criterion and the processor's state are those of the first rank."""
+    torch.manual_seed(rank)
+    found: dict[str, Any] = {"tokens": [], "best": []}
+    for prompt in prompts:
+        output = model.generate(
+            torch.tensor([prompt]),
+            custom_generate=specdec.hf.decoder("lookup"),
+            stopping_criteria=[ends_at(MULTIPLES[rank])],
+            max_new_tokens=12,
+            do_sample=True,
+            no_repeat_ngram_size=1,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        found["tokens"] += output.sequences.tolist()
+        found["best"].append(torch.cat(output.scores).topk(3).indices.tolist())
+    return found
+
+
+def likely(results: list[Any]) -> list[Any]:
+    """The likeliest tokens at each place."""
+    return [[token for token, _ in each.top_after] for own in results for each in own.logprobs]
+
+
 def main(asked: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(asked["patience"], exit=True)
@@ -46,11 +82,16 @@ def main(asked: dict[str, Any]) -> None:
     )
     rank = torch.distributed.get_rank()
     stumble(rank)
-    found, started = {}, time.perf_counter()
+    found, best, started = {}, {}, time.perf_counter()
     for name, case in asked["cases"].items():
         engine = Engine(model, **case["engine"])
-        results = engine.generate(asked["prompts"], **case["settings"])
+        settings = case["settings"]
+        if case.get("criteria"):
+            settings["stopping_criteria"] = ends_at(MULTIPLES[rank])
+        results = engine.generate(asked["prompts"], **settings)
         found[name] = [result.token_ids for result in results]
+        if "logprobs" in settings:
+            best[name] = likely(results)
         sys.stderr.write(f"{name}: {time.perf_counter() - started:.1f} s\n")
     wrong: dict[str, str] = {}
     for name, settings in asked["refused"].items():
@@ -63,8 +104,13 @@ def main(asked: dict[str, Any]) -> None:
         Engine(model, strategy="plain", pack=True)
     except Exception as error:
         wrong["pack"] = str(error)
+    try:
+        Engine(model, strategy="plain").astream(asked["prompts"][0])
+    except Exception as error:
+        wrong["astream"] = str(error)
     weight = model.get_output_embeddings().weight
-    said = {"tokens": found, "refused": wrong, "rows": len(weight.to_local())}
+    said = {"tokens": found, "refused": wrong, "rows": len(weight.to_local()), "best": best}
+    said["in generate"] = in_generate(model, asked["prompts"], rank)
     sys.stdout.write(json.dumps(said) + "\n")
     torch.distributed.destroy_process_group()
 

@@ -114,6 +114,13 @@ BAD: dict[str, tuple[Any, str]] = {
     "foreign": ({"prompt": "A", "category": 1}, r"unknown field 'category'.*--keep category"),
     "elsewhere": ({"prompt": "A", "stop_token_ids": [1]}, "give eos_token_id"),
     "of a call": ({"prompt": "A", "trace": True}, "trace is no setting of a row"),
+    "several texts": ({"prompt": "A", "n": 2}, "n is no setting of a row"),
+    "the clock": ({"prompt": "A", "max_time": 9.0}, "max_time is no setting of a row"),
+    "how likely": ({"prompt": "A", "logprobs": 0}, "logprobs is no setting of a row"),
+    "by a config": (
+        {"prompt": "A", "generation_config": {"max_time": 9.0}},
+        "max_time is no setting of a row, and the generation config has it",
+    ),
     "too long": ({"prompt": "A" * 600}, "the model's context holds"),
     "token": ({"prompt": [999]}, "token id 999"),
     "seed": ({"prompt": "A", "seed": [1, 2]}, "seed has 2 entries"),

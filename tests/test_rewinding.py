@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tiny import EOS, PROMPTS, VOCAB
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+import specdec.hf
 from specdec import Component, Engine, hookimpl
 from specdec.decoding import acceptors
 from specdec.decoding.randomness import Randomness
@@ -22,7 +24,17 @@ from specdec.decoding.verification import Verification
 from specdec.errors import OptionError
 from specdec.request.rewinding import Rewound
 
+PAD = 0
+ROWS = [[5, 9, 1, 22, 3, 22], [4], [6, 22, 1]]
 WARM: dict[str, Any] = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4, "eos_token_id": [EOS]}
+
+
+def padded(rows: list[list[int]]) -> dict[str, Tensor]:
+    """Inputs of transformers' generate."""
+    missing = [max(map(len, rows)) - len(row) for row in rows]
+    ids = [[PAD] * count + row for count, row in zip(missing, rows, strict=True)]
+    masks = [[0] * count + [1] * len(row) for count, row in zip(missing, rows, strict=True)]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(masks)}
 
 
 class Machine(LogitsProcessor):
@@ -135,6 +147,64 @@ def test_every_prompt_has_a_fork(dynamic: Engine, temperature: float) -> None:
     assert own.calls == 0
     with pytest.raises(OptionError, match="Machine cannot serve 3 prompts"):
         tiny.tokens(dynamic, PROMPTS, logits_processor=Machine(), **settings)
+
+
+def test_every_text_of_a_prompt_has_a_fork(dynamic: Engine) -> None:
+    seeds = [3, 4, 5, 6]
+    wanted = [
+        tiny.tokens(dynamic, PROMPTS[place // 2], logits_processor=Machine(), **own)
+        for place, own in enumerate({**WARM, "seed": [seed]} for seed in seeds)
+    ]
+    settings = {**WARM, "seed": seeds, "n": 2}
+    assert tiny.tokens(dynamic, PROMPTS[:2], logits_processor=Rewinds(), **settings) == wanted
+
+
+def ends_with(length: int) -> Any:
+    return lambda input_ids, scores: torch.full((len(input_ids),), input_ids.shape[1] >= length)
+
+
+@pytest.mark.parametrize("eos", [None, EOS])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_in_generate_a_criterion_leaves_the_state_in_which_plain_decoding_leaves_it(
+    model: Any, draft: Path, eos: int | None, padding: int
+) -> None:
+    decoder = specdec.hf.decoder("draft_model", str(draft), acceptor="match")
+    ids = torch.tensor([[PAD] * padding + [5, 9, 1, 22]])
+    inputs = {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) >= padding)[None]}
+    undone = 0
+    for new in range(1, 12):
+        machines, found = (Machine(), Rewinds()), []
+        for custom, machine in zip((None, decoder), machines, strict=True):
+            output = model.generate(
+                **inputs,
+                custom_generate=custom,
+                logits_processor=[machine],
+                stopping_criteria=[ends_with(ids.shape[1] + new)],
+                max_new_tokens=20,
+                do_sample=False,
+                eos_token_id=eos,
+                pad_token_id=PAD,
+            )
+            found.append(output.tolist())
+        assert found[0] == found[1]
+        assert machines[0].states == machines[1].states
+        assert machines[0].lengths == machines[1].lengths
+        undone += machines[1].calls - machines[0].calls
+    assert undone > 0, "otherwise nothing was asked past a criterion"
+
+
+def test_in_generate_every_row_of_a_padded_batch_has_a_fork(model: Any, draft: Path) -> None:
+    decoder = specdec.hf.decoder("draft_model", str(draft), acceptor="match")
+    settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": PAD}
+    wanted = [
+        model.generate(torch.tensor([row]), logits_processor=[Machine()], **settings)[0, len(row) :]
+        for row in ROWS
+    ]
+    found = model.generate(
+        **padded(ROWS), custom_generate=decoder, logits_processor=[Rewinds()], **settings
+    )
+    for own, due in zip(found[:, max(map(len, ROWS)) :], wanted, strict=True):
+        assert own[: len(due)].equal(due) and (own[len(due) :] == PAD).all()
 
 
 class Backwards(acceptors.Match):

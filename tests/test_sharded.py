@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 from pages import ROOT, snippets
+from sharded_decoding import MULTIPLES, ends_at, in_generate, likely
 from tiny import EOS, PROMPTS
 
 from specdec import Engine
@@ -101,11 +102,28 @@ def test_every_rank_writes_the_tokens_of_one_process(
         "other settings": {"max_new_tokens": [3, 4]},
         "a rank's own mistake": {"logits_processor": [["no processor"], None]},
     }
+    asked["cases"]["by the clock"] = {
+        "engine": {"strategy": "lookup"},
+        "settings": {**WARM, "max_new_tokens": 200, "eos_token_id": [], "max_time": 0.1},
+    }
+    asked["cases"]["criteria"] = {
+        **asked["cases"]["eagle2"],
+        "settings": {**WARM, "n": 2, "logprobs": 2, "no_repeat_ngram_size": 1},
+        "criteria": True,
+    }
     first, second = run(asked)
     assert first == second
     assert first["rows"] < len(model.lm_head.weight), "otherwise nothing is sharded"
     found = first["tokens"]
-    del asked["cases"]["without a seed"], found["without a seed"]
+    for name in ("without a seed", "by the clock"):
+        del asked["cases"][name], found[name]
+    case, ends = asked["cases"].pop("criteria"), ends_at(MULTIPLES[0])
+    wanted = Engine(model, **case["engine"]).generate(
+        PROMPTS, stopping_criteria=ends, **case["settings"]
+    )
+    assert found["criteria"] == [result.token_ids for result in wanted]
+    assert first["best"]["criteria"] == likely(wanted)
+    assert first["in generate"] == in_generate(model, PROMPTS, 0)
     for name, case in asked["cases"].items():
         engine = Engine(model, **case["engine"])
         wanted = tiny.tokens(engine, PROMPTS, **case["settings"])
@@ -113,6 +131,7 @@ def test_every_rank_writes_the_tokens_of_one_process(
         if name != "rejection":
             assert wanted == tiny.tokens(plain, PROMPTS, **case["settings"]), name
     assert "pack=True needs the weights in one place" in first["refused"].pop("pack")
+    assert "use generate or stream" in first["refused"].pop("astream")
     assert len(first["refused"]) == 2
     for said in first["refused"].values():
         assert "given different prompts or settings" in said
