@@ -24,12 +24,12 @@ def model_state(model: nn.Module) -> tuple[Any, ...]:
 
 
 def _of(held: dict[str, Any]) -> tuple[Any, ...]:
-    """Of the attributes of a module, but for the many that are None or an empty dictionary."""
+    """Of the attributes of a module, but for the many that are None or empty."""
     return tuple(
-        (name, _mark(value))
+        (name, mark)
         for name, value in held.items()
         if value is not None and not (isinstance(value, dict) and not value)
-        if name not in _PASSING
+        if name not in _PASSING and (mark := _mark(value)) != ()
     )
 
 
