@@ -14,8 +14,10 @@ from test_cache import SHAPES
 from tiny import PROMPTS
 from transformers import AutoModelForCausalLM
 
+import specdec.hf
 from specdec import Engine
 from specdec.errors import OptionError, UnsupportedModelError
+from specdec.hf.engines import engine_for
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.placement import device_of, is_placed
 
@@ -69,6 +71,21 @@ def test_a_placed_model_writes_the_same_text(
     for engine in (own, tiny.engine(own, "eagle2", head), own.with_strategy("lookup")):
         assert tiny.tokens(engine, PROMPTS, **settings) == wanted
     assert model.lm_head.weight.is_meta == (where != "a layer on disk")
+
+
+@pytest.mark.parametrize("where", MAPS)
+def test_it_decodes_inside_generate_with_one_engine(
+    model: Any, folder: Path, tmp_path: Path, where: str
+) -> None:
+    own, ids = placed(folder, where, tmp_path), torch.tensor(PROMPTS[:1])
+    settings = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+    wanted = model.generate(ids, **settings)
+    arguments = {"strategy": "lookup", "drafter": None, "tokenizer": None}
+    first = engine_for(own, arguments)
+    for _ in range(2):
+        found = own.generate(ids, custom_generate=specdec.hf.decoder("lookup"), **settings)
+        assert found.equal(wanted)
+    assert engine_for(own, arguments) is first
 
 
 def test_in_half_precision_it_is_checked_and_decoded_as_it_is(folder: Path, tmp_path: Path) -> None:

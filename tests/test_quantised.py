@@ -12,6 +12,7 @@ import torch
 from tiny import PROMPTS
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+import specdec.hf
 from specdec import Engine
 from specdec.errors import OptionError, UnsupportedModelError
 from specdec.kv_cache.kv_cache import KVCache
@@ -87,6 +88,10 @@ def test_a_quantised_target_writes_its_own_text(kind: str, tmp_path: Path) -> No
         wanted = tiny.tokens(plain, PROMPTS, **settings)
         if temperature == 0:
             assert wanted == [tiny.greedy_reference(model, prompt, 12) for prompt in PROMPTS]
+            inside = specdec.hf.decoder("draft_model", str(draft))
+            cold = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+            found = model.generate(input_ids=prompt, custom_generate=inside, **cold)
+            assert found.tolist() == [PROMPTS[0] + wanted[0]]
         for name in ("eagle2+draft_model", "auto+draft_model"):
             engine = tiny.engine(plain, name, draft)
             results = engine.generate(PROMPTS, **settings)
