@@ -31,7 +31,7 @@ def greedy_texts(model: PreTrainedModel, length: int = 16) -> tuple[Tensor, Tens
 
 def drafted_rows(model: PreTrainedModel, heads: DepthHeads) -> Tensor:
     """The rows ``[C, H]`` of the target's lm_head for the tokens that are drafted, in float64."""
-    rows = model.get_output_embeddings().weight.detach().double()
+    rows: Tensor = model.get_output_embeddings().weight.detach().double()
     return rows if heads.vocabulary is None else rows[heads.vocabulary]
 
 
