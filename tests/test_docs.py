@@ -14,7 +14,7 @@ import torch
 from pages import PAGES, ROOT, Snippet, blocks, files, snippets
 
 from specdec import Engine, generation
-from specdec.acceleration.packing import _refusal
+from specdec.acceleration.packing import why_not_packed
 from specdec.plugin import hookspecs
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
@@ -27,7 +27,7 @@ EXAMPLE = ROOT / "examples" / "specdec-ngram"
 NEEDS = {
     "a download": False,
     "a CUDA GPU": torch.cuda.is_available(),
-    "a CPU that packs bfloat16": _refusal(torch.device("cpu"), torch.bfloat16) is None,
+    "a CPU that packs bfloat16": why_not_packed(torch.device("cpu"), torch.bfloat16) is None,
     "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this
 }
 SNIPPETS = snippets()
