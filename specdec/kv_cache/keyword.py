@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from typing import Any
 
 from torch import nn
 
 _NAMES = ("cache", "past_key_values")  # the second before 5.24
 
 
-@cache
 def cache_keyword(kind: type[nn.Module]) -> str:
     """The argument of a module's forward that is its cache."""
+    known: Any = kind
+    return _read(known)
+
+
+@cache
+def _read(kind: Any) -> str:
     parameters = inspect.signature(kind.forward).parameters
     return next((name for name in _NAMES if name in parameters), _NAMES[0])
