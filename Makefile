@@ -66,6 +66,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo '> installing $(TORCH) (a large download the first time)'
 	@$(PIP) $(TORCH)
 	@echo '> installing specdec'
+	@$(BIN)/python -m pip uninstall --quiet --yes specdec 2>/dev/null  # as it was called before
 	@$(PIP) -e .
 	@touch $@
 

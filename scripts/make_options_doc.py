@@ -87,9 +87,13 @@ template that knows no parts gets them joined by line breaks.
 """
 
 
+def _is_ours(plugin: Any) -> bool:
+    return plugin.__name__.partition(".")[0] in ("specdec", "specdec_plugins")
+
+
 def page(registry: Registry) -> str:
     """The whole page."""
-    shipped = {p.name for p in registry.plugins if p.origin.split()[0] == "specdec"}
+    shipped = {name for name, plugin in registry.manager.list_name_plugin() if _is_ours(plugin)}
 
     def ours(kind: str, items: Iterable[Any]) -> list[Any]:
         return [item for item in items if registry.origins[kind, item.name] in shipped]

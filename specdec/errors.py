@@ -7,6 +7,9 @@ import sys
 import warnings
 from collections.abc import Iterable
 
+# What pip calls specdec; the name of the module is another project's there.
+DISTRIBUTION = "specdec-transformers"
+
 # Of difflib's ratio: a letter wrong, missing or swapped is above it, another word below.
 _NEAR = 0.75
 
@@ -68,6 +71,11 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def install_extra(name: str) -> str:
+    """The command that installs what an extra of specdec brings."""
+    return f"pip install '{DISTRIBUTION}[{name}]'"
 
 
 def first_line(error: BaseException) -> str:

@@ -16,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.copy_times import WIDTHS, CopySeconds, CopyTimes, LinearShape
-from specdec.acceleration.packing import PackedLinear, _refusal, pack
+from specdec.acceleration.packing import PackedLinear, pack, why_not_packed
 
 SIZE = 128
 DTYPES = [
     pytest.param(
         dtype,
         marks=pytest.mark.skipif(
-            _refusal(torch.device("cpu"), dtype) is not None, reason="cannot be packed here"
+            why_not_packed(torch.device("cpu"), dtype) is not None, reason="cannot be packed here"
         ),
     )
     for dtype in (torch.float32, torch.bfloat16, torch.float16)

@@ -15,7 +15,7 @@ import torch
 from pages import PAGES, ROOT, Snippet, blocks, files, snippets
 
 from specdec import Engine, generation
-from specdec.acceleration.packing import _refusal
+from specdec.acceleration.packing import why_not_packed
 from specdec.plugin import hookspecs
 from specdec.testing import Subject
 from specdec.testing.suite import PROPERTIES, check
@@ -41,7 +41,7 @@ NEEDS = {
     "prometheus-client": installed("prometheus_client"),
     "the OpenTelemetry SDK": installed("opentelemetry") and installed("opentelemetry.sdk"),
     "a CUDA GPU": torch.cuda.is_available(),
-    "a CPU that packs bfloat16": _refusal(torch.device("cpu"), torch.bfloat16) is None,
+    "a CPU that packs bfloat16": why_not_packed(torch.device("cpu"), torch.bfloat16) is None,
     "examples/specdec-ngram installed": False,  # tests/test_example.py installs it and runs this
     "two processes": False,  # tests/test_sharded.py runs it in two
     **{name: find_spec(name) is not None for name in LIBRARIES},

@@ -32,12 +32,14 @@ def site_without(folder: str, site: Path) -> Path:
     entries = importlib.metadata.entry_points(group="specdec")
     kept = {entry.name: entry.value for entry in entries if entry.value.startswith("specdec_plug")}
     assert kept.pop(folder) == f"specdec_plugins.{folder}"
-    info = site / f"specdec-{specdec.__version__}.dist-info"
-    info.mkdir()
     lines = [f"{name} = {value}\n" for name, value in kept.items()]
-    (info / "entry_points.txt").write_text("".join(["[specdec]\n", *lines]))
     version = f"Version: {specdec.__version__}\n"
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: specdec\n{version}")
+    # Whatever it is installed as: the first of a name on the path counts.
+    for name in {e.dist.name for e in entries if e.dist and e.value.startswith("specdec_plug")}:
+        info = site / f"{name.replace('-', '_')}-{specdec.__version__}.dist-info"
+        info.mkdir()
+        (info / "entry_points.txt").write_text("".join(["[specdec]\n", *lines]))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n{version}")
     return site
 
 

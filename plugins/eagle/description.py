@@ -12,6 +12,7 @@ from specdec.errors import CheckpointError
 from specdec_plugins.eagle.aux_layers import AuxLayers
 from specdec_plugins.eagle.eagle3_head import Eagle3Wiring
 from specdec_plugins.eagle.layouts import Family, Layout
+from specdec_plugins.eagle.named_target import NamedTarget
 
 # What a description has under the names of the wiring; that numbers its layers by the target.
 SHARED = [each.name for each in fields(Eagle3Wiring) if each.name != "aux_layers"]
@@ -33,6 +34,7 @@ class HeadDescription:
         aux: which.
         norm_before_residual: None where the checkpoint ought to say and does not.
         ambiguous: flags that tensors do not show and that the checkpoint does not say for certain.
+        made_for: its target, where the checkpoint names it.
 
     The others are as in :class:`~specdec_plugins.eagle.eagle3_head.Eagle3Wiring`.
     """
@@ -55,6 +57,7 @@ class HeadDescription:
     final_norm: bool = True
     unused_norm: bool = False
     ambiguous: tuple[str, ...] = field(default=())
+    made_for: NamedTarget | None = None
 
     @property
     def vocab_size(self) -> int:

@@ -8,7 +8,10 @@ from transformers import LlamaConfig
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from specdec.kv_cache.keyword import cache_keyword
 from specdec_plugins.eagle.rotary import RotaryEmbedding
+
+_CACHE = cache_keyword(LlamaDecoderLayer)
 
 
 class EagleHead(nn.Module):
@@ -62,7 +65,7 @@ class EagleHead(nn.Module):
                 x,
                 attention_mask=mask,
                 position_ids=positions,
-                cache=cache,
+                **{_CACHE: cache},
                 position_embeddings=rotary,
             )
         return x

@@ -23,6 +23,7 @@ from specdec.training.recipe import Recipe
 from specdec_plugins.eagle.checkpoint import Head, load_head
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.named_target import NamedTarget
 from specdec_plugins.eagle.saving import save_head
 from specdec_plugins.eagle.training import EagleTraining
 from specdec_plugins.eagle.unrolled import unroll
@@ -85,7 +86,12 @@ class HeadRecipe(Recipe):
         """In bfloat16, in the layout of the authors' code where that can say what it computes."""
         assert isinstance(network, Head)
         half = copy.deepcopy(network).to(torch.bfloat16)
-        save_head(half, folder, target_layers=self.target.layers)
+        save_head(
+            half,
+            folder,
+            target_layers=self.target.layers,
+            made_for=NamedTarget.of(self.target),
+        )
 
     def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
         best = batch.best.roll(-1, 1)

@@ -18,14 +18,15 @@ from specdec_plugins.eagle.aux_layers import AuxLayers
 from specdec_plugins.eagle.checkpoint import build, check_fit, checked_tensors
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.layouts import FAMILIES
-from specdec_plugins.eagle.overrides import Overrides
+from specdec_plugins.eagle.named_target import NamedTarget
+from specdec_plugins.eagle.overrides import CheckpointOptions
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
 from specdec_plugins.eagle.recognition import recognises
 from specdec_plugins.eagle.saving import save_files, write
 from specdec_plugins.eagle.writers import WRITERS
 
 
-def describe(folder: Path, target: HFTarget | None, options: Overrides) -> dict[str, Any]:
+def describe(folder: Path, target: HFTarget | None, options: CheckpointOptions) -> dict[str, Any]:
     """What a head is, as JSON, and whether it fits the target."""
     found = read_head(folder, options)
     head, decoder = found.description, found.description.decoder
@@ -45,6 +46,7 @@ def describe(folder: Path, target: HFTarget | None, options: Overrides) -> dict[
         "rms_norm_eps": decoder["rms_norm_eps"],
         "biases": sorted(head.biases),
         "own_embedding": head.own_embedding,
+        "made_for": head.made_for.name if head.made_for else None,
     }
     if head.family == "eagle3":
         rows |= _eagle3(head, target)
@@ -100,12 +102,13 @@ def _mismatch(found: HeadCheckpoint, target: HFTarget) -> str:
 
 
 def convert(
-    folder: Path, out: Path, layout: str, target: HFTarget | None, options: Overrides
+    folder: Path, out: Path, layout: str, target: HFTarget | None, options: CheckpointOptions
 ) -> str:
     """Write a head in another layout, its tensors bit for bit.
 
     Args:
-        target: its target, where the numbers of auxiliary layers depend on that.
+        target: its target, where the numbers of auxiliary layers depend on that, and where the
+            layout names the target and the head does not.
 
     Returns:
         A warning where the head was written as it probably is and does not say for certain.
@@ -122,9 +125,17 @@ def convert(
         check_fit(description, target)
     if description.family == "eagle3":
         description = _settled(description, folder, target)
+    if layout == "speculators":
+        description = replace(description, made_for=_made_for(description, target, options))
     tensors, vocabulary = checked_tensors(found, description)
     layers = target.layers if target else None
     written = write(description, tensors, vocabulary, layout, layers)
+    if layout == "speculators" and description.made_for is None:
+        raise CheckpointError(
+            f"the layout speculators names the target, without which vLLM does not load a head, "
+            f"and {folder / 'config.json'} does not: give --model, or --set target=<folder or hub "
+            "id>"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
@@ -134,6 +145,9 @@ def convert(
         ) from error
     try:
         save_files(written, made)
+        if written.zero_bias:
+            description = replace(description, biases=description.biases | {"fc"})
+            tensors = {**tensors, "fc.bias": written.weights["fc.bias"]}
         _compare(description, tensors, vocabulary, read_head(made))
         made.chmod(0o755)
         made.rename(out)
@@ -173,6 +187,16 @@ def _settled(
     return replace(description, aux=AuxLayers(ids, "indices"))
 
 
+def _made_for(
+    description: HeadDescription, target: HFTarget | None, options: CheckpointOptions
+) -> NamedTarget | None:
+    """The target to be named: by the user, else by the head, else as it was loaded."""
+    known = NamedTarget.of(target) if target else None
+    if options.target is not None:
+        return NamedTarget(options.target, known.architectures if known else ())
+    return description.made_for or known
+
+
 def _compare(
     before: HeadDescription,
     tensors: dict[str, Tensor],
@@ -181,7 +205,13 @@ def _compare(
 ) -> None:
     """What was written must read as what was meant."""
     after, (read, given) = found.description, checked_tensors(found, found.description)
-    alike = replace(after, layout=before.layout, aux=before.aux, ambiguous=before.ambiguous)
+    alike = replace(
+        after,
+        layout=before.layout,
+        aux=before.aux,
+        ambiguous=before.ambiguous,
+        made_for=after.made_for or before.made_for,  # which one layout alone names
+    )
     if alike != before or not _same_layers(before.aux, after.aux):
         raise CheckpointError("the layout does not say the same of the head when it is read back")
     same = read.keys() == tensors.keys() and all(
@@ -201,4 +231,6 @@ def _same_layers(before: AuxLayers, after: AuxLayers) -> bool:
     return after.indices(layers) == ids
 
 
-HEADS = CheckpointKind("EAGLE head", recognises, describe, tuple(WRITERS), convert, Overrides)
+HEADS = CheckpointKind(
+    "EAGLE head", recognises, describe, tuple(WRITERS), convert, CheckpointOptions
+)

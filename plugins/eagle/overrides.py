@@ -42,3 +42,13 @@ class Overrides(BaseModel):
 
 
 AS_IT_SAYS = Overrides()
+
+
+class CheckpointOptions(Overrides):
+    """What ``specdec inspect`` and ``specdec convert`` take by ``--set``."""
+
+    target: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder or hub id of its target, which the layout speculators names",
+    )

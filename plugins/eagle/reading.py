@@ -19,6 +19,7 @@ from specdec_plugins.eagle.flags import check_flags
 from specdec_plugins.eagle.keys import Names, renamed
 from specdec_plugins.eagle.kinds import other_kind
 from specdec_plugins.eagle.layouts import Family, Layout, decoder_fields, recognise
+from specdec_plugins.eagle.named_target import NamedTarget
 from specdec_plugins.eagle.overrides import AS_IT_SAYS, Overrides
 
 
@@ -95,6 +96,7 @@ def _describe(
         target_hidden_size=decoder["hidden_size"],
         draft_vocab_size=decoder["vocab_size"],
         own_embedding="embed_tokens.weight" in weights,
+        made_for=NamedTarget.said_in(fields),
     )
     if family == "eagle3":
         return as_eagle3(plain, fields, inner, written, weights, overrides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from specdec_plugins.eagle.checkpoint import Head, tensors_of
 from specdec_plugins.eagle.description import SHARED, HeadDescription
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
+from specdec_plugins.eagle.named_target import NamedTarget
 from specdec_plugins.eagle.writers import WRITERS, Written, eagle_fields
 
 _OTHER_WEIGHTS = (
@@ -38,15 +40,21 @@ _DECODER = (
 
 
 def save_head(
-    head: Head, folder: Path, layout: str | None = None, *, target_layers: int | None = None
+    head: Head,
+    folder: Path,
+    layout: str | None = None,
+    *,
+    target_layers: int | None = None,
+    made_for: NamedTarget | None = None,
 ) -> str:
     """Write a head: ``config.json`` and ``model.safetensors``.
 
     Args:
-        layout: ``official``, ``speculators`` or ``specforge``; the first of these that can say what
-            the head computes if not given.
+        layout: ``official``, ``speculators``, ``specforge`` or ``sglang``; the first of these that
+            can say what the head computes if not given.
         target_layers: decoder layers of the target: the official layout does not say which hidden
             states an EAGLE-3 head reads, so it is not chosen without.
+        made_for: the target, which the layout speculators names; vLLM asks for it.
 
     Returns:
         The layout.
@@ -54,7 +62,7 @@ def save_head(
     Raises:
         CheckpointError: a layout that cannot say what the head computes.
     """
-    description = described(head)
+    description = replace(described(head), made_for=made_for)
     vocabulary = head.vocabulary if isinstance(head, Eagle3Head) else None
     written = write(description, tensors_of(head), vocabulary, layout, target_layers)
     save_files(written, folder)

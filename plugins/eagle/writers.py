@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,11 +19,19 @@ _MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
 
 @dataclass(frozen=True)
 class Written:
-    """A head in a layout: the fields of its ``config.json``, and its tensors by name."""
+    """A head in a layout.
+
+    Attributes:
+        layout: its name.
+        fields: of its ``config.json``.
+        weights: its tensors by name.
+        zero_bias: whether ``fc.bias``, of zeros, is among them and the head has none.
+    """
 
     layout: str
     fields: dict[str, Any]
     weights: dict[str, Tensor]
+    zero_bias: bool = False
 
 
 Writer = Callable[[HeadDescription, Mapping[str, Tensor], Tensor | None], Written]
@@ -79,7 +87,7 @@ def official(
 def specforge(
     head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
 ) -> Written:
-    """As SpecForge trains it and SGLang serves it."""
+    """As SpecForge trains it."""
     _refuse_eagle("specforge", head)
     ids = head.aux.indices(None)
     _refuse(
@@ -140,7 +148,10 @@ def speculators(
             "algorithm": "eagle3",
             "default_proposal_method": "greedy",
             "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
-            "verifier": {"name_or_path": None, "architectures": []},
+            "verifier": {
+                "name_or_path": head.made_for.name if head.made_for else None,
+                "architectures": list(head.made_for.architectures) if head.made_for else [],
+            },
         },
         "transformer_layer_config": inner,
         "draft_vocab_size": head.draft_vocab_size,
@@ -158,10 +169,29 @@ def speculators(
     return Written("speculators", fields, weights)
 
 
+def sglang(
+    head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
+) -> Written:
+    """As SGLang serves it: an EAGLE-3 head as SpecForge's, an EAGLE-1/2 head by another name.
+
+    Its network of EAGLE-1/2 has an ``fc.bias``, which would stay random where none is loaded. A
+    ``bias`` in the config it would take for biases of the attention.
+    """
+    if head.family == "eagle3":
+        return replace(specforge(head, tensors, vocabulary), layout="sglang")
+    fields = {**eagle_fields(head), "architectures": ["LlamaForCausalLMEagle"]}
+    del fields["bias"]  # left out it means true
+    weights, zero_bias = dict(tensors), "fc" not in head.biases
+    if zero_bias:
+        weights["fc.bias"] = weights["fc.weight"].new_zeros(head.hidden_size)
+    return Written("sglang", fields, weights, zero_bias)
+
+
 WRITERS: dict[str, Writer] = {
     "official": official,
     "speculators": speculators,
     "specforge": specforge,
+    "sglang": sglang,
 }
 
 
@@ -232,7 +262,9 @@ def _plain_biases(head: HeadDescription, attention: bool) -> bool:
 
 def _refuse_eagle(layout: str, head: HeadDescription) -> None:
     if head.family == "eagle":
-        raise CheckpointError(f"the layout {layout} has no EAGLE-1/2 heads: give official")
+        raise CheckpointError(
+            f"the layout {layout} has no EAGLE-1/2 heads: give official, or sglang"
+        )
 
 
 def _refuse(layout: str, head: HeadDescription, **has: bool) -> None:

@@ -26,9 +26,12 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from specdec.errors import CheckpointError, first_line
+from specdec.kv_cache.keyword import cache_keyword
 from specdec.models.checkpoint_weights import listed
 from specdec.models.heads.fields import Size
 from specdec.models.hf_target import HFTarget
+
+_CACHE = cache_keyword(LlamaDecoderLayer)
 
 
 class PrefixSizes(BaseModel):
@@ -164,7 +167,7 @@ class PrefixLayer(nn.Module):
                 hidden,
                 attention_mask=mask,
                 position_ids=positions,
-                cache=cache,
+                **{_CACHE: cache},
                 position_embeddings=rotary,
             )
         normed: Tensor = self.norm(hidden)

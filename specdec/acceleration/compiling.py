@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.acceleration.view import CacheView
 from specdec.errors import OptionError
+from specdec.kv_cache.keyword import cache_keyword
 from specdec.kv_cache.kv_cache import KVCache
 
 INDUCTOR = "inductor"
@@ -88,7 +89,9 @@ class CompiledNetwork(nn.Module):
         return self._eager(inputs, named, cache)
 
     def _eager(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
-        return self.network(*inputs, **named, **({} if cache is None else {"cache": cache}))
+        if cache is not None:
+            named = {**named, cache_keyword(type(self.network)): cache}
+        return self.network(*inputs, **named)
 
     def _compile(self, key: Any, inputs: Any, named: Any, cache: KVCache | None) -> Any:
         """Compile for this shape; its result is the network's own."""
@@ -134,7 +137,7 @@ class _Shape:
 
     def __init__(self, network: nn.Module, cache: KVCache | None, backend: Backend) -> None:
         self._view = CacheView(cache) if cache is not None else None
-        given = {} if self._view is None else {"cache": self._view}
+        given = {} if self._view is None else {cache_keyword(type(network)): self._view}
 
         def call(inputs: Any, named: Any) -> Any:
             return network(*inputs, **named, **given)

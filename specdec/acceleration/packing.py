@@ -94,7 +94,7 @@ def pack(module: nn.Module, times: CopyTimes | None = None) -> nn.Module:
             "packed; leave out pack for this model"
         )
     for device, dtype in dict.fromkeys((each.weight.device, each.weight.dtype) for each in linears):
-        if reason := _refusal(device, dtype):
+        if reason := why_not_packed(device, dtype):
             raise OptionError(f"pack=True: {reason}")
     copied = _sharing_copy(module)
     holder = nn.ModuleDict({"module": copied})  # ``module`` itself may be a linear layer
@@ -114,7 +114,7 @@ def pack(module: nn.Module, times: CopyTimes | None = None) -> nn.Module:
     return holder["module"]
 
 
-def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+def why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why weights of this dtype cannot be packed on this device; None if they can."""
     name = str(dtype).removeprefix("torch.")
     if device.type != "cpu":

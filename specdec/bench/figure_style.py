@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.bench.setting_names import settings_text
-from specdec.errors import OptionError
+from specdec.errors import OptionError, install_extra
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -28,7 +28,7 @@ def check_matplotlib() -> None:
         OptionError: matplotlib is missing.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise OptionError("figures need matplotlib: pip install 'specdec[bench]'")
+        raise OptionError(f"figures need matplotlib: {install_extra('bench')}")
 
 
 def new_figure(height: float) -> Any:

@@ -15,6 +15,7 @@ from specdec.cli.bench_paper import paper
 from specdec.cli.check import check
 from specdec.cli.checkpoints import convert
 from specdec.cli.checkpoints import inspect as inspect_checkpoint
+from specdec.cli.doctor import doctor
 from specdec.cli.failures import CommandGroup
 from specdec.cli.generate import generate
 from specdec.cli.listing import options, plugins, strategies
@@ -26,7 +27,6 @@ app = typer.Typer(
     name="specdec",
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,6 +73,7 @@ for _command in (
     strategies,
     options,
     plugins,
+    doctor,
     vocabulary,
     train,
     convert,

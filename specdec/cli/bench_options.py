@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from specdec.cli.completion import listed
+
 _PARTS, _RUNS, _REPORT = "Parts", "Runs", "Report"
 
 
@@ -28,6 +30,7 @@ Strategies = Annotated[
         help="What to measure: names of strategies. NAME:VARIANT runs one of them again with "
         "options of its own. plain always runs.",
         rich_help_panel=_PARTS,
+        autocompletion=listed("strategy"),
     ),
 ]
 PartOptions = Annotated[
@@ -151,6 +154,7 @@ Methods = Annotated[
         help="What to compare, in place of every strategy that has what it needs for the model.",
         rich_help_panel=_PARTS,
         show_default=False,
+        autocompletion=listed("strategy"),
     ),
 ]
 Peers = Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli import generate_options as flags
+from specdec.cli.completion import named, part_options
 from specdec.cli.failures import quiet_libraries, reported
 
 if TYPE_CHECKING:
@@ -25,16 +26,31 @@ _WIDTHS = (29, 8, 18, 24, 7)
 
 @reported
 def check(
-    name: Annotated[str, typer.Argument(help="The strategy.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(help="The strategy.", show_default=False, autocompletion=named("strategy")),
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer examples: under a minute.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Go on after a property that fails.")] = False,
     drafter: Annotated[
         str | None,
-        typer.Option(help="Draft with this drafter; 'table' drafts from tables."),
+        typer.Option(
+            help="Draft with this drafter; 'table' drafts from tables.",
+            autocompletion=named("drafter"),
+        ),
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Grow trees with this tree policy.")] = None,
-    verifier: Annotated[str | None, typer.Option(help="Verify with this verifier.")] = None,
-    acceptor: Annotated[str | None, typer.Option(help="Accept with this acceptor.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Grow trees with this tree policy.", autocompletion=named("policy")),
+    ] = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Verify with this verifier.", autocompletion=named("verifier")),
+    ] = None,
+    acceptor: Annotated[
+        str | None,
+        typer.Option(help="Accept with this acceptor.", autocompletion=named("acceptor")),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,6 +59,7 @@ def check(
             metavar="ROLE.OPTION=VALUE",
             help="Set an option of a part, e.g. policy.depth=4; repeatable.",
             show_default=False,
+            autocompletion=part_options,
         ),
     ] = None,
     plugin: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specdec.cli.completion import named
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Json, TrustRemoteCode, assignments
 
@@ -21,7 +22,13 @@ Checkpoint = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="The target model that it is to fit.", show_default=False),
+    typer.Option(
+        "--model",
+        "-m",
+        help="The target model that it is to fit.",
+        show_default=False,
+        autocompletion=named("model"),
+    ),
 ]
 
 Options = Annotated[
@@ -87,8 +94,9 @@ def convert(
     """Write the checkpoint of a drafter in the layout of another tool, bit for bit.
 
     A layout that cannot say what the drafter computes is refused. For EAGLE heads there are
-    [cyan]official[/cyan], [cyan]speculators[/cyan] and [cyan]specforge[/cyan]. What the checkpoint
-    does not say for certain is told; [cyan]--set[/cyan] says it.
+    [cyan]official[/cyan], [cyan]speculators[/cyan] (with [cyan]--model[/cyan] where the head does
+    not name its target), [cyan]specforge[/cyan] and [cyan]sglang[/cyan]. What the checkpoint does
+    not say for certain is told; [cyan]--set[/cyan] says it.
 
     [bold]Examples[/bold]
 
@@ -172,6 +180,8 @@ def _target(model: str, trust_remote_code: bool) -> HFTarget:
 
     alias = find_alias(Registry.load(), model)
     _, loaded, _ = load_target(alias, model, None, None, trust_remote_code=trust_remote_code)
+    # As others find it, who have no alias and no cache of GGUF files.
+    loaded.config.name_or_path = alias.model if alias else model
     return HFTarget(loaded)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from specdec.cli.completion import listed, named, part_options
 from specdec.errors import OptionError
 
 _PARTS, _DECODING, _REPORT = "Parts", "Decoding", "Report"
@@ -25,15 +26,29 @@ Model = Annotated[
         "[dim]default: the embedded one[/dim]",
         rich_help_panel=_PARTS,
         show_default=False,
+        autocompletion=named("model"),
     ),
 ]
 Strategy = Annotated[
-    str, typer.Option("--strategy", "-s", help="See: specdec strategies.", rich_help_panel=_PARTS)
+    str,
+    typer.Option(
+        "--strategy",
+        "-s",
+        help="See: specdec strategies.",
+        rich_help_panel=_PARTS,
+        autocompletion=named("strategy"),
+    ),
 ]
 
 
 def _part(flag: str, text: str) -> Any:
-    return typer.Option(flag, help=text, rich_help_panel=_PARTS, show_default=False)
+    return typer.Option(
+        flag,
+        help=text,
+        rich_help_panel=_PARTS,
+        show_default=False,
+        autocompletion=named(flag.removeprefix("--")),
+    )
 
 
 Drafter = Annotated[
@@ -52,6 +67,7 @@ PartOptions = Annotated[
         "to every strategy that has it, or to one: eagle2.policy.budget=25.",
         rich_help_panel=_PARTS,
         show_default=False,
+        autocompletion=part_options,
     ),
 ]
 
@@ -141,6 +157,7 @@ Compare = Annotated[
         help="Run these strategies and plain decoding in turns and print one table.",
         rich_help_panel=_REPORT,
         show_default=False,
+        autocompletion=listed("strategy"),
     ),
 ]
 Repeat = Annotated[

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specdec.cli.completion import named
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Json
 
 if TYPE_CHECKING:
     from specdec.plugin.registry import Registry
 
+_ROLES = ("drafter", "policy", "verifier", "acceptor")  # the registry's, without its imports
 _STRATEGY_COLUMNS = (
     "strategy",
     "drafter",
@@ -29,7 +31,12 @@ _OPTION_COLUMNS = ("role", "part", "option", "type", "default", "allowed", "desc
 @reported
 def strategies(
     name: Annotated[
-        str | None, typer.Argument(help="Show this strategy's options.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Show this strategy's options.",
+            show_default=False,
+            autocompletion=named("strategy"),
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -62,7 +69,14 @@ def strategies(
 
 @reported
 def options(
-    name: Annotated[str, typer.Argument(help="A strategy or a part.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A strategy or a part.",
+            show_default=False,
+            autocompletion=named("strategy", *_ROLES, "trainer"),
+        ),
+    ],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -108,6 +122,7 @@ def plugins(json: Json = False, debug: Debug = False) -> None:
     for row in found:
         registers = "\n".join(f"{k}: {', '.join(v)}" for k, v in row["registers"].items())
         state = f"BROKEN: {row['error']}" if row["error"] else registers
+        state = "\n".join([state, *(f"DEPRECATED: {each}" for each in row["deprecations"])])
         hooks = "\n".join(hook.removeprefix("specdec_") for hook in row["hooks"])
         rows.append((row["name"], row["origin"], hooks or None, state or None))
     console = terminal.stdout()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli import train_options as flags
+from specdec.cli.completion import named
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.generate_options import (
     Debug,
@@ -32,7 +33,10 @@ _STOPPED = "stopped: the same command goes on from here"
 def train(
     trainer: Annotated[
         str,
-        typer.Argument(help="What to train: [cyan]eagle[/cyan], [cyan]draft-model[/cyan]."),
+        typer.Argument(
+            help="What to train: [cyan]eagle[/cyan], [cyan]draft-model[/cyan].",
+            autocompletion=named("trainer"),
+        ),
     ],
     more_data: flags.MoreData = None,
     data: flags.Data = None,

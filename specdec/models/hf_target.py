@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from specdec.acceleration import Acceleration
 from specdec.errors import UnsupportedModelError
 from specdec.kv_cache.cache_layers import LayerShape, probe_layout
+from specdec.kv_cache.keyword import cache_keyword
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
 from specdec.models.in_own_dtype import InOwnDtype
@@ -308,7 +309,8 @@ class HFTarget:
         if self._layout is None:
             probe = DynamicCache()
             token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
-            self._body(input_ids=token, cache=probe, use_cache=True)
+            named = {cache_keyword(type(self._body)): probe}
+            self._body(input_ids=token, use_cache=True, **named)
             self._layout = probe_layout(probe)
         bucket = self.acceleration.bucket
         return KVCache(self._layout, rows, capacity, self.dtype, self.device, bucket)
@@ -382,7 +384,8 @@ class HFTarget:
     def _run(
         self, tokens: Tensor, positions: Tensor | None, mask: object, cache: KVCache | None
     ) -> Hidden:
-        given = {"position_ids": positions, "attention_mask": mask, "cache": cache}
+        given = {"position_ids": positions, "attention_mask": mask}
+        given[cache_keyword(type(self._body))] = cache
         output = self._body(
             input_ids=tokens,
             use_cache=cache is not None,

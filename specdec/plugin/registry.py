@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pluggy
 from pydantic import BaseModel, ValidationError
 
-from specdec.errors import OptionError, PluginError, UnknownNameError
+from specdec.errors import DISTRIBUTION, OptionError, PluginError, UnknownNameError
 from specdec.plugin import DEFAULT_STRATEGY, builtin, hookspecs
 from specdec.plugin.components import (
     PROJECT,
@@ -21,6 +21,7 @@ from specdec.plugin.components import (
     Strategy,
     Trainer,
 )
+from specdec.plugin.deprecations import check_api_version, deprecations_of
 
 _LOG = logging.getLogger(__name__)
 Role = Literal["drafter", "policy", "verifier", "acceptor"]
@@ -42,31 +43,45 @@ class PluginInfo:
         origin: distribution and version.
         hooks: the hooks that it implements.
         error: why it could not be loaded; None if it was.
+        deprecations: what it uses that later versions will not have, a sentence each.
     """
 
     name: str
     origin: str
     hooks: tuple[str, ...] = ()
     error: str | None = None
+    deprecations: tuple[str, ...] = ()
 
 
 def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, list[PluginInfo]]:
     """A fresh manager with the core's own plugin, all entry points and ``extra``.
 
-    A plugin whose import fails is listed with its error and left out; it does not stop the others.
+    An installed plugin whose import fails, that implements a hook that does not exist, or that is
+    written for another version of the interface is listed with its error and left out; it does not
+    stop the others.
 
     Raises:
-        PluginError: a plugin that implements a hook that does not exist.
+        PluginError: one of ``extra`` that does such a thing.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(builtin, name="builtin")
-    origins = {"builtin": _origin("specdec")}
-    broken = []
+    origins = {"builtin": _origin(DISTRIBUTION)}
+    broken, seen = [], set()
     for entry in importlib.metadata.entry_points(group=PROJECT):
+        if (entry.name, entry.value) in seen:
+            continue  # one plugin that two distributions name, as where one has been renamed
+        seen.add((entry.name, entry.value))
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
         try:
-            manager.register(entry.load(), name=entry.name)
+            plugin = entry.load()
+            check_api_version(plugin)
+            manager.register(plugin, name=entry.name)
+            try:
+                manager.check_pending()
+            except pluggy.PluginValidationError:
+                manager.unregister(name=entry.name)
+                raise
             origins[entry.name] = origin
         except Exception as error:
             _LOG.warning("plugin %s of %s cannot be loaded: %r", entry.name, origin, error)
@@ -75,9 +90,11 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
         if manager.is_registered(plugin):
             continue
         try:
+            check_api_version(plugin)
             name = manager.register(plugin)
-        except pluggy.PluginValidationError as error:
-            raise PluginError(str(error)) from error
+        except (pluggy.PluginValidationError, PluginError) as error:
+            given = getattr(plugin, "__name__", type(plugin).__name__)
+            raise PluginError(f"plugin {given!r}: {error}") from error
         origins[str(name)] = "registered by hand"
     try:
         manager.check_pending()
@@ -88,6 +105,7 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
             name,
             origins.get(name, "unknown"),
             tuple(sorted(caller.name for caller in manager.get_hookcallers(plugin) or ())),
+            deprecations=deprecations_of(manager, plugin),
         )
         for name, plugin in manager.list_name_plugin()
         if plugin is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Any
 
-from specdec.errors import SpecdecError
+from specdec.errors import SpecdecError, install_extra
 from specdec.testing.cases import Case, Zigzag
 from specdec.testing.tables import LARGEST, Table
 from specdec.testing.tiny_models import CONFIGS, VOCAB
@@ -16,7 +16,7 @@ try:
     from hypothesis import strategies as st
 except ImportError as error:
     raise SpecdecError(
-        'specdec.testing needs Hypothesis: pip install "specdec[test]", or pip install hypothesis'
+        f"specdec.testing needs Hypothesis: {install_extra('test')}, or pip install hypothesis"
     ) from error
 
 # Vocabularies past what one, five and sixteen bits hold; most of the cases have a few tokens.

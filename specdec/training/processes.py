@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from specdec.errors import OptionError
+from specdec.errors import OptionError, install_extra
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -24,7 +24,7 @@ def processes(device: torch.device | str | None, accumulate: int) -> Accelerator
         OptionError: accelerate is missing.
     """
     if importlib.util.find_spec("accelerate") is None:
-        raise OptionError("training needs accelerate: pip install 'specdec[train]'")
+        raise OptionError(f"training needs accelerate: {install_extra('train')}")
     from accelerate import Accelerator
 
     asked = device is not None and torch.device(device).type == "cpu"

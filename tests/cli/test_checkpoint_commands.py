@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from heads import LAYERS, LAYOUTS, head_for, in_layout
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from specdec_plugins.eagle.keys import renamed
 
@@ -101,7 +101,8 @@ def test_conversions_there_and_back_are_bit_exact(
     folder = source = first.save(tmp_path / "0")
     for number, layout in enumerate(chain[1:], start=1):
         out = tmp_path / str(number)
-        result = run("convert", folder, out, "--to", layout)
+        named = ["--set", "target=x"] if layout == "speculators" else []
+        result = run("convert", folder, out, "--to", layout, *named)
         assert result.exit_code == 0, result.stderr
         assert told(run, out)[1]["layout"] == layout
         folder = out
@@ -111,6 +112,7 @@ def test_conversions_there_and_back_are_bit_exact(
     assert after.keys() - before.keys() <= {"d2t", "t2d"}
     assert told(run, folder, "-m", deep[1])[1]["fits"]
     unequal = {"checkpoint", "aux_layers", "aux_layers_read", "not_said_for_certain", "bytes"}
+    unequal |= {"made_for"}
     told_before, told_after = told(run, source)[1], told(run, folder)[1]
     assert {k: v for k, v in told_before.items() if k not in {*unequal, "dtypes"}} == {
         k: v for k, v in told_after.items() if k not in {*unequal, "dtypes"}
@@ -171,7 +173,7 @@ def test_numbers_that_depend_on_the_target_wait_for_it(
     assert told(run, head, "-m", deep[1])[1]["aux_layers"] == [5, 6, 8]
     result = run("convert", head, out, "--to", "speculators")
     assert result.exit_code == 2 and "give the model, or aux_layers" in result.stderr
-    for more in (["-m", deep[1]], ["--set", "aux_layers=[5, 6, 8]"]):
+    for more in (["-m", deep[1]], ["--set", "aux_layers=[5, 6, 8]", "--set", "target=x"]):
         result = run("convert", head, out, "--to", "speculators", *more)
         assert result.exit_code == 0, result.stderr
         assert told(run, out)[1]["aux_layers"] == [5, 6, 8]
@@ -182,12 +184,13 @@ def test_what_a_head_does_not_say_is_told_or_given(run: Command, deep: Any, tmp_
     written = in_layout("specforge", head_for(deep[0]))
     written.fields["norm_output"] = True
     head, out = written.save(tmp_path / "head"), tmp_path / "out"
-    result = run("convert", head, out, "--to", "speculators")
+    named = ["--set", "target=x"]
+    result = run("convert", head, out, "--to", "speculators", *named)
     assert result.exit_code == 0
     assert "does not say norm_before_residual, norm_output, aux_layers for" in result.stderr
     given = {"norm_before_residual": True, "norm_output": True, "aux_layers": [1, 2, 3]}
     sets = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    named = [part for each in sets for part in ("--set", each)]
+    named += [part for each in sets for part in ("--set", each)]
     assert given.items() <= told(run, head, *named)[1].items()
     other = tmp_path / "other"
     result = run("convert", head, other, "--to", "speculators", *named)
@@ -221,7 +224,7 @@ def test_a_tied_head_is_written_whole(run: Command, deep: Any, tmp_path: Path, l
     written.fields["tie_word_embeddings"] = True
     del written.weights["lm_head.weight"]
     head, out = written.save(tmp_path / "head"), tmp_path / "out"
-    result = run("convert", head, out, "--to", layout)
+    result = run("convert", head, out, "--to", layout, "--set", "target=x")
     assert result.exit_code == 0, result.stderr
     assert torch.equal(tensors(out)["lm_head.weight"], tensors(head)["embed_tokens.weight"])
 
@@ -253,6 +256,77 @@ def test_the_rope_of_an_eagle_head_is_written_where_the_official_code_reads_it(
         assert json.loads((out / "config.json").read_text())["rope_scaling"] == rope
     else:
         assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
+def verifier(folder: Path) -> Any:
+    fields = json.loads((folder / "config.json").read_text())
+    return fields["speculators_config"]["verifier"]
+
+
+def test_the_layout_of_speculators_names_the_target_or_is_refused(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    """vLLM does not load a head of that layout without it."""
+    unnamed = in_layout("specforge", head_for(deep[0])).save(tmp_path / "unnamed")
+    named = in_layout("speculators", head_for(deep[0])).save(tmp_path / "named")
+
+    def converted(head: Path, *more: Any) -> Any:
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        result = run("convert", head, out, "--to", "speculators", *more)
+        return verifier(out) if result.exit_code == 0 else result.stderr
+
+    assert "give --model, or --set target=" in converted(unnamed)
+    assert converted(named) == {"name_or_path": "x", "architectures": []}
+    model = {"name_or_path": str(deep[1]), "architectures": ["LlamaForCausalLM"]}
+    assert converted(unnamed, "--model", deep[1]) == model
+    assert converted(named, "--model", deep[1])["name_or_path"] == "x"
+    given = converted(named, "--model", deep[1], "--set", "target=org/model")
+    assert given == {**model, "name_or_path": "org/model"}
+    assert told(run, named)[1]["made_for"] == "x" and told(run, unnamed)[1]["made_for"] is None
+
+
+def test_a_target_in_the_cache_of_the_hub_is_named_by_its_id() -> None:
+    from specdec_plugins.eagle.named_target import NamedTarget
+
+    class Target:
+        class model:
+            class config:
+                name_or_path = "/any/models--org--some-model/snapshots/0f3a"
+                architectures = None
+
+    named: Any = NamedTarget.of(Target)  # type: ignore[arg-type]
+    assert named == NamedTarget("org/some-model")
+
+
+def test_an_eagle_head_for_sglang_has_its_name_and_a_bias(
+    run: Command, head: Path, tmp_path: Path
+) -> None:
+    """Its network has an ``fc.bias``, which would stay random where none is loaded."""
+    whole = tensors(head)
+    fields = json.loads((head / "config.json").read_text())
+    for name, bias in (("with", whole["fc.bias"]), ("without", None)):
+        own, out = Path(shutil.copytree(head, tmp_path / name)), tmp_path / f"{name}-out"
+        if bias is None:
+            del whole["fc.bias"]
+            save_file(whole, own / "model.safetensors")
+            (own / "config.json").write_text(json.dumps({**fields, "bias": False}))
+        result = run("convert", own, out, "--to", "sglang")
+        assert result.exit_code == 0, result.stderr
+        written = json.loads((out / "config.json").read_text())
+        assert written["architectures"] == ["LlamaForCausalLMEagle"] and "bias" not in written
+        wanted = torch.zeros_like(whole["fc.weight"][:, 0]) if bias is None else bias
+        assert torch.equal(tensors(out)["fc.bias"], wanted)
+        assert tensors(out).keys() == whole.keys() | {"fc.bias"}
+        assert told(run, out)[1]["tensors"] == "complete"
+
+
+def test_an_eagle3_head_for_sglang_is_specforges(run: Command, deep: Any, tmp_path: Path) -> None:
+    source = in_layout("official", head_for(deep[0])).save(tmp_path / "head")
+    outs = {layout: tmp_path / layout for layout in ("sglang", "specforge")}
+    for layout, out in outs.items():
+        assert run("convert", source, out, "--to", layout).exit_code == 0
+    for name in ("config.json", "model.safetensors"):
+        assert (outs["sglang"] / name).read_bytes() == (outs["specforge"] / name).read_bytes()
 
 
 def test_a_folder_that_cannot_be_made_is_told(run: Command, head: Path, tmp_path: Path) -> None:
@@ -296,6 +370,7 @@ def test_mistakes_of_convert_are_told(run: Command, deep: Any, head: Path, tmp_p
         ([folder, tmp_path / "out", "--to", "offical"], "did you mean 'official'?"),
         ([head, folder, "--to", "official"], "is there already"),
         ([head, tmp_path / "out", "--to", "specforge"], "has no EAGLE-1/2 heads: give official"),
+        ([head, tmp_path / "out", "--to", "sglang", "--set", "target="], "--set target=''"),
     ):
         result = run("convert", *arguments)
         assert result.exit_code == 2 and says in result.stderr

@@ -86,8 +86,11 @@ def test_unknown_name_is_told_with_the_nearest(run: Command) -> None:
 def test_plugins_tell_origin_hooks_and_what_they_register(run: Command) -> None:
     found = json.loads(run("plugins", "--json").stdout)
     plugins = {row["name"]: row for row in found["plugins"]}
-    version = importlib.metadata.version("specdec")
-    assert plugins["eagle2"]["origin"] == f"specdec {version}"
+    entries = importlib.metadata.entry_points(group="specdec")
+    entry = next(entry for entry in entries if entry.name == "eagle2")
+    assert entry.dist is not None
+    assert plugins["eagle2"]["origin"] == f"{entry.dist.name} {entry.dist.version}"
+    assert plugins["builtin"]["origin"].startswith("specdec-transformers")
     assert "specdec_strategies" in plugins["eagle2"]["hooks"]
     assert plugins["eagle2"]["registers"]["policy"] == ["eagle2"]
     assert [row["name"] for row in found["models"]] == list(Registry.load().models)
@@ -103,7 +106,7 @@ def test_broken_plugin_is_listed_with_its_error(
     real = importlib.metadata.entry_points
 
     class Broken:
-        name, dist = "wreck", None
+        name, value, dist = "wreck", "wreck", None
 
         def load(self) -> None:
             raise ImportError("no module named [gone]")

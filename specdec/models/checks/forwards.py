@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from specdec.acceleration.agreement import relative_error, relative_errors
+from specdec.kv_cache.keyword import cache_keyword
 from specdec.models.hf_target import HFTarget
 
 # Node 0 is the root. Siblings, cousins, and three leaves three levels down.
@@ -61,9 +62,8 @@ class Probe:
         texts = self._texts()[0]
         split = texts.shape[1] - _COMPARED
         pieces = (texts[:, :split], texts[:, split:-1], texts[:, -1:])
-        logits = [
-            target.model(input_ids=piece, cache=cache, use_cache=True).logits for piece in pieces
-        ]
+        named = {cache_keyword(type(target.model)): cache}
+        logits = [target.model(input_ids=piece, use_cache=True, **named).logits for piece in pieces]
         return relative_error(torch.cat(logits[1:], dim=1), own[0])
 
     def errors(self, target: HFTarget, own: Sequence[Tensor]) -> Tensor:
