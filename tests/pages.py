@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(page for name in _FOLDERS for page in ROOT.glob(f"{name}/**/*.md"))]
 )
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+_NO_SHELL = ("python", "toml", "mermaid", "json", "yaml")
 _PYTHON = re.compile(
     r"^(?:<!-- needs ([^\n]*) -->\n)?[ \t]*(?:```|~~~)[ ]*(?:python|py|pycon)\b[^\n]*\n"
     r"(.*?)^[ \t]*(?:```|~~~)$",
@@ -46,6 +48,42 @@ def snippets() -> list[Snippet]:
         for match in _PYTHON.finditer(text):
             line = text.count("\n", 0, match.start(2)) + 1
             found.append(Snippet(name, line, match[2], match[1]))
+    return found
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line on a page, in a block that is not Python.
+
+    Attributes:
+        page: its path in the repository.
+        line: of the page.
+        words: as a shell splits them; the program first.
+    """
+
+    page: str
+    line: int
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def commands(program: str) -> list[Command]:
+    """The lines of every page that run a program, in order; what is sent to a file is left out."""
+    found = []
+    for page in PAGES:
+        text, name = page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))
+        for block in _FENCED.finditer(text):
+            if block[1] in _NO_SHELL:
+                continue
+            code = block[2].replace("\\\n", "  ")  # as long as what it was
+            for match in re.finditer(rf"^(?:\$ )?({program} .*)$", code, flags=re.MULTILINE):
+                line = text.count("\n", 0, block.start(2) + match.start()) + 1
+                for part in match[1].split(" && "):
+                    words = shlex.split(part.split(" > ")[0], comments=True)
+                    if words[0] == program:
+                        found.append(Command(name, line, tuple(words)))
     return found
 
 

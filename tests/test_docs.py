@@ -36,8 +36,8 @@ CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which tells
 
 def pasted(code: str, where: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What a snippet defines when it is run by itself, as a script of its own."""
-    module = ModuleType("pasted")
-    monkeypatch.setitem(sys.modules, "pasted", module)
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
     exec(compile(code, where, "exec", dont_inherit=True), vars(module))  # noqa: S102
     return module
 
