@@ -29,6 +29,7 @@ CLASSES = {
     Fate.CUT: ("unreached", "·"),
 }
 WIDTH, BOX = 760, 26
+LONG = 124  # a box of the tree
 
 
 def shown(text: str | None) -> str:
@@ -60,7 +61,7 @@ def order(step: TracedStep) -> list[TracedNode]:
 
 def step_picture(step: TracedStep) -> str:
     """A draft tree from left to right, and what became of it."""
-    nodes, column, row_height = order(step), 150, 44
+    nodes, column, row_height = order(step), 154, 44
     children = {node.parent for node in nodes}
     places, row = {0: (20.0, 0.0)}, 0
     leaves = [node for node in nodes if node.node not in children]
@@ -70,7 +71,7 @@ def step_picture(step: TracedStep) -> str:
             rows[node.node] = min(rows[n.node] for n in nodes if n.parent == node.node)
     end = max((node.node for node in step.accepted), default=0)
     bonus_row = len(leaves)
-    height = (len(leaves) + 1) * row_height + 60
+    height = (len(leaves) + 1) * row_height + 50
     drawing = Drawing(WIDTH, height, "One step: a draft tree and what became of it")
     for node in nodes:
         places[node.node] = (20.0 + node.depth * column, rows[node.node] * row_height)
@@ -79,26 +80,26 @@ def step_picture(step: TracedStep) -> str:
     for node in nodes:
         (x, y), (to_x, to_y) = places[node.parent], places[node.node]
         kind = "path" if node.node in accepted else "line"
-        drawing.curve(x + 104, y + top + BOX / 2, to_x, to_y + top + BOX / 2, kind)
+        drawing.curve(x + LONG, y + top + BOX / 2, to_x, to_y + top + BOX / 2, kind)
     x, y = places[end]
     bonus = 20.0 + (next((n.depth for n in nodes if n.node == end), 0) + 1) * column
     down = bonus_row * row_height + top
-    drawing.curve(x + 104, y + top + BOX / 2, bonus, down + BOX / 2, "path")
+    drawing.curve(x + LONG, y + top + BOX / 2, bonus, down + BOX / 2, "path")
     for level in range(1 + max(node.depth for node in nodes)):
         name = "root" if level == 0 else f"depth {level}"
         drawing.text(20 + level * column, 22, name, "small")
-    drawing.box(20, top, 104, BOX, "known")
+    drawing.box(20, top, LONG, BOX, "known")
     drawing.text(28, top + 18, shown(step.root), "mono")
     for node in nodes:
         x, y = places[node.node]
         kind, mark = CLASSES[node.fate]
-        drawing.box(x, y + top, 104, BOX, kind)
-        drawing.text(x + 8, y + top + 18, f"{mark} {shown(node.text)}", "mono")
-        drawing.text(x + 98, y + top + 18, f"{node.value:.2f}", "small", "end")
+        drawing.box(x, y + top, LONG, BOX, kind)
+        drawing.text(x + 8, y + top + 18, f"{mark} {shown(node.text)[:9]}", "mono")
+        drawing.text(x + LONG - 6, y + top + 18, f"{node.value:.2f}", "small", "end")
         row = max(row, rows[node.node])
-    drawing.box(bonus, down, 104, BOX, "bonus")
+    drawing.box(bonus, down, LONG, BOX, "bonus")
     drawing.text(bonus + 8, down + 18, f"+ {shown(step.tokens[-1].name)}", "mono")
-    drawing.text(bonus + 116, down + 18, "bonus token: the target's own", "small")
+    drawing.text(bonus + LONG + 10, down + 18, "bonus token", "small")
     return drawing.source()
 
 
@@ -173,26 +174,33 @@ def draw_picture(engine: Engine, prompt: str) -> str:
         logits = engine.target.logits(engine.target.read(torch.tensor([ids])).last[:, -1:])[:, 0]
     p = logits.double().softmax(-1)
     likely = p[0].topk(5).indices
-    seeds = (1, 2, 3, 4)
+    position = torch.tensor([len(ids)])
+    key = Key(Stream.TARGET, position)
+    drawn = {}
+    for seed in range(1, 200):
+        randomness = KeyedRandomness(torch.tensor(row_seeds(seed, 1)))
+        drawn[seed] = int(randomness.categorical(Distribution.of(p.log()), key))
+    likeliest, *others = likely.tolist()
+    usual = [seed for seed, token in drawn.items() if token == likeliest]
+    unusual = [seed for seed, token in drawn.items() if token in others]
+    seeds = sorted([*usual[:2], *unusual[:2]])
     drawing = Drawing(WIDTH, 96 + 34 * len(likely), "Which token a seed draws")
     drawing.text(20, 26, "next token", "small")
     drawing.text(190, 26, "p, of the target", "small")
     for column, seed in enumerate(seeds):
         drawing.text(430 + 80 * column, 26, f"E / p, seed {seed}", "small")
-    position = torch.tensor([len(ids)])
     for row, token in enumerate(likely.tolist()):
         y = 40 + 34 * row
         drawing.text(20, y + 18, shown(engine.tokenizer.decode([token])), "mono")
         chance = p[0, token].item()
-        drawing.box(190, y, max(2.0, 200 * chance / p.max().item() * 0.7), BOX, "known")
-        drawing.text(196 + 140 * chance / p.max().item(), y + 18, f"{chance:.2f}", "small")
+        length = max(2, round(140 * chance / p.max().item()))
+        drawing.box(190, y, length, BOX, "known")
+        drawing.text(198 + length, y + 18, f"{chance:.2f}", "small")
         for column, seed in enumerate(seeds):
             randomness = KeyedRandomness(torch.tensor(row_seeds(seed, 1)))
-            key = Key(Stream.TARGET, position)
-            drawn = int(randomness.categorical(Distribution.of(p.log()), key))
             noise = randomness.exponential(key, likely)[0, row].item()
             x = 430 + 80 * column
-            drawing.box(x, y, 72, BOX, "accepted" if token == drawn else "unreached")
+            drawing.box(x, y, 72, BOX, "accepted" if token == drawn[seed] else "unreached")
             drawing.text(x + 64, y + 18, f"{noise / chance:.2f}", "mono", "end")
     y = 40 + 34 * len(likely)
     drawing.text(20, y + 22, "E: a number in (0, ∞) made from seed, position and token.", "small")

@@ -102,3 +102,11 @@ def files(page: str) -> dict[str, list[str]]:
         for title, body in zip(sections[1::2], sections[2::2], strict=True)
         if re.fullmatch(r"\w+\.\w+", title)
     }
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a page may end with: its headings, as GitHub names them."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    names = [re.sub(r"[^\w\- ]", "", heading.strip().lower()) for heading in headings]
+    return {name.replace(" ", "-") for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from pages import PAGES, ROOT, Snippet, blocks, files, snippets
+from pages import PAGES, ROOT, Snippet, anchors, blocks, files, snippets
 
 from specdec import Engine, generation
 from specdec.acceleration.packing import _refusal
@@ -148,6 +148,14 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
         target for target in targets if "://" not in target and not (page.parent / target).exists()
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_headings_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text)
+    named = [(page.parent / target if target else page, anchor) for target, anchor in links]
+    assert not [(to, anchor) for to, anchor in named if anchor not in anchors(to)]
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))

@@ -78,15 +78,30 @@ def plugin(page: str, name: str) -> str:
     return "\n\n".join(part for part in parts if "@hookimpl" in part)
 
 
-@pytest.mark.parametrize("command", [each for each in SPECDEC if is_run(each)], ids=str)
+RUN = {each.words: each for each in SPECDEC if is_run(each)}  # each once
+
+
+@pytest.mark.parametrize("command", RUN.values(), ids=str)
 def test_a_command_runs(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(suite, "QUICK", 2)
+    monkeypatch.setattr(suite, "QUICK", 1)
     arguments = [{"smollm2": "my-model"}.get(word, word) for word in command.words[1:]]
     kind = arguments[0]
     if kind in ("generate", "trace") and "my-model" in arguments:
         arguments[1 if arguments[1] != "-m" else 3] = "ABC"  # the tiny tokenizer has few letters
     done = CliRunner().invoke(app, [*arguments, *SMALL.get(kind, [])], env={"NO_COLOR": "1"})
+    assert done.exit_code == 0, (done.output, done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [each for each in RUN.values() if each.words[1] == "check"], ids=str
+)
+def test_a_check_holds_on_all_its_examples(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(app, list(command.words[1:]), env={"NO_COLOR": "1"})
     assert done.exit_code == 0, (done.output, done.exception)
 
 

