@@ -188,7 +188,7 @@ def draw_picture(engine: Engine, prompt: str) -> str:
     drawing.text(20, 26, "next token", "small")
     drawing.text(190, 26, "p, of the target", "small")
     for column, seed in enumerate(seeds):
-        drawing.text(430 + 80 * column, 26, f"E / p, seed {seed}", "small")
+        drawing.text(430 + 80 * column, 26, f"seed {seed}", "small")
     for row, token in enumerate(likely.tolist()):
         y = 40 + 34 * row
         drawing.text(20, y + 18, shown(engine.tokenizer.decode([token])), "mono")
@@ -204,7 +204,8 @@ def draw_picture(engine: Engine, prompt: str) -> str:
             drawing.text(x + 64, y + 18, f"{noise / chance:.2f}", "mono", "end")
     y = 40 + 34 * len(likely)
     drawing.text(20, y + 22, "E: a number in (0, ∞) made from seed, position and token.", "small")
-    drawing.text(20, y + 40, "The smallest E / p of all tokens is drawn (green).", "small")
+    rule = "In the boxes E / p: the smallest of all tokens is drawn (green)."
+    drawing.text(20, y + 40, rule, "small")
     return drawing.source()
 
 
