@@ -1,4 +1,8 @@
-"""Extension of griffe: docstrings refer to code as Sphinx does, the site links it where it can."""
+"""Extension of griffe: docstrings as Sphinx reads them, for the site.
+
+References to code become links where the site describes what they name, and a section ``Example``
+is one of examples.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from griffe import Extension, Object
 
 ROLE = re.compile(r":(?:class|meth|func|mod|attr|data):`([^`]+)`")
 
+EXAMPLE = re.compile(r"^Example:$", flags=re.MULTILINE)
+
 
 def reference(match: re.Match[str]) -> str:
     """A link to what the site describes, and the bare name of what it does not."""
@@ -17,9 +23,10 @@ def reference(match: re.Match[str]) -> str:
     return f'<autoref optional identifier="{target}"><code>{shown}</code></autoref>'
 
 
-class RolesInDocstrings(Extension):
+class DocstringsForSite(Extension):
     """``:class:`~specdec.engine.Engine``` becomes a link named ``Engine``."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(reference, obj.docstring.value)
+            text = EXAMPLE.sub("Examples:", obj.docstring.value)
+            obj.docstring.value = ROLE.sub(reference, text)
