@@ -42,12 +42,14 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
 
-docs: $(VENV)/.installed-test ## write the generated pages and lists anew
+docs: $(VENV)/.installed-docs ## write the generated pages anew, and build the site into build/site
 	@$(BIN)/python scripts/make_house_picture.py
 	@$(BIN)/python scripts/make_options_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
 	@$(BIN)/python scripts/make_lines_table.py
 	@$(BIN)/python scripts/make_models_list.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo '> build/site/index.html'
 
 clean: ## remove caches and build outputs; the environment stays
 	@rm -rf build dist *.egg-info examples/*/*.egg-info examples/*/build .pytest_cache .mypy_cache .ruff_cache .hypothesis \
@@ -79,6 +81,11 @@ $(VENV)/.installed-smollm2: $(VENV)/.installed
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo '> installing the test tools'
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	@echo '> installing what builds the site'
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

@@ -1,4 +1,4 @@
-"""Write the README's list of architectures anew from tests/architectures.py."""
+"""Write the list of architectures in docs/models.md anew from tests/architectures.py."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import architectures  # noqa: E402
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "models.md"
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     block = "\n".join(textwrap.wrap(architectures.listed(), width=100))
     marked = f"<!-- architectures -->\n{block}\n<!-- /architectures -->"
     pattern = r"<!-- architectures -->.*?<!-- /architectures -->"
-    README.write_text(re.sub(pattern, marked, text, flags=re.DOTALL), encoding="utf-8")
+    PAGE.write_text(re.sub(pattern, marked, text, flags=re.DOTALL), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small configs of every architecture that the README names: the list there is made from these.
+"""Small configs of every architecture that docs/models.md names: the list there is made from these.
 
 Windows are shorter than the prompts that the tests decode, and contexts hold them.
 """
@@ -129,5 +129,5 @@ def make_model(name: str, seed: int = 0) -> hf.PreTrainedModel:
 
 
 def listed() -> str:
-    """The README's list of architectures: model types, with what their test covers."""
+    """The list of architectures in docs/models.md: model types, with what their test covers."""
     return ", ".join(f"`{kind}`" for kind in sorted({name.split("-")[0] for name in ARCHITECTURES}))

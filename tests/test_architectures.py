@@ -1,4 +1,4 @@
-"""Greedy text is transformers' own on every architecture that the README names, past its windows.
+"""Greedy text is transformers' own on every architecture of docs/models.md, past its windows.
 
 Batch 1 and a ragged batch, plain and drafted, on random models in float64.
 """
@@ -22,7 +22,7 @@ PROMPTS = [
     torch.randint(1, architectures.VOCAB - 4, (n,), generator=torch.Generator().manual_seed(n))
     for n in (37, 5, 50)
 ]
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 
 
 @pytest.fixture(scope="module", params=architectures.ARCHITECTURES)
@@ -46,7 +46,7 @@ def test_prompts_reach_past_every_window(model: Any) -> None:
 
 
 def test_the_list_in_the_readme_is_the_list_of_this_test() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     found = re.search(r"<!-- architectures -->\n(.*?)\n<!-- /architectures -->", text, re.DOTALL)
     assert found is not None
     assert found[1].replace("\n", " ") == architectures.listed(), "run scripts/make_models_list.py"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from pages import PAGES, ROOT, Snippet, blocks, files, snippets
+from pages import PAGES, ROOT, Snippet, anchors, blocks, files, snippets
 
 from specdec import Engine, generation
 from specdec.acceleration.packing import why_not_packed
@@ -52,8 +52,8 @@ CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which tells
 
 def pasted(code: str, where: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What a snippet defines when it is run by itself, as a script of its own."""
-    module = ModuleType("pasted")
-    monkeypatch.setitem(sys.modules, "pasted", module)
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
     exec(compile(code, where, "exec", dont_inherit=True), vars(module))  # noqa: S102
     return module
 
@@ -168,6 +168,14 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 
 def test_the_lines_of_each_method_are_those_of_its_folder() -> None:
     assert lines_table.page() == lines_table.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_headings_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text)
+    named = [(page.parent / target if target else page, anchor) for target, anchor in links]
+    assert not [(to, anchor) for to, anchor in named if anchor not in anchors(to)]
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))
