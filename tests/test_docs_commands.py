@@ -32,6 +32,8 @@ ELSEWHERE = {
     "scripts/README.md": "hours",
     "specdec/models/smollm2/eagle/README.md": "hours",
     "specdec/models/smollm2/eagle3/README.md": "hours",
+    "specdec/models/smollm2/medusa/README.md": "hours",
+    "specdec/models/smollm2/hydra/README.md": "hours",
     "path/to/head": "tests/cli/test_checkpoint_commands.py",
     "PROMPTS": "tests/cli/test_bench_command.py",
 }
