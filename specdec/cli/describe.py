@@ -32,8 +32,8 @@ _BOUNDS = {
 
 
 def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
-    """A row for every option of a strategy's parts, or of the components called ``name``, and of the
-    trainer called so.
+    """A row for every option of a strategy's parts, or of the components called ``name``; of the
+    trainer of that name too.
 
     Raises:
         UnknownNameError: neither a strategy nor a component.
