@@ -32,7 +32,8 @@ _BOUNDS = {
 
 
 def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
-    """A row for every option of a strategy's parts, or of the components called ``name``.
+    """A row for every option of a strategy's parts, or of the components called ``name``; of the
+    trainer of that name too.
 
     Raises:
         UnknownNameError: neither a strategy nor a component.
@@ -46,7 +47,7 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
             if name in alias.options
         }
         parts = [(role, part) for role in ROLES if (part := registry.part(chosen, role))]
-        return [
+        rows = [
             row
             for role, part in parts
             for row in component_options(
@@ -56,6 +57,8 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
                 {alias: options.get(role, {}) for alias, options in fitting.items()},
             )
         ]
+        trainer = registry.trainers.get(name)
+        return [*rows, *(component_options("trainer", trainer) if trainer else ())]
     having: list[tuple[str, Mapping[str, Component | Trainer]]] = [
         *((role, registry.components[role]) for role in ROLES),
         ("trainer", registry.trainers),

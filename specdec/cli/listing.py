@@ -155,8 +155,11 @@ def _show_options(registry: Registry, name: str, json: bool) -> None:
     if not rows:
         return console.print(f"{name} has no options", markup=False)
     cells = [[{**row, "default": shown_default(row)}[c] for c in _OPTION_COLUMNS] for row in rows]
-    note = "set one: specdec generate ... -o role.option=value"
-    console.print(terminal.table(_OPTION_COLUMNS, cells, notes=[note]))
+    roles = {row["role"] for row in rows}
+    notes = ["set one: specdec generate ... -o role.option=value"] if roles - {"trainer"} else []
+    if "trainer" in roles:
+        notes.append(f"of the trainer: specdec train {name} ... -o option=value")
+    console.print(terminal.table(_OPTION_COLUMNS, cells, notes=notes))
 
 
 def _registry() -> Registry:

@@ -34,7 +34,8 @@ def train(
     trainer: Annotated[
         str,
         typer.Argument(
-            help="What to train: [cyan]eagle[/cyan], [cyan]draft-model[/cyan].",
+            help="What to train: [cyan]eagle[/cyan], [cyan]medusa[/cyan], [cyan]hydra[/cyan], "
+            "[cyan]draft-model[/cyan], or what a plugin adds.",
             autocompletion=named("trainer"),
         ),
     ],
@@ -83,6 +84,8 @@ def train(
     specdec train eagle -m org/model --data chats.jsonl --out head --regenerate --minutes 60
 
     specdec train eagle -m org/model --data own/*.jsonl --out head --recipe eagle1 --epochs 10
+
+    specdec train medusa -m org/model --data chats.jsonl --out medusa-heads --minutes 30
 
     specdec train draft-model -m org/model --data chats.jsonl --out draft -o hidden_size=256
 

@@ -58,8 +58,8 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters=heads_in(_FOLDER),
-    # With the EAGLE-3 head the best of five trees on six prompts, on a CPU of two cores where a
-    # forward over 8 tokens costs 1.2 to 1.8 of one (docs/benchmarks).
+    # The best of five trees on six prompts, with an EAGLE-3 head that was trained for an hour less,
+    # on a CPU where a forward over 8 tokens costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
         "eagle2": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _DRAFTED},

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from specdec.plugin.registry import Registry
+
 Command = Callable[..., Any]
 SHORT = [
     *("--steps", 4, "--length", 32, "--batch-tokens", 64),
@@ -108,6 +110,20 @@ def test_options_of_trainers_are_shown(run: Command) -> None:
     assert {row["role"] for row in rows} == {"trainer"}
     assert {row["role"] for row in json.loads(run("options", "eagle", "--json").stdout)["options"]}
     assert "unrolled_steps" in run("options", "eagle").stdout
+
+
+@pytest.mark.parametrize("name", ["medusa", "hydra"])
+def test_options_of_a_trainer_called_like_a_strategy_are_shown_with_its_parts(
+    run: Command, name: str
+) -> None:
+    rows = json.loads(run("options", name, "--json").stdout)["options"]
+    assert {"drafter", "policy", "trainer"} <= {row["role"] for row in rows}
+    assert f"specdec train {name} ... -o option=value" in run("options", name).stdout
+
+
+def test_the_help_names_every_trainer(run: Command) -> None:
+    told = run("train", "--help").stdout
+    assert all(name in told for name in Registry.load().trainers)
 
 
 def test_ctrl_c_says_how_to_go_on(folder: Path, chats: Path, tmp_path: Path) -> None:
