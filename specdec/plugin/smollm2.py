@@ -58,12 +58,13 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters=heads_in(_FOLDER),
-    # The best of five trees on six prompts, with an EAGLE-3 head that was trained for an hour less,
-    # on a CPU where a forward over 8 tokens costs 1.2 to 1.8 of one (docs/benchmarks).
+    # The fastest of six trees for EAGLE's head and within noise of it for EAGLE-3's, on twelve
+    # prompts that no head was trained on (docs/results.md), on a CPU where a forward over 8 tokens
+    # costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
-        "eagle2": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _DRAFTED},
-        "eagle3": {"policy": {"depth": 4, "top_k": 2, "budget": 7}, "drafter": _BFLOAT16},
+        "eagle2": {"policy": {"depth": 3, "top_k": 2, "budget": 5}, "drafter": _DRAFTED},
+        "eagle3": {"policy": {"depth": 3, "top_k": 2, "budget": 5}, "drafter": _BFLOAT16},
         "static_tree": {"drafter": _DRAFTED},
         "chain": {"drafter": _DRAFTED},
         "medusa": {"drafter": _BFLOAT16},
