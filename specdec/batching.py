@@ -12,7 +12,6 @@ import torch
 
 from specdec.errors import OptionError, out_of_memory, warn
 from specdec.generation import Decoder, Generation
-from specdec.request.generation_fields import plain
 from specdec.request.request import Request
 from specdec.results import GenerationResult
 from specdec.streamers import check_streamer, fed
@@ -22,18 +21,23 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
-def checked_batch_size(batch_size: Any, progress: Any) -> int | None:
-    """The batch size that was given.
+def check_batches(texts: int, batch_size: Any, progress: Any, streamer: Any) -> None:
+    """Refuse arguments by which a call of so many texts cannot be decoded.
 
     Raises:
-        OptionError: it is below 1, or ``progress`` is no bool.
+        OptionError: a batch size below 1, ``progress`` that is no bool, something that is no
+            streamer, or several batches or texts for a streamer that takes one.
     """
-    batch_size = plain(batch_size)
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
     if not isinstance(progress, bool):
         raise OptionError(f"progress={progress!r}: give True or False")
-    return batch_size
+    check_streamer(streamer, texts)
+    if streamer is not None and batch_size is not None and batch_size < texts:
+        raise OptionError(
+            f"batch_size={batch_size} decodes {texts} texts one batch after the other, and a "
+            "streamer gets a token of every text at a time: leave out one of them"
+        )
 
 
 def in_batches(
@@ -59,16 +63,11 @@ def in_batches(
 
     Raises:
         OptionError: a batch that cannot begin again in halves because its logits processors have
-            been called, or several batches for one streamer.
+            been called; as for :func:`check_batches`.
     """
     rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
-    check_streamer(streamer)
-    if streamer is not None and size < len(rows):
-        raise OptionError(
-            f"batch_size={batch_size} decodes {len(rows)} texts one batch after the other, and a "
-            "streamer gets a token of every text at a time: leave out one of them"
-        )
+    check_batches(len(rows), batch_size, progress, streamer)
     order = list(range(len(rows)))
     if size < len(rows):
         order.sort(key=lambda row: len(rows[row]), reverse=True)

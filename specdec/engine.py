@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from specdec.acceleration import Acceleration
 from specdec.asynchronous import AsyncStream, Turns
-from specdec.batching import checked_batch_size, finished, in_batches
+from specdec.batching import check_batches, finished, in_batches
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
@@ -34,6 +33,7 @@ from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
 from specdec.plugin.selection import OptionsByRole, Selection, select
+from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
@@ -266,7 +266,7 @@ class Engine:
             logprobs: gives results the log-probability of every new token before and after the
                 logits processors, and of as many of the likeliest tokens beside it (0 for none).
             streamer: one of transformers; it gets the prompts and then token by token, those of a
-                batch by columns, as from transformers' ``generate``.
+                batch by columns, as from transformers' ``generate``. ``TextStreamer`` takes one.
             logits_processor: transformers processors, one or a list, for every prompt. One prompt:
                 called with its exact prefix ``[1, n]``, once for each position in order. Several:
                 each prompt has a copy, made before the call and called with its prefix in a row for
@@ -416,10 +416,15 @@ class Engine:
         **settings: Any,
     ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
         """What :meth:`generate` does, in steps; returns what it returns."""
-        batch_size = checked_batch_size(batch_size, progress)
-        request = self._request(prompt, **settings)
+        size = plain(batch_size)
+        request = self._agreed_request(
+            prompt,
+            settings,
+            lambda request: check_batches(len(request.rows), size, progress, streamer),
+            beside=size,
+        )
         results = yield from in_batches(
-            self.decoder(), request, batch_size=batch_size, progress=progress, streamer=streamer
+            self.decoder(), request, batch_size=size, progress=progress, streamer=streamer
         )
         return results if request.batched else results[0]
 
@@ -430,11 +435,20 @@ class Engine:
             PromptError, OptionError, UnknownNameError: as for ``generate``.
             OptionError: the ranks of a sharded model were not asked for the same.
         """
-        decoder = self.decoder()
-        if decoder.ranks is not None and settings.get("seed") is None:
-            settings["seed"] = decoder.decided(lambda: secrets.randbits(63))
-        return decoder.agreed(
-            lambda: make_request(
+        return self._agreed_request(prompt, settings)
+
+    def _agreed_request(
+        self,
+        prompt: Any,
+        settings: Mapping[str, Any],
+        check: Callable[[Request], None] = lambda request: None,
+        *,
+        beside: object = None,
+    ) -> Request:
+        """The same, with what else is checked of the call and compared between ranks."""
+
+        def make() -> Request:
+            request = make_request(
                 prompt,
                 settings,
                 tokenizer=self.tokenizer,
@@ -442,7 +456,10 @@ class Engine:
                 context=self.target.context_limit,
                 base=self.generation_config,
             )
-        )
+            check(request)
+            return request
+
+        return self.decoder().agreed(make, drawn=settings.get("seed") is None, beside=beside)
 
     def decoder(self) -> Decoder:
         """What decodes requests."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -23,12 +23,12 @@ from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.errors import OptionError, SpecdecError
 from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
 from specdec.models.ranks import Ranks
 from specdec.request.criteria import RowCriteria
 from specdec.request.detokenizer import Detokenizer, text_of
+from specdec.request.logits_processors import Processors
 from specdec.request.request import Request
 from specdec.request.stopping import FinishReason, StopRules
 from specdec.results import GenerationResult
@@ -75,28 +75,29 @@ class Decoder:
         """What ``decide`` returns; of a sharded model on the first rank, which alone calls it."""
         return decide() if self.ranks is None else self.ranks.decided(decide)
 
-    def agreed(self, make: Callable[[], Request]) -> Request:
+    def agreed(
+        self, make: Callable[[], Request], *, drawn: bool = False, beside: object = None
+    ) -> Request:
         """The request that ``make`` makes; of a sharded model every rank makes the same.
+
+        Args:
+            make: all that may refuse the call belongs in it.
+            drawn: whether its seeds were drawn, not given: then those of the first rank count.
+            beside: what else the ranks must have been given alike.
 
         Raises:
             OptionError: the ranks were not asked for the same.
         """
         if (ranks := self.ranks) is None:
             return make()
-        request, refused = None, None
-        try:
-            request = make()
-        except SpecdecError as error:
-            refused = error
-        if not ranks.alike(request.digest if request else f"{refused}"):
-            raise OptionError(
-                f"the {ranks.size} ranks of this model were given different prompts or settings: "
-                "they hold one model together, so give every rank the same"
-            ) from refused
-        if request is None:
-            assert refused is not None
-            raise refused
-        return request
+
+        def said(request: Request) -> str:
+            return f"{beside} {(replace(request, seeds=[]) if drawn else request).digest}"
+
+        request = ranks.agreed(make, said)
+        if not drawn:
+            return request
+        return replace(request, seeds=ranks.decided(lambda: request.seeds))
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,13 @@ class Generation:
         target, parts = decoder.target, decoder.parts
         lengths = [len(row) for row in rows]
         decoder.check_length(max(lengths))
-        processors = sampling.processors(lengths, target.device, request.place)
-        processors.check_support(target.vocab_size, target.device)
+
+        def made() -> Processors:
+            found = sampling.processors(lengths, target.device, request.place)
+            found.check_support(target.vocab_size, target.device)
+            return found
+
+        processors = made() if decoder.ranks is None else decoder.ranks.agreed(made)
         randomness = decoder.make_randomness(torch.tensor(request.seeds, device=target.device))
         cache, cached, drafts = None, None, None
         if before and (cached := _shared(before, parts, rows)) is not None:

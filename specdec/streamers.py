@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from transformers import TextStreamer
 
 from specdec.columns import Columns, padded_left
 from specdec.decoding.step import Step
@@ -13,17 +14,25 @@ from specdec.errors import OptionError
 from specdec.generation import Generation
 
 
-def check_streamer(streamer: Any) -> None:
-    """Refuse what is no streamer.
+def check_streamer(streamer: Any, texts: int = 1) -> None:
+    """Refuse what is no streamer of so many texts.
 
     Raises:
-        OptionError: something without ``put`` and ``end``.
+        OptionError: something without ``put`` and ``end``, or one of transformers' that takes one
+            text alone.
     """
-    if streamer is None or all(callable(getattr(streamer, n, None)) for n in ("put", "end")):
+    if streamer is None:
         return
-    raise OptionError(
-        f"streamer must be one of transformers, with put and end, not {type(streamer).__name__}"
-    )
+    kind = type(streamer)
+    if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise OptionError(
+            f"streamer must be one of transformers, with put and end, not {kind.__name__}"
+        )
+    if texts > 1 and getattr(kind, "put", None) is TextStreamer.put:
+        raise OptionError(
+            f"a {kind.__name__} takes one text, and {texts} are asked for: give one prompt, leave "
+            "out streamer, or use Engine.stream, which yields pairs of an index and a piece"
+        )
 
 
 def fed(generation: Generation, streamer: Any) -> Iterator[Step]:

@@ -3,8 +3,9 @@
 Run once for each rank, with the variables that torchrun sets, and a JSON object on the command
 line: ``model``, the folder of the target; ``dtype``; ``prompts``; ``cases``, arguments of engines
 and of ``generate`` by name, with a criterion of each rank's own where there are ``criteria``;
-``refused``, for each rank its own arguments of ``generate``; and
-``patience``, the seconds after which it says where it waits.
+``refused``, for each rank its own arguments of ``generate``, and
+``refused in generate``, of that of transformers, both with names of ``OBJECTS`` in the place of
+what JSON cannot say; and ``patience``, the seconds after which it says where it waits.
 """
 
 from __future__ import annotations
@@ -17,13 +18,41 @@ import time
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TextStreamer
 from transformers.distributed import DistributedConfig
+from transformers.generation import BaseStreamer
 
 import specdec.hf
 from specdec import Engine
 from specdec.models.hf_target import HFTarget
 
+
+class Uncopied:
+    """A logits processor that several prompts cannot share."""
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        return scores
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("a handle")
+
+
+class Keeps(BaseStreamer):
+    """A streamer of any number of texts."""
+
+    def put(self, value: Any) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+OBJECTS: dict[Any, Any] = {
+    "a processor for one": Uncopied(),
+    "a criterion": [lambda ids, scores: torch.full((len(ids),), False)],
+    "a streamer": Keeps(),
+    "a streamer of one text": TextStreamer(None),
+}
 # Of the lengths at which the criterion of a rank ends a text.
 MULTIPLES = (7, 5)
 
@@ -72,6 +101,12 @@ def likely(results: list[Any]) -> list[Any]:
     return [[token for token, _ in each.top_after] for own in results for each in own.logprobs]
 
 
+def of_rank(rank: int, settings: dict[str, list[Any]]) -> dict[str, Any]:
+    """The arguments of a rank: each is given for every rank."""
+    own = {name: values[rank] for name, values in settings.items()}
+    return {k: OBJECTS.get(v, v) if isinstance(v, str) else v for k, v in own.items()}
+
+
 def main(asked: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(asked["patience"], exit=True)
@@ -94,12 +129,18 @@ def main(asked: dict[str, Any]) -> None:
             best[name] = likely(results)
         sys.stderr.write(f"{name}: {time.perf_counter() - started:.1f} s\n")
     wrong: dict[str, str] = {}
+    engine = Engine(model, strategy="plain")
     for name, settings in asked["refused"].items():
         try:
-            by_rank = {key: value[rank] for key, value in settings.items()}
-            Engine(model, strategy="plain").generate(asked["prompts"], **by_rank)
+            engine.generate(asked["prompts"], **of_rank(rank, settings))
         except Exception as error:
             wrong[name] = f"{type(error).__name__}: {error}"
+    for name, settings in asked["refused in generate"].items():
+        custom = {"custom_generate": specdec.hf.decoder("plain"), "max_new_tokens": 4}
+        try:
+            model.generate(torch.tensor([[5, 9], [4, 1]]), **custom, **of_rank(rank, settings))
+        except Exception as error:
+            wrong[f"{name}, in generate"] = f"{type(error).__name__}: {error}"
     try:
         Engine(model, strategy="plain", pack=True)
     except Exception as error:

@@ -15,10 +15,31 @@ import tiny
 from pages import ROOT, snippets
 from sharded_decoding import MULTIPLES, ends_at, in_generate, likely
 from tiny import EOS, PROMPTS
+from transformers.distributed import DistributedConfig
 
 from specdec import Engine
+from specdec.errors import UnsupportedModelError
+from specdec.models.ranks import Ranks
 
 RANKS = 2
+# For each rank its own arguments of generate.
+REFUSED: dict[str, dict[str, list[Any]]] = {
+    "other settings": {"max_new_tokens": [3, 4]},
+    "a rank's own mistake": {"logits_processor": [["no processor"], None]},
+    "a mistake in one prompt's processor": {"logits_processor": ["a processor for one", None]},
+    "a seed on the first rank alone": {"seed": [3, None]},
+    "a seed on the second rank alone": {"seed": [None, 3]},
+    "other batches": {"batch_size": [1, 2]},
+    "no batch": {"batch_size": [None, 0]},
+    "a streamer beside batches": {"streamer": ["a streamer", None], "batch_size": [1, 1]},
+    "a streamer of one text": {"streamer": ["a streamer of one text", None]},
+    "what is no streamer": {"streamer": [None, 1]},
+}
+IN_GENERATE: dict[str, dict[str, list[Any]]] = {
+    "a criterion on the first rank alone": {"stopping_criteria": ["a criterion", None]},
+    "a seed on the second rank alone": {"seed": [None, 3], "do_sample": [True, True]},
+    "a setting that is refused": {"prefill_chunk_size": [4, None]},
+}
 TIMEOUT = 300  # seconds; a rank that waits for another waits for ever
 SCRIPT = Path(__file__).parent / "sharded_decoding.py"
 NO_ACCELERATOR = {"CUDA_VISIBLE_DEVICES": ""}
@@ -87,6 +108,7 @@ def asked(model: Any, head: Path, draft: Path, tmp_path: Path) -> dict[str, Any]
         "prompts": PROMPTS,
         "cases": cases,
         "refused": {},
+        "refused in generate": {},
         "patience": TIMEOUT - 10,
     }
 
@@ -98,10 +120,7 @@ def test_every_rank_writes_the_tokens_of_one_process(
         "engine": {"strategy": "lookup"},
         "settings": {**COLD, "temperature": 1.0},
     }
-    asked["refused"] = {
-        "other settings": {"max_new_tokens": [3, 4]},
-        "a rank's own mistake": {"logits_processor": [["no processor"], None]},
-    }
+    asked |= {"refused": REFUSED, "refused in generate": IN_GENERATE}
     asked["cases"]["by the clock"] = {
         "engine": {"strategy": "lookup"},
         "settings": {**WARM, "max_new_tokens": 200, "eos_token_id": [], "max_time": 0.1},
@@ -132,9 +151,30 @@ def test_every_rank_writes_the_tokens_of_one_process(
             assert wanted == tiny.tokens(plain, PROMPTS, **case["settings"]), name
     assert "pack=True needs the weights in one place" in first["refused"].pop("pack")
     assert "use generate or stream" in first["refused"].pop("astream")
-    assert len(first["refused"]) == 2
+    assert len(first["refused"]) == len(REFUSED) + len(IN_GENERATE)
     for said in first["refused"].values():
         assert "given different prompts or settings" in said
+
+
+@pytest.mark.parametrize(
+    ("plan", "names"),
+    [
+        ({"tp_size": 2, "ep_size": 2}, "ep_size"),
+        ({"tp_size": 2, "pp_size": 2}, "pp_size"),
+        ({"fsdp_size": 2, "ep_size": 2}, "fsdp_size, ep_size"),
+        ({"tp_size": 2, "fsdp_size": 2}, "fsdp_size"),
+        ({"tp_size": 2, "dp_replicate_size": 2}, "dp_replicate_size"),
+    ],
+    ids=str,
+)
+def test_a_model_that_is_sharded_otherwise_is_refused(plan: dict[str, int], names: str) -> None:
+    """As transformers notes it in the config of a model that it has sharded."""
+    model = tiny.make_model()
+    model.config.distributed_config = DistributedConfig(**plan)
+    with pytest.raises(UnsupportedModelError, match=rf"is sharded by {names}: specdec decodes"):
+        Engine(model, strategy="plain")
+    model.config.distributed_config = DistributedConfig(tp_size=2)
+    assert Ranks.of(model) is None, "no weight of it is a part"
 
 
 @pytest.mark.slow

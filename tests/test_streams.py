@@ -136,6 +136,8 @@ def test_a_streamer_is_told_of_the_end_after_an_error_too(plain: Engine) -> None
 def test_what_cannot_be_streamed_is_refused(plain: Engine, model: Any) -> None:
     with pytest.raises(OptionError, match="streamer must be one of transformers"):
         plain.generate(PROMPTS[0], streamer=print)
+    with pytest.raises(OptionError, match="a TextStreamer takes one text, and 3 are asked for"):
+        plain.generate(PROMPTS, streamer=hf.TextStreamer(plain.tokenizer))
     with pytest.raises(OptionError, match=r"batch_size=2 .* leave out one"):
         plain.generate(PROMPTS, streamer=Written(), batch_size=2)
     with pytest.raises(OptionError, match=r"streamer is an argument of Engine\.generate alone"):

@@ -20,6 +20,7 @@ from specdec.hf.prepared import Prepared
 from specdec.hf.refusals import check_config, check_dropped, check_inputs
 from specdec.hf.written_batch import WrittenBatch
 from specdec.models.placement import device_of
+from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.streamers import check_streamer
 
@@ -74,24 +75,35 @@ class CustomGenerate:
         """
         dropped = dropped_arguments(input_ids)
         streamer = dropped.get("streamer", self._streamer)
-        try:
+        mask = inputs.get("attention_mask")
+
+        def check() -> None:
             check_dropped(dropped)
             check_config(generation_config)
-            mask = inputs.get("attention_mask")
             check_inputs(mask, input_ids, device_of(model.get_input_embeddings()), inputs)
+            check_streamer(streamer, len(input_ids))
+
+        try:
+            ranks = Ranks.of(model)
+            if ranks is None:
+                check()
+            else:
+                ranks.agreed(check)
             engine = engine_for(model, self._engine)
             stopping = [*stopping_criteria, *self._stopping]
             prepared = Prepared(input_ids, mask, logits_processor, stopping, generation_config)
             decoder = engine.decoder()
-            if (given := self._seed if seed is None else seed) is None:
-                drawn = prepared.drawn_seed()  # on every rank, as their generators are to be alike
-                given = decoder.decided(lambda: drawn)
+            given = self._seed if seed is None else seed
+            if drawn := given is None:
+                given = prepared.drawn_seed()  # also where another rank's counts
             request = decoder.agreed(
                 lambda: prepared.request(
                     given,
                     vocab_size=engine.target.vocab_size,
                     context=engine.target.context_limit,
-                )
+                ),
+                drawn=drawn,
+                beside=(len(prepared.other_criteria), prepared.pads),
             )
             generation = Generation(decoder, request)
             written = WrittenBatch(prepared, generation, decoder, streamer)

@@ -10,9 +10,12 @@ from weakref import WeakKeyDictionary
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from specdec.errors import SpecdecError, UnsupportedModelError
+from specdec.errors import OptionError, SpecdecError, UnsupportedModelError
 
 T = TypeVar("T")
+
+# Sizes of transformers' DistributedConfig that shard a model otherwise than by tensors.
+_OTHERWISE = ("pp_size", "fsdp_size", "dp_replicate_size", "ep_size")
 
 
 class Ranks:
@@ -46,6 +49,8 @@ class Ranks:
         Raises:
             UnsupportedModelError: a model that is sharded by data, by layers or by experts too.
         """
+        asked = getattr(getattr(model, "config", None), "distributed_config", None)
+        _check_plan(model, [name for name in _OTHERWISE if (getattr(asked, name, 1) or 1) > 1])
         sharded = next((each for each in model.parameters() if is_sharded(each)), None)
         if sharded is None:
             return None
@@ -53,12 +58,7 @@ class Ranks:
         whole: Any = getattr(model, "_device_mesh", None) or mesh
         names = whole.mesh_dim_names or [""] * whole.ndim
         sizes = dict(zip(names, whole.mesh.shape, strict=True))
-        if wrong := [name for name, size in sizes.items() if size > 1 and name not in ("tp", "")]:
-            raise UnsupportedModelError(
-                f"this {type(model).__name__} is sharded by {', '.join(wrong)}: specdec decodes "
-                "models that are tensor-parallel alone. Load it with "
-                "distributed_config=DistributedConfig(tp_plan='auto')"
-            )
+        _check_plan(model, [name for name, n in sizes.items() if n > 1 and name not in ("tp", "")])
         group = mesh.get_group() if mesh.ndim == 1 else mesh.get_group("tp")
         if dist.get_world_size(group) == 1:
             return None
@@ -89,11 +89,36 @@ class Ranks:
         result: T = sent[0]
         return result
 
-    def alike(self, value: str) -> bool:
-        """Whether every rank has the same value."""
+    def agreed(self, make: Callable[[], T], said: Callable[[T], str] = lambda made: "") -> T:
+        """What ``make`` makes of the arguments of this rank, which are to be those of every rank.
+
+        What one rank alone refuses is so refused on all, rather than that the others wait for it.
+
+        Args:
+            said: what of it every rank must have alike.
+
+        Raises:
+            OptionError: the ranks were not asked for the same.
+            Exception: the error of ``make``, if it raised on every rank.
+        """
+        made: list[T] = []
+        own: str | None = None
+        refused: Exception | None = None
+        try:
+            made.append(make())
+            own = said(made[0])
+        except Exception as error:
+            refused = error
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self._group)
-        return len(set(found)) == 1
+        dist.all_gather_object(found, own, group=self._group)
+        if len(set(found)) > 1:
+            raise OptionError(
+                f"the {self.size} ranks of this model were given different prompts or settings: "
+                "they hold one model together, so give every rank the same"
+            ) from refused
+        if refused is not None:
+            raise refused
+        return made[0]
 
 
 # By the group of a model's shards; groups for objects are made once.
@@ -115,6 +140,15 @@ def whole(tensor: Tensor) -> Tensor:
         return tensor
     gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return gathered
+
+
+def _check_plan(model: nn.Module, wrong: list[str]) -> None:
+    if wrong:
+        raise UnsupportedModelError(
+            f"this {type(model).__name__} is sharded by {', '.join(wrong)}: specdec decodes "
+            "models that are tensor-parallel alone. Load it with "
+            "distributed_config=DistributedConfig(tp_plan='auto')"
+        )
 
 
 def _on_the_host(group: dist.ProcessGroup) -> dist.ProcessGroup:
