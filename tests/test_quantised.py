@@ -121,8 +121,26 @@ def test_where_inputs_are_rounded_texts_part_at_near_ties_alone(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_quantised_target_is_not_converted(tmp_path: Path) -> None:
-    model = EIGHT_BITS(tmp_path)
+@pytest.mark.parametrize(
+    "make", [EIGHT_BITS, KINDS["torchao, 8-bit weights"]], ids=["bitsandbytes", "torchao"]
+)
+def test_a_quantised_target_is_not_converted(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    model = make(tmp_path)
+    with pytest.raises(OptionError, match="a quantised model is taken as it is"):
+        Engine(model, strategy="plain", dtype="bfloat16")
+
+
+def test_a_model_whose_weights_are_packed_by_hand_is_not_converted() -> None:
+    """Whatever library packs them, and in whichever module: the class of the weight says it."""
+
+    class Packed(torch.Tensor):
+        def dequantize(self) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+    model = base()
+    Engine(model, strategy="plain", dtype="bfloat16")
+    embedding = model.get_input_embeddings()
+    embedding.weight = torch.nn.Parameter(embedding.weight.detach().as_subclass(Packed))
     with pytest.raises(OptionError, match="a quantised model is taken as it is"):
         Engine(model, strategy="plain", dtype="bfloat16")
 

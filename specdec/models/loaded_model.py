@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from specdec.acceleration.agreement import relative_error, tolerance
 from specdec.errors import OptionError, SpecdecError, UnsupportedModelError, first_line
 from specdec.models.placement import is_placed, offloaded, shared_by_hooks
-from specdec.models.quantised import rounds_by_neighbours, scales, settle
+from specdec.models.quantised import is_quantised, rounds_by_neighbours, scales, settle
 from specdec.models.ranks import is_sharded
 from specdec.models.rebinding import rebound
 
@@ -181,7 +181,7 @@ def own_copy(
             "a model that is sharded over several processes, or placed by a device_map, stays "
             "where it is: leave out device"
         )
-    if converts and getattr(model, "is_quantized", False):
+    if converts and is_quantised(model):
         raise OptionError(
             "a quantised model is taken as it is: leave out dtype and device, or load it as you "
             "want it"

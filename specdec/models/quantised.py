@@ -57,15 +57,27 @@ def dequantised(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
         return lambda inputs: _linear(module, inputs, dequantize_bnb_weight(weight, module.state))
-    own = type(weight).dequantize
-    if not isinstance(module, nn.Linear) or own is torch.Tensor.dequantize:
+    if not isinstance(module, nn.Linear) or not _is_packed(weight):
         return None
-    return lambda inputs: _linear(module, inputs, own(weight))
+    return lambda inputs: _linear(module, inputs, type(weight).dequantize(weight))
 
 
 def any_dequantised(network: nn.Module) -> bool:
     """Whether any of its layers is one of those."""
     return any(dequantised(module) is not None for module in network.modules())
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether weights are packed in few bits: as transformers has loaded them, or since then, as by
+    ``torchao.quantization.quantize_``, of which the model knows nothing."""
+    if getattr(model, "is_quantized", False):
+        return True
+    return any(map(_has_eight_bits, model.modules())) or any(map(_is_packed, model.parameters()))
+
+
+def _is_packed(weight: Tensor) -> bool:
+    """Whether it is of a class of its own that can be multiplied out."""
+    return type(weight).dequantize is not torch.Tensor.dequantize
 
 
 def _linear(module: nn.Module, inputs: Tensor, weight: Tensor) -> Tensor:
