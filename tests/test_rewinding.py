@@ -149,6 +149,25 @@ def test_every_prompt_has_a_fork(dynamic: Engine, temperature: float) -> None:
         tiny.tokens(dynamic, PROMPTS, logits_processor=Machine(), **settings)
 
 
+@pytest.mark.parametrize(
+    ("fork", "says"),
+    [
+        (None, r"Rewinds\.fork\(\) must return one logits processor, not NoneType"),
+        ([], "must return one logits processor, not list"),
+        ((Rewinds(), Rewinds()), "must return one logits processor, not tuple"),
+        (7, r"Rewinds\.fork\(\) must be transformers processors, not 7"),
+        (LogitsProcessorList([]), None),
+    ],
+    ids=str,
+)
+def test_a_fork_is_one_processor(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch, fork: Any, says: str | None
+) -> None:
+    monkeypatch.setattr(Rewinds, "fork", lambda self: fork)
+    with pytest.raises(OptionError, match=says or "not LogitsProcessorList"):
+        tiny.tokens(plain, PROMPTS, logits_processor=Rewinds(), **WARM)
+
+
 def test_every_text_of_a_prompt_has_a_fork(dynamic: Engine) -> None:
     seeds = [3, 4, 5, 6]
     wanted = [

@@ -219,13 +219,24 @@ def stages(processors: Sequence[LogitsProcessor], place: Place) -> list[Stage]:
         if _copied(processor, place):
             stage = PerRow(next(order))
         elif place.total > 1 and isinstance(processor, Forks):
-            forks = [processors_in(processor.fork(), "a fork") for _ in place.rows]
-            stage = PerRow(tuple(rewound(fork) for (fork,) in forks))
+            stage = PerRow(tuple(rewound(_forked(processor)) for _ in place.rows))
         elif type(processor) is hf.PrefixConstrainedLogitsProcessor:
             allowed = processor._prefix_allowed_tokens_fn
             own = [_constrained(allowed, place.prompt(row)) for row in place.rows]
             stage = PerRow(tuple(own))
         found.append(_on_shown(stage, place.shown) if place.shown else stage)
+    return found
+
+
+def _forked(processor: Forks) -> LogitsProcessor:
+    """What a processor returns as its double."""
+    fork = processor.fork()
+    if fork is None or isinstance(fork, (list, tuple)):
+        raise OptionError(
+            f"{named(processor)}.fork() must return one logits processor, not "
+            f"{type(fork).__name__}: another one in the same state, which goes on by itself"
+        )
+    (found,) = processors_in(fork, f"{named(processor)}.fork()")
     return found
 
 

@@ -21,7 +21,11 @@ class Forks(Protocol):
 @runtime_checkable
 class RollsBack(Protocol):
     """A logits processor that can undo its calls. It may be asked at any node of a tree, in any
-    order, and ends in the state in which plain decoding leaves it."""
+    order, and ends in the state in which plain decoding leaves it.
+
+    So is one that is called with one text: of a single prompt, a fork (:class:`Forks`), or one of
+    ``logits_processor_by_prompt``. The copies of one that has no ``fork``, which are called with a
+    row for every prompt, are asked along the accepted path alone and are not rolled back."""
 
     def rollback(self, calls: int) -> None:
         """Undo the last ``calls`` calls, 1 at least."""
