@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.generation_info import GenerationInfo
 from specdec.decoding.metrics import Metrics
-from specdec.errors import PluginError
+from specdec.errors import PluginError, install_extra
 from specdec.plugin.components import hookimpl
 from specdec.plugin.observing import Watched
 
@@ -59,7 +59,7 @@ class OpenTelemetrySpans:
             from opentelemetry import trace
         except ImportError as error:
             raise PluginError(
-                "OpenTelemetrySpans needs opentelemetry-api: pip install 'specdec[otel]'"
+                f"OpenTelemetrySpans needs opentelemetry-api: {install_extra('otel')}"
             ) from error
         from specdec import __version__
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from specdec.decoding.generation_info import GenerationInfo
-from specdec.errors import PluginError
+from specdec.errors import PluginError, install_extra
 from specdec.plugin.components import hookimpl
 from specdec.plugin.observing import Watched
 
@@ -57,7 +57,7 @@ class PrometheusCounters:
             from prometheus_client import REGISTRY, Counter, Gauge, Histogram
         except ImportError as error:
             raise PluginError(
-                "PrometheusCounters needs prometheus-client: pip install 'specdec[prometheus]'"
+                f"PrometheusCounters needs prometheus-client: {install_extra('prometheus')}"
             ) from error
         where: dict[str, Any] = {"registry": REGISTRY if registry is None else registry}
 
