@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from specdec.cli.completion import listed
+from specdec.cli.completion import listed, part_options
 
 _PARTS, _RUNS, _REPORT = "Parts", "Runs", "Report"
 
@@ -44,6 +44,7 @@ PartOptions = Annotated[
         "(draft_model.acceptor=match). Repeatable.",
         rich_help_panel=_PARTS,
         show_default=False,
+        autocompletion=part_options,
     ),
 ]
 Inflate = Annotated[

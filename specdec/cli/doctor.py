@@ -62,8 +62,11 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
 
 
 def _rows(packages: list[dict[str, str]]) -> list[tuple[str | None, ...]]:
-    names = ("name", "version", "wanted", "state")
-    return [tuple(each[name] for name in names) for each in packages]
+    names = ("name", "version", "wanted")
+    return [
+        (*(each[name] for name in names), each["state"] or each.get("folder", ""))
+        for each in packages
+    ]
 
 
 def _extras(extras: dict[str, list[str]]) -> list[tuple[str, str, str | None]]:

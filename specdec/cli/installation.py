@@ -54,9 +54,9 @@ def examined() -> dict[str, Any]:
 
 
 def _own() -> list[dict[str, str]]:
-    folder = str(Path(specdec.__file__).parent)
+    own = _row(DISTRIBUTION, specdec.__version__, "")
     return [
-        _row(DISTRIBUTION, specdec.__version__, folder),
+        {**own, "folder": str(Path(specdec.__file__).parent)},
         _row("python", platform.python_version(), _asked_of_python()),
     ]
 

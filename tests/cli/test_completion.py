@@ -49,6 +49,7 @@ def offered(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Co
         (["generate", "-s", "eagle2", "-o", "policy.b"], {"policy.budget="}),
         (["generate", "--explai"], {"--explain"}),
         (["bench", "--strategies", "stat"], {"static_tree"}),
+        (["bench", "-o", "policy.b"], {"policy.budget="}),
         (["check", "eag"], {"eagle2", "eagle3"}),
         (["train", ""], {"eagle", "medusa", "hydra", "draft-model"}),
         (["options", "typ"], {"typical"}),

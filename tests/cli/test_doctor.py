@@ -61,6 +61,8 @@ def test_it_tells_versions_plugins_and_the_machine(
     told = json.loads(result.stdout)
     versions = {row["name"]: row["version"] for row in told["packages"]}
     assert versions[DISTRIBUTION] == specdec.__version__
+    (own,) = (row for row in told["packages"] if row["name"] == DISTRIBUTION)
+    assert own["wanted"] == "" and own["folder"] == str(Path(specdec.__file__).parent)
     assert versions["torch"] == importlib.metadata.version("torch")
     assert [row["name"] for row in told["plugins"]] == [p.name for p in Registry.load().plugins]
     assert told["machine"]["threads"] == torch.get_num_threads()
@@ -68,6 +70,7 @@ def test_it_tells_versions_plugins_and_the_machine(
     assert result.exit_code == 1 and "no-such-package" in str(told["problems"])
     shown = run("doctor")
     assert shown.exit_code == 1 and "problem:" in shown.stdout and "chat" not in shown.stderr
+    assert own["folder"] in shown.stdout
 
 
 def test_packages_beside_what_is_asked_for(installed: Callable[[str, str], None]) -> None:
