@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format docs clean
+.PHONY: help demo test test-slow test-libraries lint format docs clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH="$(TORCH)" WORKERS=$(WORKERS) ARGS= PROMPT='
 
@@ -28,6 +28,11 @@ test: $(VENV)/.installed-test ## run the tests, without the slow ones
 
 test-slow: $(VENV)/.installed-test ## run the tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+test-libraries: $(VENV)/.installed-test-libraries ## run the tests that need other libraries: torchao, peft, xgrammar, Ray, ...
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow or not slow" -rs $(ARGS) \
+		tests/test_quantised.py tests/test_adapters.py tests/test_structured_output.py \
+		tests/test_observers.py tests/test_ray.py tests/test_docs.py
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> ruff check' && $(BIN)/ruff check .
@@ -81,6 +86,11 @@ $(VENV)/.installed-smollm2: $(VENV)/.installed
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo '> installing the test tools'
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-test-libraries: $(VENV)/.installed-test
+	@echo '> installing the libraries beside which specdec is tested'
+	@$(PIP) -e '.[test-libraries]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-test

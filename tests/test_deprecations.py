@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 import pytest
+from packaging.version import Version
+from pages import blocks
 
+import specdec
 from specdec import hookimpl
 from specdec.errors import PluginError
+from specdec.plugin import hookspecs
 from specdec.plugin.components import API_VERSION, hookspec
 from specdec.plugin.deprecations import deprecation, deprecations_of
 from specdec.plugin.registry import Registry
@@ -43,10 +48,10 @@ def told_of(
 
 def test_a_deprecated_argument_is_told_to_those_that_take_it() -> None:
     going = deprecation(
-        "the argument 'tokens' of specdec_example", since="0.4", until="0.6", instead="take 'step'"
+        "the argument 'tokens' of specdec_example", since="0.4", until="0.7", instead="take 'step'"
     )
     said = (
-        "the argument 'tokens' of specdec_example is deprecated since 0.4 and gone in 0.6: take "
+        "the argument 'tokens' of specdec_example is deprecated since 0.4 and gone in 0.7: take "
         "'step'"
     )
     marker = {"warn_on_impl_args": {"tokens": going}}
@@ -56,9 +61,38 @@ def test_a_deprecated_argument_is_told_to_those_that_take_it() -> None:
 
 
 def test_a_deprecated_hook_is_told_to_those_that_implement_it() -> None:
-    going = deprecation("specdec_example", since="0.4", until="0.6", instead="leave it out")
+    going = deprecation("specdec_example", since="0.4", until="0.7", instead="leave it out")
     told, warned = told_of(lambda: None, warn_on_impl=going)
     assert told == (str(going),) and warned == [str(going)]
+
+
+def kept_too_short_or_too_long(hooks: Iterable[Callable[..., Any]], version: str) -> list[str]:
+    """What hook specifications deprecate for less than the policy says, or still have in a version
+    that it was to be gone in."""
+    wrong = []
+    for hook in hooks:
+        marker = getattr(hook, "specdec_spec", {})
+        warnings_ = [marker.get("warn_on_impl"), *(marker.get("warn_on_impl_args") or {}).values()]
+        for told in filter(None, warnings_):
+            (named,) = re.findall(r"since (\S+) and gone in (\S+):", str(told))
+            first, last = map(Version, named)
+            enough = last.major > first.major or last.minor > first.minor + 2
+            if not enough or last <= Version(version):
+                wrong.append(str(told))
+    return wrong
+
+
+def test_what_is_deprecated_works_for_two_more_minor_versions_and_no_longer() -> None:
+    hooks = [each for name, each in vars(hookspecs).items() if name.startswith("specdec_")]
+    assert hooks and not kept_too_short_or_too_long(hooks, specdec.__version__)
+    (code,) = [block for block in blocks("CONTRIBUTING.md") if "def specdec_example" in block]
+    shown: dict[str, Any] = {}
+    exec(code, shown)  # noqa: S102
+    example = [shown["specdec_example"]]
+    assert not kept_too_short_or_too_long(example, "0.6")
+    assert kept_too_short_or_too_long(example, "0.7")
+    short = hookspec(warn_on_impl=deprecation("it", since="0.4", until="0.6", instead="none"))
+    assert kept_too_short_or_too_long([short(lambda: None)], "0.4")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SPECDEC = commands("specdec")
 ELSEWHERE = {
     "docs/training.md": "tests/training/test_page.py",
     "docs/batch-jobs.md": "tests/test_jobs.py",
-    "docs/serving.md": "tests/test_serving.py",
+    "docs/serving.md": "tests/cli/test_checkpoint_commands.py; tests/test_serving.py where vLLM is",
     "specdec --": "options of the whole program, which may change the reader's shell",
     "examples/specdec-ngram/README.md": "tests/test_example.py",
     "ngram": "tests/test_example.py",

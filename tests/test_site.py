@@ -51,6 +51,17 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert len(listed) == len(set(listed)) and set(listed) == pages
 
 
+def test_every_page_is_linked_from_home_or_from_an_index_that_is() -> None:
+    seen, pending = set(), [DOCS / "README.md"]
+    while pending:
+        page = pending.pop()
+        seen.add(page)
+        if page.name == "README.md":
+            links = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+            pending += {(page.parent / link).resolve() for link in links} - seen
+    assert not set(DOCS.resolve().rglob("*.md")) - seen
+
+
 def described() -> dict[str, str]:
     """What the reference describes: the last part of each name, and the name."""
     names = [

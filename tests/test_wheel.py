@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import ROOT
+from pages import PAGES, ROOT
 
 import specdec
 from specdec.errors import DISTRIBUTION
@@ -82,6 +82,31 @@ def test_the_name_of_the_distribution_is_said_once() -> None:
     assert re.findall(r'^\[project\]\nname = "(.*?)"', project, re.MULTILINE) == [DISTRIBUTION]
     own = re.findall(r'"(specdec[a-z-]*)\[\w+\]"', project)
     assert own and set(own) == {DISTRIBUTION}
+
+
+def test_no_page_and_no_message_names_the_other_project() -> None:
+    wrong = re.compile(r"\bspecdec\[|pip install (?:-\S+ )*['\"]?specdec(?![\w-])")
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    files = [*pages, *(path for tree in TREES for path in (ROOT / tree).rglob("*.py"))]
+    assert wrong.search("pip install specdec`") and wrong.search("'specdec[otel]'")
+    assert not [path for path in files if wrong.search(path.read_text(encoding="utf-8"))]
+    asked = ROOT.joinpath("specdec/hf/hub/custom_generate/requirements.txt").read_text("utf-8")
+    assert asked.split() == [DISTRIBUTION]
+
+
+def test_every_extra_is_on_the_page_of_installing() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    table = page.partition("## Extras")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    assert sorted(named) == sorted(re.findall(r"^([\w-]+) = \[", extras, re.MULTILINE))
+
+
+def test_the_registry_is_given_no_link_to_a_file() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    described = re.findall(r'^readme = \{.*?"""\n(.*?)"""', project, re.MULTILINE | re.DOTALL)
+    assert len(described) == 1 and "](" not in described[0]
 
 
 def test_every_package_is_in_the_distribution() -> None:
