@@ -15,7 +15,7 @@ from specdec.generation import Decoder, Generation
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request
 from specdec.results import GenerationResult
-from specdec.streamers import check_streamer, fed
+from specdec.streamers import fed
 
 T = TypeVar("T")
 
@@ -54,7 +54,8 @@ def in_batches(
     Args:
         batch_size: the most rows of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
-        streamer: one of transformers, which gets the tokens as they are committed.
+        streamer: one of transformers, which gets the tokens as they are committed. It is told of
+            the end by whoever gave it.
         advance: called after each step with the number of prompts that ended with it.
 
     Raises:
@@ -63,7 +64,6 @@ def in_batches(
     """
     rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
-    check_streamer(streamer)
     if streamer is not None and size < len(rows):
         raise OptionError(
             f"batch_size={batch_size} decodes {len(rows)} texts one batch after the other, and a "

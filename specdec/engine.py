@@ -37,6 +37,7 @@ from specdec.plugin.selection import OptionsByRole, Selection, select
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
+from specdec.streamers import check_streamer, told_of_the_end
 from specdec.streaming import BatchStream, TextStream, text_stream
 
 _LOG = logging.getLogger(__name__)
@@ -416,11 +417,13 @@ class Engine:
         **settings: Any,
     ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
         """What :meth:`generate` does, in steps; returns what it returns."""
-        batch_size = checked_batch_size(batch_size, progress)
-        request = self._request(prompt, **settings)
-        results = yield from in_batches(
-            self.decoder(), request, batch_size=batch_size, progress=progress, streamer=streamer
-        )
+        check_streamer(streamer)
+        with told_of_the_end(streamer):
+            batch_size = checked_batch_size(batch_size, progress)
+            request = self._request(prompt, **settings)
+            results = yield from in_batches(
+                self.decoder(), request, batch_size=batch_size, progress=progress, streamer=streamer
+            )
         return results if request.batched else results[0]
 
     def _request(self, prompt: Any, **settings: Any) -> Request:

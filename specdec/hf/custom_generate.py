@@ -21,7 +21,8 @@ from specdec.hf.refusals import check_config, check_dropped, check_inputs
 from specdec.hf.written_batch import WrittenBatch
 from specdec.models.placement import device_of
 from specdec.plugin import DEFAULT_STRATEGY
-from specdec.streamers import check_streamer
+from specdec.plugin.registry import listed_plugins
+from specdec.streamers import check_streamer, told_of_the_end
 
 # Arguments of Engine, but for the model.
 ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
@@ -49,6 +50,8 @@ class CustomGenerate:
                 raise UnknownNameError("argument of decoder", name, ENGINE)
         check_streamer(streamer)
         self._engine, self._seed, self._streamer = dict(engine), seed, streamer
+        if "plugins" in engine:  # an iterator would have none for a second model
+            self._engine["plugins"] = listed_plugins(engine["plugins"])
         self._stopping: list[Any] = []
         if stop_strings is not None:
             if (tokenizer := engine.get("tokenizer")) is None:
@@ -74,7 +77,9 @@ class CustomGenerate:
         """
         dropped = dropped_arguments(input_ids)
         streamer = dropped.get("streamer", self._streamer)
-        try:
+        with told_of_the_end(streamer):
+            if streamer is not None and "streamer" not in dropped:
+                streamer.put(input_ids.cpu())  # as generate does with its own
             check_dropped(dropped)
             check_config(generation_config)
             mask = inputs.get("attention_mask")
@@ -99,9 +104,6 @@ class CustomGenerate:
             generation.close()
             self.stats = [result.stats for result in generation.results()]
             return written.output()
-        finally:
-            if streamer is not None:
-                streamer.end()
 
 
 def decoder(
