@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
+from specdec.errors import OptionError
 from specdec.results import GenerationResult
 from specdec.streaming import BatchStream, TextStream
 
@@ -20,23 +22,25 @@ class Turns:
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What a function returns when its turn comes."""
+    def submit(self, context: Context, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """What a function returns when its turn comes.
+
+        Args:
+            context: of the call that it belongs to, with what is current there.
+        """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="specdec")
-        loop = asyncio.get_running_loop()
-        result: T = await loop.run_in_executor(self._thread, function, *arguments)
-        return result
+        return self._thread.submit(context.run, function, *arguments)
 
     async def finish(self, steps: Generator[Any, None, T]) -> T:
         """What a generator returns at its end. Cancelled, it is closed after the step that runs."""
+        context = copy_context()
         try:
             ended: tuple[T] | None = None
             while ended is None:
-                ended = await self.run(_step, steps)
+                ended = await asyncio.wrap_future(self.submit(context, _step, steps))
         except asyncio.CancelledError:
-            assert self._thread is not None
-            self._thread.submit(steps.close)
+            self.submit(context, steps.close)
             raise
         return ended[0]
 
@@ -52,7 +56,7 @@ def _step(steps: Generator[Any, None, T]) -> tuple[T] | None:
 
 class AsyncStream:
     """The pieces of a text stream, for ``async for``: strings for one prompt, pairs of an index and
-    a string for several.
+    a string for several. A piece that nobody waited for, after a timeout, is the next one.
 
     Args:
         turns: the thread in which it runs.
@@ -60,36 +64,71 @@ class AsyncStream:
     """
 
     def __init__(self, turns: Turns, make: Callable[[], TextStream | BatchStream]) -> None:
-        self._turns, self._make = turns, make
+        self._turns, self._make, self._context = turns, make, copy_context()
         self._stream: Any = None
+        self._asked: Future[Any] | None = None
+        self._closed = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        piece = await self._turns.run(self._next)
+        while True:
+            if self._asked is None:
+                self._asked = self._turns.submit(self._context, self._next)
+            asked = self._asked
+            try:
+                piece = await asyncio.shield(asyncio.wrap_future(asked))
+            except Exception:  # which a cancellation is not
+                if self._asked is asked:
+                    self._asked = None
+                raise
+            if self._asked is asked:  # else somebody who waited for it too has it
+                self._asked = None
+                break
         if piece is _END:
             raise StopAsyncIteration
         return piece
 
     def _next(self) -> Any:
+        if self._closed:
+            return _END
         if self._stream is None:
             self._stream = self._make()
         return next(self._stream, _END)
 
     async def aclose(self) -> None:
         """Stop here: what has been committed stands."""
+        self._closed, self._asked = True, None
+        closing = self._turns.submit(self._context, self._close)
+        await asyncio.shield(asyncio.wrap_future(closing))
+
+    def _close(self) -> None:
         if self._stream is not None:
-            await self._turns.run(self._stream.close)
+            self._stream.close()
 
     @property
     def result(self) -> GenerationResult:
-        """Of one prompt, what has been generated so far."""
-        found: GenerationResult = self._stream.result
+        """Of one prompt, what has been generated so far.
+
+        Raises:
+            OptionError: nothing has: its first piece was not awaited.
+        """
+        found: GenerationResult = self._begun.result
         return found
 
     @property
     def results(self) -> list[GenerationResult]:
-        """Of several prompts, what has been generated so far."""
-        found: list[GenerationResult] = self._stream.results
+        """Of several prompts, what has been generated so far.
+
+        Raises:
+            OptionError: nothing has: no piece was awaited.
+        """
+        found: list[GenerationResult] = self._begun.results
         return found
+
+    @property
+    def _begun(self) -> Any:
+        if self._stream is None:
+            raise OptionError("the stream has not begun: await a piece of it before its result")
+        return self._stream

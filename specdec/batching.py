@@ -58,7 +58,8 @@ def in_batches(
     Args:
         batch_size: the most rows of a batch; None for all of them.
         progress: whether to show a progress bar on stderr.
-        streamer: one of transformers, which gets the tokens as they are committed.
+        streamer: one of transformers, which gets the tokens as they are committed. It is told of
+            the end by whoever gave it.
         advance: called after each step with the number of prompts that ended with it.
 
     Raises:

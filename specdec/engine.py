@@ -37,6 +37,7 @@ from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
+from specdec.streamers import told_of_the_end
 from specdec.streaming import BatchStream, TextStream, text_stream
 
 _LOG = logging.getLogger(__name__)
@@ -416,16 +417,17 @@ class Engine:
         **settings: Any,
     ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
         """What :meth:`generate` does, in steps; returns what it returns."""
-        size = plain(batch_size)
-        request = self._agreed_request(
-            prompt,
-            settings,
-            lambda request: check_batches(len(request.rows), size, progress, streamer),
-            beside=size,
-        )
-        results = yield from in_batches(
-            self.decoder(), request, batch_size=size, progress=progress, streamer=streamer
-        )
+        with told_of_the_end(streamer):
+            size = plain(batch_size)
+            request = self._agreed_request(
+                prompt,
+                settings,
+                lambda request: check_batches(len(request.rows), size, progress, streamer),
+                beside=size,
+            )
+            results = yield from in_batches(
+                self.decoder(), request, batch_size=size, progress=progress, streamer=streamer
+            )
         return results if request.batched else results[0]
 
     def _request(self, prompt: Any, **settings: Any) -> Request:

@@ -150,23 +150,20 @@ class Generation:
             cache, drafts = before.state.cache, before.drafts
         elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
-        detokenizers = [Detokenizer(decoder.tokenizer, skip_special_tokens=False) for _ in rows]
+        detokenizers = [
+            Detokenizer(decoder.tokenizer, skip_special_tokens=False)
+            for _ in (rows if sampling.stop else ())
+        ]
         criteria = [
             RowCriteria(sampling.criteria, row, limit, target.device)
-            for row, limit in zip(rows, limits, strict=True)
+            for row, limit in (zip(rows, limits, strict=True) if sampling.criteria else ())
         ]
         self._decoder, self.request, self._on_end = decoder, request, on_end
         self.state = State(
             rows,
             processors=processors,
             randomness=randomness,
-            stopping=StopRules(
-                sampling.eos,
-                sampling.stop,
-                limits,
-                detokenizers if sampling.stop else (),
-                criteria if sampling.criteria else (),
-            ),
+            stopping=StopRules(sampling.eos, sampling.stop, limits, detokenizers, criteria),
             cache=cache,
             vocab_size=target.vocab_size,
             device=target.device,
@@ -220,10 +217,16 @@ class Generation:
         """End a row of the request between steps: it gets no further token.
 
         Args:
-            new_tokens: how many of those that it has are meant; logits processors that can be
-                rolled back are, to there.
+            new_tokens: how many of those that it has are meant; the others are no part of its
+                result or its statistics, though the forwards that gave them are. Logits processors
+                that can be rolled back are, to there. A trace keeps what was decoded.
         """
-        self._reasons[row] = self._reasons[row] or reason
+        if self._reasons[row] is None:
+            self._info.ended[row] = reason, new_tokens
+        if self._reasons[row] is None or new_tokens < len(self._tokens[row]):
+            self._reasons[row] = reason
+        del self._tokens[row][new_tokens:]
+        self.metrics.end(row, new_tokens)
         self.state.end(row, self._prompt_lengths[row] + new_tokens, reason)
 
     def _steps(self) -> Generator[Step, None, None]:
@@ -294,7 +297,7 @@ class Generation:
             prompt_tokens=self._prompt_lengths[row],
             strategy=self._decoder.strategy,
             seed=request.seeds[row],
-            logprobs=self._logprobs.of(row) if self._logprobs else None,
+            logprobs=self._logprobs.of(row)[: len(tokens)] if self._logprobs else None,
         )
 
     def _trace(self, row: int, text: str | None) -> Trace | None:

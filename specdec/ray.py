@@ -31,6 +31,10 @@ from specdec.request.seeds import seed_of_row
 
 _TYPES = {"text": "string", "finish_reason": "string", "prompt_tokens": "int64"}
 _TYPES |= {"new_tokens": "int64", "token_ids": "list", "error": "string"}
+_COUNTS = (
+    "index", "seed", "max_length", "max_new_tokens", "min_length", "min_new_tokens", "top_k",
+    "no_repeat_ngram_size", "eos_token_id",
+)  # fmt: skip
 
 
 class Generator:
@@ -75,10 +79,18 @@ class Generator:
 
         Returns:
             The same kind.
+
+        Raises:
+            OptionError: a batch of another kind.
         """
         table = not isinstance(batch, Mapping)
+        if table and not hasattr(batch, "to_pylist"):
+            raise OptionError(
+                f"a batch is a mapping from names to arrays, or a table of pyarrow, not "
+                f"{type(batch).__name__}: give map_batches batch_format='pyarrow' or 'numpy'"
+            )
         rows = batch.to_pylist() if table else _rows_of(batch)
-        rows = [_without_nulls(row) for row in rows]
+        rows = [_with_ints(_without_nulls(row)) for row in rows]
         seeds = [self._seed(row) for row in rows]
         for row in rows:
             row.pop("index", None)
@@ -89,7 +101,7 @@ class Generator:
     def _seed(self, row: Mapping[str, Any]) -> int:
         if type(index := row.get("index")) is int:
             return seed_of_row(self._options.seed, index)
-        own = json.dumps(row, sort_keys=True, default=str)
+        own = json.dumps(_canonical(row), sort_keys=True, default=str)
         return int(fingerprint([self._options.seed, own]), 16) % (1 << 63)
 
     def _columns(self, answers: list[Answer]) -> dict[str, list[Any]]:
@@ -110,17 +122,25 @@ def _rows_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column; where some are NaN, which is how numpy says null, ints are ints."""
+    """The values of a column, without NaN, which is how numpy says null."""
     values = column.tolist() if isinstance(column, np.ndarray) else list(column)
-    nan = [isinstance(value, float) and value != value for value in values]
-    if not any(nan):
-        return values
-    known = [value for value, missing in zip(values, nan, strict=True) if not missing]
-    whole = all(isinstance(value, float) and value.is_integer() for value in known)
-    return [
-        None if missing else int(value) if whole else value
-        for value, missing in zip(values, nan, strict=True)
-    ]
+    return [None if isinstance(value, float) and value != value else value for value in values]
+
+
+def _with_ints(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose counts are ints: numpy has floats in a column where some row has none."""
+    return {name: _whole(value) if name in _COUNTS else value for name, value in row.items()}
+
+
+def _canonical(value: Any) -> Any:
+    """Equal for equal values: whether a number is an int or a float depends on its column."""
+    if isinstance(value, Mapping):
+        return {name: _canonical(each) for name, each in value.items()}
+    return [_canonical(each) for each in value] if isinstance(value, list) else _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _without_nulls(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,19 +36,26 @@ def check_streamer(streamer: Any, texts: int = 1) -> None:
         )
 
 
+@contextmanager
+def told_of_the_end(streamer: Any) -> Iterator[None]:
+    """Tell a streamer, if it is one, of the end of what is done within, also after an error or a
+    refusal, so that nobody waits for it for ever."""
+    try:
+        yield
+    finally:
+        if callable(end := getattr(streamer, "end", None)):
+            end()
+
+
 def fed(generation: Generation, streamer: Any) -> Iterator[Step]:
     """The steps of a generation, whose tokens a streamer gets as transformers' ``generate`` gives
     them: the prompts ``[B, P]`` first, padded on the left, then the t-th new token of every row,
-    ``[B]``, the padding token for rows that have ended. It is told of the end also after an error,
-    so that nobody waits for it for ever."""
+    ``[B]``, the padding token for rows that have ended. See :func:`told_of_the_end`."""
     request = generation.request
     pad = request.sampling.pad
     columns = Columns(len(request.rows), pad)
-    try:
-        streamer.put(torch.tensor(padded_left(request.rows, pad)))
-        for step in generation:
-            for column in columns.take(step):
-                streamer.put(torch.tensor(column))
-            yield step
-    finally:
-        streamer.end()
+    streamer.put(torch.tensor(padded_left(request.rows, pad)))
+    for step in generation:
+        for column in columns.take(step):
+            streamer.put(torch.tensor(column))
+        yield step

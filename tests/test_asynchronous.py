@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -108,6 +110,77 @@ def test_what_is_cancelled_or_left_stops_after_its_step(plain: Engine) -> None:
 
     ended = asyncio.run(run())
     assert ended < 100 and len(seen) < ended + 100
+
+
+def test_what_is_current_in_a_call_is_current_in_its_steps(plain: Engine) -> None:
+    current: ContextVar[str] = ContextVar("current", default="nothing")
+    seen: list[str] = []
+
+    def processor(ids: Any, scores: Any) -> Any:
+        seen.append(current.get())
+        return scores
+
+    async def call(name: str, *, streamed: bool) -> None:
+        current.set(name)
+        given: dict[str, Any] = {"logits_processor": processor, "max_new_tokens": 3}
+        if streamed:
+            async for _ in plain.astream(PROMPTS[0], **given):
+                pass
+        else:
+            await plain.agenerate(PROMPTS[0], **given)
+
+    async def run() -> None:
+        await asyncio.gather(call("a", streamed=False), call("b", streamed=True))
+
+    asyncio.run(run())
+    assert set(seen) == {"a", "b"}
+
+
+def test_a_piece_that_was_not_waited_for_is_the_next_one(plain: Engine) -> None:
+    def slow(ids: Any, scores: Any) -> Any:
+        time.sleep(0.01)
+        return scores
+
+    async def run() -> tuple[list[str], str, int]:
+        stream, pieces, late = plain.astream(PROMPTS[0], logits_processor=slow, **SETTINGS), [], 0
+        while True:
+            try:
+                pieces.append(await asyncio.wait_for(stream.__anext__(), 0.002))
+            except asyncio.TimeoutError:
+                late += 1
+            except StopAsyncIteration:
+                return pieces, stream.result.text, late
+
+    pieces, text, late = asyncio.run(run())
+    assert "".join(pieces) == text and late > 3
+
+
+def test_several_that_wait_share_the_pieces(plain: Engine) -> None:
+    async def run() -> tuple[list[str], str]:
+        stream, pieces = plain.astream(PROMPTS[0], **SETTINGS), []
+
+        async def read() -> None:
+            async for piece in stream:
+                pieces.append(piece)
+
+        await asyncio.gather(read(), read())
+        return pieces, stream.result.text
+
+    pieces, text = asyncio.run(run())
+    assert sorted("".join(pieces)) == sorted(text or "")
+
+
+def test_a_stream_has_no_result_before_its_first_piece_and_none_after_its_end(
+    plain: Engine,
+) -> None:
+    async def run() -> None:
+        stream = plain.astream(PROMPTS[0], **SETTINGS)
+        with pytest.raises(OptionError, match="await a piece"):
+            _ = stream.result
+        await stream.aclose()
+        assert [piece async for piece in stream] == []
+
+    asyncio.run(run())
 
 
 def test_mistakes_are_raised_where_the_answer_is_awaited(plain: Engine) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec import Engine
 from specdec.kv_cache.cache_layers import LayerShape
+from specdec.kv_cache.keyword import cache_keyword
 from specdec.kv_cache.kv_cache import BUCKET, KVCache
 from specdec.models.hf_target import HFTarget
 
@@ -150,6 +152,22 @@ def test_truncating_forgets_and_the_next_forward_overwrites(model: Any) -> None:
         for row, whole in enumerate(([1, 2, 3, 4, 20, 21], [7, 8, 22, 23])):
             alone = target.prefill(torch.tensor([whole]), target.new_cache(1, 16)).last
             torch.testing.assert_close(hidden[row], alone[0, -2:])
+
+
+def test_a_module_that_hands_on_its_arguments_takes_the_cache_by_the_usual_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wrapper(torch.nn.Module):
+        def forward(self, *given: Any, **named: Any) -> Any:
+            return given, named
+
+    forwards = {
+        "cache": lambda self, cache=None: None,
+        "past_key_values": lambda self, past_key_values=None: None,
+    }
+    for name, forward in forwards.items():
+        monkeypatch.setattr(transformers.LlamaModel, "forward", forward)
+        assert cache_keyword(type(name, (Wrapper,), {})) == name
 
 
 def test_a_forward_of_nothing_is_refused(model: Any) -> None:

@@ -10,10 +10,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -26,8 +29,14 @@ from specdec.errors import OptionError, UnknownNameError
 from specdec.files.entry_log import EntryLog
 from specdec.files.locks import locked_file
 from specdec.jobs import answer_rows, run_job
+from specdec.jobs.answer_log import AnswerLog
+from specdec.jobs.answering import Costs
 from specdec.jobs.grouping import neighbours
+from specdec.jobs.options import make_job_options
+from specdec.jobs.prompt_file import PromptFile
+from specdec.jobs.rows import GivenRow, RowReader
 from specdec.progress import Reporter, Stage
+from specdec.request.generation_fields import ARGUMENTS, Fields
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "HELLO", "max_new_tokens": 9},
@@ -124,6 +133,15 @@ BAD: dict[str, tuple[Any, str]] = {
     "too long": ({"prompt": "A" * 600}, "the model's context holds"),
     "token": ({"prompt": [999]}, "token id 999"),
     "seed": ({"prompt": "A", "seed": [1, 2]}, "seed has 2 entries"),
+    "infinite": ('{"prompt": "A", "temperature": 1e400}', "1e400 is too large a number"),
+    "bias": ({"prompt": "A", "sequence_bias": 5}, "sequence_bias=5: it must be a list of pairs"),
+    "no pairs": ({"prompt": "A", "sequence_bias": [[5, 2.0]]}, "sequence_bias=.*: it must be"),
+    "huge": ({"prompt": "A", "eos_token_id": 99999999999999999999}, "must be a token id"),
+    "suppressed": ({"prompt": "A", "suppress_tokens": [10**20]}, "suppress_tokens=.* it must be"),
+    "two rows": (
+        {"prompt": {"input_ids": [[5], [6]]}, "seed": 7},
+        "a row has one prompt, and this has 2",
+    ),
 }
 
 
@@ -143,6 +161,123 @@ def test_a_bad_row_gets_an_error_and_the_others_their_answers(
     assert answers[2]["index"] == 2 and answers[2]["error"]["type"].endswith("Error")
     assert re.search(message, answers[2]["error"]["message"])
     assert answers[2]["error"]["message"].startswith("line 3: ")
+
+
+ODD = st.recursive(
+    st.sampled_from([None, True, -1, 0, 5, 10**20, 0.5, "", "A", "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["a", "role", "input_ids"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+NAMES = sorted({*ARGUMENTS, *Fields.model_fields, "messages", "use_cache"})
+
+
+@examples(60, many=2000)
+@given(odd=st.dictionaries(st.sampled_from(NAMES), ODD, min_size=1, max_size=2))
+@pytest.mark.filterwarnings("ignore")
+def test_no_value_of_a_row_stops_the_others(plain: Engine, odd: dict[str, Any]) -> None:
+    rows = [{"prompt": "A", **odd}, {"prompt": "HI"}]
+    bad, good = answer_rows(plain, rows, settings={"max_new_tokens": 2})
+    assert "text" in good and ("text" in bad or bad["error"]["type"].endswith("Error"))
+
+
+def test_settings_that_json_does_not_have_are_taken(plain: Engine, prompts: Path) -> None:
+    out, bias = prompts.with_name("out.jsonl"), {(5,): 2.0, (9, 1): -1.0}
+    options = {**OPTIONS, "settings": {**OPTIONS["settings"], "sequence_bias": bias}}
+    assert run_job(plain, prompts, out, **options) == run_job(plain, prompts, out, **options)
+    assert read(out) == answer_rows(plain, ROWS, **options)
+
+
+def test_rows_whose_long_settings_differ_share_no_batch(plain: Engine) -> None:
+    sets = [np.array([*range(2000), middle, *range(2000)]) for middle in (5, 4005)]
+    rows = [{"prompt": "A", "suppress_tokens": each} for each in sets]
+    reader = RowReader(plain.request, make_job_options({}))
+    one, other = (reader(GivenRow(place, row, 1)).like for place, row in enumerate(rows))
+    assert one != other
+
+
+def test_what_is_kept_and_is_a_setting_is_one(plain: Engine) -> None:
+    rows = [{"prompt": "HELLO", "temperature": 1.0, "max_new_tokens": 3, "trace": "x"}]
+    bare = [{name: rows[0][name] for name in rows[0] if name != "trace"}]
+    (kept,) = answer_rows(plain, rows, keep=("temperature", "max_new_tokens", "trace"))
+    (alone,) = answer_rows(plain, bare)
+    assert kept["text"] == alone["text"] and kept["new_tokens"] == 3
+    assert kept["temperature"] == 1.0 and kept["trace"] == "x"
+
+
+class Meanwhile(Reporter, Stage):
+    """Does something to a file when so many things have been told to it."""
+
+    def __init__(self, after: int, act: Callable[[], Any]) -> None:
+        self.after, self.act = after, act
+
+    @contextmanager
+    def stage(self, name: str, total: float) -> Iterator[Stage]:
+        yield self
+
+    def advance(self, amount: float, text: str = "") -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.act()
+
+    at = advance
+
+
+def test_rows_that_are_added_during_a_job_are_told_and_cost_nothing(
+    plain: Engine, prompts: Path
+) -> None:
+    out, wanted = prompts.with_name("out.jsonl"), answer_rows(plain, ROWS, **OPTIONS)
+    prompts.write_bytes(prompts.read_bytes().rstrip())
+
+    def add() -> None:
+        with prompts.open("a") as file:
+            file.write('\n{"prompt": "A"}' * 9)
+
+    with pytest.raises(OptionError, match=r"was changed while the job ran: .* the 8 rows"):
+        run_job(plain, prompts, out, progress=Meanwhile(2, add), **OPTIONS)
+    assert read(out) == wanted
+
+
+def test_rows_that_are_changed_before_their_turn_are_not_answered(prompts: Path) -> None:
+    known = PromptFile(prompts, 0, 5)
+    write(prompts, [*ROWS[:-1], {"prompt": "HI"}])
+    windows = known.windows()
+    assert len(next(windows)) == 5
+    with pytest.raises(OptionError, match="was changed while the job ran, from row 5 on"):
+        next(windows)
+    write(prompts, ROWS)
+    assert [len(window) for window in known.windows()] == [5, 3] and not known.changed
+
+
+def test_an_answer_to_no_row_is_not_written(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "log", {}, 2)
+    with pytest.raises(IndexError, match="has 2 rows"):
+        log.add(0, [{"index": 2}], Costs())
+    assert AnswerLog(tmp_path / "log", {}, 2).answered == 0
+
+
+def test_another_tokenizer_is_another_job(
+    model: Any, plain: Engine, tokenizer: Any, prompts: Path
+) -> None:
+    out = prompts.with_name("out.jsonl")
+    run_job(plain, prompts, out, **OPTIONS)
+    same, other = tiny.make_tokenizer(), tiny.make_tokenizer()
+    same(["A", "HELLO"], padding=True, truncation=True, max_length=3)
+    run_job(Engine(model, strategy="plain", tokenizer=same), prompts, out, **OPTIONS)
+    other.add_tokens(["HELL"])
+    with pytest.raises(OptionError, match="another job: there tokenizer is"):
+        run_job(Engine(model, strategy="plain", tokenizer=other), prompts, out, **OPTIONS)
+
+
+def test_a_model_that_several_processes_hold_is_refused(
+    plain: Engine, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded = replace(plain.decoder(), ranks=SimpleNamespace(size=2))  # type: ignore[arg-type]
+    monkeypatch.setattr(Engine, "decoder", lambda self: sharded)
+    with pytest.raises(OptionError, match="2 processes that hold this model"):
+        run_job(plain, prompts, prompts.with_name("out.jsonl"))
 
 
 def test_bytes_that_are_no_text_are_a_bad_row_and_blank_lines_are_none(

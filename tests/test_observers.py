@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
+import specdec.hf
 from specdec import Engine, hookimpl
 from specdec.errors import PluginError, install_extra
 from specdec.plugin.observing import Watched
@@ -32,6 +35,19 @@ def watched(engine: Engine, observer: object) -> Engine:
         drafter=engine.selection.names["drafter"],
         options=engine.selection.options,
         plugins=[observer],
+    )
+
+
+def end_by_criterion(model: Any, decoder: Any) -> None:
+    """Two texts that a criterion ends, one after two tokens, one after four."""
+    model.generate(
+        torch.tensor([[5, 9], [4, 6]]),
+        custom_generate=decoder,
+        stopping_criteria=[lambda ids, scores: ids.shape[1] >= torch.tensor([4, 6])],
+        max_new_tokens=9,
+        do_sample=False,
+        eos_token_id=1,
+        pad_token_id=0,
     )
 
 
@@ -85,6 +101,18 @@ class TestPrometheus:
         assert registry.get_sample_value("specdec_rows_running", labels) == 0
         reason = {**labels, "finish_reason": "abandoned"}
         assert registry.get_sample_value("specdec_requests_total", reason) == 1
+
+    def test_a_text_that_a_criterion_of_generate_ends_has_its_reason(
+        self, model: Any, registry: Any
+    ) -> None:
+        decoder = specdec.hf.decoder("plain", plugins=[PrometheusCounters(registry)])
+        end_by_criterion(model, decoder)
+        labels = {"model": type(model).__name__, "strategy": "plain"}
+        assert registry.get_sample_value("specdec_rows_running", labels) == 0
+        for reason, rows in (("criteria", 2), ("length", None), ("abandoned", None)):
+            own = {**labels, "finish_reason": reason}
+            assert registry.get_sample_value("specdec_requests_total", own) == rows
+        assert registry.get_sample_value("specdec_request_seconds_count", labels) == 2
 
     def test_one_object_serves_several_engines(self, plain: Engine, registry: Any) -> None:
         counters = PrometheusCounters(registry)
@@ -147,6 +175,29 @@ class TestOpenTelemetry:
         assert len(steps) == result.stats.target_forwards
         assert sum(step["specdec.new_tokens"] for step in steps) == len(result.token_ids)
         assert sum(step["specdec.accepted"] for step in steps) == result.stats.accepted_tokens
+
+    def test_a_text_that_a_criterion_of_generate_ends_has_its_reason(
+        self, model: Any, traced: Any
+    ) -> None:
+        provider, spans = traced
+        observer = OpenTelemetrySpans(provider)
+        end_by_criterion(model, specdec.hf.decoder("plain", plugins=[observer]))
+        observer._watched.settle()
+        assert len(spans()) == 2
+        told = {span.attributes["gen_ai.usage.output_tokens"] for span in spans()}
+        assert told == {2, 4}
+        for span in spans():
+            assert span.attributes["gen_ai.response.finish_reasons"] == ("criteria",)
+
+    def test_asynchronous_calls_have_the_span_that_is_current(
+        self, plain: Engine, traced: Any
+    ) -> None:
+        provider, spans = traced
+        engine = watched(plain, OpenTelemetrySpans(provider))
+        with provider.get_tracer("test").start_as_current_span("request") as parent:
+            asyncio.run(engine.agenerate([5, 9], max_new_tokens=3))
+        own, _ = spans()
+        assert own.parent.span_id == parent.get_span_context().span_id
 
     def test_a_stream_that_is_left_ends_its_span(self, plain: Engine, traced: Any) -> None:
         provider, spans = traced

@@ -19,6 +19,7 @@ from specdec import Engine
 from specdec.errors import OptionError, UnsupportedModelError
 from specdec.hf.engines import engine_for
 from specdec.kv_cache.kv_cache import KVCache
+from specdec.models.fingerprints import fingerprint_of_model
 from specdec.models.placement import device_of, is_placed
 
 accelerate = pytest.importorskip("accelerate")
@@ -86,6 +87,16 @@ def test_it_decodes_inside_generate_with_one_engine(
         found = own.generate(ids, custom_generate=specdec.hf.decoder("lookup"), **settings)
         assert found.equal(wanted)
     assert engine_for(own, arguments) is first
+
+
+@pytest.mark.parametrize("where", MAPS)
+def test_its_fingerprint_is_that_of_the_model_in_one_place(
+    model: Any, folder: Path, tmp_path: Path, where: str
+) -> None:
+    placed_one = placed(folder, where, tmp_path)
+    assert fingerprint_of_model(placed_one) == fingerprint_of_model(model)
+    with pytest.raises(UnsupportedModelError, match="is not in memory"):
+        fingerprint_of_model(tiny.make_model().to("meta"))
 
 
 def test_in_half_precision_it_is_checked_and_decoded_as_it_is(folder: Path, tmp_path: Path) -> None:

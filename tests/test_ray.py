@@ -68,6 +68,22 @@ def test_the_rows_beside_a_row_do_not_change_it(generator: Generator, wanted: li
     assert found["text"].tolist() == wanted[::-2]
 
 
+@pytest.mark.parametrize("name", ["max_new_tokens", "temperature", "repetition_penalty"])
+def test_a_number_means_the_same_beside_one_that_is_missing(
+    generator: Generator, name: str
+) -> None:
+    row = {"prompt": "HELLO", "temperature": 1.0, name: 2.0}
+    whole = generator(columns([row, row]))
+    missing = generator(columns([row, {**row, name: np.nan}]))
+    assert whole["error"][0] is None
+    assert whole["text"][0] == missing["text"][0]
+
+
+def test_a_batch_of_another_kind_is_refused(generator: Generator) -> None:
+    with pytest.raises(OptionError, match="batch_format='pyarrow'"):
+        generator(object())
+
+
 def test_without_an_index_a_sample_is_a_function_of_the_row(generator: Generator) -> None:
     rows = [{"prompt": "HELLO", "temperature": 1.0, "id": place % 2} for place in range(4)]
     one, two, three, four = generator(columns(rows))["text"]

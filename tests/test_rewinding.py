@@ -158,7 +158,7 @@ def test_every_prompt_has_a_fork(dynamic: Engine, temperature: float) -> None:
         (7, r"Rewinds\.fork\(\) must be transformers processors, not 7"),
         (LogitsProcessorList([]), None),
     ],
-    ids=str,
+    ids=["nothing", "an empty list", "two", "a number", "an empty processor list"],
 )
 def test_a_fork_is_one_processor(
     plain: Engine, monkeypatch: pytest.MonkeyPatch, fork: Any, says: str | None

@@ -84,10 +84,11 @@ def test_a_function_of_the_prefix_gets_the_index_of_the_prompt(plain: Engine) ->
         ({"temperature": 0}, "would all be the same"),
         ({"n": 0}, "n must be a whole number"),
         ({"n": True}, "n must be a whole number"),
+        ({"num_return_sequences": 2}, "n=3 and num_return_sequences=2 say the same"),
         ({"seed": [1, 2]}, r"2 entries for 3 texts \(3 of each prompt\)"),
         ({"logits_processor_by_prompt": [lambda ids, scores: scores]}, "several texts of prompt 0"),
     ],
-    ids=str,
+    ids=["greedy", "none", "no number", "twice", "seeds", "a processor for each prompt"],
 )
 def test_what_cannot_be_meant_is_refused(plain: Engine, given: dict[str, Any], says: str) -> None:
     with pytest.raises(OptionError, match=says):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import PROMPTS
 
+import specdec.generation
 from examples import examples
 from specdec import Engine
 from specdec.errors import OptionError
@@ -127,6 +128,14 @@ def test_max_time_counts_from_the_call(plain: Engine) -> None:
 def test_what_is_no_criterion_is_refused(plain: Engine, criteria: Any, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         plain.generate(PROMPTS[0], stopping_criteria=criteria, **SETTINGS)
+
+
+def test_without_criteria_nothing_is_kept_for_them(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RowCriteria", "Detokenizer"):
+        monkeypatch.setattr(specdec.generation, name, None)
+    assert tiny.tokens(plain, PROMPTS[0], **SETTINGS)
 
 
 def test_sessions_and_streams_take_criteria(dynamic: Engine) -> None:

@@ -15,7 +15,7 @@ from tiny import EOS, PROMPTS
 
 from examples import examples
 from specdec import Engine
-from specdec.errors import OptionError, PromptError
+from specdec.errors import OptionError, PromptError, SpecdecError
 
 
 class Written(hf.generation.streamers.BaseStreamer):
@@ -131,6 +131,16 @@ def test_a_streamer_is_told_of_the_end_after_an_error_too(plain: Engine) -> None
     with pytest.raises(ZeroDivisionError):
         plain.generate(PROMPTS[0], logits_processor=breaks, streamer=streamer)
     assert len(streamer.got) > 2 and streamer.got[-1] == "end"
+
+
+@pytest.mark.parametrize("refused", [{"top_p": 7}, {"batch_size": 0}, {"prompt": []}], ids=str)
+def test_a_streamer_is_told_of_the_end_of_a_call_that_is_refused(
+    plain: Engine, refused: dict[str, Any]
+) -> None:
+    streamer = Written()
+    with pytest.raises(SpecdecError):
+        plain.generate(**{"prompt": PROMPTS[0], "streamer": streamer, **refused})
+    assert streamer.got == ["end"]
 
 
 def test_what_cannot_be_streamed_is_refused(plain: Engine, model: Any) -> None:

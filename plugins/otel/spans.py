@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,19 @@ class _Running:
     Attributes:
         spans: by prompt, those that have not ended.
         metrics: of its steps so far.
+        ended: rows that were ended between steps.
     """
 
     spans: dict[int, Any]
     metrics: Metrics
+    ended: Mapping[int, tuple[str, int]]
+
+    def end_between_steps(self, when: int | None = None) -> None:
+        """End the spans of rows that were ended since the last step."""
+        for row, (reason, new_tokens) in self.ended.items():
+            if row in self.spans:
+                self.metrics.end(row, new_tokens)
+                _end(self.spans.pop(row), row, self.metrics, when, reason)
 
 
 class OpenTelemetrySpans:
@@ -72,6 +82,7 @@ class OpenTelemetrySpans:
     def specdec_step(self, step: Step, generation: GenerationInfo) -> None:
         """Note a step, and end the spans of the rows that ended with it."""
         running = self._watched.of(generation)
+        running.end_between_steps()
         running.metrics.observe(step)
         rows = zip(
             step.members, step.new_tokens, step.accepted, step.tried, step.finished, strict=True
@@ -87,9 +98,7 @@ class OpenTelemetrySpans:
                     },
                 )
             if reason is not None:
-                span = running.spans.pop(member)
-                span.set_attribute("gen_ai.response.finish_reasons", [reason])
-                _end(span, member, running.metrics)
+                _end(running.spans.pop(member), member, running.metrics, reason=reason)
         if not running.spans:
             self._watched.end(generation)
 
@@ -111,15 +120,21 @@ class OpenTelemetrySpans:
             )
             for row, tokens in enumerate(generation.prompt_tokens)
         }
-        return _Running(spans, Metrics(rows, generation.clock, lossless=generation.lossless))
+        metrics = Metrics(rows, generation.clock, lossless=generation.lossless)
+        return _Running(spans, metrics, generation.ended)
 
 
 def _give_up(running: _Running, when: int) -> None:
+    running.end_between_steps(when)
     for row, span in running.spans.items():
         _end(span, row, running.metrics, when)
 
 
-def _end(span: Any, row: int, metrics: Metrics, when: int | None = None) -> None:
+def _end(
+    span: Any, row: int, metrics: Metrics, when: int | None = None, reason: str | None = None
+) -> None:
+    if reason is not None:
+        span.set_attribute("gen_ai.response.finish_reasons", [reason])
     stats = metrics.stats(row)
     span.set_attributes(
         {

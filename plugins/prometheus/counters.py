@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter as Counts
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +28,16 @@ class _Running:
 
     Attributes:
         rows: that are being decoded.
+        started: when it began, in nanoseconds since 1970.
+        ended: rows that were ended between steps; those that have been counted are known by number.
         counted: its seconds by phase that have been counted.
     """
 
     labels: tuple[str, str]
     rows: int
+    started: int
+    ended: Mapping[int, tuple[str, int]]
+    ends: int = 0
     counted: dict[str, float] = field(default_factory=dict)
 
 
@@ -93,11 +100,7 @@ class PrometheusCounters:
         running = self._watched.of(generation)
         self._count_rows(step, running.labels)
         self._count_seconds(generation, running)
-        for reason in filter(None, step.finished):
-            self._requests.labels(*running.labels, reason).inc()
-            self._request_seconds.labels(*running.labels).observe(generation.seconds)
-            self._change_rows(running.labels, -1)
-            running.rows -= 1
+        self._count_ends(running, filter(None, step.finished), time.time_ns())
         if not running.rows:
             self._watched.end(generation)
 
@@ -106,7 +109,8 @@ class PrometheusCounters:
         self._prompt.labels(*labels).inc(sum(generation.prompt_tokens))
         self._change_rows(labels, len(generation.prompt_tokens))
         self._running.labels(*labels).set_function(lambda: self._rows_running(labels))
-        return _Running(labels, len(generation.prompt_tokens))
+        rows = len(generation.prompt_tokens)
+        return _Running(labels, rows, generation.started, generation.ended)
 
     def _rows_running(self, labels: tuple[str, str]) -> int:
         self._watched.settle()
@@ -116,7 +120,21 @@ class PrometheusCounters:
         with self._lock:
             self._rows[labels] += by
 
+    def _count_ends(self, running: _Running, reasons: Iterable[str], when: int) -> None:
+        """Count rows that have ended with a step, and those that were ended before it."""
+        between = [reason for reason, _ in running.ended.values()][running.ends :]
+        running.ends += len(between)
+        for reason in (*between, *reasons):
+            self._requests.labels(*running.labels, reason).inc()
+            seconds = (when - running.started) / 1e9
+            self._request_seconds.labels(*running.labels).observe(seconds)
+            self._change_rows(running.labels, -1)
+            running.rows -= 1
+
     def _give_up(self, running: _Running, when: int) -> None:
+        self._count_ends(running, (), when)
+        if not running.rows:
+            return
         self._change_rows(running.labels, -running.rows)
         self._requests.labels(*running.labels, "abandoned").inc(running.rows)
 

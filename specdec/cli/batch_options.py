@@ -31,8 +31,8 @@ Keep = Annotated[
     _flag(
         _ROWS,
         "--keep",
-        text="A field that is no setting and goes into the answer as it is; repeatable. An id "
-        "always does.",
+        text="A field that goes into the answer as it is and need not be a setting; repeatable. "
+        "An id always does.",
         metavar="FIELD",
         show_default=False,
     ),

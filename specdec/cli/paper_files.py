@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from specdec.errors import OptionError, first_line
 
 if TYPE_CHECKING:
@@ -55,46 +53,6 @@ def write_results(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[
     return [out / _PAGE, out / _JSON, out / _CSV, *figures]
 
 
-class _Row(BaseModel):
-    strategy: str
-    set: str
-    tau: float | None
-    speedup: float
-    tokens_per_second: float
-    prompts: int
-    alpha: list[float]
-    tried: list[int]
-
-
-class _Settings(BaseModel):
-    temperature: float
-    batch_size: int
-    max_new_tokens: int
-
-
-class _Prompts(BaseModel):
-    sets: dict[str, int]
-
-
-class _Report(BaseModel):
-    model: str
-    dtype: str
-    device: str
-    date: str
-    settings: _Settings
-    prompts: _Prompts
-    results: list[_Row] = Field(min_length=1)
-    by_set: list[_Row]
-
-
-class _Results(BaseModel):
-    """What the figures need of a file that this may not have written."""
-
-    model_config = ConfigDict(title="results.json")
-
-    reports: list[_Report] = Field(min_length=1)
-
-
 def redraw_figures(out: Path) -> list[Path]:
     """Draw the figures of the results that are there; returns the files.
 
@@ -102,11 +60,12 @@ def redraw_figures(out: Path) -> list[Path]:
         OptionError: there are none, or they are something else.
     """
     from specdec.bench.figures import draw_figures
+    from specdec.bench.saved_results import SavedResults
 
     path = out / _JSON
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        _Results.model_validate(found)
+        SavedResults.model_validate(found)
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"--redraw: {path} holds no results of specdec bench paper ({first_line(error)}): run "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from specdec.decoding.clock import Clock
+from specdec.request.stopping import FinishReason
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,8 @@ class GenerationInfo:
         prompt_tokens: of the prompt of each row.
         started: when it began, in nanoseconds since 1970.
         clock: its seconds by phase, so far.
+        ended: rows that were ended between steps, as by a criterion of transformers' ``generate``:
+            why, and how many of their new tokens are meant.
     """
 
     model: str
@@ -26,6 +29,7 @@ class GenerationInfo:
     prompt_tokens: tuple[int, ...]
     started: int
     clock: Clock
+    ended: dict[int, tuple[FinishReason, int]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

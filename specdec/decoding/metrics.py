@@ -72,8 +72,10 @@ class _Row:
     steps: int = 0
     accepted: list[int] = field(default_factory=list)
     tried: list[int] = field(default_factory=list)
+    counted: list[tuple[int, int, int]] = field(default_factory=list)
 
     def count(self, tokens: int, accepted: int, tried: int) -> None:
+        self.counted.append((tokens, accepted, tried))
         self.tokens += tokens
         self.steps += 1
         missing = tried - len(self.tried)
@@ -115,6 +117,13 @@ class Metrics:
         for member, tokens, accepted, tried in facts:
             if tokens:
                 self._rows[member].count(len(tokens), accepted, tried)
+
+    def end(self, row: int, new_tokens: int) -> None:
+        """Leave out what a row has beyond so many tokens; the steps that gave it stay counted."""
+        own, self._rows[row] = self._rows[row], _Row()
+        for tokens, accepted, tried in own.counted:
+            kept = max(0, min(tokens, new_tokens - self._rows[row].tokens))
+            self._rows[row].count(kept, min(accepted, kept), min(tried, kept))
 
     def stats(self, row: int | None = None) -> Stats:
         """Of one row, or of the whole batch."""

@@ -17,7 +17,7 @@ class EntryLog:
 
     Args:
         path: of the file; made if there is none.
-        about: what its entries have in common; JSON values, or what ``str`` makes of others.
+        about: what its entries have in common, as :func:`in_json` writes it.
         kind: what writes it, e.g. ``"benchmark"``; the key of the first line.
         holds: what an entry is, for errors, e.g. ``"runs"``.
 
@@ -28,7 +28,7 @@ class EntryLog:
 
     def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
         self.path, self._kind, self._holds = path, kind, holds
-        own = json.loads(json.dumps(about, default=str))
+        own = in_json(about)
         first = self._first = _line({kind: own})
         self._start = len(first)
         try:
@@ -119,6 +119,18 @@ class EntryLog:
                 return file.tell() - len(line)
         except OSError as error:
             raise unwritten(self.path, error) from error
+
+
+def in_json(value: Any) -> Any:
+    """A value as JSON has it: names as strings, tuples, tensors and arrays as lists, and what
+    ``str`` makes of anything else."""
+    if isinstance(value, Mapping):
+        return {str(name): in_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_json(each) for each in value]
+    if hasattr(value, "tolist"):
+        return in_json(value.tolist())
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _line(entry: Any) -> bytes:

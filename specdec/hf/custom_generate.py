@@ -22,7 +22,8 @@ from specdec.hf.written_batch import WrittenBatch
 from specdec.models.placement import device_of
 from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
-from specdec.streamers import check_streamer
+from specdec.plugin.registry import listed_plugins
+from specdec.streamers import check_streamer, told_of_the_end
 
 # Arguments of Engine, but for the model.
 ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
@@ -50,6 +51,8 @@ class CustomGenerate:
                 raise UnknownNameError("argument of decoder", name, ENGINE)
         check_streamer(streamer)
         self._engine, self._seed, self._streamer = dict(engine), seed, streamer
+        if "plugins" in engine:  # an iterator would have none for a second model
+            self._engine["plugins"] = listed_plugins(engine["plugins"])
         self._stopping: list[Any] = []
         if stop_strings is not None:
             if (tokenizer := engine.get("tokenizer")) is None:
@@ -83,12 +86,14 @@ class CustomGenerate:
             check_inputs(mask, input_ids, device_of(model.get_input_embeddings()), inputs)
             check_streamer(streamer, len(input_ids))
 
-        try:
+        with told_of_the_end(streamer):
             ranks = Ranks.of(model)
             if ranks is None:
                 check()
             else:
                 ranks.agreed(check)
+            if streamer is not None and "streamer" not in dropped:
+                streamer.put(input_ids.cpu())  # as generate does with its own
             engine = engine_for(model, self._engine)
             stopping = [*stopping_criteria, *self._stopping]
             prepared = Prepared(input_ids, mask, logits_processor, stopping, generation_config)
@@ -111,9 +116,6 @@ class CustomGenerate:
             generation.close()
             self.stats = [result.stats for result in generation.results()]
             return written.output()
-        finally:
-            if streamer is not None:
-                streamer.end()
 
 
 def decoder(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+# The attribute of a model under which its engines are kept.
+ENGINES = "_specdec_engines"
 # Set by transformers and torch in passing, and by train and eval; an engine does not depend on it.
 _PASSING = (
     "training", "generation_config", "_compiled_call_impl", "_output_capturing_hooks_installed",
+    ENGINES,
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _LISTS = (list, tuple, set, frozenset)
@@ -18,9 +22,16 @@ def model_state(model: nn.Module) -> tuple[Any, ...]:
     """A mark that is equal while an engine on the model would be built the same.
 
     It changes with replaced modules and weights, with weights that are written to, moved or
-    converted, with adapters that are added or switched, and with hooks. It keeps nothing alive.
+    converted, with adapters that are added or switched, with hooks and with the config. It keeps
+    nothing alive. torch does not tell when a weight is written to through ``.data``.
     """
-    return tuple((type(each), _of(vars(each))) for each in model.modules())
+    modules = list(model.modules())
+    held = (value for each in modules for value in vars(each).values())
+    configs = {id(value): value for value in held if isinstance(value, PreTrainedConfig)}
+    return (
+        *((type(each), _of(vars(each))) for each in modules),
+        *(repr(config.to_dict()) for config in configs.values()),
+    )
 
 
 def _of(held: dict[str, Any]) -> tuple[Any, ...]:

@@ -59,7 +59,13 @@ class AnswerLog:
         return all(self._has[row] for row in rows)
 
     def add(self, window: int, answers: list[Answer], costs: Costs) -> None:
-        """Keep the answers of a batch; they are on disk afterwards."""
+        """Keep the answers of a batch; they are on disk afterwards.
+
+        Raises:
+            IndexError: an answer to a row that the job does not have; nothing is written.
+        """
+        if any(answer["index"] >= len(self._has) for answer in answers):
+            raise IndexError(f"the job has {len(self._has)} rows")
         entry = {"window": window, "answers": answers, "costs": asdict(costs)}
         self._note(self._log.add(entry), entry)
 

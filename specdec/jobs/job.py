@@ -17,7 +17,7 @@ from specdec.jobs.answering import Answerer, Costs
 from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.summary import JobSummary
-from specdec.models.fingerprints import fingerprint, fingerprint_of_model
+from specdec.models.fingerprints import fingerprint, fingerprint_of_model, fingerprint_of_tokenizer
 from specdec.progress import Reporter, RichReporter, Stage
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def run_job(
     Raises:
         UnknownNameError: an option that does not exist.
         OptionError: a value that is not allowed; a file that cannot be read or written, that
-            another job has written, or that another process is writing now.
+            another job has written, or that another process is writing now; prompts that were
+            changed meanwhile; a model that several processes hold.
     """
     reporter = progress if isinstance(progress, Reporter) else None
     reporter = reporter or (RichReporter() if progress else Reporter())
@@ -77,7 +78,12 @@ class Job:
             same = prompts.exists() and out.samefile(prompts)
             what = "is the file of prompts" if same else "is there, and not from a job"
             raise OptionError(f"{out} {what}: give another file to write to")
-        self._prompts = PromptFile(prompts, options.seed)
+        if (ranks := engine.decoder().ranks) is not None:
+            raise OptionError(
+                f"the {ranks.size} processes that hold this model would all write {out}: a job is "
+                "for a model in one process. Call Engine.generate(prompts, batch_size=...)"
+            )
+        self._prompts = PromptFile(prompts, options.seed, options.window)
         self._answerer = Answerer(engine, options)
 
     def run(self) -> JobSummary:
@@ -96,6 +102,12 @@ class Job:
             summary = self._summary(log.costs, resumed)
             log.finish(asdict(summary))
             _LOG.info("%s: %d rows, %d errors", self.out, summary.rows, summary.errors)
+            if self._prompts.changed:
+                raise OptionError(
+                    f"{self._prompts.path} was changed while the job ran: {self.out} has the "
+                    f"answers to the {summary.rows} rows that it had. Give what is new a file "
+                    "of its own"
+                )
             return summary
 
     def _about(self) -> dict[str, Any]:
@@ -115,6 +127,7 @@ class Job:
             },
             "generation config": engine.generation_config.to_diff_dict(),
             "chat template": fingerprint(getattr(engine.tokenizer, "chat_template", None)),
+            "tokenizer": fingerprint_of_tokenizer(engine.tokenizer),
             **self._options.model_dump(),
         }
 
@@ -126,7 +139,7 @@ class Job:
             _LOG.info("%s: %d of %d rows were answered before", self.out, log.answered, rows)
         with self._reporter.stage("rows", rows) as stage:
             stage.at(log.answered)
-            for number, window in enumerate(self._prompts.windows(self._options.window)):
+            for number, window in enumerate(self._prompts.windows()):
                 if not log.has(index for index, _, _ in window):
                     self._answer_window(number, window, log, stage)
 

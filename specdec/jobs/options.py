@@ -30,7 +30,7 @@ class JobOptions(BaseModel):
         False, description="take a prompt that is text as what the user says in a chat"
     )
     keep: tuple[str, ...] = Field(
-        (), description="fields of a row that are no settings, and go into its answer as they are"
+        (), description="fields of a row that go into its answer as they are, settings or not"
     )
     token_ids: bool = Field(False, description="whether answers have the ids of the new tokens")
     batch_size: int = Field(32, ge=1, description="rows decoded at a time, at most")

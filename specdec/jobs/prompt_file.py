@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ class PromptFile:
     Args:
         path: of the file. It is read once from end to end, to count and to fingerprint it.
         seed: of the rows that have none of their own.
+        window: how many rows are read at a time.
 
     Attributes:
         rows: how many.
@@ -29,35 +31,61 @@ class PromptFile:
         OptionError: a file that is not there or cannot be read, or one without rows.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self._path, self._seed = path, seed
+    def __init__(self, path: Path, seed: int, window: int) -> None:
+        self.path, self._seed, self._window = path, seed, window
         if not path.is_file():
             raise OptionError(f"there is no file {path}: give a file with an object a line")
-        self.rows, digest = 0, hashlib.blake2b(digest_size=8)
         try:
-            with path.open("rb") as file:
-                for line in file:
-                    digest.update(line)
-                    self.rows += bool(line.strip())
+            self.rows, self.fingerprint, self._windows = self._read()
         except OSError as error:
             raise OptionError(f"{path} cannot be read: {error.strerror}") from error
         if not self.rows:
             raise OptionError(f"{path} has no rows: write an object with a prompt on each line")
-        self.fingerprint = digest.hexdigest()
 
-    def windows(self, size: int) -> Iterator[list[tuple[int, int, bytes]]]:
-        """The rows, ``size`` at a time: index, number of the line, and the line."""
-        with self._path.open("rb") as file:
+    def _read(self) -> tuple[int, str, list[str]]:
+        """How many rows there are, a fingerprint of the file, and of each window."""
+        rows, whole, windows = 0, hashlib.blake2b(digest_size=8), []
+        with self.path.open("rb") as file:
+            for line in file:
+                whole.update(line)
+                if row := line.strip():
+                    if rows % self._window == 0:
+                        windows.append(hashlib.blake2b(digest_size=8))
+                    windows[-1].update(row + b"\n")
+                    rows += 1
+        return rows, whole.hexdigest(), [each.hexdigest() for each in windows]
+
+    def windows(self) -> Iterator[list[tuple[int, int, bytes]]]:
+        """The rows, a window at a time: index, number of the line, and the line.
+
+        Raises:
+            OptionError: the file has other rows there than when it was read first.
+        """
+        with self.path.open("rb") as file:
             lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
             rows = ((index, number, line) for index, (number, line) in enumerate(lines))
-            while window := list(islice(rows, size)):
+            for start, known in zip(range(0, self.rows, self._window), self._windows, strict=True):
+                window = list(islice(rows, min(self._window, self.rows - start)))
+                digest = hashlib.blake2b(digest_size=8)
+                for _, _, line in window:
+                    digest.update(line.strip() + b"\n")
+                if digest.hexdigest() != known:
+                    raise OptionError(
+                        f"{self.path} was changed while the job ran, from row {start} on: the "
+                        "answers so far are kept. Give it back what it had, and run the job again"
+                    )
                 yield window
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is another file now."""
+        return self.path.is_file() and self._read()[1] != self.fingerprint
 
     def parse(self, index: int, number: int, line: bytes) -> GivenRow:
         """A row from its line."""
         fields: Any
         try:
-            fields = json.loads(line, parse_constant=_no_json)
+            fields = json.loads(line, parse_constant=_no_json, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             fields = PromptError(f"the line is no JSON: {_reason(error)}")
         return GivenRow(index, fields, seed_of_row(self._seed, index), f"line {number}: ")
@@ -65,6 +93,12 @@ class PromptFile:
 
 def _no_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"{digits:.20} is too large a number")
+    return number
 
 
 def _reason(error: Exception) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdec.errors import OptionError, PromptError, SpecdecError, UnknownNameError
+from specdec.files.entry_log import in_json
 from specdec.jobs.options import JobOptions
 from specdec.request.chat_template import are_messages
+from specdec.request.generation_fields import is_setting
 from specdec.request.request import Request
 
 _PROMPTS = ("prompt", "messages")
@@ -80,7 +82,7 @@ class RowReader:
         """Check a row and encode its prompt.
 
         Raises:
-            PromptError: no prompt, two of them, several, or one that cannot be decoded.
+            PromptError: no prompt, or several, or one that cannot be decoded.
             OptionError: a setting whose value is not allowed, or that a row cannot have.
             UnknownNameError: a field that is no setting and is not kept.
         """
@@ -97,7 +99,7 @@ class RowReader:
         except UnknownNameError as error:
             raise _unknown_field(error) from error
         own = {name: value for name, value in settings.items() if name not in _OF_THE_ROW}
-        return ReadRow(row, request, json.dumps(own, sort_keys=True, default=repr))
+        return ReadRow(row, request, json.dumps(in_json(own), sort_keys=True))
 
     def check(self) -> None:
         """Check the settings of the job, so that not every row has an error in the end.
@@ -116,6 +118,7 @@ class RowReader:
 
         Raises:
             OptionError: a generation config says otherwise.
+            PromptError: several prompts.
         """
         request = self._request(prompt, **settings)
         sampling = request.sampling
@@ -124,10 +127,15 @@ class RowReader:
             raise OptionError(
                 f"{name} is no setting of a row, and the generation config has it: set it to None"
             )
+        if len(request.rows) != 1:
+            raise PromptError(
+                f"a row has one prompt, and this has {len(request.rows)}: give each a row"
+            )
         return request
 
     def _settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        others = (*_PROMPTS, "id", *self._options.keep)
+        kept = [name for name in self._options.keep if name in _OF_THE_CALL or not is_setting(name)]
+        others = (*_PROMPTS, "id", *kept)
         own = {name: value for name, value in fields.items() if name not in others}
         for name in _OF_THE_CALL:
             if own.get(name) is not None:

@@ -12,12 +12,15 @@ _NAMES = ("cache", "past_key_values")  # the second before 5.24
 
 
 def cache_keyword(kind: type[nn.Module]) -> str:
-    """The argument of a module's forward that is its cache."""
+    """The argument of a module's forward that is its cache; of one that hands on whatever it is
+    given, the one that transformers' own models have."""
     known: Any = kind
     return _read(known)
 
 
 @cache
 def _read(kind: Any) -> str:
-    parameters = inspect.signature(kind.forward).parameters
-    return next((name for name in _NAMES if name in parameters), _NAMES[0])
+    from transformers import LlamaModel
+
+    own, usual = (inspect.signature(each.forward).parameters for each in (kind, LlamaModel))
+    return next(name for named in (own, usual) for name in _NAMES if name in named)

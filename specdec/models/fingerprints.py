@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from specdec.models.placement import brought
 
 _SAMPLED = 1024  # values of each weight that a fingerprint reads
 
@@ -26,13 +29,28 @@ def fingerprint(*parts: Any) -> str:
 
 
 def fingerprint_of_model(model: nn.Module) -> str:
-    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each."""
+    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each.
+    Weights that are loaded when they are used are loaded, one at a time."""
     parts: list[Any] = []
     for name, weight in model.named_parameters():
-        flat = weight.detach().flatten()
+        values = brought(model, name) if weight.is_meta else weight
+        flat = values.detach().flatten()
         step = max(1, len(flat) // _SAMPLED)
         parts += [name, list(weight.shape), flat[::step][:_SAMPLED].float()]
     return fingerprint(*parts)
+
+
+def fingerprint_of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """A fingerprint of how a tokenizer reads text and writes it: its vocabulary, rules and special
+    tokens."""
+    if tokenizer is None:
+        return fingerprint(None)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        rules = tokenizer.get_vocab()
+    else:  # calls set truncation and padding
+        rules = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return fingerprint([type(tokenizer).__name__, rules, special])
 
 
 def fingerprint_of_files(folder: Path) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from specdec.errors import UnsupportedModelError
 
 
 def hooks(module: nn.Module) -> Iterator[Any]:
@@ -35,6 +37,20 @@ def offloaded(model: nn.Module) -> set[int]:
         if is_offloaded(module)
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
     }
+
+
+def brought(model: nn.Module, name: str) -> Tensor:
+    """A weight that is loaded when it is used, by its name.
+
+    Raises:
+        UnsupportedModelError: nothing loads it.
+    """
+    path, _, own = name.rpartition(".")
+    for hook in hooks(model.get_submodule(path)):
+        held = getattr(hook, "weights_map", None)
+        if held is not None and isinstance(found := held.get(own), Tensor):
+            return found
+    raise UnsupportedModelError(f"the weight {name} of this model is not in memory: load it again")
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -163,7 +163,12 @@ def resolve(
     settings = settings_of(given)
     fields = {name: plain(value) for name, value in fields.items()}
     if n is not None:
-        fields["num_return_sequences"] = _checked_samples(plain(n))
+        samples, said = _checked_samples(plain(n)), fields.get("num_return_sequences")
+        if said not in (None, samples):
+            raise OptionError(
+                f"n={samples} and num_return_sequences={said!r} say the same: give one of them"
+            )
+        fields["num_return_sequences"] = samples
     apply(config, fields, settings)
     asked = {**settings, **{name: value for name, value in fields.items() if value is not None}}
     temperature = config.temperature

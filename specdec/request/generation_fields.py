@@ -24,7 +24,8 @@ _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Cutoff = Annotated[float, Field(ge=0, lt=1)]
-_Ids = list[_Count] | tuple[_Count, ...]
+_Token = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Ids = list[_Token] | tuple[_Token, ...]
 
 
 class Fields(BaseModel):
@@ -45,7 +46,7 @@ class Fields(BaseModel):
     stop_strings: str | list[str] | tuple[str, ...] | None = Field(
         None, description="a string or a list of them"
     )
-    eos_token_id: _Count | _Ids | None = Field(None, description="a token id or a list of them")
+    eos_token_id: _Token | _Ids | None = Field(None, description="a token id or a list of them")
     do_sample: bool | None = Field(None, description="True or False")
     temperature: Annotated[float, Field(ge=0, lt=1e9)] | None = Field(
         None, description="a number, at least 0 (0 is greedy, anything else at least 1e-6)"
@@ -64,13 +65,28 @@ class Fields(BaseModel):
         None, description="a number above 0 (1 turns it off)"
     )
     no_repeat_ngram_size: _Count | None = Field(None, description="an int, at least 0")
-    bad_words_ids: Annotated[list[list[_Count]], Field(min_length=1)] | None = Field(
+    bad_words_ids: Annotated[list[list[_Token]], Field(min_length=1)] | None = Field(
         None, description="a list of lists of token ids, at least one"
     )
-    sequence_bias: Any = Field(None, description="what transformers takes")
+    sequence_bias: Any = Field(
+        None,
+        description="a list of pairs of a list of token ids and a float, or a mapping from tuples",
+    )
     suppress_tokens: _Ids | None = Field(None, description="a list of token ids")
     begin_suppress_tokens: _Ids | None = Field(None, description="a list of token ids")
     remove_invalid_values: bool | None = Field(None, description="True or False")
+
+    @field_validator("sequence_bias")
+    @classmethod
+    def _of_sequences(cls, value: Any) -> Any:
+        kind, pairs = (tuple, value.items()) if isinstance(value, dict) else (list, value)
+        if value is not None and not (
+            value
+            and isinstance(value, (dict, list))
+            and all(_is_bias(kind, each) for each in pairs)
+        ):
+            raise ValueError("transformers does not take it")
+        return value
 
     @field_validator("temperature")
     @classmethod
@@ -78,6 +94,15 @@ class Fields(BaseModel):
         if value is not None and 0 < value < 1e-6:
             raise ValueError("logits divided by it would overflow")
         return value
+
+
+def _is_bias(kind: type, pair: Any) -> bool:
+    """Whether it is the ids of a sequence, in a list or a tuple, and its bias."""
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], kind):
+        return False
+    ids, bias = pair
+    whole = (isinstance(token, (int, np.integer)) and 0 <= token < 1 << 63 for token in ids)
+    return bool(ids) and all(whole) and isinstance(bias, float)
 
 
 SAMPLING = (
@@ -122,6 +147,11 @@ _ELSEWHERE = {
     "documents": "give chat_template_kwargs={'documents': ...}",
     "chat_template": "give chat_template_kwargs={'chat_template': ...}",
 }
+
+
+def is_setting(name: str) -> bool:
+    """Whether ``generate`` knows the name, honoured or not."""
+    return name in ARGUMENTS or name in vars(GenerationConfig())
 
 
 def plain(value: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hf_batches import PROMPTS, both, padded
 from torch import nn
 
 import specdec.hf
+from specdec import hookimpl
 from specdec.hf import engines
 from specdec.hf.engines import engine_for
 
@@ -141,6 +144,89 @@ def test_an_engine_goes_with_its_model() -> None:
     del model
     gc.collect()
     assert known() is None and weights() is None and engine() is None
+
+
+def test_an_engine_that_leads_to_its_model_goes_with_it() -> None:
+    model = tiny.make_model()
+    known = weakref.ref(model)
+    model.model.layers[0].register_forward_hook(lambda *given, own=model: None)
+    decode(model, strategy="plain")
+    del model
+    gc.collect()
+    assert known() is None
+
+
+def test_copies_of_a_model_have_no_engines() -> None:
+    model = tiny.make_model()
+    first = engine_for(model, PLAIN)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        assert engine_for(other, PLAIN) is not first
+    assert engine_for(model, PLAIN) is first
+
+
+def test_engines_are_let_go_of_when_it_is_asked_for() -> None:
+    model = tiny.make_model()
+    engine = weakref.ref(engine_for(model, PLAIN))
+    specdec.hf.forget(model)
+    gc.collect()
+    assert engine() is None and engine_for(model, PLAIN) is not None
+    specdec.hf.forget(tiny.make_model())
+
+
+def test_plugins_of_an_iterator_serve_every_model() -> None:
+    class Steps:
+        seen = 0
+
+        @hookimpl
+        def specdec_step(self, step: Any) -> None:
+            self.seen += 1
+
+    decoder = specdec.hf.decoder("plain", plugins=iter([steps := Steps()]))
+    seen = []
+    for _ in range(2):
+        tiny.make_model().generate(
+            **padded(PROMPTS[:1]), custom_generate=decoder, max_new_tokens=3, eos_token_id=None
+        )
+        seen.append(steps.seen)
+    assert seen == [3, 6]
+
+
+def test_a_model_does_not_wait_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick, built = tiny.make_model(), tiny.make_model(), Event()
+    true = engines.Engine
+
+    def build(model: Any, **arguments: Any) -> Any:
+        assert model is not slow or built.wait(20)
+        return true(model, **arguments)
+
+    monkeypatch.setattr(engines, "Engine", build)
+    thread = Thread(target=engine_for, args=(slow, PLAIN))
+    thread.start()
+    other = Thread(target=engine_for, args=(quick, PLAIN), daemon=True)
+    other.start()
+    other.join(10)
+    free = not other.is_alive()
+    built.set()
+    thread.join()
+    assert free
+
+
+@pytest.mark.parametrize("copying", ["pack", "dtype"])
+def test_weights_written_to_behind_torchs_back_are_read_anew(copying: str, all_packed: Any) -> None:
+    model = tiny.make_model(tiny.llama_config(intermediate_size=4096)).float()
+    given: dict[str, Any] = {"pack": True} if copying == "pack" else {"dtype": torch.float64}
+    arguments = {"strategy": "plain", **given}
+    first = engine_for(model, arguments)
+    assert engine_for(model, arguments) is first
+    model.model.layers[0].mlp.up_proj.weight.data.mul_(-1)
+    assert engine_for(model, arguments) is not first
+
+
+def test_a_config_that_was_changed_is_read_anew() -> None:
+    model = tiny.make_model()
+    first = engine_for(model, PLAIN)
+    model.config.final_logit_softcapping = 3.0
+    assert engine_for(model, PLAIN) is not first
 
 
 def test_threads_that_come_at_the_same_time_build_one() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import transformers as hf
 from hf_batches import PROMPTS, padded
@@ -63,6 +64,22 @@ def test_stop_strings_and_streamers_reach_it(model: Any, tokenizer: Any) -> None
         strategy="lookup",
     )
     assert found.equal(due) and config.stop_strings == [string]
+    other = hf.GenerationConfig(stop_strings=["never"])
+    assert run(model, strategy="lookup", generation_config=other, **stops).equal(due)
+
+
+@pytest.mark.parametrize("given", [None, "config"])
+def test_stop_strings_of_the_models_own_reach_it(tokenizer: Any, given: Any) -> None:
+    own = tiny.make_model()
+    whole = own.generate(**padded(PROMPTS[:1]), **CALL)
+    own.generation_config.stop_strings = [tokenizer.decode(whole[0, 14:16])]
+    settings = {"tokenizer": tokenizer, **CALL}
+    if given:
+        settings["generation_config"] = hf.GenerationConfig(max_new_tokens=11)
+    due = own.generate(**padded(PROMPTS[:1]), **settings)
+    assert due.shape[1] < whole.shape[1]
+    assert run(own, strategy="lookup", **settings).equal(due)
+    assert own.generation_config.stop_strings
 
 
 def test_it_refuses_what_the_function_refuses(model: Any) -> None:
