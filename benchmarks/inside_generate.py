@@ -57,7 +57,9 @@ def ways(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Arguments of ``generate`` by the name of the way."""
     found: dict[str, dict[str, Any]] = {OWN: {}, "prompt lookup": {"prompt_lookup_num_tokens": 10}}
     if given.assistant:
-        assistant = AutoModelForCausalLM.from_pretrained(given.assistant, dtype=given.dtype)
+        assistant = AutoModelForCausalLM.from_pretrained(
+            given.assistant, dtype=given.dtype, trust_remote_code=False
+        )
         found["assisted"] = {"assistant_model": assistant}
     alias = Registry.load().models.get(given.model)
     known = alias.drafters if alias else {}

@@ -90,7 +90,7 @@ class Verification:
         scores = processors.scores(logits, lambda: self._prefix(node, asking))
         if self._committed.keeps_scores:
             self._asked.append((node, asking, scores))
-        return processors.distribution_of(scores)
+        return processors.distribution(scores)
 
     @property
     def kept(self) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -41,26 +41,19 @@ class Processors:
     greedy: bool
     row_seconds: float = field(default=0.0)
 
-    def distribution(self, logits: Tensor, prefix: Callable[[], Prefix]) -> Distribution:
-        """The distribution of the next token.
-
-        Args:
-            logits: ``[B, V]``; float32 at least is used from here on.
-            prefix: gives the rows' prefixes; called only if a processor reads them.
-        """
-        return self.distribution_of(self.scores(logits, prefix))
-
-    def distribution_of(self, scores: Tensor) -> Distribution:
-        """The distribution that :meth:`scores` ``[B, V]`` stand for."""
+    def distribution(self, scores: Tensor) -> Distribution:
+        """The distribution of the next token, of its :meth:`scores` ``[B, V]``."""
         if self.greedy:
             return Distribution.at(scores.argmax(-1), scores.shape[-1])
         return Distribution.of(scores)
 
     def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
-        """What :meth:`distribution` is made of: ``[B, V]``, float32 at least.
+        """The scores of the next token after all processors and warps: ``[B, V]``, float32 at least.
 
         Args:
-            prefix: may be left out unless :attr:`reads_prefix`.
+            logits: ``[B, V]``.
+            prefix: gives the rows' prefixes; called only if a processor reads them, and may be left
+                out unless :attr:`reads_prefix`.
         """
         scores = at_least_float32(logits)
         if self.penalties or self.warps:

@@ -36,32 +36,35 @@ Patch = Callable[[], AbstractContextManager[Any]]
 
 
 def roots_prefix() -> AbstractContextManager[Any]:
-    true, read = Verification.distribution, Processors.distribution
+    true, read = Verification.distribution, Processors.scores
 
     def distribution(self: Verification, node: Tensor, asking: Tensor) -> Distribution:
         root = self.root_position() + 1
 
-        def cut(processors: Processors, scores: Tensor, prefix: Callable[[], Prefix]) -> Any:
-            return read(processors, scores, lambda: replace(prefix(), lengths=root))
+        def cut(processors: Processors, logits: Tensor, prefix: Callable[[], Prefix]) -> Any:
+            return read(processors, logits, lambda: replace(prefix(), lengths=root))
 
-        with mock.patch.object(Processors, "distribution", cut):
+        with mock.patch.object(Processors, "scores", cut):
             return true(self, node, asking)
 
     return mock.patch.object(Verification, "distribution", distribution)
 
 
 def pad_seen() -> AbstractContextManager[Any]:
-    true = Processors.distribution
+    true = Processors.scores
 
-    def padded(self: Processors, scores: Tensor, prefix: Callable[[], Prefix]) -> Distribution:
+    def padded(
+        self: Processors, logits: Tensor, prefix: Callable[[], Prefix] | None = None
+    ) -> Tensor:
         def seen() -> Prefix:
+            assert prefix is not None
             own = prefix()
             past = torch.arange(own.tokens.shape[1]) >= own.lengths[:, None]
             return replace(own, tokens=own.tokens.masked_fill(past, 0))
 
-        return true(self, scores, seen)
+        return true(self, logits, seen)
 
-    return mock.patch.object(Processors, "distribution", padded)
+    return mock.patch.object(Processors, "scores", padded)
 
 
 def wrong_rows_mask() -> AbstractContextManager[Any]:
