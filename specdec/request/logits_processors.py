@@ -48,7 +48,7 @@ class Processors:
         return Distribution.of(scores)
 
     def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
-        """The scores of the next token after all processors and warps: ``[B, V]``, float32 at least.
+        """The scores of the next token after processors and warps: ``[B, V]``, float32 at least.
 
         Args:
             logits: ``[B, V]``.
