@@ -49,10 +49,12 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         return "y"
 
     monkeypatch.setattr("builtins.input", say_yes)
-    # Trusted code is copied there before it is imported.
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "transformers_modules", raising=False)
+    # Trusted code is copied there before it is imported, whatever other tests have imported so.
+    modules = str(tmp_path / "modules")
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", modules)
+    monkeypatch.setattr(sys, "path", [modules, *sys.path])
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
     yield tmp_path / "mark"
     assert not asked
 
