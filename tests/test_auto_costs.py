@@ -12,7 +12,7 @@ import pytest
 
 from specdec.decoding.clock import StepSeconds
 from specdec.drafting.seconds_by_size import WINDOW, Curve, doublings
-from specdec_plugins.auto.acceptance import Acceptance, Estimate
+from specdec_plugins.auto.acceptance import AcceptanceEstimates, Estimate
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import SHARE, Decision, Exploration
 from specdec_plugins.auto.memory import Memory
@@ -271,7 +271,7 @@ def test_a_stall_of_the_machine_does_not_switch_drafting_off() -> None:
 
 
 def test_promises_are_believed_as_far_as_they_were_kept() -> None:
-    kept = Acceptance()
+    kept = AcceptanceEstimates()
     for _ in range(300):
         kept.fade()
         kept.values.take(1.0, 4.0, 1.0)
@@ -328,9 +328,9 @@ def test_text_and_drafter_go_into_one_tree_where_the_text_is_unsure() -> None:
 def test_questions_do_not_change_a_decision() -> None:
     world, decision = known(5.0)
     decision.prepare(1, 1000, 1)
-    before = [decision.levels, decision.speedup, decision.text_kept]
+    before = [decision.levels, decision.speedup, decision.text_accepted_share]
     for _ in range(50):
-        assert [decision.levels, decision.speedup, decision.text_kept] == before
+        assert [decision.levels, decision.speedup, decision.text_accepted_share] == before
     assert world.step(decision, 5.0)
 
 

@@ -1,4 +1,4 @@
-"""Acceptance: how promises are kept, and what a drafter adds to a step."""
+"""Estimates of acceptance: draft tokens accepted per expected one, and the yield of a drafter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from specdec.drafting.calibration import Prior
 # Steps that evidence counts for: it fades by one part in LASTING with every later
 # step. Long enough to average over the tokens of a sentence or two, short enough to follow a text.
 LASTING = 50
-# Steps that what is believed when a text begins counts for (promised tokens for a text's
+# Steps that what is believed when a text begins counts for (expected tokens for a text's
 # suggestions): little enough that a text which differs from others is found out within it.
 BELIEVED = 8.0
 # What a step with a drafter is taken to bring before the first: draft tokens accepted, levels
@@ -87,14 +87,14 @@ class Estimate:
         return [amount / weight for amount in amounts]
 
 
-class Acceptance:
+class AcceptanceEstimates:
     """What was seen to be accepted, of one sampling setting and about one batch size.
 
     Attributes:
-        values: draft tokens that the values of a row's tree promise, and those accepted.
-        text: draft tokens accepted per token that the text's suggestion promises, of trees that
+        values: draft tokens that the values of a row's tree expect, and those accepted.
+        text: draft tokens accepted per token that the text's suggestion expects, of trees that
             hold nothing else.
-        drafter: what a row's step with a drafter brings: draft tokens that its tree promises,
+        drafter: what a row's step with a drafter yields: draft tokens that its tree expects,
             levels grown, draft tokens verified.
     """
 
@@ -108,7 +108,7 @@ class Acceptance:
         for estimate in (self.values, self.text, self.drafter):
             estimate.begin(rows)
 
-    def absorb(self, other: Acceptance, rows: int) -> None:
+    def absorb(self, other: AcceptanceEstimates, rows: int) -> None:
         """Take in the text of a copy, which has ended."""
         self.values.absorb(other.values, rows)
         self.text.absorb(other.text, rows)

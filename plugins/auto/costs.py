@@ -53,8 +53,8 @@ class Costs:
         return self.steps.seconds(nodes)
 
     def draft(self, levels: float) -> float:
-        """Growing ``levels`` levels, with few tokens to read; half of what little is known says, so
-        that it is measured again unless it is far too much."""
+        """Growing ``levels`` levels, with few tokens to read. Until it has been measured often
+        enough, half of the estimate, so that it is tried again unless it is far too slow."""
         if levels == 0:
             return 0.0
         seconds = (self.first.value or self.level.value) + self.level.value * (levels - 1)

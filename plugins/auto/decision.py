@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from specdec.decoding.clock import StepSeconds
-from specdec_plugins.auto.acceptance import LASTING, Acceptance
+from specdec_plugins.auto.acceptance import LASTING, AcceptanceEstimates
 from specdec_plugins.auto.costs import Costs
 
 # Draft tokens that are considered for a verification: few sizes, so that soon it is known what each
@@ -72,15 +72,15 @@ class Decision:
     """
 
     costs: Costs
-    acceptance: Acceptance
+    acceptance: AcceptanceEstimates
 
     def __init__(self, depth: int, budget: int, exploration: Exploration) -> None:
         self._depth, self._budget, self._exploration = depth, budget, exploration
-        self._opened: Acceptance | None = None
+        self._opened: AcceptanceEstimates | None = None
         self.close: Callable[[], object] = lambda: None
         self.levels = self.text_tokens = self._unread = 0
 
-    def open(self, costs: Costs, acceptance: Acceptance, rows: int) -> None:
+    def open(self, costs: Costs, acceptance: AcceptanceEstimates, rows: int) -> None:
         """What is learned from here on, of ``rows`` rows; a text begins where that is new."""
         self.costs = costs
         if acceptance is not self._opened:
@@ -98,7 +98,7 @@ class Decision:
         tokens, levels, nodes = self.acceptance.drafter.means
         plain = self.costs.step(1)
         seconds = self.costs.draft(levels) + max(plain, self._step(nodes))
-        return (1 + self._kept * tokens) * plain / seconds
+        return (1 + self._accepted_share * tokens) * plain / seconds
 
     def prepare(self, rows: int, room: int, unread: int, text: Sequence[float] = ()) -> None:
         """Decide on the step that comes.
@@ -107,23 +107,23 @@ class Decision:
             rows: unfinished ones.
             room: draft tokens that the texts have room for.
             unread: committed tokens of a row that the drafter has not read.
-            text: probabilities that the suggestion of the text promises, summed over rows and over
+            text: probabilities that the suggestion of the text expects, summed over rows and over
                 its first n tokens, by n from 1 on.
         """
         costs, self._rows, self._unread = self.costs, rows, unread
         self.levels = self.text_tokens = 0
-        self._promised, self._text = 0.0, 0.0
+        self._expected, self._text = 0.0, 0.0
         self._measured = costs.drafting_known
         if not costs.plain_known or room == 0:
             return
         plain, speed = costs.step(1), self.speedup if self._depth else 0.0
         self._rate = rows * max(1.0, speed) / plain
-        count = self._best_count(text, self.text_kept)
-        best = self._gain(text, count, self.text_kept)
-        self._text = self.text_kept * text[count - 1] if count else 0.0
-        self._chance = min(1.0, self.text_kept * text[0] / rows) if text else 0.0
+        count = self._best_count(text, self.text_accepted_share)
+        best = self._gain(text, count, self.text_accepted_share)
+        self._text = self.text_accepted_share * text[count - 1] if count else 0.0
+        self._chance = min(1.0, self.text_accepted_share * text[0] / rows) if text else 0.0
         tokens, levels, nodes = self.acceptance.drafter.means
-        tokens *= rows * self._kept
+        tokens *= rows * self._accepted_share
         tokens = max(tokens, self._text + (1 - self._chance) * tokens)
         seconds = costs.draft(levels) + max(costs.step(count + 1), self._step(nodes)) - plain
         drafts = tokens - self._rate * seconds
@@ -140,7 +140,7 @@ class Decision:
                 return
         if best == 0:
             count = self._explore(text, reading - drafts / self._rate)
-        self.text_tokens, self._promised = count, text[count - 1] if count else 0.0
+        self.text_tokens, self._expected = count, text[count - 1] if count else 0.0
         if self.levels:
             self.text_tokens = len(text)
             if not self._measured:
@@ -158,7 +158,7 @@ class Decision:
         exploration = self._exploration
         count = self._best_count(text, 1.0)
         if count and exploration.affords(
-            loss := -self._gain(text, count, self.text_kept) / self._rate
+            loss := -self._gain(text, count, self.text_accepted_share) / self._rate
         ):
             exploration.charge(loss)
             return count
@@ -183,7 +183,7 @@ class Decision:
         costs = self.costs
         if not self._measured:
             return True
-        gain = self._kept * reach * min(1.0, mass / before) if before else 0.0
+        gain = self._accepted_share * reach * min(1.0, mass / before) if before else 0.0
         if gain > self._rate * costs.level.value:
             return True
         if depth > 1 or costs.since_level < LASTING:
@@ -199,8 +199,8 @@ class Decision:
         Args:
             gains: summed probabilities of the best draft tokens, of all rows, by their number.
         """
-        count = self._best_count(gains, self._kept)
-        self._promised = gains[count - 1] if count else 0.0
+        count = self._best_count(gains, self._accepted_share)
+        self._expected = gains[count - 1] if count else 0.0
         return count
 
     def commit(self, seconds: StepSeconds, nodes: int, accepted: int | None) -> None:
@@ -215,33 +215,36 @@ class Decision:
         costs.take(nodes, seconds.verify + seconds.other, seconds.levels, self._unread)
         self._exploration.earn(costs.step(nodes) + costs.draft(levels))
         acceptance.fade()
-        if accepted is not None and self._promised:
+        if accepted is not None and self._expected:
             if levels:
-                acceptance.values.take(self._rows, self._promised, float(accepted))
+                acceptance.values.take(self._rows, self._expected, float(accepted))
             else:
-                acceptance.text.take(self._promised, float(accepted))
+                acceptance.text.take(self._expected, float(accepted))
         if levels and self._exploration.trial is not None:
             plain = costs.step(1)
             drafting = costs.draft(levels) + costs.read(self._unread)
             extra = (
                 (drafting if self._measured else sum(seconds.levels)) + costs.step(nodes) - plain
             )
-            self._exploration.trial += self._kept * self._promised * plain / self._rows - extra
+            self._exploration.trial += (
+                self._accepted_share * self._expected * plain / self._rows - extra
+            )
         if not levels or not self._measured:
             return
         # What the text suggests tells little of the drafter.
         rows, own = self._rows, 1 - self._chance
         acceptance.drafter.take(
-            own * rows, own * self._promised, own * rows * levels, own * rows * (nodes - 1)
+            own * rows, own * self._expected, own * rows * levels, own * rows * (nodes - 1)
         )
         trial = self._exploration.trial
         if trial is not None and (self.speedup <= 1 or trial > 0):
             self._exploration.close_trial()
 
     @property
-    def _kept(self) -> float:
-        promised, accepted = self.acceptance.values.means
-        return accepted / promised
+    def _accepted_share(self) -> float:
+        """Draft tokens accepted per token that the values of trees expect."""
+        expected, accepted = self.acceptance.values.means
+        return accepted / expected
 
     def _step(self, draft_tokens: float) -> float:
         """A step that verifies a mean number of draft tokens."""
@@ -250,18 +253,18 @@ class Decision:
         return (1 - part) * self.costs.step(low + 1) + part * self.costs.step(low + 2)
 
     @property
-    def text_kept(self) -> float:
-        """Draft tokens accepted per token that the text's suggestions promise."""
-        (kept,) = self.acceptance.text.means
-        return kept
+    def text_accepted_share(self) -> float:
+        """Draft tokens accepted per token that the text's suggestions expect."""
+        (share,) = self.acceptance.text.means
+        return share
 
-    def _gain(self, gains: Sequence[float], count: int, kept: float) -> float:
+    def _gain(self, gains: Sequence[float], count: int, share: float) -> float:
         """Tokens that verifying ``count`` draft tokens is worth beyond verifying none."""
         costs = self.costs
-        tokens = kept * gains[count - 1] if count else 0.0
+        tokens = share * gains[count - 1] if count else 0.0
         return tokens - self._rate * (costs.step(count + 1) - costs.step(1))
 
-    def _best_count(self, gains: Sequence[float], kept: float) -> int:
+    def _best_count(self, gains: Sequence[float], share: float) -> int:
         most = min(self._budget, len(gains))
         counts = [0, *[count for count in SIZES if count < most], *([most] if most else [])]
-        return max(counts, key=lambda count: self._gain(gains, count, kept))
+        return max(counts, key=lambda count: self._gain(gains, count, share))

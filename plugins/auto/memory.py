@@ -14,7 +14,7 @@ import torch
 
 from specdec.drafting.calibration import Calibration, Prior
 from specdec.errors import OptionError, warn
-from specdec_plugins.auto.acceptance import LASTING, PRIORS, Acceptance
+from specdec_plugins.auto.acceptance import LASTING, PRIORS, AcceptanceEstimates
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import Exploration
 
@@ -40,7 +40,7 @@ class Memory:
     def __init__(self, file: Path | None = None) -> None:
         self.calibrations: dict[str, Calibration] = {}
         self.exploration = Exploration()
-        self._acceptance: dict[tuple[str, int], Acceptance] = {}
+        self._acceptance: dict[tuple[str, int], AcceptanceEstimates] = {}
         self._costs: dict[tuple[int, int], Costs] = {}
         self._file = file
         self._saved: dict[str, dict[str, Any]] = {}
@@ -70,12 +70,12 @@ class Memory:
         for key in [key for key in self._acceptance if key[0] == setting]:
             del self._acceptance[key]
 
-    def acceptance(self, setting: str, rows: int) -> Acceptance:
+    def acceptance(self, setting: str, rows: int) -> AcceptanceEstimates:
         """That of a batch size; a new one begins with what is known of the nearest size."""
         size = round(math.log2(rows))
         if (setting, size) not in self._acceptance:
             known = [(abs(other - size), other) for s, other in self._acceptance if s == setting]
-            near = self._acceptance[setting, min(known)[1]] if known else Acceptance()
+            near = self._acceptance[setting, min(known)[1]] if known else AcceptanceEstimates()
             self._acceptance[setting, size] = copy.deepcopy(near)
         return self._acceptance[setting, size]
 

@@ -158,7 +158,7 @@ class AutoGrower(TreeGrower):
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         decision, levels = self._decision, builder.depth
         if decision:
-            self._merge_text(builder, decision.text_tokens, decision.text_kept)
+            self._merge_text(builder, decision.text_tokens, decision.text_accepted_share)
         else:
             self._merge_text(builder, self.options.depth, 1.0)
         if builder.size == 1:
@@ -212,16 +212,19 @@ class AutoGrower(TreeGrower):
             unread = drafts.unread_tokens + new_tokens if isinstance(drafts, ReadsLater) else 0
             decision.prepare(rows, state.room, unread, _summed(chances))
 
-    def _merge_text(self, builder: TreeBuilder, most: int, kept: float) -> None:
-        """Make the first ``most`` tokens of the texts' suggestions candidates of the tree, of whose
-        probability so much is kept."""
+    def _merge_text(self, builder: TreeBuilder, most: int, share: float) -> None:
+        """Make the first ``most`` tokens of the texts' suggestions candidates of the tree.
+
+        Args:
+            share: of such draft tokens that was accepted so far, by which values are multiplied.
+        """
         if self._lookup is None or most == 0:
             return
         members = self._state.members
         guesses = [self._guesses.get(member, Guess()).first(most) for member in members]
         chain = self._lookup.tree(guesses)
         if chain.depth:
-            log_value = chain.log_value[:, 1:] + math.log(max(1e-9, min(1.0, kept)))
+            log_value = chain.log_value[:, 1:] + math.log(max(1e-9, min(1.0, share)))
             builder.merge_chain(chain.tokens[:, 1:], log_value)
 
     def _active(self, values: Tensor) -> Tensor:

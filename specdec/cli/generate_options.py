@@ -174,9 +174,10 @@ Explain = Annotated[
     typer.Option(
         "--explain",
         help="Show what was decided at every step of the streamed run: draft tokens verified "
-        "(budget), levels, the tokens that the tree's values promised (expected) and those that "
-        "came (realised). Expected above realised on average: the drafter is overconfident, below: "
-        "underconfident. Any one strategy; [cyan]auto[/cyan] decides anew at every step.",
+        "(budget), levels, the tokens that the tree's values add up to (expected) and those that "
+        "were committed (realised). Expected above realised on average: the drafter is "
+        "overconfident, below: underconfident. Any one strategy; [cyan]auto[/cyan] decides anew at "
+        "every step.",
         rich_help_panel=_REPORT,
     ),
 ]

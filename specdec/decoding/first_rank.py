@@ -46,7 +46,10 @@ class FirstRankAccepts(Acceptor):
 
         def decide() -> tuple[Acceptance, list[tuple[Tensor, Tensor, Tensor]]]:
             own.append(self._acceptor.accept(tree, verification, randomness))
-            kept = [(node.cpu(), rows.cpu(), each.cpu()) for node, rows, each in verification.kept]
+            kept = [
+                (node.cpu(), rows.cpu(), each.cpu())
+                for node, rows, each in verification.kept_scores
+            ]
             return _on(own[0], torch.device("cpu")), kept
 
         sent, kept = self._ranks.decided(decide)

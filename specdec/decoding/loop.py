@@ -25,7 +25,7 @@ def decode(
 ) -> Iterator[Step]:
     """Decode every row of ``state`` to its end, one step at a time.
 
-    Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides what "agrees" means.
+    Source: EAGLE-2 (arXiv 2406.16858), section 4; the acceptor decides which draft tokens are kept.
     """
     with clock("prefill"):
         features = prefill(target, state)

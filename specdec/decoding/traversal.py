@@ -34,8 +34,8 @@ class TreeTraversal:
         self._path: list[Tensor] = []
 
     def levels(self) -> Iterator[None]:
-        """Once for each output position, the deepest bonus token's the last; no further than any
-        row goes where reading that costs nothing."""
+        """Yields once for each output position, down to the bonus token below the deepest level; on
+        a CPU it ends as soon as every row is decided."""
         for level in range(self.tree.depth + 1):
             if level and self.verification.can_sync and not self.undecided.any():
                 return

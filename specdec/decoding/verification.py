@@ -93,7 +93,7 @@ class Verification:
         return processors.distribution(scores)
 
     @property
-    def kept(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def kept_scores(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The processed scores that were kept, ``[B, V]``, after which node and of which rows:
         both ``[B]``, as for :meth:`distribution`."""
         return self._asked

@@ -1,4 +1,4 @@
-"""The core's own plugin: what losslessness rests on, plain decoding and the models of the house."""
+"""The core's own plugin: what losslessness rests on, plain decoding, models with aliases."""
 
 from __future__ import annotations
 

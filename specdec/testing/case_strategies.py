@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Any
 
-from specdec.errors import SpecdecError, install_extra
 from specdec.testing.cases import Case, Zigzag
+from specdec.testing.hypothesis_import import st
 from specdec.testing.tables import LARGEST, Table
 from specdec.testing.tiny_models import CONFIGS, VOCAB
 from specdec.testing.toy_tokenizer import toy_text
-
-try:
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise SpecdecError(
-        f"specdec.testing needs Hypothesis: {install_extra('test')}, or pip install hypothesis"
-    ) from error
 
 # Vocabularies past what one, five and sixteen bits hold; most of the cases have a few tokens.
 WIDE, WIDEST = 300, 66_000

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, Phase, given, seed
-from hypothesis import settings as configure
-from hypothesis.errors import Flaky
 
 from specdec.testing import properties
 from specdec.testing.case_kinds import everywhere, small_models, step_distributions, whole_texts
@@ -19,6 +16,7 @@ from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumerationError
 from specdec.testing.fake_clock import fake_clock
 from specdec.testing.generator_statistics import generator_has_its_distributions
+from specdec.testing.hypothesis_import import hypothesis
 from specdec.testing.not_applicable import no_memory, no_models, no_reference, no_table, no_values
 from specdec.testing.property import Property as Property
 from specdec.testing.smallest_case import Failure, simplest
@@ -159,18 +157,18 @@ class _Run:
         """Check ``count`` different cases of a kind, or up to the first on which it fails."""
         seen: set[str] = set()
 
-        @seed(0)  # the same cases whatever the lines below say
-        @configure(
+        @hypothesis.seed(0)  # the same cases whatever the lines below say
+        @hypothesis.settings(
             max_examples=2 * count,  # Hypothesis draws some of them again
             derandomize=True,
             database=None,
             deadline=None,
-            phases=(Phase.generate,),
-            suppress_health_check=list(HealthCheck),
+            phases=(hypothesis.Phase.generate,),
+            suppress_health_check=list(hypothesis.HealthCheck),
             report_multiple_bugs=False,
             print_blob=False,
         )
-        @given(kind)
+        @hypothesis.given(kind)
         def holds(case: Case) -> None:
             if self.failure is None:
                 if repr(case) in seen:
@@ -188,7 +186,7 @@ class _Run:
             holds()
         except (AssertionError, _Enough):
             pass
-        except Flaky:
+        except hypothesis.errors.Flaky:
             self.told = f"one case holds at one time and not at another: {self.failure}"
 
     def tried(self, case: Case) -> Failure | None:

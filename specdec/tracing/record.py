@@ -125,7 +125,7 @@ class TracedStep(_Record):
 
     @property
     def expected(self) -> float | None:
-        """Tokens that the values promise, the bonus token included; None where values are no
+        """Tokens that the values expect, the bonus token included; None where values are no
         probabilities: all are 1 because the drafter gives none, or one is larger."""
         values = [node.value for node in self.nodes]
         if values and (all(value == 1 for value in values) or max(values) > 1 + 1e-6):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from specdec.cli.app import app
+from specdec.errors import install_extra
 from specdec.testing import Subject, suite
 
 PLUGIN = '''
@@ -162,3 +165,16 @@ def test_options_that_are_used_are_not_said_to_be_changed() -> None:
     assert not Subject("lookup", options={"drafter": {"costs": False}}).changed
     assert not Subject("lookup", acceptor="rejection").changed
     assert not Subject("chain").changed
+
+
+def test_without_hypothesis_the_command_says_how_to_install_it() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['hypothesis'] = None\n"
+        "sys.argv = ['specdec', 'check', 'plain', '--quick']\n"
+        "from specdec.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert install_extra("test") in " ".join(done.stderr.split())
