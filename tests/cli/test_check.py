@@ -176,5 +176,5 @@ def test_without_hypothesis_the_command_says_how_to_install_it() -> None:
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert install_extra("test") in " ".join(done.stderr.split())
