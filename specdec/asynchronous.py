@@ -67,7 +67,7 @@ class AsyncStream:
         self._turns, self._make, self._context = turns, make, copy_context()
         self._stream: Any = None
         self._asked: Future[Any] | None = None
-        self._closed = False
+        self._waiting, self._closed = 0, False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
@@ -76,13 +76,19 @@ class AsyncStream:
         while True:
             if self._asked is None:
                 self._asked = self._turns.submit(self._context, self._next)
-            asked = self._asked
+            asked, self._waiting = self._asked, self._waiting + 1
             try:
                 piece = await asyncio.shield(asyncio.wrap_future(asked))
-            except Exception:  # which a cancellation is not
+            except asyncio.CancelledError:  # a piece whose turn has not come is not needed
+                if self._asked is asked and self._waiting == 1 and asked.cancel():
+                    self._asked = None
+                raise
+            except Exception:
                 if self._asked is asked:
                     self._asked = None
                 raise
+            finally:
+                self._waiting -= 1
             if self._asked is asked:  # else somebody who waited for it too has it
                 self._asked = None
                 break

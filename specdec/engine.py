@@ -20,7 +20,7 @@ from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import OwnText, report_on
-from specdec.errors import DrafterWarning, OptionError, PluginError, warn
+from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
@@ -331,7 +331,14 @@ class Engine:
         """:meth:`generate` for an event loop: decodes in a thread of the engine, in which its
         asynchronous calls take turns after every step. Cancelled, it stops after the step that
         runs."""
-        return await self._taken_in_turns().finish(self._run(prompt, **settings))
+        steps = self._run(prompt, **settings)
+        next(steps)  # begun: from here on a streamer is told of the end, whatever comes
+        try:
+            turns = self._taken_in_turns()
+        except SpecdecError:
+            steps.close()
+            raise
+        return await turns.finish(steps)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
@@ -418,6 +425,7 @@ class Engine:
     ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
         """What :meth:`generate` does, in steps; returns what it returns."""
         with told_of_the_end(streamer):
+            yield
             size = plain(batch_size)
             request = self._agreed_request(
                 prompt,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from threading import Event
 from typing import Any
 
 import pytest
@@ -110,6 +111,55 @@ def test_what_is_cancelled_or_left_stops_after_its_step(plain: Engine) -> None:
 
     ended = asyncio.run(run())
     assert ended < 100 and len(seen) < ended + 100
+
+
+def test_a_streamer_of_a_call_that_is_cancelled_before_its_turn_is_told_of_the_end(
+    plain: Engine,
+) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.got: list[str] = []
+
+        def put(self, tokens: Any) -> None:
+            self.got.append("tokens")
+
+        def end(self) -> None:
+            self.got.append("end")
+
+    told, busy = Told(), Event()
+
+    async def run() -> None:
+        plain._turns.submit(copy_context(), busy.wait, 20)
+        call = asyncio.create_task(plain.agenerate(PROMPTS[0], streamer=told, **SETTINGS))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        busy.set()
+        await plain.agenerate(PROMPTS[0], **SETTINGS)
+
+    asyncio.run(run())
+    assert told.got == ["end"]
+
+
+def test_a_stream_that_is_left_before_its_turn_does_not_begin(plain: Engine) -> None:
+    seen: list[str] = []
+    busy = Event()
+
+    async def run() -> None:
+        plain._turns.submit(copy_context(), busy.wait, 20)
+        streams = [
+            plain.astream(PROMPTS[0], logits_processor=noting(seen, name), **SETTINGS)
+            for name in "ab"
+        ]
+        for stream in streams:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(stream.__anext__(), 0.01)
+        busy.set()
+        await plain.agenerate(PROMPTS[0], **SETTINGS)
+
+    asyncio.run(run())
+    assert not seen
 
 
 def test_what_is_current_in_a_call_is_current_in_its_steps(plain: Engine) -> None:

@@ -199,12 +199,14 @@ def test_rows_whose_long_settings_differ_share_no_batch(plain: Engine) -> None:
 
 
 def test_what_is_kept_and_is_a_setting_is_one(plain: Engine) -> None:
-    rows = [{"prompt": "HELLO", "temperature": 1.0, "max_new_tokens": 3, "trace": "x"}]
-    bare = [{name: rows[0][name] for name in rows[0] if name != "trace"}]
-    (kept,) = answer_rows(plain, rows, keep=("temperature", "max_new_tokens", "trace"))
+    rows = [{"prompt": "HELLO", "temperature": 1.0, "max_new_tokens": 3, "note": "x"}]
+    bare = [{name: rows[0][name] for name in rows[0] if name != "note"}]
+    (kept,) = answer_rows(plain, rows, keep=("temperature", "max_new_tokens", "note"))
     (alone,) = answer_rows(plain, bare)
     assert kept["text"] == alone["text"] and kept["new_tokens"] == 3
-    assert kept["temperature"] == 1.0 and kept["trace"] == "x"
+    assert kept["temperature"] == 1.0 and kept["note"] == "x"
+    (refused,) = answer_rows(plain, [{"prompt": "HELLO", "n": 3}], keep=("n",))
+    assert "n is no setting of a row" in refused["error"]["message"]
 
 
 class Meanwhile(Reporter, Stage):

@@ -171,6 +171,8 @@ def test_a_model_that_is_sharded_otherwise_is_refused(plan: dict[str, int], name
     """As transformers notes it in the config of a model that it has sharded."""
     model = tiny.make_model()
     model.config.distributed_config = DistributedConfig(**plan)
+    assert Ranks.of(model) is None, "a whole model of that config"
+    model._mesh_manager = object()
     with pytest.raises(UnsupportedModelError, match=rf"is sharded by {names}: specdec decodes"):
         Engine(model, strategy="plain")
     model.config.distributed_config = DistributedConfig(tp_size=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from tiny import PROMPTS
 import specdec.generation
 from examples import examples
 from specdec import Engine
+from specdec.decoding.clock import Clock
+from specdec.decoding.metrics import Metrics
 from specdec.errors import OptionError
 
 SETTINGS: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.0, "seed": 5, "eos_token_id": []}
@@ -112,6 +115,32 @@ def test_max_time_counts_from_the_call(plain: Engine) -> None:
 
     result: Any = plain.generate(PROMPTS[0], max_time=0.1, logits_processor=slow, **SETTINGS)
     assert result.finish_reason == "time" and 1 <= len(result.token_ids) < 16
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=6),
+    most=st.integers(0, 20),
+)
+def test_measurements_of_a_row_that_is_ended_are_of_what_is_left(
+    steps: list[tuple[int, int]], most: int
+) -> None:
+    """Steps of so many accepted draft tokens, in trees that were so many levels deeper."""
+    metrics, left = Metrics(1, Clock(), lossless=True), most
+    accepted = tried = 0
+    for count, deeper in steps:
+        step: Any = SimpleNamespace(
+            members=[0], new_tokens=[[7] * (count + 1)], accepted=[count], tried=[count + deeper]
+        )
+        metrics.observe(step)
+        kept = min(count + 1, left)
+        left -= kept
+        accepted += min(count, kept)
+        tried += min(count + deeper, kept)
+    metrics.end(0, most)
+    stats = metrics.stats(0)
+    assert stats.target_forwards == len(steps), "forwards that ran are counted"
+    assert stats.new_tokens == most - left and stats.accepted_tokens == accepted
+    assert sum(stats.tried) == tried
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,13 +18,13 @@ from specdec.models.ranks import is_sharded
 
 # Engines that are kept for one model, those used last. They share the model's weights.
 MOST = 4
-# Arguments by which an engine has weights of its own, which it would not see written to.
-_COPYING = ("pack", "dtype", "device")
+# Making those of a model, once.
+_MAKING = Lock()
 
 
 @dataclass(frozen=True)
 class _Built:
-    """An engine and what it was built of."""
+    """An engine and what it was built of; ``weights`` are marked where it has copied them."""
 
     arguments: Mapping[str, Any]
     state: tuple[Any, ...]
@@ -35,14 +36,20 @@ class _Engines:
     """What a model has among its attributes, and a copy of it has not. A cycle that goes with the
     model: an engine may lead to it, by a hook or a drafter."""
 
-    def __init__(self) -> None:
-        self.lock, self.built = Lock(), list[_Built]()
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.lock, self.built, self._model = Lock(), list[_Built](), ref(model)
 
-    def __deepcopy__(self, memo: Any) -> _Engines:
-        return _Engines()
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> _Engines:
+        """Those of this very model."""
+        with _MAKING:
+            found = vars(model).get(ENGINES)
+            if not isinstance(found, cls) or found._model() is not model:
+                found = vars(model)[ENGINES] = cls(model)
+            return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Engines, ()
+        return dict, ()  # so that a pickle of the model needs nothing of specdec
 
 
 def engine_for(model: PreTrainedModel, arguments: Mapping[str, Any]) -> Engine:
@@ -52,23 +59,28 @@ def engine_for(model: PreTrainedModel, arguments: Mapping[str, Any]) -> Engine:
     Raises:
         SpecdecError: as for the class.
     """
-    engines: _Engines = vars(model).setdefault(ENGINES, _Engines())
+    engines = _Engines.of(model)
     with engines.lock:
         state = model_state(model)
-        weights = fingerprint_of_model(model) if _copies(model, arguments) else None
         known = [each for each in engines.built if each.state == state]
         found = next((each for each in known if each.arguments == arguments), None)
         others = [each for each in known if each is not found]
-        if found is None or found.weights != weights:
-            found = _Built(dict(arguments), state, weights, Engine(model, **arguments))
+        if found is None or found.weights not in (None, fingerprint_of_model(model)):
+            engine = Engine(model, **arguments)
+            weights = fingerprint_of_model(model) if _copies(engine, model) else None
+            found = _Built(dict(arguments), state, weights, engine)
         engines.built = [found, *others][:MOST]
         return found.engine
 
 
-def _copies(model: PreTrainedModel, arguments: Mapping[str, Any]) -> bool:
-    """Whether its weights are to be read; of a sharded model each process has others."""
-    asked = any(arguments.get(name) for name in _COPYING)
-    return asked and not any(map(is_sharded, model.parameters()))
+def _copies(engine: Engine, model: PreTrainedModel) -> bool:
+    """Whether an engine has weights of its own, which it would not see written to. Those of a
+    sharded model are not read: each process has others."""
+    if any(map(is_sharded, model.parameters())):
+        return False
+    shared = set(map(id, model.parameters()))
+    own = engine.target.model.parameters()
+    return engine.acceleration.changes or any(id(each) not in shared for each in own)
 
 
 def forget(model: nn.Module) -> None:

@@ -77,6 +77,8 @@ class RowReader:
 
     def __init__(self, request: Callable[..., Request], options: JobOptions) -> None:
         self._request, self._options = request, options
+        kept = [name for name in options.keep if name not in _OF_THE_CALL and not is_setting(name)]
+        self._no_settings = (*_PROMPTS, "id", *kept)
 
     def __call__(self, row: GivenRow) -> ReadRow:
         """Check a row and encode its prompt.
@@ -134,9 +136,7 @@ class RowReader:
         return request
 
     def _settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        kept = [name for name in self._options.keep if name in _OF_THE_CALL or not is_setting(name)]
-        others = (*_PROMPTS, "id", *kept)
-        own = {name: value for name, value in fields.items() if name not in others}
+        own = {name: value for name, value in fields.items() if name not in self._no_settings}
         for name in _OF_THE_CALL:
             if own.get(name) is not None:
                 raise OptionError(f"{name} is no setting of a row: leave it out")

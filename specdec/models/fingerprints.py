@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from specdec.models.placement import brought
+from specdec.models.quantised import is_packed
 
 _SAMPLED = 1024  # values of each weight that a fingerprint reads
 
@@ -29,11 +30,14 @@ def fingerprint(*parts: Any) -> str:
 
 
 def fingerprint_of_model(model: nn.Module) -> str:
-    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each.
-    Weights that are loaded when they are used are loaded, one at a time."""
+    """A fingerprint of a model's weights: their names, shapes, and up to 1024 values of each, of
+    quantised ones multiplied out. Weights that are loaded when they are used are loaded, one at a
+    time."""
     parts: list[Any] = []
     for name, weight in model.named_parameters():
         values = brought(model, name) if weight.is_meta else weight
+        if is_packed(values):
+            values = type(values).dequantize(values)
         flat = values.detach().flatten()
         step = max(1, len(flat) // _SAMPLED)
         parts += [name, list(weight.shape), flat[::step][:_SAMPLED].float()]
@@ -45,10 +49,11 @@ def fingerprint_of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
     tokens."""
     if tokenizer is None:
         return fingerprint(None)
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
-        rules = tokenizer.get_vocab()
-    else:  # calls set truncation and padding
-        rules = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    try:  # calls set truncation and padding
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        rules: Any = {**backend, "truncation": None, "padding": None}
+    except Exception:  # none, or one with parts in Python
+        rules = sorted((str(token), index) for token, index in tokenizer.get_vocab().items())
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return fingerprint([type(tokenizer).__name__, rules, special])
 

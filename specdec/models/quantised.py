@@ -57,7 +57,7 @@ def dequantised(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
         return lambda inputs: _linear(module, inputs, dequantize_bnb_weight(weight, module.state))
-    if not isinstance(module, nn.Linear) or not _is_packed(weight):
+    if not isinstance(module, nn.Linear) or not is_packed(weight):
         return None
     return lambda inputs: _linear(module, inputs, type(weight).dequantize(weight))
 
@@ -72,10 +72,10 @@ def is_quantised(model: nn.Module) -> bool:
     ``torchao.quantization.quantize_``, of which the model knows nothing."""
     if getattr(model, "is_quantized", False):
         return True
-    return any(map(_has_eight_bits, model.modules())) or any(map(_is_packed, model.parameters()))
+    return any(map(_has_eight_bits, model.modules())) or any(map(is_packed, model.parameters()))
 
 
-def _is_packed(weight: Tensor) -> bool:
+def is_packed(weight: Tensor) -> bool:
     """Whether it is of a class of its own that can be multiplied out."""
     return type(weight).dequantize is not torch.Tensor.dequantize
 

@@ -49,7 +49,9 @@ class Ranks:
         Raises:
             UnsupportedModelError: a model that is sharded by data, by layers or by experts too.
         """
-        asked = getattr(getattr(model, "config", None), "distributed_config", None)
+        asked = None
+        if getattr(model, "_mesh_manager", None) is not None:  # the config goes to whole models too
+            asked = getattr(model.config, "distributed_config", None)
         _check_plan(model, [name for name in _OTHERWISE if (getattr(asked, name, 1) or 1) > 1])
         sharded = next((each for each in model.parameters() if is_sharded(each)), None)
         if sharded is None:

@@ -20,6 +20,7 @@ import specdec.hf
 from specdec import hookimpl
 from specdec.hf import engines
 from specdec.hf.engines import engine_for
+from specdec.hf.model_state import ENGINES
 
 PLAIN = {"strategy": "plain"}
 
@@ -159,9 +160,24 @@ def test_an_engine_that_leads_to_its_model_goes_with_it() -> None:
 def test_copies_of_a_model_have_no_engines() -> None:
     model = tiny.make_model()
     first = engine_for(model, PLAIN)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+    pickled = pickle.dumps(model)
+    assert b"specdec" not in pickled.replace(ENGINES.encode(), b""), "it loads without specdec"
+    for other in (copy.deepcopy(model), copy.copy(model), pickle.loads(pickled)):  # noqa: S301
         assert engine_for(other, PLAIN) is not first
     assert engine_for(model, PLAIN) is first
+
+
+def test_weights_are_read_only_where_an_engine_has_copied_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[Any] = []
+    monkeypatch.setattr(engines, "fingerprint_of_model", lambda model: read.append(model) or "")
+    model = tiny.make_model()
+    for own in ({}, {"dtype": model.dtype}, {"device": "cpu"}, {"dtype": str(model.dtype)[6:]}):
+        engine_for(model, {**PLAIN, **own})
+    assert not read
+    engine_for(model, {**PLAIN, "dtype": torch.float32})
+    assert read
 
 
 def test_engines_are_let_go_of_when_it_is_asked_for() -> None:
@@ -211,10 +227,13 @@ def test_a_model_does_not_wait_for_another(monkeypatch: pytest.MonkeyPatch) -> N
     assert free
 
 
-@pytest.mark.parametrize("copying", ["pack", "dtype"])
-def test_weights_written_to_behind_torchs_back_are_read_anew(copying: str, all_packed: Any) -> None:
+@pytest.mark.parametrize(
+    "given", [{"pack": True}, {"compile": True}, {"dtype": torch.float64}], ids=str
+)
+def test_weights_written_to_behind_torchs_back_are_read_anew(
+    given: dict[str, Any], all_packed: Any
+) -> None:
     model = tiny.make_model(tiny.llama_config(intermediate_size=4096)).float()
-    given: dict[str, Any] = {"pack": True} if copying == "pack" else {"dtype": torch.float64}
     arguments = {"strategy": "plain", **given}
     first = engine_for(model, arguments)
     assert engine_for(model, arguments) is first

@@ -387,9 +387,6 @@ def test_measurements_are_of_the_text_that_is_returned(model: Any, decoder: Any)
         )
         new = (found[:, 10:] != PAD).sum(dim=1).tolist()
         assert [stats.new_tokens for stats in decoder.stats] == new
-        for stats in decoder.stats:
-            assert stats.tau == stats.new_tokens / stats.target_forwards
-            assert stats.accepted_tokens <= stats.new_tokens
 
 
 def test_the_model_is_left_as_it_was(model: Any) -> None:
