@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import generated
 from pydantic.fields import FieldInfo
 
+from specdec import Engine
 from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
 from specdec.plugin.registry import ROLES, Registry, Role
 from specdec.request.generation_fields import Fields
@@ -109,8 +111,21 @@ def page(registry: Registry) -> str:
     for title, settings in (("training", Settings), ("answers", AnswerOptions)):
         parts.append(SETTINGS[title] + "\n".join(fields_table(settings.model_fields)) + "\n")
     parts.append(models(ours("model", registry.models.values())))
+    parts.append("## Arguments of Engine\n\n" + "\n".join(engine_arguments()) + "\n")
     parts.append(GENERATE + "\n" + "\n".join(generate_fields()) + "\n")
     return "\n".join(parts)
+
+
+def engine_arguments() -> Iterator[str]:
+    """What the docstring of the class says of each."""
+    said = inspect.cleandoc(Engine.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w[\w, ]*): (.+(?:\n {8}.+)*)", said, flags=re.MULTILINE)
+    names = [name for each, _ in entries for name in each.split(", ")]
+    assert names and set(names) == set(inspect.signature(Engine).parameters), names
+    yield from ("| argument | what it does |", "|---|---|")
+    for each, text in entries:
+        name = ", ".join(f"`{one}`" for one in each.split(", "))
+        yield f"| {name} | {' '.join(text.split()).replace('``', '`')} |"
 
 
 def strategies(found: list[Strategy]) -> str:
