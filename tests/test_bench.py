@@ -23,6 +23,7 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
+from specdec.bench.figure_reliability import reliability
 from specdec.bench.figure_tasks import tasks
 from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
@@ -491,6 +492,20 @@ def test_a_figure_without_a_bin_to_show_keeps_its_layout(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         draw_figures({"reports": [found]}, tmp_path)
+
+
+def test_ticks_are_plain_numbers(report: bench.Report) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads(json.dumps(as_json(report)))
+    figure = reliability(found, [row["strategy"] for row in found["results"]])
+    assert figure is not None
+    figure.draw_without_rendering()
+    ticks = [
+        label.get_text()
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
+    ]
+    assert "0" in ticks and not any("$" in tick for tick in ticks)
 
 
 def test_figures_count_the_prompts_that_were_measured(plain: Engine) -> None:

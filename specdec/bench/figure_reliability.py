@@ -47,9 +47,13 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylabel("acceptance rate (share of draft\ntokens that the target took)")
     lower.set_yscale("symlog", linthresh=1)
-    lower.set_ylim(bottom=0)
+    lower.set_yticks([0, *(10**power for power in range(0, 9, 2))], minor=False)
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    lower.set_ylim(
+        0, 2 * max(each["count"] for row in rows for each in row["reliability"]["curve"])
+    )
     lower.set_ylabel("draft tokens\nin the bin (n)")
-    lower.set_xlabel("confidence of the draft token (its value by its parent's)")
+    lower.set_xlabel("confidence of the draft token\n(its value by its parent's)")
     for axes in (upper, lower):
         axes.grid(color=GRID, linewidth=0.5)
     count = len(rows[0]["reliability"]["curve"])
