@@ -31,6 +31,10 @@ class _Built:
     weights: str | None
     engine: Engine
 
+    def stale(self, model: PreTrainedModel) -> bool:
+        """Whether weights that it has copied have been written to."""
+        return self.weights is not None and self.weights != fingerprint_of_model(model)
+
 
 class _Engines:
     """What a model has among its attributes, and a copy of it has not. A cycle that goes with the
@@ -65,7 +69,7 @@ def engine_for(model: PreTrainedModel, arguments: Mapping[str, Any]) -> Engine:
         known = [each for each in engines.built if each.state == state]
         found = next((each for each in known if each.arguments == arguments), None)
         others = [each for each in known if each is not found]
-        if found is None or found.weights not in (None, fingerprint_of_model(model)):
+        if found is None or found.stale(model):
             engine = Engine(model, **arguments)
             weights = fingerprint_of_model(model) if _copies(engine, model) else None
             found = _Built(dict(arguments), state, weights, engine)

@@ -174,7 +174,7 @@ def test_weights_are_read_only_where_an_engine_has_copied_them(
     monkeypatch.setattr(engines, "fingerprint_of_model", lambda model: read.append(model) or "")
     model = tiny.make_model()
     for own in ({}, {"dtype": model.dtype}, {"device": "cpu"}, {"dtype": str(model.dtype)[6:]}):
-        engine_for(model, {**PLAIN, **own})
+        assert engine_for(model, {**PLAIN, **own}) is engine_for(model, {**PLAIN, **own})
     assert not read
     engine_for(model, {**PLAIN, "dtype": torch.float32})
     assert read
