@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import specdec
 from examples import examples
 from specdec import Engine, bench
 from specdec.bench import run_statistics
@@ -492,6 +494,16 @@ def test_a_figure_without_a_bin_to_show_keeps_its_layout(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         draw_figures({"reports": [found]}, tmp_path)
+
+
+def test_options_of_a_report_say_files_of_specdec_without_where_it_is_installed() -> None:
+    folder = Path(specdec.__file__).parent / "models" / "smollm2"
+    policy = SimpleNamespace(model_dump=lambda: {"vocabulary": str(folder / "v.json"), "k": 2})
+    selection = SimpleNamespace(names={}, parsed={"drafter": policy})
+    parts = SimpleNamespace(acceptor=SimpleNamespace(lossless=True))
+    engine: Any = SimpleNamespace(selection=selection, parts=parts)
+    said = StrategyContender("any", engine).facts()["options"]
+    assert said == {"drafter": {"vocabulary": "specdec/models/smollm2/v.json", "k": 2}}
 
 
 def test_ticks_are_plain_numbers(report: bench.Report) -> None:

@@ -184,6 +184,12 @@ def test_scripts_that_a_page_runs_exist(page: Path) -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_a_path_of_the_machine_that_wrote_it(page: Path) -> None:
+    found = re.findall(r"(?<![\w.$}])/(?:home|root|work|Users|tmp)/\S+", page.read_text("utf-8"))
+    assert not found
+
+
 def test_every_file_of_figures_and_every_picture_is_linked_from_a_page() -> None:
     linked = set()
     for page in PAGES:

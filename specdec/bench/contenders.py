@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
+import specdec
 from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
@@ -116,7 +118,7 @@ class StrategyContender:
         """Parts by role, their options without the paths of checkpoints, losslessness."""
         selection = self.engine.selection
         options = {
-            role: {name: value for name, value in parsed.model_dump().items() if name != _PATH}
+            role: {name: _said(each) for name, each in parsed.model_dump().items() if name != _PATH}
             for role, parsed in selection.parsed.items()
         }
         return {
@@ -127,3 +129,9 @@ class StrategyContender:
 
 
 _PATH = "checkpoint"
+_ROOT = f"{Path(specdec.__file__).parent.parent}/"
+
+
+def _said(value: Any) -> Any:
+    """An option's value; a file that comes with specdec without where that is installed."""
+    return value.removeprefix(_ROOT) if isinstance(value, str) else value
