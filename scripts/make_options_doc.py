@@ -71,7 +71,7 @@ with the text of one row `[1, n]` |
 | `seed` | an int, or one per prompt (with `n`: per text) |
 | `n` | how many texts to sample for each prompt, each with a seed of its own; gives a list |
 | `logprobs` | gives results the log-probability of each token before and after logits processors, \
-and of so many of the likeliest tokens: `result.logprobs` |
+and of this number of the likeliest tokens: `result.logprobs` |
 | `streamer` | one of transformers'; of `Engine.generate` alone |
 | `logits_processor` | transformers' logits processors |
 | `generation_config` | a `GenerationConfig` |

@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def check_batches(texts: int, batch_size: Any, progress: Any, streamer: Any) -> None:
-    """Refuse arguments by which a call of so many texts cannot be decoded.
+    """Refuse arguments by which a call cannot be decoded, for the number of texts that it has.
 
     Raises:
         OptionError: a batch size below 1, ``progress`` that is no bool, something that is no

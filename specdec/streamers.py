@@ -16,7 +16,7 @@ from specdec.generation import Generation
 
 
 def check_streamer(streamer: Any, texts: int = 1) -> None:
-    """Refuse what is no streamer of so many texts.
+    """Refuse what is no streamer, or none of this number of texts.
 
     Raises:
         OptionError: something without ``put`` and ``end``, or one of transformers' that takes one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
 
@@ -15,7 +16,7 @@ from specdec.results import GenerationResult
 Piece = TypeVar("Piece")
 
 
-class _Stream(Generic[Piece]):
+class _Stream(ABC, Generic[Piece]):
     """Runs a generation and yields what its texts grow by."""
 
     def __init__(self, generation: Generation, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -37,8 +38,9 @@ class _Stream(Generic[Piece]):
         self._pieces.close()
         self._generation.close()
 
+    @abstractmethod
     def _piece(self, row: int, text: str) -> Piece:
-        raise NotImplementedError
+        """What is yielded where the text of a row has grown by ``text``."""
 
     def _run(self) -> Generator[Piece, None, None]:
         rest = dict.fromkeys(range(len(self._given)))  # rows whose end was not given yet

@@ -58,7 +58,7 @@ def run(
 
     Raises:
         OptionError: engines on different models, labels that are taken, a peer that does not take
-            so many rows, a log of another benchmark.
+            as many rows, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
         ContenderError: a contender failed before then; after it, likewise.

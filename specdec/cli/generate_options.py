@@ -96,7 +96,7 @@ Samples = Annotated[
     int | None,
     _decoding(
         "--n",
-        "Sample so many texts, each with a seed of its own. The first one streams; all are decoded "
+        "How many texts to sample, each with a seed of its own. The first one streams; all are decoded "
         "together.",
         min=1,
     ),
@@ -106,7 +106,7 @@ Logprobs = Annotated[
     _decoding(
         "--logprobs",
         "Show the log-probability of every token, before and after logits processors and "
-        "temperature, and of so many of the likeliest tokens beside it.",
+        "temperature, and of this number of the likeliest tokens beside it.",
         min=0,
     ),
 ]

@@ -119,7 +119,8 @@ class Metrics:
                 self._rows[member].count(len(tokens), accepted, tried)
 
     def end(self, row: int, new_tokens: int) -> None:
-        """Leave out what a row has beyond so many tokens; the steps that gave it stay counted."""
+        """Leave out the tokens of a row beyond the first ``new_tokens``; the steps that gave them
+        stay counted."""
         own, self._rows[row] = self._rows[row], _Row()
         for tokens, accepted, tried in own.counted:
             kept = max(0, min(tokens, new_tokens - self._rows[row].tokens))

@@ -11,7 +11,7 @@ from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.drafting.seconds_by_size import Curve, doublings
 
-# After so many steps without one, plain steps are measured anew: two of them.
+# Steps without a plain one after which two plain steps are measured anew.
 _RENEW = 128
 # Of all seconds, the share that steps may lose which try again what once seemed not to pay.
 _SHARE = 0.005
@@ -39,7 +39,7 @@ class PayingSize:
         Args:
             gains: for n = 1, 2, ... the sum of the probabilities that draft tokens 1 to n are
                 accepted, over all rows.
-            least: a tree with draft tokens is filled up to so many.
+            least: a tree with draft tokens is filled up to this number.
         """
         if not gains:
             return 0
