@@ -96,8 +96,8 @@ Samples = Annotated[
     int | None,
     _decoding(
         "--n",
-        "How many texts to sample, each with a seed of its own. The first one streams; all are decoded "
-        "together.",
+        "How many texts to sample, each with a seed of its own. The first one streams; all are "
+        "decoded together.",
         min=1,
     ),
 ]
