@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 from tiny import PROMPTS
+from written_tokens import Written
 
 from specdec import Engine
 from specdec.errors import OptionError, PromptError
@@ -116,17 +117,7 @@ def test_what_is_cancelled_or_left_stops_after_its_step(plain: Engine) -> None:
 def test_a_streamer_of_a_call_that_is_cancelled_before_its_turn_is_told_of_the_end(
     plain: Engine,
 ) -> None:
-    class Told:
-        def __init__(self) -> None:
-            self.got: list[str] = []
-
-        def put(self, tokens: Any) -> None:
-            self.got.append("tokens")
-
-        def end(self) -> None:
-            self.got.append("end")
-
-    told, busy = Told(), Event()
+    told, busy = Written(), Event()
 
     async def run() -> None:
         plain._turns.submit(copy_context(), busy.wait, 20)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import in_a_process
 
 from examples import examples
 from specdec import Engine
@@ -362,22 +362,6 @@ class Killer(Reporter, Stage):
             os.kill(os.getpid(), signal.SIGKILL)
 
     at = advance
-
-
-def in_a_process(act: Callable[[], Any], seconds: float | None = None) -> int:
-    """What became of a process that ran ``act``: its exit status, or minus the signal. It is killed
-    after so many seconds."""
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")

@@ -12,23 +12,11 @@ import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import EOS, PROMPTS
+from written_tokens import Written
 
 from examples import examples
 from specdec import Engine
 from specdec.errors import OptionError, PromptError, SpecdecError
-
-
-class Written(hf.generation.streamers.BaseStreamer):
-    """Keeps all that it gets."""
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-
-    def put(self, value: Any) -> None:
-        self.got.append(value.tolist())
-
-    def end(self) -> None:
-        self.got.append("end")
 
 
 @examples(8, 100)

@@ -13,6 +13,7 @@ import transformers as hf
 from hf_batches import PAD, PROMPTS, both, live, padded
 from hypothesis import given
 from hypothesis import strategies as st
+from written_tokens import Written
 
 import specdec.hf
 from examples import examples
@@ -234,19 +235,6 @@ def test_time_ends_a_text(model: Any, decoder: Any) -> None:
         **padded(PROMPTS), custom_generate=decoder, max_time=1e-9, max_new_tokens=9
     )
     assert found.shape[1] == 11
-
-
-class Written(hf.generation.streamers.BaseStreamer):
-    """Keeps all that it gets."""
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-
-    def put(self, value: Any) -> None:
-        self.got.append(value.tolist())
-
-    def end(self) -> None:
-        self.got.append("end")
 
 
 @pytest.mark.parametrize("eos", [None, 45])

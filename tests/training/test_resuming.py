@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import in_a_process
 from safetensors.torch import load_file
 
 from specdec import SpecdecError
@@ -53,18 +54,6 @@ class Counting(Stage):
 
     def at(self, amount: float, text: str = "") -> None:
         self.killer.told()
-
-
-def in_a_process(act: Callable[[], Any]) -> int:
-    """What became of a process that ran ``act``: its exit status, or minus the signal."""
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
