@@ -14,7 +14,8 @@ from specdec.decoding.clock import StepSeconds
 from specdec.drafting.seconds_by_size import WINDOW, Curve, doublings
 from specdec_plugins.auto.acceptance import AcceptanceEstimates, Estimate
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.decision import SHARE, Decision, Exploration
+from specdec_plugins.auto.decision import Decision
+from specdec_plugins.auto.exploration import MOST_PLAIN_STEPS, SHARE, Exploration
 from specdec_plugins.auto.memory import Memory
 
 # --- costs
@@ -129,23 +130,31 @@ def test_generations_that_run_at_once_learn_of_their_own_text_until_it_ends() ->
 def test_an_estimate_follows_the_text_and_a_text_begins_with_those_before() -> None:
     known = Estimate(1.0)
     for _ in range(300):
-        known.fade()
         known.take(1.0, 4.0)
     assert known.means[0] == pytest.approx(4.0, rel=0.02)
     known.begin()
-    assert 1.5 < known.means[0] < 3.0, "one text among the first"
-    for _ in range(300):
-        known.fade()
-    assert 1.5 < known.means[0] < 3.0, "what is not observed does not change"
+    begun = known.means[0]
+    assert 1.5 < begun < 3.0, "one text among the first"
     known.take(1.0, 0.0)
-    assert known.means[0] < 0.2, "but it is little sure any more"
+    assert 0.8 * begun < known.means[0] < begun, "one observation does not decide"
+    for _ in range(30):
+        known.take(1.0, 0.0)
+    assert known.means[0] < 0.2 * begun, "some tens do"
+
+
+def test_an_observation_of_no_weight_changes_nothing() -> None:
+    known = Estimate(2.0)
+    for _ in range(3000):
+        known.take(0.0, 0.0)
+    assert known.means == [2.0]
+    known.take(1.0, 0.0)
+    assert known.means[0] > 1.5
 
 
 def test_a_batch_counts_as_many_texts() -> None:
     alone, many = Estimate(1.0), Estimate(1.0)
     for rows, known in ((1, alone), (8, many)):
         for _ in range(50):
-            known.fade()
             known.take(rows, rows * 2.0)
         known.begin(rows)
     assert alone.means[0] < many.means[0] <= 2.0
@@ -177,7 +186,7 @@ class World:
         """A step that brings ``came`` tokens if it drafts, and promises so much."""
         decision.open(self.memory.costs(1), self.memory.acceptance("a", 1), 1)
         decision.prepare(1, 1000, 1)
-        levels = decision.levels
+        levels = decision.plan.levels
         count = decision.nodes([0.0] * 7 + [came - 1]) if levels else 0
         level, verify = 0.1 * self.cost, 0.8 * self.cost if count else 1.0
         decision.commit(StepSeconds((level,) * levels, verify, 0.0), count + 1, round(came - 1))
@@ -273,7 +282,6 @@ def test_a_stall_of_the_machine_does_not_switch_drafting_off() -> None:
 def test_promises_are_believed_as_far_as_they_were_kept() -> None:
     kept = AcceptanceEstimates()
     for _ in range(300):
-        kept.fade()
         kept.values.take(1.0, 4.0, 1.0)
     promised, accepted = kept.values.means
     assert accepted / promised == pytest.approx(0.25, abs=0.05)
@@ -281,23 +289,23 @@ def test_promises_are_believed_as_far_as_they_were_kept() -> None:
     decision = world.text()
     for _ in range(100):  # five promised, none accepted
         decision.prepare(1, 1000, 1)
-        levels = decision.levels
+        levels = decision.plan.levels
         count = decision.nodes([0.0] * 7 + [5.0]) if levels else 0
         seconds = StepSeconds((0.25,) * levels, 2.0 if count else 1.0, 0.0)
         decision.commit(seconds, count + 1, 0)
-    assert decision.levels == 0
+    assert decision.plan.levels == 0
 
 
 def test_a_long_prompt_is_not_read_for_a_short_answer() -> None:
     _world, decision = known(5.0)
     decision.prepare(1, 1000, 500)
-    assert decision.levels, "what reading costs is not known"
+    assert decision.plan.levels, "what reading costs is not known"
     decision.nodes([0.0] * 7 + [4.0])
     decision.commit(StepSeconds((50.0, 0.25), 2.0, 0.0), 9, 4)
     decision.prepare(1, 20, 500)
-    assert decision.levels == 0
+    assert decision.plan.levels == 0
     decision.prepare(1, 1000, 500)
-    assert decision.levels
+    assert decision.plan.levels
 
 
 def test_plain_decoding_is_measured_again_while_drafts_pay_for_a_small_share() -> None:
@@ -317,20 +325,20 @@ def suggested(text: list[float], speed: float) -> Decision:
 @pytest.mark.parametrize("speed", [0.5, 1.5])
 def test_the_text_alone_is_verified_where_it_promises_much_for_little(speed: float) -> None:
     certain = suggested([0.9 * n for n in range(1, 9)], speed)
-    assert certain.text_tokens == 8 and certain.levels == 0
+    assert certain.plan.text_tokens == 8 and certain.plan.levels == 0
 
 
 def test_text_and_drafter_go_into_one_tree_where_the_text_is_unsure() -> None:
     unsure = suggested([0.3, 0.5, 0.6], 1.5)
-    assert unsure.levels and unsure.text_tokens == 3
+    assert unsure.plan.levels and unsure.plan.text_tokens == 3
 
 
 def test_questions_do_not_change_a_decision() -> None:
     world, decision = known(5.0)
     decision.prepare(1, 1000, 1)
-    before = [decision.levels, decision.speedup, decision.text_accepted_share]
+    before = [decision.plan.levels, decision.speedup, decision.text_accepted_share]
     for _ in range(50):
-        assert [decision.levels, decision.speedup, decision.text_accepted_share] == before
+        assert [decision.plan.levels, decision.speedup, decision.text_accepted_share] == before
     assert world.step(decision, 5.0)
 
 
@@ -354,11 +362,48 @@ def test_what_exploration_loses_is_a_share_of_all_seconds() -> None:
     assert 0.9 * SHARE * seconds < lost <= SHARE * seconds
 
 
-def test_what_a_try_lost_beyond_its_estimate_is_made_up_for_before_the_next() -> None:
-    budget = Exploration()
-    budget.earn(1 / SHARE)
-    assert budget.affords(0.5)
-    budget.charge(10.0)
+def test_what_drafting_lost_is_made_up_for_before_the_next_try() -> None:
+    may_lose = Exploration()
+    may_lose.earn(1 / SHARE)
+    assert may_lose.drafts(0.5, 1.0)
+    may_lose.drafted(-10.0, 1.0, explores=True)
     for _ in range(8):
-        budget.earn(1 / SHARE)
-        assert not budget.affords(0.5)
+        may_lose.earn(1 / SHARE)
+        assert not may_lose.drafts(0.5, 1.0)
+
+
+def test_what_steps_lose_that_were_expected_to_gain_is_no_debt() -> None:
+    may_lose = Exploration()
+    may_lose.drafted(1.0, 1.0, explores=False)
+    may_lose.drafted(-10.0, 1.0, explores=False)
+    assert may_lose.seconds == 0.0
+    may_lose.drafted(-10.0, 1.0, explores=True)
+    may_lose.drafted(-1.0, 1.0, explores=False)
+    assert may_lose.seconds == -10.0
+
+
+def test_of_what_drafting_gained_so_many_plain_steps_may_be_lost_again_and_no_more() -> None:
+    may_lose = Exploration()
+    for _ in range(100):
+        may_lose.drafted(0.5, 2.0, explores=False)
+    assert may_lose.seconds == 2.0 * MOST_PLAIN_STEPS
+    tries = 0
+    while may_lose.drafts(0.5, 2.0):
+        may_lose.drafted(-0.5, 2.0, explores=True)
+        tries += 1
+    assert tries == 2.0 * MOST_PLAIN_STEPS / 0.5
+
+
+def test_what_a_long_time_has_saved_is_not_spent_on_losses_in_a_row() -> None:
+    may_lose = Exploration()
+    may_lose.earn(1000 / SHARE)
+    assert may_lose.drafts(0.5, 1.0)
+    assert may_lose.seconds == MOST_PLAIN_STEPS
+    may_lose.earn(1000 / SHARE)
+    assert may_lose.drafts(100.0, 1.0), "a long prompt that a drafter has to read"
+
+
+@pytest.mark.parametrize("faster", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_drafter_that_never_pays_loses_no_more_than_the_share(faster: float, seed: int) -> None:
+    assert gain(faster, seed, steps=20_000, spread=0.0) > 1 - 1.5 * SHARE
