@@ -156,6 +156,16 @@ def test_every_rank_writes_the_tokens_of_one_process(
         assert "given different prompts or settings" in said
 
 
+def test_a_sharded_model_in_half_precision_is_decoded_alike_by_every_rank(
+    asked: dict[str, Any],
+) -> None:
+    """Which tokens is left to rounding: a sum over ranks is rounded once more."""
+    asked["cases"] = {"lookup": {"engine": {"strategy": "lookup"}, "settings": COLD}}
+    first, second = run({**asked, "dtype": "bfloat16"})
+    assert first == second
+    assert all(first["tokens"]["lookup"])
+
+
 @pytest.mark.parametrize(
     ("plan", "names"),
     [

@@ -37,9 +37,11 @@ def upcast(network: nn.Module) -> Iterator[None]:
     def converted(tensor: Tensor) -> Tensor:
         nonlocal room
         if id(tensor) not in kept:
-            wide = tensor.detach().float()
-            if isinstance(tensor, nn.Parameter):  # hooks of a placed model make others like it
-                wide = nn.Parameter(wide, requires_grad=False)
+            # In inference mode a sharded weight cannot be detached.
+            with torch.inference_mode(False), torch.no_grad():
+                wide = tensor.detach().float()
+                if isinstance(tensor, nn.Parameter):  # hooks of a placed model make others like it
+                    wide = nn.Parameter(wide, requires_grad=False)
             if wide.nbytes > room:
                 return wide
             room -= wide.nbytes
