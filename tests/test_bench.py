@@ -30,6 +30,7 @@ from specdec.bench.figure_tasks import tasks
 from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
+from specdec.bench.report_notes import notes
 from specdec.bench.runner import batches_of
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
@@ -436,6 +437,38 @@ def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> No
     assert (whole.of(PLAIN).prompts, whole.repetitions) == (len(PROMPTS), 1)
     with pytest.raises(KeyboardInterrupt):
         run(stop=2)
+
+
+@examples(3, many=12)
+@given(rounds=st.integers(1, 5))
+def test_the_notes_of_a_stopped_run_say_how_many_prompts_were_measured(
+    plain: Engine, rounds: int
+) -> None:
+    prompts = [dataclasses.replace(p, set=name) for name in "ab" for p in PROMPTS]
+    each = 3  # contenders: plain, other, plain again
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done == each * (1 + rounds) and what:  # the first is the warm-up
+            raise KeyboardInterrupt
+
+    stopped, whole = (
+        bench.run(
+            {"other": plain},
+            prompts,
+            settings(repetitions=1),
+            transformers=False,
+            progress=progress if stops else None,
+        )
+        for stops in (True, False)
+    )
+    measured = {name: stopped.of(PLAIN, name).prompts for name in "ab"[:rounds]}
+    assert sum(measured.values()) == rounds < len(prompts)
+    said = "\n".join(notes(stopped))
+    assert f"\n{rounds} of {len(prompts)} prompts of " in said
+    for name in "ab":
+        assert f"{name} {measured.get(name, 0)} of {len(PROMPTS)}" in said
+    assert f"\n{len(prompts)} prompts of " in (said := "\n".join(notes(whole)))
+    assert f" of {len(prompts)} prompts" not in said and "Interrupted" not in said
 
 
 def test_progress_ends_at_its_total(plain: Engine) -> None:

@@ -42,7 +42,7 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
             lines += ["", *markdown_table(report_table)]
         lines += ["", *(f"- {escaped(note)}" for note in notes(report))]
     sets = ", ".join(f"{escaped(name)} ({count})" for name, count in first.prompts["sets"].items())
-    lines += ["", f"Prompts: {sets}; sha256 of their token ids {first.prompts['sha256']}."]
+    lines += ["", f"Prompts given: {sets}; sha256 of their token ids {first.prompts['sha256']}."]
     lines += ["", "| strategy | options |", "|---|---|"]
     for result in first.results:
         if options := result.facts.get("options"):

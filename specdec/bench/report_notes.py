@@ -17,12 +17,12 @@ def notes(report: Report) -> list[str]:
     turns = prompts["turns"]["max"]
     answered, each = (f", up to {turns} turns", " each") if turns > 1 else ("", "")
     fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
-    done, count = report.repetitions, sum(prompts["sets"].values())
+    done = report.repetitions
     lines = [
         f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
         f"{report.machine['processor']}, "
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
-        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
+        f"{_prompts(report)} of {lengths} tokens{answered}, "
         f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
         f"temperature {temperature_text(settings['temperature'])}{fields}; {done} "
         f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
@@ -40,7 +40,7 @@ def notes(report: Report) -> list[str]:
             "of the small one."
         )
     if report.interrupted:
-        lines.append("Interrupted: these are the runs that were finished.")
+        lines.append(f"Interrupted: these are the runs that were finished{_by_set(report)}.")
     if report.failure:
         lines.append(f"It ended there: {report.failure}.")
     for result in report.results:
@@ -49,6 +49,22 @@ def notes(report: Report) -> list[str]:
         elif result.differences:
             lines.append(f"{result.strategy}: {result.identical_reason}: {_where(result)}.")
     return lines
+
+
+def _prompts(report: Report) -> str:
+    """``60 prompts``, or ``19 of 60 prompts`` where not all that were given were measured."""
+    measured = sum(report.prompts_measured.values())
+    given = sum(report.prompts["sets"].values())
+    noun = "prompt" if given == 1 else "prompts"
+    return f"{given} {noun}" if measured == given else f"{measured} of {given} {noun}"
+
+
+def _by_set(report: Report) -> str:
+    """How many prompts of each set were measured, where there are several sets and not all were."""
+    given, measured = report.prompts["sets"], report.prompts_measured
+    if len(given) == 1 or measured == given:
+        return ""
+    return ", " + ", ".join(f"{name} {measured[name]} of {given[name]}" for name in given)
 
 
 def _beside_hf(report: Report) -> list[str]:
