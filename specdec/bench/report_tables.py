@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
 from specdec.decoding.clock import PHASES
 
+SHOWN_DEPTHS = 8
+SHOWN_RANKS = 4  # of siblings, by confidence; the further ones are hardly ever accepted
+
 
 @dataclass(frozen=True)
 class ReportTable:
@@ -44,12 +47,32 @@ def report_tables(report: Report) -> list[ReportTable]:
     return found
 
 
+def position_table(report: Report) -> ReportTable | None:
+    """Acceptance rate, and in brackets n, of the draft tokens of each depth and rank whose parent
+    was accepted; None without draft tokens. It is wide, so it is for pages."""
+    known = [(r.strategy, r.outcomes.positions) for r in report.results if r.outcomes]
+    if not known:
+        return None
+    deepest = min(SHOWN_DEPTHS, max(len(positions.tried) for _, positions in known))
+    rows = []
+    for strategy, positions in known:
+        for rank in range(1, SHOWN_RANKS + 1):
+            counts = [positions.at(depth, rank) for depth in range(1, deepest + 1)]
+            if any(tried for tried, _ in counts):
+                cells = (
+                    f"{taken / tried:.2f} ({tried})" if tried else "-" for tried, taken in counts
+                )
+                rows.append((strategy, str(rank), *cells))
+    depths = (f"depth {depth}" for depth in range(1, deepest + 1))
+    return ReportTable(("acceptance by position", "rank", *depths), tuple(rows))
+
+
 def _acceptance(report: Report) -> ReportTable | None:
     """Acceptance by depth, of those that draft."""
     drafting = [result for result in report.results if result.alpha]
     if not drafting:
         return None
-    depth = min(_SHOWN_DEPTHS, max(len(result.alpha) for result in drafting))
+    depth = min(SHOWN_DEPTHS, max(len(result.alpha) for result in drafting))
     rows = []
     for result in drafting:
         rates = [f"{rate:.2f}" for rate in result.alpha[:depth]]
@@ -63,7 +86,6 @@ _SPEED = (
 _WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
 _TIME = ("share of time", *PHASES, "other")
 _INTERVAL = ("95 % interval", "tau", "speedup", "beside HF")
-_SHOWN_DEPTHS = 8
 
 
 def _speed(result: Result) -> tuple[str, ...]:
