@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
+from specdec.bench.built_in_prompts import MIXED
 from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
 from specdec.bench.contenders import Contender, ContenderError, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
-from specdec.bench.prompt_sets import BUILT_IN, Prompt, encode_sets
+from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.bench.run_log import RunLog
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
@@ -50,7 +51,7 @@ def run(
 
     Args:
         engines: by label, all on one loaded model; plain decoding is added, and runs twice.
-        prompts: the built-in ones if left out.
+        prompts: the eight of the built-in mixed set if left out.
         transformers: whether transformers' own ``generate`` runs too.
         peers: other contenders.
         progress: called with the runs that are done, the runs in all, and what runs now.
@@ -66,7 +67,7 @@ def run(
     settings = settings or Settings()
     first = _on_one_model(engines)
     if prompts is None:
-        prompts = encode_sets([BUILT_IN], first, max_new_tokens=settings.max_new_tokens)
+        prompts = encode_sets([MIXED], first, max_new_tokens=settings.max_new_tokens)
     if not prompts:
         raise OptionError("there is nothing to run without prompts: give at least one")
     greedy = resolve(

@@ -152,6 +152,7 @@ def _measure(
     """Load, read the prompts and run."""
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import TRANSFORMERS
+    from specdec.bench.built_in_prompts import MIXED
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
     from specdec.cli.compared_engines import choose_labelled, labels_of, make_engines
@@ -160,7 +161,7 @@ def _measure(
     quiet_libraries()
     at, settings = temperatures(temperature), Settings(**decoding)
     check_one_row("--prompt-lookup", baselines["prompt_lookup"], settings.batch_size)
-    sets = prompt_sets(data)
+    sets = prompt_sets(data, [MIXED])
     registry = Registry.load()
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)

@@ -39,7 +39,7 @@ def paper(
     option: own.PartOptions = None,
     ablations: own.Ablations = False,
     peers: own.Peers = None,
-    data: own.Data = None,
+    data: own.TaskData = None,
     prompts: own.Prompts = 10,
     turns: own.Turns = None,
     batch_size: own.BatchSizes = "1",
@@ -67,8 +67,10 @@ def paper(
     results.md, results.json, results.csv, the figures, and every finished run: after Ctrl-C or a
     kill the same command goes on.
 
-    The six tasks of the paper come from a checkout of EAGLE: its folder eagle/data is read as it
-    is. So is data/spec_bench/question.jsonl of Spec-Bench, with six tasks of its own.
+    Without --data there are six small tasks of three prompts each, which show how the comparison
+    works and are too few to rank methods. The six tasks of the paper come from a checkout of EAGLE:
+    its folder eagle/data is read as it is. So is data/spec_bench/question.jsonl of Spec-Bench, with
+    six tasks of its own.
 
     [bold]Examples[/bold]
 
@@ -101,6 +103,7 @@ def paper(
         return
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import PROMPT_LOOKUP
+    from specdec.bench.built_in_prompts import TASKS
     from specdec.bench.contenders import ContenderError
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
@@ -119,7 +122,7 @@ def paper(
     asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
     check_one_row("--prompt-lookup", asked_for, min(sizes))
     check_one_row("--peers", bool(peers), min(sizes))
-    sets = prompt_sets(data)
+    sets = prompt_sets(data, TASKS)
     make_folder(out)
     set_threads(threads)
     loading = {name: context.params[name] for name in LOADING}

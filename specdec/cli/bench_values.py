@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,11 @@ def batch_sizes(given: str) -> list[int]:
         ) from None
 
 
-def prompt_sets(data: Path | None) -> list[PromptSet]:
-    """Those of a path, or the built-in ones."""
+def prompt_sets(data: Path | None, built_in: Sequence[PromptSet]) -> Sequence[PromptSet]:
+    """Those of a path; ``built_in`` without one."""
     from specdec.bench import load_sets
-    from specdec.bench.prompt_sets import BUILT_IN
 
-    return [BUILT_IN] if data is None else load_sets(data)
+    return built_in if data is None else load_sets(data)
 
 
 def check_one_row(flag: str, wanted: bool, smallest: int) -> None:
