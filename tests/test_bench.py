@@ -22,7 +22,7 @@ from examples import examples
 from specdec import Engine, bench
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
-from specdec.bench.benchmark_report import PLAIN
+from specdec.bench.benchmark_report import AGAIN, PLAIN
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
 from specdec.bench.figure_reliability import reliability
@@ -417,6 +417,46 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
         bench.run({"eagle2": other}, PROMPTS[:1], settings(), transformers=False, log=log)
     more = bench.run(small, PROMPTS[:1], settings(repetitions=2), transformers=False, log=log)
     assert more.repetitions == 2
+
+
+@pytest.mark.parametrize(
+    "changed", ["machine processor", "machine threads", "machine gpu", "versions torch"]
+)
+def test_a_log_of_another_machine_is_refused_by_what_differs(
+    plain: Engine, tmp_path: Path, changed: str
+) -> None:
+    """Its speeds would be mixed with those of this one."""
+    log = tmp_path / "runs.jsonl"
+
+    def run() -> bench.Report:
+        engines = {"other": plain}
+        return bench.run(engines, PROMPTS[:1], settings(repetitions=1), transformers=False, log=log)
+
+    run()
+    first, rest = log.read_text().split("\n", 1)
+    header = json.loads(first)
+    assert header["benchmark"][changed] != "another"
+    header["benchmark"][changed] = "another"
+    log.write_text(f"{json.dumps(header)}\n{rest}")
+    with pytest.raises(OptionError, match=f"there {changed} is 'another', here "):
+        run()
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_plain_is_compared_with_itself_half_a_round_later(plain: Engine, others: int) -> None:
+    order: list[str] = []
+    bench.run(
+        {f"other {i}": plain for i in range(others)},
+        PROMPTS,
+        settings(max_new_tokens=1),
+        transformers=False,
+        progress=lambda done, total, what: order.append(what.partition(": ")[2]),
+    )
+    size = others + 2
+    rounds = [order[start : start + size] for start in range(0, len(order) - 1, size)]
+    assert len(rounds) == 1 + 2 * len(PROMPTS)
+    for each in rounds:
+        assert abs(each.index(PLAIN) - each.index(AGAIN)) >= size // 2
 
 
 def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> None:

@@ -74,8 +74,7 @@ def run(
         first.generation_config, settings.decoding(), default_new_tokens=settings.max_new_tokens
     ).greedy
     plain = first.with_strategy(PLAIN)
-    contenders: list[Contender] = [
-        StrategyContender(PLAIN, plain),
+    compared: list[Contender] = [
         *([TransformersContender(plain)] if transformers else []),
         *(
             StrategyContender(label, engine)
@@ -83,7 +82,15 @@ def run(
             if not (label == PLAIN == engine.strategy.name)
         ),
         *peers,
+    ]
+    # Plain decoding again half a round from itself: beside itself it would hardly see the machine
+    # change.
+    half = len(compared) // 2
+    contenders = [
+        StrategyContender(PLAIN, plain),
+        *compared[:half],
         StrategyContender(AGAIN, plain),
+        *compared[half:],
     ]
     labels = [contender.label for contender in contenders]
     if taken := [label for label in labels if labels.count(label) > 1]:
@@ -101,13 +108,13 @@ def run(
         memory,
         turns,
         progress or (lambda done, total, what: None),
-        RunLog(log, {**about, **_decides(settings, contenders)}) if log else None,
+        RunLog(log, _identity(about, settings, contenders)) if log else None,
     )
     if not runs.by_label[PLAIN]:
         raise ContenderError(runs.failure) if runs.failure else KeyboardInterrupt
     comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
-    shown = contenders[:-1]
+    shown = [contender for contender in contenders if contender.label != AGAIN]
     return Report(
         results=tuple(comparison.result(contender, ALL) for contender in shown),
         by_set=tuple(
@@ -143,12 +150,23 @@ def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     }
 
 
-def _decides(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """What else the figures of a round depend on."""
+def _identity(
+    about: Mapping[str, Any], settings: Settings, contenders: Sequence[Contender]
+) -> dict[str, Any]:
+    """Everything that the figures of a round depend on: rounds of another machine, or of other
+    versions, are not mixed with these."""
+    apart = {
+        f"{name} {key}": value
+        for name in ("machine", "versions")
+        for key, value in about[name].items()
+    }
+    rest = {name: value for name, value in about.items() if name not in ("machine", "versions")}
     own = {name: value for name, value in asdict(settings).items() if name != "repetitions"}
     strategies = [each for each in contenders if isinstance(each, StrategyContender)]
     weights = {each.label: each.weights() for each in strategies}
     return {
+        **rest,
+        **apart,
         "settings": own,
         "contenders": {each.label: each.facts() for each in contenders},
         "target weights": fingerprint_of_model(strategies[0].engine.target.model),
