@@ -107,7 +107,7 @@ def paper(
     from specdec.bench.contenders import ContenderError
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
-    from specdec.cli.paper_contenders import make_lineup
+    from specdec.cli.paper_contenders import make_paper_engines
     from specdec.cli.paper_peers import started_peers
     from specdec.plugin.registry import Registry
 
@@ -129,20 +129,20 @@ def paper(
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
         registry = Registry.load()
-        lineup = make_lineup(registry, loading, strategies, options, ablations=ablations)
-    first = next(iter(lineup.engines.values()))
+        compared = make_paper_engines(registry, loading, strategies, options, ablations=ablations)
+    first = next(iter(compared.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
     with started_peers(
-        beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
+        beside, registry, compared, model, encoded, settings, sampled=max(at) > 0
     ) as started:
         one_row = [PROMPT_LOOKUP] * prompt_lookup + [each.label for each in started]
         batched = {f"{label} in batches": _ONE_ROW for label in one_row * (max(sizes) > 1)}
-        lineup = replace(lineup, left_out={**lineup.left_out, **batched})
-        for label, reason in lineup.left_out.items():
+        compared = replace(compared, left_out={**compared.left_out, **batched})
+        for label, reason in compared.left_out.items():
             typer.echo(f"left out: {label}: {reason}", err=True)
         reports = measure(
-            lineup.engines,
+            compared.engines,
             encoded,
             settings,
             at,
@@ -152,16 +152,16 @@ def paper(
             peers=started,
             log=out / _LOG,
         )
-    written = write_results(reports, lineup, out)
+    written = write_results(reports, compared, out)
     from specdec.bench.paper_page import notes, paper_tables
 
     console = terminal.stdout()
     console.print(tables(reports))
     for report in reports:
-        for heading, found in paper_tables(report, lineup.ablations).items():
+        for heading, found in paper_tables(report, compared.ablations).items():
             console.print(heading, style="bold", markup=False)
             console.print(table(found))
-    for note in notes(lineup.left_out):
+    for note in notes(compared.left_out):
         console.print(note, style="dim", markup=False)
     _tell(written)
     warn_of_noise(reports)

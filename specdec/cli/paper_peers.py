@@ -10,7 +10,7 @@ from specdec.errors import OptionError
 
 if TYPE_CHECKING:
     from specdec.bench import Contender, Prompt, Settings
-    from specdec.cli.paper_contenders import Lineup
+    from specdec.cli.paper_contenders import PaperEngines
     from specdec.plugin.registry import Registry
 
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def started_peers(
     given: Mapping[str, Any],
     registry: Registry,
-    lineup: Lineup,
+    compared: PaperEngines,
     model: str | None,
     prompts: Sequence[Prompt],
     settings: Settings,
@@ -47,7 +47,9 @@ def started_peers(
     from specdec.plugin.loading import find_alias, find_model
 
     engines = {
-        label: engine for label, engine in lineup.engines.items() if label not in lineup.ablations
+        label: engine
+        for label, engine in compared.engines.items()
+        if label not in compared.ablations
     }
     first = next(iter(engines.values()))
     place = find_model(find_alias(registry, model), str(model))
