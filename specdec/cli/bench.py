@@ -58,8 +58,9 @@ def bench(
 
     All run on one loaded model, interleaved, on every prompt and several times over. Tables show
     tau, speed and its spread, whether the tokens are plain decoding's, the work and where the time
-    goes. Plain decoding runs twice: how far it is from itself is the noise of the machine. Ctrl-C
-    shows what has been measured.
+    goes. Plain decoding runs twice: how far it is from itself is the noise of the machine. tau does
+    not depend on the machine, except that of auto, lookup and suffix, which size their trees by
+    measured costs. Ctrl-C shows what has been measured.
 
     [bold]Examples[/bold]
 
