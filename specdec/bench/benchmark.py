@@ -96,8 +96,8 @@ def run(
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
     size = settings.batch_size
-    if few := [each.label for each in contenders if size > (each.most_rows or size)]:
-        raise OptionError(f"{few[0]} does not decode {size} rows together")
+    if limited := [each.label for each in contenders if size > (each.most_rows or size)]:
+        raise OptionError(f"{limited[0]} does not decode {size} rows together")
     memory = PeakMemory(plain.target.device)
     turns = ChatTurns(plain, settings.max_new_tokens)
     about = _about(plain, prompts)

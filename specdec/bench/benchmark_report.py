@@ -73,7 +73,7 @@ class Result:
         identical_reason: one line.
         identical_prompts: how many prompts gave plain decoding's tokens.
         prompts: how many there are.
-        differences: the prompts where they part, if they should not.
+        differences: the prompts where tokens differ, if they should not.
         new_tokens: tokens committed.
         steps: of the batches; None from a peer that does not count them.
         target_forwards: verifications in which a row took part; the prefill is not counted.

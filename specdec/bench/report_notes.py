@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdec.bench.benchmark_report import Ratio, Report, Result
-from specdec.bench.report_tables import extent, times
+from specdec.bench.report_tables import range_text, ratio_text
 from specdec.bench.setting_names import temperature_text
 
 _SHOWN_DIFFERENCES = 5
@@ -31,7 +31,7 @@ def notes(report: Report) -> list[str]:
         "largest of the repetitions. The whole call counts, set-up and prefill included.",
         "95 % interval: of tau and of the median ratio, by bootstrap over prompts.",
         *_beside_hf(report),
-        f"noise: plain beside itself {times(report.noise)}{_within(report.noise)}.",
+        f"noise: plain beside itself {ratio_text(report.noise)}{_within(report.noise)}.",
         f"memory: {report.memory}.",
     ]
     if report.inflated:
@@ -75,7 +75,7 @@ def _beside_hf(report: Report) -> list[str]:
 
 def _within(ratio: Ratio) -> str:
     spread = ratio.over_repetitions or ratio.over_prompts
-    return f" ({extent(spread)})" if spread else ""
+    return f" ({range_text(spread)})" if spread else ""
 
 
 def _where(result: Result) -> str:

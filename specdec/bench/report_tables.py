@@ -41,7 +41,7 @@ def report_tables(report: Report) -> list[ReportTable]:
         rows = []
         for result in report.results:
             own = {r.set: r for r in report.by_set if r.strategy == result.strategy}
-            cells = (f"{number(own[n].tau)} / {times(own[n].speedup)}" for n in names)
+            cells = (f"{number_text(own[n].tau)} / {ratio_text(own[n].speedup)}" for n in names)
             rows.append((result.strategy, *cells))
         found.append(ReportTable(("tau / speedup", *names), tuple(rows)))
     return found
@@ -91,13 +91,13 @@ _INTERVAL = ("95 % interval", "tau", "speedup", "beside HF")
 def _speed(result: Result) -> tuple[str, ...]:
     return (
         result.strategy,
-        number(result.tau),
+        number_text(result.tau),
         f"{result.tokens_per_second:.1f}",
-        times(result.speedup),
-        extent(result.speedup.over_prompts),
-        extent(result.speedup.over_repetitions),
-        times(result.beside_transformers),
-        verdict(result),
+        ratio_text(result.speedup),
+        range_text(result.speedup.over_prompts),
+        range_text(result.speedup.over_repetitions),
+        ratio_text(result.beside_transformers),
+        identity_text(result),
     )
 
 
@@ -121,13 +121,13 @@ def _interval(result: Result) -> tuple[str, ...]:
     beside = result.beside_transformers
     return (
         result.strategy,
-        extent(result.tau_interval),
-        extent(result.speedup.interval),
-        extent(beside.interval if beside else None),
+        range_text(result.tau_interval),
+        range_text(result.speedup.interval),
+        range_text(beside.interval if beside else None),
     )
 
 
-def verdict(result: Result) -> str:
+def identity_text(result: Result) -> str:
     """Of identity, in a word or two."""
     if result.strategy == PLAIN:
         return "baseline"
@@ -136,17 +136,17 @@ def verdict(result: Result) -> str:
     return "yes" if result.identical else f"NO, {result.identical_prompts}/{result.prompts}"
 
 
-def times(ratio: Ratio | None) -> str:
+def ratio_text(ratio: Ratio | None) -> str:
     """A ratio's median."""
     return "-" if ratio is None else f"{ratio.median:.2f}x"
 
 
-def extent(range_: Range | None) -> str:
+def range_text(range_: Range | None) -> str:
     """The ends of a spread."""
     return "-" if range_ is None else f"{range_[0]:.2f}-{range_[1]:.2f}"
 
 
-def number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     """Two places."""
     return "-" if value is None else f"{value:.2f}"
 

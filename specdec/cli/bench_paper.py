@@ -8,15 +8,15 @@ from pathlib import Path
 
 import typer
 
-from specdec.cli import bench_options as own
+from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_runs import measure, warn_of_noise
 from specdec.cli.bench_values import (
-    batch_sizes,
     check_one_row,
+    parse_batch_sizes,
+    parse_temperatures,
     prompt_sets,
     set_threads,
-    temperatures,
 )
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
@@ -32,24 +32,24 @@ _REDRAWING = ("out", "redraw", "debug")  # what --redraw goes with
 @reported
 def paper(
     context: typer.Context,
-    out: own.Out,
-    redraw: own.Redraw = False,
+    out: bench_flags.Out,
+    redraw: bench_flags.Redraw = False,
     model: flags.Model = None,
-    strategies: own.Methods = None,
-    option: own.PartOptions = None,
-    ablations: own.Ablations = False,
-    peers: own.Peers = None,
-    data: own.TaskData = None,
-    prompts: own.Prompts = 10,
-    turns: own.Turns = None,
-    batch_size: own.BatchSizes = "1",
-    max_new_tokens: own.MaxNewTokens = 128,
-    repetitions: own.Repetitions = 1,
-    temperature: own.Temperature = "0,1",
+    strategies: bench_flags.Methods = None,
+    option: bench_flags.PartOptions = None,
+    ablations: bench_flags.Ablations = False,
+    peers: bench_flags.Peers = None,
+    data: bench_flags.TaskData = None,
+    prompts: bench_flags.Prompts = 10,
+    turns: bench_flags.Turns = None,
+    batch_size: bench_flags.BatchSizes = "1",
+    max_new_tokens: bench_flags.MaxNewTokens = 128,
+    repetitions: bench_flags.Repetitions = 1,
+    temperature: bench_flags.Temperature = "0,1",
     set_: flags.Fields = None,
-    seed: own.Seed = 0,
-    transformers: own.Transformers = True,
-    prompt_lookup: own.PromptLookup = True,
+    seed: bench_flags.Seed = 0,
+    transformers: bench_flags.Transformers = True,
+    prompt_lookup: bench_flags.PromptLookup = True,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
@@ -99,7 +99,7 @@ def paper(
                 f"--redraw draws what is in results.json: {', '.join(others)} would change "
                 "nothing; leave it out, or --redraw"
             )
-        _tell(redraw_figures(out))
+        _print_written(redraw_figures(out))
         return
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import PROMPT_LOOKUP
@@ -112,7 +112,7 @@ def paper(
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    at, sizes = temperatures(temperature), batch_sizes(batch_size)
+    temperatures, sizes = parse_temperatures(temperature), parse_batch_sizes(batch_size)
     settings = Settings(
         max_new_tokens=max_new_tokens,
         seed=seed,
@@ -134,7 +134,7 @@ def paper(
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
     with started_peers(
-        beside, registry, compared, model, encoded, settings, sampled=max(at) > 0
+        beside, registry, compared, model, encoded, settings, sampled=max(temperatures) > 0
     ) as started:
         one_row = [PROMPT_LOOKUP] * prompt_lookup + [each.label for each in started]
         batched = {f"{label} in batches": _ONE_ROW for label in one_row * (max(sizes) > 1)}
@@ -145,7 +145,7 @@ def paper(
             compared.engines,
             encoded,
             settings,
-            at,
+            temperatures,
             batch_sizes=sizes,
             transformers=transformers,
             prompt_lookup=prompt_lookup and min(sizes) == 1,
@@ -163,7 +163,7 @@ def paper(
             console.print(table(found))
     for note in notes(compared.left_out):
         console.print(note, style="dim", markup=False)
-    _tell(written)
+    _print_written(written)
     warn_of_noise(reports)
     if failure := reports[-1].failure:
         raise ContenderError(f"{failure}; what was finished before is written")
@@ -171,5 +171,5 @@ def paper(
         raise typer.Exit(INTERRUPTED)
 
 
-def _tell(written: Sequence[Path]) -> None:
+def _print_written(written: Sequence[Path]) -> None:
     typer.echo(f"written: {', '.join(map(str, written))}", err=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from specdec.bench import PromptSet
 
 
-def temperatures(given: str) -> list[float]:
+def parse_temperatures(given: str) -> list[float]:
     """The numbers in ``0,1``.
 
     Raises:
@@ -26,7 +26,7 @@ def temperatures(given: str) -> list[float]:
         ) from None
 
 
-def batch_sizes(given: str) -> list[int]:
+def parse_batch_sizes(given: str) -> list[int]:
     """The numbers in ``1,2,4``.
 
     Raises:

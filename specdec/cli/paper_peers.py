@@ -31,8 +31,8 @@ def started_peers(
         sampled: whether they decode above temperature 0.
 
     Raises:
-        SpecdecError: whatever :func:`specdec.bench.peers.lineup.peers` refuses; a target that is
-            no folder.
+        SpecdecError: whatever :func:`specdec.bench.peers.workers.start_peers` refuses; a target
+            that is no folder.
     """
     if not given:
         yield ()
@@ -42,7 +42,7 @@ def started_peers(
             "--peers decode with a temperature alone: leave out --set " + ", ".join(settings.fields)
         )
     from specdec.bench.chat_turns import longest_text
-    from specdec.bench.peers.lineup import peers
+    from specdec.bench.peers.workers import start_peers
     from specdec.models.conversions import kept
     from specdec.plugin.loading import find_alias, find_model
 
@@ -55,5 +55,5 @@ def started_peers(
     place = find_model(find_alias(registry, model), str(model))
     folder = place if place.is_dir() else kept(place) or place  # a GGUF file's conversion
     context = longest_text(prompts, first, settings.max_new_tokens)
-    with peers(given, engines, folder, context=context, sampled=sampled) as found:
+    with start_peers(given, engines, folder, context=context, sampled=sampled) as found:
         yield found
