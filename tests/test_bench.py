@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import specdec
 from examples import examples
@@ -23,6 +25,7 @@ from specdec import Engine, bench
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, PLAIN
+from specdec.bench.built_in_prompts import TASKS
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
 from specdec.bench.figure_reliability import reliability
@@ -31,7 +34,9 @@ from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable
 from specdec.bench.runner import batches_of
+from specdec.bench.table import table
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
 from specdec_plugins.eagle.testing import eagle_head
@@ -618,6 +623,19 @@ def test_names_with_dollars_are_drawn_as_they_are(plain: Engine, tmp_path: Path)
     results = json.loads(json.dumps({"reports": [as_json(odd)]}))
     assert draw_figures(results, tmp_path) == [tmp_path / "tasks-t0.png"]
     plot([odd], tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_shows_every_interval_and_mean(width: int) -> None:
+    names = [one.name for one in TASKS]
+    labels = ("plain", "eagle2:published", "transformers prompt lookup")
+    rows = tuple((label, *["1.23x (0.98-1.45)"] * len(names), "7.89") for label in labels)
+    console = Console(width=width, file=StringIO(), force_terminal=False)
+    console.print(table(ReportTable(("method", *names, "mean"), rows)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("7.89") == len(rows)
+    assert shown.count("(") == shown.count(")") == len(rows) * len(names)
+    assert all(len(line) <= width for line in shown.splitlines())
 
 
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:
