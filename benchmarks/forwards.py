@@ -28,7 +28,7 @@ from specdec.plugin.embedded_model import EMBEDDED
 WAYS = {
     "as it is": {},
     "packed": {"pack": True},
-    "compiled": {"compile": True, "hot": 1},
+    "compiled": {"compile": True, "compile_after": 1},
 }
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

@@ -23,9 +23,10 @@ from transformers import AutoModelForCausalLM
 
 import specdec.hf
 from specdec import Engine
+from specdec.bench.built_in_prompts import MIXED
 from specdec.bench.differences import first_difference
 from specdec.bench.prompt_files import load_sets
-from specdec.bench.prompt_sets import BUILT_IN, encode_sets
+from specdec.bench.prompt_sets import encode_sets
 from specdec.plugin.registry import Registry
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -75,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     loaded = Engine(given.model, strategy="plain", dtype=given.dtype)
     model, clock, new = loaded.target.model, CLOCKS[given.clock], given.max_new_tokens
-    sets = load_sets(given.data) if given.data else [BUILT_IN]
+    sets = load_sets(given.data) if given.data else [MIXED]
     prompts = encode_sets(sets, loaded, max_new_tokens=new, count=given.count)
     bound = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     compared = ways(given)

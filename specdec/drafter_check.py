@@ -1,4 +1,4 @@
-"""The check of a drafter on text of the target's own, when an engine is made."""
+"""The check of a drafter on text that the target writes, when an engine is made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from specdec.models.hf_target import HFTarget
 from specdec.request.prompts import encode
 
 # Tokens that the target writes: the most, and those that it writes however slow it is.
-_MOST, _FEWEST, _SECONDS = 48, 12, 3.0
+_MOST_TOKENS, _FEWEST_TOKENS, _SECONDS = 48, 12, 3.0
 _QUESTION = "Why is the sky blue? Explain it in a few sentences, to a child."
 _BEGINNING = "Once upon a time, there was a small village by the sea. Every morning"
 
@@ -26,8 +26,8 @@ Next = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class OwnText:
-    """A short greedy text of a target's own, written when it is first needed.
+class TargetText:
+    """A short greedy text of a target, written when it is first needed.
 
     Attributes:
         tokens: ``[1, T]`` int64, prompt and text; None until it is written.
@@ -54,7 +54,7 @@ class OwnText:
             found: list[tuple[Tensor, int]] = []
             for ids in _prompts(target, tokenizer):
                 found.append((_greedy(target, ids, uses_cache), len(ids)))
-                if found[-1][0].shape[1] - len(ids) >= _FEWEST:
+                if found[-1][0].shape[1] - len(ids) >= _FEWEST_TOKENS:
                     break
             self.tokens, self.prompt = max(found, key=lambda each: each[0].shape[1] - each[1])
         return self.tokens
@@ -62,7 +62,7 @@ class OwnText:
 
 def report_on(
     drafter: object,
-    text: OwnText,
+    text: TargetText,
     target: HFTarget,
     tokenizer: PreTrainedTokenizerBase | None,
     *,
@@ -95,7 +95,7 @@ def report_on(
 
 def _prompts(target: HFTarget, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[list[int]]:
     """A question where there is a chat template, the beginning of a story, one token."""
-    room = target.context_limit - _FEWEST
+    room = target.context_limit - _FEWEST_TOKENS
     message = [{"role": "user", "content": _QUESTION}]
     for prompt in (message, _BEGINNING) if tokenizer else ():
         try:
@@ -111,24 +111,24 @@ def _greedy(target: HFTarget, ids: list[int], uses_cache: bool) -> Tensor:
     start = time.perf_counter()
     plain = target.unaccelerated()
     plain.aux_layers = ()
-    most = min(_MOST, plain.context_limit - len(ids))
-    tokens, ends = torch.tensor([ids], device=plain.device), _ends(target)
+    most = min(_MOST_TOKENS, plain.context_limit - len(ids))
+    tokens, ends = torch.tensor([ids], device=plain.device), _end_tokens(target)
     next_token = _cached(plain, len(ids) + most) if uses_cache else _uncached(plain)
     for count in range(1, most + 1):
         tokens = torch.cat([tokens, next_token(tokens)], dim=1)
-        slow = count >= _FEWEST and _late(start, target)
+        slow = count >= _FEWEST_TOKENS and _time_is_up(start, target)
         if slow or int(tokens[0, -1]) in ends:
             break
     return tokens
 
 
-def _late(start: float, target: HFTarget) -> bool:
+def _time_is_up(start: float, target: HFTarget) -> bool:
     """Whether the time is up; for all ranks when it is up for the first."""
 
-    def late() -> bool:
+    def is_up() -> bool:
         return time.perf_counter() - start > _SECONDS
 
-    return target.ranks.decided(late) if target.ranks else late()
+    return target.ranks.decided(is_up) if target.ranks else is_up()
 
 
 def _cached(target: HFTarget, capacity: int) -> Next:
@@ -151,7 +151,7 @@ def _uncached(target: HFTarget) -> Next:
     return lambda tokens: target.logits(target.read(tokens).last[:, -1:]).argmax(-1)
 
 
-def _ends(target: HFTarget) -> set[int]:
+def _end_tokens(target: HFTarget) -> set[int]:
     """Tokens that end a text."""
     for config in (getattr(target.model, "generation_config", None), target.config):
         ids = getattr(config, "eos_token_id", None)

@@ -19,7 +19,7 @@ from specdec.batching import check_batches, finished, in_batches
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
-from specdec.drafter_check import OwnText, report_on
+from specdec.drafter_check import TargetText, report_on
 from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
 from specdec.generation import Decoder, Generation
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
@@ -128,7 +128,7 @@ class Engine:
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
         self._model = loaded
         self._check: TreeCheck | None = None
-        self._own_text, self._turns = OwnText(), Turns()
+        self._target_text, self._turns = TargetText(), Turns()
         self._report: DrafterReport | None = None
         self._reported = False
         self._equip(selection)
@@ -393,7 +393,7 @@ class Engine:
             drafter, target = self.parts.drafter, self._checked
             cached = self.parts.verifier.uses_cache
             self._report = report_on(
-                drafter, self._own_text, target, self.tokenizer, uses_cache=cached
+                drafter, self._target_text, target, self.tokenizer, uses_cache=cached
             )
             self._reported = True
         return self._report

@@ -259,7 +259,7 @@ class Recorder:
 
 def test_a_shape_is_compiled_when_it_comes_up_often(model: Any) -> None:
     backend = Recorder()
-    network = CompiledNetwork(nn.Linear(4, 4), backend=backend, hot=3)
+    network = CompiledNetwork(nn.Linear(4, 4), backend=backend, compile_after=3)
     with torch.inference_mode():
         for rows, graphs in [(1, 0), (2, 0), (1, 0), (1, 1), (1, 1), (2, 1), (2, 2)]:
             x = torch.randn(rows, 4)
@@ -270,7 +270,7 @@ def test_a_shape_is_compiled_when_it_comes_up_often(model: Any) -> None:
 @torch.inference_mode()
 def test_more_shapes_than_torch_recompiles_for_are_all_compiled() -> None:
     backend = Recorder()
-    network = CompiledNetwork(nn.Linear(4, 4), backend=backend, hot=1)
+    network = CompiledNetwork(nn.Linear(4, 4), backend=backend, compile_after=1)
     for _ in range(2):
         for rows in range(1, 21):
             network(torch.randn(rows, 4))
@@ -282,7 +282,7 @@ def test_a_compiled_engine_writes_the_same_tokens_and_compiles_once(
     model: Any, head: Path, compiling: Callable[..., None], temperature: float
 ) -> None:
     backend = Recorder()
-    compiling(backend=backend, hot=2)
+    compiling(backend=backend, compile_after=2)
     options = {"policy": {"depth": 2, "top_k": 2, "budget": 4}}
     engine = Engine(model, strategy="eagle2", drafter=head, options=options, compile=True)
     wanted = Engine(model, strategy="eagle2", drafter=head, options=options)
@@ -303,7 +303,7 @@ def test_compiled_generations_of_other_lengths_meet_in_one_shape(
     model: Any, compiling: Callable[..., None]
 ) -> None:
     backend = Recorder()
-    compiling(backend=backend, hot=2)
+    compiling(backend=backend, compile_after=2)
     engine = Engine(model, strategy="plain", compile=True)
     for prompt, new in [(tiny.PROMPTS[0], 12), (tiny.PROMPTS[2], 70)]:
         engine.generate(prompt, **{**SETTINGS, "max_new_tokens": new})
@@ -316,7 +316,7 @@ def test_a_compiler_that_fails_is_named_once_and_the_engine_goes_on(
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
-    compiling(backend=broken, hot=2)
+    compiling(backend=broken, compile_after=2)
     engine = Engine(model, strategy="plain", compile=True)
     expected = tiny.tokens(Engine(model, strategy="plain"), tiny.PROMPTS, **SETTINGS)
     with pytest.warns(UserWarning, match="runs uncompiled.*no C\\+\\+ compiler") as caught:
@@ -337,7 +337,7 @@ def test_compiled_code_that_computes_something_else_is_not_used(
             for out in graph.forward(*args)
         ]
 
-    compiling(backend=wrong, hot=2)
+    compiling(backend=wrong, compile_after=2)
     engine = Engine(model, strategy="plain", compile=True)
     expected = tiny.tokens(Engine(model, strategy="plain"), tiny.PROMPTS, **SETTINGS)
     with pytest.warns(UserWarning, match="differ from the network's own"):
@@ -351,7 +351,7 @@ def test_running_out_of_memory_is_not_taken_for_a_failed_compilation() -> None:
 
         return run
 
-    network = CompiledNetwork(nn.Linear(4, 4), backend=full, hot=1)
+    network = CompiledNetwork(nn.Linear(4, 4), backend=full, compile_after=1)
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
         network(torch.randn(1, 4))
     assert network.failure is None
@@ -375,7 +375,7 @@ def test_caches_of_a_compiled_engine_have_few_sizes() -> None:
 
 @pytest.mark.slow
 def test_inductor_writes_the_same_tokens(model: Any, compiling: Callable[..., None]) -> None:
-    compiling(hot=2)
+    compiling(compile_after=2)
     single = tiny.make_model().float()
     engine = Engine(single, strategy="plain", compile=True)
     wanted = tiny.tokens(Engine(single, strategy="plain"), tiny.PROMPTS, **SETTINGS)

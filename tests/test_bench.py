@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,15 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import specdec
 from examples import examples
 from specdec import Engine, bench
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
-from specdec.bench.benchmark_report import PLAIN
+from specdec.bench.benchmark_report import AGAIN, PLAIN
+from specdec.bench.built_in_prompts import TASKS
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import first_difference
 from specdec.bench.figure_reliability import reliability
@@ -30,7 +33,10 @@ from specdec.bench.figure_tasks import tasks
 from specdec.bench.figures import draw_figures
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
+from specdec.bench.report_notes import notes
+from specdec.bench.report_tables import ReportTable
 from specdec.bench.runner import batches_of
+from specdec.bench.table import table
 from specdec.decoding.metrics import Stats
 from specdec.errors import OptionError
 from specdec_plugins.eagle.testing import eagle_head
@@ -418,6 +424,46 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
     assert more.repetitions == 2
 
 
+@pytest.mark.parametrize(
+    "changed", ["machine processor", "machine threads", "machine gpu", "versions torch"]
+)
+def test_a_log_of_another_machine_is_refused_by_what_differs(
+    plain: Engine, tmp_path: Path, changed: str
+) -> None:
+    """Its speeds would be mixed with those of this one."""
+    log = tmp_path / "runs.jsonl"
+
+    def run() -> bench.Report:
+        engines = {"other": plain}
+        return bench.run(engines, PROMPTS[:1], settings(repetitions=1), transformers=False, log=log)
+
+    run()
+    first, rest = log.read_text().split("\n", 1)
+    header = json.loads(first)
+    assert header["benchmark"][changed] != "another"
+    header["benchmark"][changed] = "another"
+    log.write_text(f"{json.dumps(header)}\n{rest}")
+    with pytest.raises(OptionError, match=f"there {changed} is 'another', here "):
+        run()
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_plain_is_compared_with_itself_half_a_round_later(plain: Engine, others: int) -> None:
+    order: list[str] = []
+    bench.run(
+        {f"other {i}": plain for i in range(others)},
+        PROMPTS,
+        settings(max_new_tokens=1),
+        transformers=False,
+        progress=lambda done, total, what: order.append(what.partition(": ")[2]),
+    )
+    size = others + 2
+    rounds = [order[start : start + size] for start in range(0, len(order) - 1, size)]
+    assert len(rounds) == 1 + 2 * len(PROMPTS)
+    for each in rounds:
+        assert abs(each.index(PLAIN) - each.index(AGAIN)) >= size // 2
+
+
 def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> None:
     each = len(PROMPTS) * 3  # plain, eagle2, plain again
 
@@ -436,6 +482,38 @@ def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> No
     assert (whole.of(PLAIN).prompts, whole.repetitions) == (len(PROMPTS), 1)
     with pytest.raises(KeyboardInterrupt):
         run(stop=2)
+
+
+@examples(3, many=12)
+@given(rounds=st.integers(1, 5))
+def test_the_notes_of_a_stopped_run_say_how_many_prompts_were_measured(
+    plain: Engine, rounds: int
+) -> None:
+    prompts = [dataclasses.replace(p, set=name) for name in "ab" for p in PROMPTS]
+    each = 3  # contenders: plain, other, plain again
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done == each * (1 + rounds) and what:  # the first is the warm-up
+            raise KeyboardInterrupt
+
+    stopped, whole = (
+        bench.run(
+            {"other": plain},
+            prompts,
+            settings(repetitions=1),
+            transformers=False,
+            progress=progress if stops else None,
+        )
+        for stops in (True, False)
+    )
+    measured = {name: stopped.of(PLAIN, name).prompts for name in "ab"[:rounds]}
+    assert sum(measured.values()) == rounds < len(prompts)
+    said = "\n".join(notes(stopped))
+    assert f"\n{rounds} of {len(prompts)} prompts of " in said
+    for name in "ab":
+        assert f"{name} {measured.get(name, 0)} of {len(PROMPTS)}" in said
+    assert f"\n{len(prompts)} prompts of " in (said := "\n".join(notes(whole)))
+    assert f" of {len(prompts)} prompts" not in said and "Interrupted" not in said
 
 
 def test_progress_ends_at_its_total(plain: Engine) -> None:
@@ -545,6 +623,19 @@ def test_names_with_dollars_are_drawn_as_they_are(plain: Engine, tmp_path: Path)
     results = json.loads(json.dumps({"reports": [as_json(odd)]}))
     assert draw_figures(results, tmp_path) == [tmp_path / "tasks-t0.png"]
     plot([odd], tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_shows_every_interval_and_mean(width: int) -> None:
+    names = [one.name for one in TASKS]
+    labels = ("plain", "eagle2:published", "transformers prompt lookup")
+    rows = tuple((label, *["1.23x (0.98-1.45)"] * len(names), "7.89") for label in labels)
+    console = Console(width=width, file=StringIO(), force_terminal=False)
+    console.print(table(ReportTable(("method", *names, "mean"), rows)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("7.89") == len(rows)
+    assert shown.count("(") == shown.count(")") == len(rows) * len(names)
+    assert all(len(line) <= width for line in shown.splitlines())
 
 
 def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_lengths_are_one_less_than_tokens_in_a_resumed_session(dynamic: Engine) 
 def filled(rows: int, capacity: int, lengths: list[int], dtype: Any = torch.float64) -> KVCache:
     """A cache of random contents with the given lengths."""
     cache = KVCache(SHAPES, rows, capacity, dtype, torch.device("cpu"))
-    for group in cache._groups.values():
+    for group in cache.groups.values():
         group.keys.normal_()
         group.values.normal_()
     cache.advance(torch.tensor(lengths), max(lengths))

@@ -11,7 +11,7 @@ import pytest
 
 from specdec import Engine, bench
 from specdec.bench.benchmark_report import PLAIN
-from specdec.bench.chat_turns import ChatTurns, parting
+from specdec.bench.chat_turns import ChatTurns, first_difference_in_turns
 from specdec.bench.contenders import Decoded, StrategyContender
 from specdec.bench.differences import logit_gap
 
@@ -143,9 +143,9 @@ def test_texts_without_a_chat_template_follow_below_each_other(model: Any, token
 
 
 def test_parting_is_the_first_turn_that_differs() -> None:
-    assert parting([[1], [2, 3]], [[1], [2, 3]]) is None
-    assert parting([[1], [2, 3]], [[1], [2, 4]]) == (1, 1)
-    assert parting([[1], [2]], [[1]]) == (1, 0)
+    assert first_difference_in_turns([[1], [2, 3]], [[1], [2, 3]]) is None
+    assert first_difference_in_turns([[1], [2, 3]], [[1], [2, 4]]) == (1, 1)
+    assert first_difference_in_turns([[1], [2]], [[1]]) == (1, 0)
 
 
 def test_conversations_go_on_from_a_log(plain: Engine, eagle: Engine, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import DynamicCache, FalconConfig, MambaConfig
 
 from specdec import Engine
 from specdec.decoding.drafter_report import DrafterReport, Reading
-from specdec.drafter_check import OwnText, report_on
+from specdec.drafter_check import TargetText, report_on
 from specdec.errors import DrafterWarning
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.eagle.checkpoint import rewired
@@ -64,7 +64,7 @@ def deep() -> Engine:
 @pytest.fixture(scope="module")
 def text(deep: Engine) -> torch.Tensor:
     """The text that the check compares with."""
-    return OwnText().write(deep.target, deep.tokenizer).clone()
+    return TargetText().write(deep.target, deep.tokenizer).clone()
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_state_fed_back_without_its_norm_is_told(
         loud.load_state_dict(able.state_dict())
         loud.decoder.norm.weight.mul_(-1)  # what is fed back changes its sign without the norm
         loud.lm_head.weight.mul_(-1)
-    head = learn(loud, deep.target, OwnText().write(deep.target, deep.tokenizer).clone(), 60)
+    head = learn(loud, deep.target, TargetText().write(deep.target, deep.tokenizer).clone(), 60)
     written = in_layout("specforge", head)
     written.fields |= {"norm_before_residual": True, "norm_output": True}
     report, warned = report_of(deep, written.save(tmp_path))
@@ -171,13 +171,13 @@ def test_a_head_for_another_model_is_told(deep: Engine, able: Eagle3Head) -> Non
 
 def test_an_aliass_own_head_is_looked_at_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    write = OwnText.write
+    write = TargetText.write
 
-    def noted(self: OwnText, *given: Any, **named: Any) -> torch.Tensor:
+    def noted(self: TargetText, *given: Any, **named: Any) -> torch.Tensor:
         written.append(1)
         return write(self, *given, **named)
 
-    monkeypatch.setattr(OwnText, "write", noted)
+    monkeypatch.setattr(TargetText, "write", noted)
     engine = Engine(strategy="eagle2")
     assert not written
     report = engine.drafter_report
@@ -221,7 +221,7 @@ def test_a_head_of_a_model_without_cache_is_looked_at_too(tmp_path: Path) -> Non
 
 
 def test_text_without_cache_is_text_with_cache(deep: Engine, text: torch.Tensor) -> None:
-    written = OwnText().write(deep.target, deep.tokenizer, uses_cache=False)
+    written = TargetText().write(deep.target, deep.tokenizer, uses_cache=False)
     both = min(written.shape[1], text.shape[1])  # a slow machine writes less
     assert torch.equal(written[:, :both], text[:, :both])
 
@@ -249,7 +249,7 @@ def test_a_check_that_fails_keeps_no_engine_from_being_made(deep: Engine, head3:
     drafter = deep.with_strategy("eagle3", drafter=head).parts.drafter
     drafter = with_target(drafter, broken)
     with pytest.warns(DrafterWarning, match="RuntimeError: out of memory$"):
-        assert report_on(drafter, OwnText(), broken, None) is None
+        assert report_on(drafter, TargetText(), broken, None) is None
 
 
 def with_target(drafter: Any, target: HFTarget) -> Any:
@@ -266,7 +266,7 @@ def test_text_ends_where_the_model_ends_it(deep: Engine, text: torch.Tensor, aft
     end = written[after]
     model = copy.deepcopy(deep.target.model)
     model.generation_config.eos_token_id = end
-    own = OwnText()
+    own = TargetText()
     tokens = own.write(HFTarget(model), deep.tokenizer)[0].tolist()
     new = tokens[own.prompt :]
     assert end not in new[:-1]

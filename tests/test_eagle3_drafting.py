@@ -184,7 +184,7 @@ def graph_as_it_is(graph: Any, inputs: Any) -> Any:
 WAYS = {
     "as it is": Acceleration(),
     "packed": Acceleration(pack=True),
-    "compiled": Acceleration(compile=True, backend=graph_as_it_is, hot=2),
+    "compiled": Acceleration(compile=True, backend=graph_as_it_is, compile_after=2),
 }
 
 
@@ -217,7 +217,7 @@ def test_a_compiled_engine_writes_the_same_tokens(
 ) -> None:
     plain = Engine(model, strategy="plain")
     monkeypatch.setattr("specdec.engine.Acceleration", lambda **given: Acceleration(
-        **given, backend=graph_as_it_is, hot=2
+        **given, backend=graph_as_it_is, compile_after=2
     ))  # fmt: skip
     options = {
         "policy": {"depth": 2, "top_k": 2, "budget": 4},

@@ -175,7 +175,9 @@ def test_where_shapes_are_compiled_every_step_has_those_of_the_first(
     free = plain.with_strategy("lookahead", options=options)
     monkeypatch.setattr(
         "specdec.engine.Acceleration",
-        lambda **given: Acceleration(**given, backend=lambda graph, _: graph.forward, hot=2),
+        lambda **given: Acceleration(
+            **given, backend=lambda graph, _: graph.forward, compile_after=2
+        ),
     )
     engine = Engine(model, strategy="lookahead", options=options, compile=True)
     scored: list[tuple[int, ...]] = []

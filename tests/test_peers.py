@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 
 from specdec import Engine, bench
 from specdec.bench import peers
-from specdec.bench.peers import lineup
+from specdec.bench.peers import workers
 from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.heads import head_of, trees_of
 from specdec.bench.peers.protocol import PeerError, Process
@@ -199,7 +199,7 @@ def test_what_would_be_another_drafter_in_a_peer_is_refused(
     given = {"vllm.python": sys.executable}
     with (
         pytest.raises(OptionError, match=message),
-        lineup.peers(given, heads(which), tmp_path, context=9, sampled=False),
+        workers.start_peers(given, heads(which), tmp_path, context=9, sampled=False),
     ):
         pass
 
@@ -232,15 +232,15 @@ def test_the_official_code_is_given_no_head_that_it_would_read_in_part(
 
 
 def test_facts_name_what_is_checked_out_and_whether_it_was_changed(tmp_path: Path) -> None:
-    assert lineup.commit_of(tmp_path) is None
+    assert workers.commit_of(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
     for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True)
-    commit = str(lineup.commit_of(tmp_path))
+    commit = str(workers.commit_of(tmp_path))
     assert re.fullmatch("[0-9a-f]{40}", commit)
     (tmp_path / "file").write_text("2")
-    assert lineup.commit_of(tmp_path) == f"{commit}-dirty"
+    assert workers.commit_of(tmp_path) == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_model_whose_config_changes_the_distribution_has_no_peers(
     given = {"vllm.python": sys.executable}
     with (
         pytest.raises(OptionError, match=message),
-        lineup.peers(given, {"plain": other}, tmp_path, context=9, sampled=sampled),
+        workers.start_peers(given, {"plain": other}, tmp_path, context=9, sampled=sampled),
     ):
         pass
 
@@ -265,6 +265,6 @@ def test_what_an_environment_lacks_is_said(plain: Engine, tmp_path: Path) -> Non
     given = {"vllm.python": sys.executable}
     with (
         pytest.raises(OptionError, match=r"vLLM cannot start with .*No module named 'vllm'"),
-        lineup.peers(given, {"plain": plain}, tmp_path, context=9, sampled=True),
+        workers.start_peers(given, {"plain": plain}, tmp_path, context=9, sampled=True),
     ):
         pass

@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from specdec import Engine
-from specdec.bench.peers import lineup
+from specdec.bench.peers import workers
 from specdec.bench.peers.protocol import Process
 from specdec.cli.app import app
 from specdec.plugin.embedded_model import EMBEDDED
@@ -28,7 +28,7 @@ from specdec_plugins.eagle.testing import random_eagle3_head
 PYTHON = os.environ.get("SPECDEC_VLLM_PYTHON") or (
     sys.executable if importlib.util.find_spec("vllm") else None
 )
-WORKER = lineup.HERE / "worker_vllm.py"
+WORKER = workers.HERE / "worker_vllm.py"
 TARGET, HEAD = EMBEDDED.model, EMBEDDED.drafters["eagle"]
 PROMPTS = ("Once upon a time", "What do bees do in winter?")
 NEW, DEPTH = 24, 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from specdec.decoding.drafter_report import DrafterReport, Reading
 from specdec.errors import UnsupportedModelError
-from specdec.models.hf_target import Hidden
+from specdec.models.hf_target import HFTarget, Hidden
 from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 
@@ -32,13 +32,15 @@ def check(drafter: EagleDrafter, text: Tensor, start: int) -> DrafterReport:
     others: dict[str, Eagle3Wiring] = {}
     if isinstance(head := drafter.head, Eagle3Head):
         others = dict(_alternatives(head.wiring, drafter.target.layers))
-    wanted = {*head.aux_layers}.union(*(wiring.aux_layers for wiring in others.values()))
-    read = _OwnText.read(drafter, text, start, sorted(wanted))
-    own = read.measure(drafter, "")
+    moved = {layer for wiring in others.values() for layer in wiring.aux_layers}
+    features, states = _states_by_layer(drafter, text, moved)
+    embedded = drafter.target.unaccelerated().embed(text)
+    written = _WrittenText(text[0], start, embedded, features, states)
+    own = written.measure(drafter, "")
     tried = tuple(
-        read.measure(_with_head(drafter, rewired(head, wiring)), options)
+        written.measure(_with_head(drafter, rewired(head, wiring)), options)
         for options, wiring in others.items()
-        if isinstance(head, Eagle3Head) and read.states.keys() >= {*wiring.aux_layers}
+        if isinstance(head, Eagle3Head) and written.states.keys() >= {*wiring.aux_layers}
     )
     tokens = text.shape[1] - start
     return DrafterReport(
@@ -96,9 +98,54 @@ def _with_head(drafter: EagleDrafter, head: Eagle3Head) -> EagleDrafter:
     return other
 
 
+def _states_by_layer(
+    drafter: EagleDrafter, text: Tensor, others: Iterable[int]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The features of a text, and the target's hidden states by layer.
+
+    There are targets that give some layers only, e.g. not the state before the final norm.
+
+    Args:
+        others: layers that are wanted besides those that the head reads.
+
+    Returns:
+        ``[1, T, H]``, and the same for each layer that the head reads, and each other one that the
+        target gives.
+
+    Raises:
+        UnsupportedModelError: the target does not give a layer that the head reads.
+    """
+    needed = sorted(drafter.head.aux_layers)
+    further = sorted({*others} - {*needed})
+    everything = _hidden_if_given(drafter.target, text, [*needed, *further])
+    if everything is not None:
+        return everything.last, dict(zip([*needed, *further], everything.aux, strict=True))
+    hidden = _hidden(drafter.target, text, needed)
+    states = dict(zip(needed, hidden.aux, strict=True))
+    for layer in further:
+        if (one := _hidden_if_given(drafter.target, text, [layer])) is not None:
+            states[layer] = one.aux[0]
+    return hidden.last, states
+
+
+def _hidden(target: HFTarget, text: Tensor, layers: Sequence[int]) -> Hidden:
+    """What a forward over the text gives; ``target.aux_layers`` stays as it is."""
+    reader = target.unaccelerated()
+    reader.aux_layers = tuple(layers)
+    return reader.read(text)
+
+
+def _hidden_if_given(target: HFTarget, text: Tensor, layers: Sequence[int]) -> Hidden | None:
+    """The same; None if the target does not give one of the layers."""
+    try:
+        return _hidden(target, text, layers)
+    except (UnsupportedModelError, IndexError):
+        return None
+
+
 @dataclass(frozen=True)
-class _OwnText:
-    """A text, and what the target makes of it.
+class _WrittenText:
+    """A text that the target wrote, with its own hidden states of it.
 
     Row t of a head reads the hidden states at t and the token at t + 1, and predicts the token at
     t + 2.
@@ -107,40 +154,21 @@ class _OwnText:
         tokens: ``[T]`` int64.
         start: how many of them are the prompt.
         embedded: ``[1, T, H]``, the target's embeddings.
-        last: ``[1, T, H]``, the features.
+        features: ``[1, T, H]``, the last hidden states.
         states: hidden states ``[1, T, H]`` by layer, of those that the target gives.
     """
 
     tokens: Tensor
     start: int
     embedded: Tensor
-    last: Tensor
+    features: Tensor
     states: Mapping[int, Tensor]
-
-    @classmethod
-    def read(cls, drafter: EagleDrafter, text: Tensor, start: int, layers: list[int]) -> _OwnText:
-        target = drafter.target.unaccelerated()
-        wanted = [layers, [*drafter.head.aux_layers], *([layer] for layer in layers)]
-        last: Tensor | None = None
-        states: dict[int, Tensor] = {}
-        for some in wanted:
-            target.aux_layers = some
-            try:
-                hidden = target.read(text)
-            except (UnsupportedModelError, IndexError):
-                continue  # there are targets that do not give the state before the final norm
-            last = hidden.last
-            states |= dict(zip(some, hidden.aux, strict=True))
-            if states.keys() >= {*layers}:
-                break
-        assert last is not None
-        return cls(text[0], start, target.embed(text), last, states)
 
     def measure(self, drafter: EagleDrafter, options: str) -> Reading:
         """Read once with the target's hidden states, and once with the head's own outputs in place
         of the last of them."""
         head, dtype = drafter.head, drafter.dtype
-        hidden = Hidden(self.last, tuple(self.states[i] for i in head.aux_layers))
+        hidden = Hidden(self.features, tuple(self.states[i] for i in head.aux_layers))
         features = drafter.features(hidden).to(dtype)[:, :-1]
         if isinstance(head, Eagle3Head):
             features = head.fuse(features)

@@ -24,7 +24,7 @@ class Acceleration:
             number of rows they run on the copy that is faster.
         compile: compile the shapes that come up often with ``torch.compile``.
         backend: of ``torch.compile``.
-        hot: how often a shape has to come up before it is compiled.
+        compile_after: calls with a shape before it is compiled.
         bucket: how sizes of caches are rounded up.
         copy_times: of linear layers that are packed: which copy of the weights is faster at how
             many rows. Measured as networks are packed if left out.
@@ -39,7 +39,7 @@ class Acceleration:
         pack: bool = False,
         compile: bool = False,
         backend: Backend = INDUCTOR,
-        hot: int = 8,
+        compile_after: int = 8,
         bucket: Callable[[int], int] | None = None,
         copy_times: CopyTimes | None = None,
     ) -> None:
@@ -49,7 +49,7 @@ class Acceleration:
                 "out pack (or compile, which takes minutes to start)"
             )
         self.pack, self.compile = pack, compile
-        self._backend, self._hot = backend, hot
+        self._backend, self._compile_after = backend, compile_after
         self._bucket = bucket
         self.copy_times = copy_times or CopyTimes()
         self._made: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
@@ -96,4 +96,4 @@ class Acceleration:
         if self.pack:
             return pack(module, self.copy_times)
         check_compilable(module)
-        return CompiledNetwork(module, backend=self._backend, hot=self._hot)
+        return CompiledNetwork(module, backend=self._backend, compile_after=self._compile_after)

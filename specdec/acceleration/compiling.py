@@ -51,7 +51,7 @@ class CompiledNetwork(nn.Module):
     Args:
         network: called with tensors, flags and, by name, a ``cache``.
         backend: of ``torch.compile``.
-        hot: how often a shape has to come up before it is compiled.
+        compile_after: calls with a shape before it is compiled.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class CompiledNetwork(nn.Module):
         network: nn.Module,
         *,
         backend: Backend = INDUCTOR,
-        hot: int = 8,
+        compile_after: int = 8,
     ) -> None:
         super().__init__()
         self.network = network
-        self._backend, self._hot = backend, hot
+        self._backend, self._compile_after = backend, compile_after
         self._asked: Counter[Any] = Counter()
         self._compiled: dict[Any, _Shape] = {}
         self.failure: str | None = None
@@ -78,13 +78,13 @@ class CompiledNetwork(nn.Module):
         known = cache is None or isinstance(cache, KVCache)
         if known and self.failure is None and not torch.is_grad_enabled():
             inputs, named = tree_map_only(Tensor, Tensor.contiguous, (inputs, named))
-            key = (_signature((inputs, named)), cache and cache.geometry)
+            key = (_call_key((inputs, named)), cache and cache.geometry)
             if shape := self._compiled.get(key):
                 found = self._attempt(lambda: shape.run(inputs, named, cache))
                 if self.failure is None:
                     return found
             self._asked[key] += 1
-            if self._asked[key] >= self._hot and self.failure is None:
+            if self._asked[key] >= self._compile_after and self.failure is None:
                 return self._compile(key, inputs, named, cache)
         return self._eager(inputs, named, cache)
 
@@ -167,17 +167,17 @@ class _Shape:
         return tree_map_only(Tensor, Tensor.clone, self._run(inputs, named))
 
 
-def _signature(inputs: Any) -> tuple[Any, ...]:
+def _call_key(inputs: Any) -> tuple[Any, ...]:
     """What has to be equal for compiled code to be run again."""
     inputs, named = inputs
-    return (*map(_fact, inputs), *((name, _fact(value)) for name, value in named.items()))
+    return (*map(_shape_key, inputs), *((name, _shape_key(value)) for name, value in named.items()))
 
 
-def _fact(value: Any) -> Any:
+def _shape_key(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, dict):
-        return tuple((name, _fact(each)) for name, each in value.items())
+        return tuple((name, _shape_key(each)) for name, each in value.items())
     return value
 
 

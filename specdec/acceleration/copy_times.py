@@ -143,7 +143,7 @@ class _Fastest:
         values = torch.linspace(-1, 1, width * shape.in_features, dtype=torch.float32)
         self._x = values.to(shape.dtype).view(1, width, shape.in_features)
         self._layers = layers
-        self._alone = torch.get_num_threads() == 1
+        self._on_one_thread = torch.get_num_threads() == 1
         self._best: dict[bool, dict[int, float]] = defaultdict(dict)
 
     def run(self, *, packed: bool) -> None:
@@ -151,14 +151,14 @@ class _Fastest:
         best = self._best[packed]
         for i, layer in enumerate(self._layers):
             call = layer.run_packed if packed else layer.run_as_it_is
-            started, had = time.perf_counter(), time.thread_time()
+            started, cpu_started = time.perf_counter(), time.thread_time()
             call(self._x)
-            had, taken = time.thread_time() - had, time.perf_counter() - started
-            if self._alone:
-                taken = had
-            elif had < _UNDISTURBED * taken:
+            cpu_seconds, seconds = time.thread_time() - cpu_started, time.perf_counter() - started
+            if self._on_one_thread:
+                seconds = cpu_seconds
+            elif cpu_seconds < _UNDISTURBED * seconds:
                 continue
-            best[i] = min(taken, best.get(i, taken))
+            best[i] = min(seconds, best.get(i, seconds))
 
     def seconds(self) -> CopySeconds | None:
         """None where every call on one of the copies was disturbed."""

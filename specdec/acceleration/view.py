@@ -23,7 +23,7 @@ class CacheView(Cache):  # type: ignore[misc]
         self.capacity, self.view = cache.capacity, cache.view
         self.write_slots = cache.write_slots
         self._groups = {
-            shape: Group(group.keys, group.values) for shape, group in cache._groups.items()
+            shape: Group(group.keys, group.values) for shape, group in cache.groups.items()
         }
         super().__init__(layers=layers_of(self, cache.layout, self._groups))
 
@@ -34,7 +34,7 @@ class CacheView(Cache):  # type: ignore[misc]
             fixed: tell the compiler that the stores stay where they are, as CUDA graphs need it.
         """
         self.write_slots = cache.write_slots
-        for shape, group in cache._groups.items():
+        for shape, group in cache.groups.items():
             if fixed:
                 for store in (group.keys, group.values):
                     torch._dynamo.mark_static_address(store, guard=False)

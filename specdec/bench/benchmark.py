@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
+from specdec.bench.built_in_prompts import MIXED
 from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
 from specdec.bench.contenders import Contender, ContenderError, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
-from specdec.bench.prompt_sets import BUILT_IN, Prompt, encode_sets
+from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.bench.run_log import RunLog
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
@@ -50,7 +51,7 @@ def run(
 
     Args:
         engines: by label, all on one loaded model; plain decoding is added, and runs twice.
-        prompts: the built-in ones if left out.
+        prompts: the eight of the built-in mixed set if left out.
         transformers: whether transformers' own ``generate`` runs too.
         peers: other contenders.
         progress: called with the runs that are done, the runs in all, and what runs now.
@@ -66,15 +67,14 @@ def run(
     settings = settings or Settings()
     first = _on_one_model(engines)
     if prompts is None:
-        prompts = encode_sets([BUILT_IN], first, max_new_tokens=settings.max_new_tokens)
+        prompts = encode_sets([MIXED], first, max_new_tokens=settings.max_new_tokens)
     if not prompts:
         raise OptionError("there is nothing to run without prompts: give at least one")
     greedy = resolve(
         first.generation_config, settings.decoding(), default_new_tokens=settings.max_new_tokens
     ).greedy
     plain = first.with_strategy(PLAIN)
-    contenders: list[Contender] = [
-        StrategyContender(PLAIN, plain),
+    compared: list[Contender] = [
         *([TransformersContender(plain)] if transformers else []),
         *(
             StrategyContender(label, engine)
@@ -82,14 +82,22 @@ def run(
             if not (label == PLAIN == engine.strategy.name)
         ),
         *peers,
+    ]
+    # Plain decoding again half a round from itself: beside itself it would hardly see the machine
+    # change.
+    half = len(compared) // 2
+    contenders = [
+        StrategyContender(PLAIN, plain),
+        *compared[:half],
         StrategyContender(AGAIN, plain),
+        *compared[half:],
     ]
     labels = [contender.label for contender in contenders]
     if taken := [label for label in labels if labels.count(label) > 1]:
         raise OptionError(f"two contenders are called {taken[0]!r}: give each a label of its own")
     size = settings.batch_size
-    if few := [each.label for each in contenders if size > (each.most_rows or size)]:
-        raise OptionError(f"{few[0]} does not decode {size} rows together")
+    if limited := [each.label for each in contenders if size > (each.most_rows or size)]:
+        raise OptionError(f"{limited[0]} does not decode {size} rows together")
     memory = PeakMemory(plain.target.device)
     turns = ChatTurns(plain, settings.max_new_tokens)
     about = _about(plain, prompts)
@@ -100,13 +108,13 @@ def run(
         memory,
         turns,
         progress or (lambda done, total, what: None),
-        RunLog(log, {**about, **_decides(settings, contenders)}) if log else None,
+        RunLog(log, _identity(about, settings, contenders)) if log else None,
     )
     if not runs.by_label[PLAIN]:
         raise ContenderError(runs.failure) if runs.failure else KeyboardInterrupt
     comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
-    shown = contenders[:-1]
+    shown = [contender for contender in contenders if contender.label != AGAIN]
     return Report(
         results=tuple(comparison.result(contender, ALL) for contender in shown),
         by_set=tuple(
@@ -142,12 +150,23 @@ def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     }
 
 
-def _decides(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """What else the figures of a round depend on."""
+def _identity(
+    about: Mapping[str, Any], settings: Settings, contenders: Sequence[Contender]
+) -> dict[str, Any]:
+    """Everything that the figures of a round depend on: rounds of another machine, or of other
+    versions, are not mixed with these."""
+    apart = {
+        f"{name} {key}": value
+        for name in ("machine", "versions")
+        for key, value in about[name].items()
+    }
+    rest = {name: value for name, value in about.items() if name not in ("machine", "versions")}
     own = {name: value for name, value in asdict(settings).items() if name != "repetitions"}
     strategies = [each for each in contenders if isinstance(each, StrategyContender)]
     weights = {each.label: each.weights() for each in strategies}
     return {
+        **rest,
+        **apart,
         "settings": own,
         "contenders": {each.label: each.facts() for each in contenders},
         "target weights": fingerprint_of_model(strategies[0].engine.target.model),

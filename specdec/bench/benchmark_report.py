@@ -73,7 +73,7 @@ class Result:
         identical_reason: one line.
         identical_prompts: how many prompts gave plain decoding's tokens.
         prompts: how many there are.
-        differences: the prompts where they part, if they should not.
+        differences: the prompts where tokens differ, if they should not.
         new_tokens: tokens committed.
         steps: of the batches; None from a peer that does not count them.
         target_forwards: verifications in which a row took part; the prefill is not counted.
@@ -135,7 +135,8 @@ class Report:
         noise: ``plain`` beside itself, run twice among the others: what a ratio is worth here.
         model, dtype, device: of the target model.
         settings: what was asked for.
-        prompts: how many of each set, their lengths, and a digest of their token ids.
+        prompts: those that were given: how many of each set, their lengths, and a digest of their
+            token ids. An interrupted run measured fewer (:attr:`prompts_measured`).
         machine, versions: where it ran.
         memory: what ``peak_memory`` is.
         date: when it ended.
@@ -166,6 +167,15 @@ class Report:
     inflated: str | None = None
     command: str | None = None
     failure: str | None = None
+
+    @property
+    def prompts_measured(self) -> dict[str, int]:
+        """How many prompts of each set that was given were measured."""
+        sets: dict[str, int] = self.prompts["sets"]
+        rows = {row.set: row.prompts for row in self.by_set if row.strategy == PLAIN}
+        if not self.by_set:  # there is one set
+            return dict.fromkeys(sets, self.results[0].prompts)
+        return {name: rows.get(name, 0) for name in sets}
 
     @property
     def quiet(self) -> bool:

@@ -56,7 +56,9 @@ def longest_text(prompts: Sequence[Prompt], engine: Engine, max_new_tokens: int)
     return min(longest, engine.target.context_limit)
 
 
-def parting(ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> tuple[int, int] | None:
+def first_difference_in_turns(
+    ours: Sequence[list[int]], theirs: Sequence[list[int]]
+) -> tuple[int, int] | None:
     """The first turn in which two contenders' answers differ, and the first token; None if none."""
     for turn, (one, other) in enumerate(zip(ours, theirs, strict=False)):
         if (at := first_difference(one, other)) is not None:

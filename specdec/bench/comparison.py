@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TRANSFORMERS
 from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
-from specdec.bench.chat_turns import Answers, ChatTurns, parting
+from specdec.bench.chat_turns import Answers, ChatTurns, first_difference_in_turns
 from specdec.bench.contenders import Contender
 from specdec.bench.differences import logit_gap
 from specdec.bench.prompt_sets import Prompt
@@ -40,8 +40,8 @@ class Comparison:
         counts = run_statistics.counts(ours)
         rate, extent = run_statistics.tokens_per_second(ours)
         prompts = {p for run in ours for p in self.runs.batches[run.batch]}
-        parted = {
-            p: texts for p, texts in self.runs.parted[contender.label].items() if p in prompts
+        different = {
+            p: texts for p, texts in self.runs.different[contender.label].items() if p in prompts
         }
         reason = contender.may_differ(greedy=self.greedy)
         return Result(
@@ -55,13 +55,13 @@ class Comparison:
             beside_transformers=run_statistics.ratio(ours, self._of(TRANSFORMERS, name))
             if TRANSFORMERS in self.runs.by_label
             else None,
-            identical=None if reason else not parted,
-            identical_reason=reason or self._reason(len(parted), len(prompts)),
-            identical_prompts=len(prompts) - len(parted),
+            identical=None if reason else not different,
+            identical_reason=reason or self._reason(len(different), len(prompts)),
+            identical_prompts=len(prompts) - len(different),
             prompts=len(prompts),
             differences=()
             if reason
-            else tuple(self._difference(prompt, *texts) for prompt, texts in parted.items()),
+            else tuple(self._difference(prompt, *texts) for prompt, texts in different.items()),
             new_tokens=counts.new_tokens,
             steps=counts.steps,
             target_forwards=counts.target_forwards,
@@ -78,14 +78,14 @@ class Comparison:
         batches = self.runs.batches
         return [r for r in self.runs.by_label[label] if name in (ALL, batches[r.batch][0].set)]
 
-    def _reason(self, parted: int, prompts: int) -> str:
+    def _reason(self, different: int, prompts: int) -> str:
         how = "greedy" if self.greedy else "same seed"
-        if parted:
-            return f"{parted} of {prompts} prompts part from plain decoding, {how}"
+        if different:
+            return f"{different} of {prompts} prompts differ from plain decoding, {how}"
         return f"the same tokens as plain decoding on {prompts} prompts, {how}"
 
     def _difference(self, prompt: Prompt, ours: Answers, theirs: Answers) -> Difference:
-        turn, at = parting(ours, theirs) or (0, 0)
+        turn, at = first_difference_in_turns(ours, theirs) or (0, 0)
         gap = None
         before = self.turns.next_prompt(prompt, theirs[:turn])
         if self.greedy and before is not None and turn < len(theirs):

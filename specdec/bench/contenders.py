@@ -118,7 +118,11 @@ class StrategyContender:
         """Parts by role, their options without the paths of checkpoints, losslessness."""
         selection = self.engine.selection
         options = {
-            role: {name: _said(each) for name, each in parsed.model_dump().items() if name != _PATH}
+            role: {
+                name: _without_install_folder(each)
+                for name, each in parsed.model_dump().items()
+                if name != _PATH
+            }
             for role, parsed in selection.parsed.items()
         }
         return {
@@ -132,6 +136,6 @@ _PATH = "checkpoint"
 _ROOT = f"{Path(specdec.__file__).parent.parent}/"
 
 
-def _said(value: Any) -> Any:
+def _without_install_folder(value: Any) -> Any:
     """An option's value; a file that comes with specdec without where that is installed."""
     return value.removeprefix(_ROOT) if isinstance(value, str) else value

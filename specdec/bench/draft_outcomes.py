@@ -97,6 +97,12 @@ class Positions:
             found = torch.bincount(place, weights, deepest * last).view(deepest, last)
             _add_table(own, [[int(count) for count in line] for line in found.tolist()])
 
+    def at(self, depth: int, rank: int) -> tuple[int, int]:
+        """How many there were at a position, and how many of them were committed."""
+        if depth > len(self.tried) or rank > len(self.tried[depth - 1]):
+            return 0, 0
+        return self.tried[depth - 1][rank - 1], self.accepted[depth - 1][rank - 1]
+
     def merge(self, other: Positions) -> None:
         """Take in all of another."""
         _add_table(self.tried, other.tried)

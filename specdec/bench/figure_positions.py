@@ -16,9 +16,8 @@ from specdec.bench.figure_style import (
     new_figure,
     title,
 )
+from specdec.bench.report_tables import SHOWN_DEPTHS, SHOWN_RANKS
 
-_RANKS = 4  # of siblings, by confidence; the further ones are hardly ever accepted
-_DEEPEST = 8
 _ACROSS = 2
 _APART = 0.1  # of the marks at one depth
 
@@ -52,7 +51,7 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     what = (
         "of draft tokens whose parent was accepted (n: all of them);\n"
         "rank: among the siblings, by confidence; bar: 95 % interval;\n"
-        f"ranks to {_RANKS}, depths to {_DEEPEST}; positions with n < {FEWEST} left out"
+        f"ranks to {SHOWN_RANKS}, depths to {SHOWN_DEPTHS}; positions with n < {FEWEST} left out"
     )
     figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
     legend(figure, max(panels.flat[: len(rows)], key=lambda axes: len(axes.containers)))
@@ -62,9 +61,9 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
 def _draw(axes: Any, row: Mapping[str, Any]) -> int:
     """A line for each rank; the deepest level that is shown."""
     deepest = 1
-    for rank in range(1, _RANKS + 1):
+    for rank in range(1, SHOWN_RANKS + 1):
         points = []
-        for depth, accepted in enumerate(row["positions"]["accepted"][:_DEEPEST], 1):
+        for depth, accepted in enumerate(row["positions"]["accepted"][:SHOWN_DEPTHS], 1):
             n = _tried(row, depth, rank)
             if n >= FEWEST or depth == rank == 1:
                 rate = accepted[rank - 1] / n
@@ -73,7 +72,7 @@ def _draw(axes: Any, row: Mapping[str, Any]) -> int:
             continue
         depths, rates, lows, highs = zip(*points, strict=True)
         axes.errorbar(
-            [depth + _APART * (rank - (1 + _RANKS) / 2) for depth in depths],
+            [depth + _APART * (rank - (1 + SHOWN_RANKS) / 2) for depth in depths],
             rates,
             yerr=(lows, highs),
             color=COLOURS[rank - 1],

@@ -36,7 +36,7 @@ load divides by, so it sees errors less sharply than on the small model.
 Weights that meet zeros are random, so that values stay ordinary; the zero blocks themselves cost
 what any block does in a dense product. Equality is up to rounding: some 1e-6 of the logits' spread
 in float32. In bfloat16 and float16 sums and the factors ``sqrt(H/H')`` and ``sqrt(d'/d)``
-round differently, so that the text may part from the small model's.
+round differently, so that the text may differ from the small model's.
 """
 
 from __future__ import annotations

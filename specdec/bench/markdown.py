@@ -8,11 +8,16 @@ from collections.abc import Sequence
 
 from specdec.bench.benchmark_report import Report
 from specdec.bench.report_notes import notes
-from specdec.bench.report_tables import ReportTable, report_tables
+from specdec.bench.report_tables import ReportTable, position_table, report_tables
 from specdec.bench.setting_names import settings_text
 
 # A _ within a word marks nothing up.
 _MARKUP = re.compile(r"[\\`*\[\]!<|~$]|(?<!\w)_|_(?!\w)")
+
+_ABOUT_POSITIONS = (
+    "By position: of the draft tokens whose parent was accepted, the share that was accepted, and "
+    "in brackets how many there were. Rank: among the siblings, by confidence."
+)
 
 
 def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
@@ -40,9 +45,11 @@ def markdown(reports: Sequence[Report], *, summary: Sequence[str] = ()) -> str:
             lines += ["", f"## All measures, {settings_text(report.settings)}"]
         for report_table in report_tables(report):
             lines += ["", *markdown_table(report_table)]
+        if positions := position_table(report):
+            lines += ["", *markdown_table(positions), "", _ABOUT_POSITIONS]
         lines += ["", *(f"- {escaped(note)}" for note in notes(report))]
     sets = ", ".join(f"{escaped(name)} ({count})" for name, count in first.prompts["sets"].items())
-    lines += ["", f"Prompts: {sets}; sha256 of their token ids {first.prompts['sha256']}."]
+    lines += ["", f"Prompts given: {sets}; sha256 of their token ids {first.prompts['sha256']}."]
     lines += ["", "| strategy | options |", "|---|---|"]
     for result in first.results:
         if options := result.facts.get("options"):

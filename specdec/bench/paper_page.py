@@ -9,7 +9,7 @@ from pathlib import Path
 from specdec.bench.benchmark_report import Range, Report, Result
 from specdec.bench.markdown import escaped, markdown, markdown_table
 from specdec.bench.reliability import BINS
-from specdec.bench.report_tables import ReportTable, extent, number, times
+from specdec.bench.report_tables import ReportTable, number_text, range_text, ratio_text
 from specdec.bench.setting_names import settings_text
 
 
@@ -74,7 +74,7 @@ def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
         found[f"speedup over transformers' generate, {at}"] = _by_set(
             report,
             labels,
-            lambda result: times(result.beside_transformers),
+            lambda result: ratio_text(result.beside_transformers),
             lambda result: each.median if (each := result.beside_transformers) else None,
         )
     if confidences := _confidences(report, labels):
@@ -107,19 +107,19 @@ def _by_set(
     for label in labels:
         own = [each for each in of_sets if each.strategy == label]
         known = [found for each in own if (found := value(each)) is not None]
-        mean = number(statistics.fmean(known)) if len(known) == len(own) else "-"
+        mean = number_text(statistics.fmean(known)) if len(known) == len(own) else "-"
         rows.append((label, *map(cell, own), mean))
     titles = sets if report.by_set else list(report.prompts["sets"])
     return ReportTable(("method", *titles, "mean"), tuple(rows))
 
 
 def _speedup(result: Result) -> str:
-    return _spread(times(result.speedup), result.speedup.interval)
+    return _spread(ratio_text(result.speedup), result.speedup.interval)
 
 
 def _tau(result: Result) -> str:
-    return _spread(number(result.tau), result.tau_interval)
+    return _spread(number_text(result.tau), result.tau_interval)
 
 
 def _spread(value: str, interval: Range | None) -> str:
-    return value if interval is None else f"{value} ({extent(interval)})"
+    return value if interval is None else f"{value} ({range_text(interval)})"

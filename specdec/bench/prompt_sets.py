@@ -46,22 +46,6 @@ class Prompt:
     turns: tuple[str, ...] = ()
 
 
-BUILT_IN = PromptSet(
-    "built-in",
-    (
-        "Write a Python function that returns the sum of a list of numbers.",
-        "Explain in simple words why the sky is blue.",
-        "Tell me a short story about a fox who wants to learn to swim.",
-        "A baker sells 12 rolls an hour for 7 hours. How many rolls does she sell?",
-        "Give me five ideas for a cheap birthday present.",
-        "What is the difference between weather and climate?",
-        "Summarize: Bees live in colonies. In winter they gather around the queen, shiver to keep "
-        "her warm, and live on the honey that they stored in summer.",
-        "Write a polite letter that asks a neighbour to play music less loudly at night.",
-    ),
-)
-
-
 def encode_sets(
     sets: Sequence[PromptSet],
     engine: Engine,

@@ -71,11 +71,17 @@ def all_as_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def as_csv(reports: Sequence[Report]) -> str:
-    """A line for each temperature, batch size, contender and prompt set, all prompts first."""
+    """A line for each temperature, batch size, contender and prompt set, all prompts first.
+
+    Counts by position are on the lines of all prompts, as in JSON.
+    """
     rows = [
-        {name: report.settings[name] for name in _SETTINGS} | _flat(as_row(result))
+        {name: report.settings[name] for name in _SETTINGS} | _flat(row)
         for report in reports
-        for result in (*report.results, *report.by_set)
+        for row in (
+            *map(as_row, report.results),
+            *(_without_curves(as_row(result)) for result in report.by_set),
+        )
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -94,8 +100,19 @@ def _ratio(name: str, ratio: Ratio | None) -> dict[str, Any]:
     }
 
 
+def _by_position(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """``positions_tried_2_1``: of depth 2 and rank 1; ``positions_accepted_2_1`` likewise."""
+    return {
+        f"positions_{name}_{depth}_{rank}": count
+        for name, table in counts.items()
+        for depth, of_level in enumerate(table, 1)
+        for rank, count in enumerate(of_level, 1)
+    }
+
+
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Ranges as two columns, phases as one each; what has no place in a cell is left out."""
+    """Ranges as two columns, phases, depths and positions as one each; what has no place in a cell
+    is left out."""
     found: dict[str, Any] = {}
     for name, value in row.items():
         if name.endswith(("_range", "_over_prompts", "_over_repetitions", "_interval")):
@@ -106,6 +123,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
             found |= {f"{name}_{depth}": each for depth, each in enumerate(value, 1)}
         elif name == "reliability":
             found |= {f"{name}_{each}": (value or {}).get(each) for each in _OF_RELIABILITY}
+        elif name == "positions":
+            found |= _by_position(value or {})
         elif not isinstance(value, (dict, list)):
             found[name] = value
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specdec.bench.benchmark_report import Ratio, Report, Result
-from specdec.bench.report_tables import extent, times
+from specdec.bench.report_tables import range_text, ratio_text
 from specdec.bench.setting_names import temperature_text
 
 _SHOWN_DIFFERENCES = 5
@@ -17,12 +17,12 @@ def notes(report: Report) -> list[str]:
     turns = prompts["turns"]["max"]
     answered, each = (f", up to {turns} turns", " each") if turns > 1 else ("", "")
     fields = "".join(f", {name}={value}" for name, value in settings["fields"].items())
-    done, count = report.repetitions, sum(prompts["sets"].values())
+    done = report.repetitions
     lines = [
         f"{report.model}, {report.dtype} on {report.device}{_networks(report)}; "
         f"{report.machine['processor']}, "
         f"{report.machine['threads']} of {report.machine['cores']} cores.",
-        f"{count} {'prompt' if count == 1 else 'prompts'} of {lengths} tokens{answered}, "
+        f"{_prompts(report)} of {lengths} tokens{answered}, "
         f"at most {settings['max_new_tokens']} new tokens{each}, batch {settings['batch_size']}, "
         f"temperature {temperature_text(settings['temperature'])}{fields}; {done} "
         f"{'repetition' if done == 1 else 'repetitions'}, interleaved.",
@@ -31,7 +31,7 @@ def notes(report: Report) -> list[str]:
         "largest of the repetitions. The whole call counts, set-up and prefill included.",
         "95 % interval: of tau and of the median ratio, by bootstrap over prompts.",
         *_beside_hf(report),
-        f"noise: plain beside itself {times(report.noise)}{_within(report.noise)}.",
+        f"noise: plain beside itself {ratio_text(report.noise)}{_within(report.noise)}.",
         f"memory: {report.memory}.",
     ]
     if report.inflated:
@@ -40,7 +40,7 @@ def notes(report: Report) -> list[str]:
             "of the small one."
         )
     if report.interrupted:
-        lines.append("Interrupted: these are the runs that were finished.")
+        lines.append(f"Interrupted: these are the runs that were finished{_by_set(report)}.")
     if report.failure:
         lines.append(f"It ended there: {report.failure}.")
     for result in report.results:
@@ -51,6 +51,22 @@ def notes(report: Report) -> list[str]:
     return lines
 
 
+def _prompts(report: Report) -> str:
+    """``60 prompts``, or ``19 of 60 prompts`` where not all that were given were measured."""
+    measured = sum(report.prompts_measured.values())
+    given = sum(report.prompts["sets"].values())
+    noun = "prompt" if given == 1 else "prompts"
+    return f"{given} {noun}" if measured == given else f"{measured} of {given} {noun}"
+
+
+def _by_set(report: Report) -> str:
+    """How many prompts of each set were measured, where there are several sets and not all were."""
+    given, measured = report.prompts["sets"], report.prompts_measured
+    if len(given) == 1 or measured == given:
+        return ""
+    return ", " + ", ".join(f"{name} {measured[name]} of {given[name]}" for name in given)
+
+
 def _beside_hf(report: Report) -> list[str]:
     if not any(result.beside_transformers for result in report.results):
         return []
@@ -59,7 +75,7 @@ def _beside_hf(report: Report) -> list[str]:
 
 def _within(ratio: Ratio) -> str:
     spread = ratio.over_repetitions or ratio.over_prompts
-    return f" ({extent(spread)})" if spread else ""
+    return f" ({range_text(spread)})" if spread else ""
 
 
 def _where(result: Result) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from specdec.bench.benchmark_report import PLAIN, Range, Ratio, Report, Result
 from specdec.decoding.clock import PHASES
 
+SHOWN_DEPTHS = 8
+SHOWN_RANKS = 4  # of siblings, by confidence; the further ones are hardly ever accepted
+
 
 @dataclass(frozen=True)
 class ReportTable:
@@ -38,10 +41,30 @@ def report_tables(report: Report) -> list[ReportTable]:
         rows = []
         for result in report.results:
             own = {r.set: r for r in report.by_set if r.strategy == result.strategy}
-            cells = (f"{number(own[n].tau)} / {times(own[n].speedup)}" for n in names)
+            cells = (f"{number_text(own[n].tau)} / {ratio_text(own[n].speedup)}" for n in names)
             rows.append((result.strategy, *cells))
         found.append(ReportTable(("tau / speedup", *names), tuple(rows)))
     return found
+
+
+def position_table(report: Report) -> ReportTable | None:
+    """Acceptance rate, and in brackets n, of the draft tokens of each depth and rank whose parent
+    was accepted; None without draft tokens. It is wide, so it is for pages."""
+    known = [(r.strategy, r.outcomes.positions) for r in report.results if r.outcomes]
+    if not known:
+        return None
+    deepest = min(SHOWN_DEPTHS, max(len(positions.tried) for _, positions in known))
+    rows = []
+    for strategy, positions in known:
+        for rank in range(1, SHOWN_RANKS + 1):
+            counts = [positions.at(depth, rank) for depth in range(1, deepest + 1)]
+            if any(tried for tried, _ in counts):
+                cells = (
+                    f"{taken / tried:.2f} ({tried})" if tried else "-" for tried, taken in counts
+                )
+                rows.append((strategy, str(rank), *cells))
+    depths = (f"depth {depth}" for depth in range(1, deepest + 1))
+    return ReportTable(("acceptance by position", "rank", *depths), tuple(rows))
 
 
 def _acceptance(report: Report) -> ReportTable | None:
@@ -49,7 +72,7 @@ def _acceptance(report: Report) -> ReportTable | None:
     drafting = [result for result in report.results if result.alpha]
     if not drafting:
         return None
-    depth = min(_SHOWN_DEPTHS, max(len(result.alpha) for result in drafting))
+    depth = min(SHOWN_DEPTHS, max(len(result.alpha) for result in drafting))
     rows = []
     for result in drafting:
         rates = [f"{rate:.2f}" for rate in result.alpha[:depth]]
@@ -63,19 +86,18 @@ _SPEED = (
 _WORK = ("strategy", "target forwards", "draft forwards", "ms a step", "peak memory, MiB")
 _TIME = ("share of time", *PHASES, "other")
 _INTERVAL = ("95 % interval", "tau", "speedup", "beside HF")
-_SHOWN_DEPTHS = 8
 
 
 def _speed(result: Result) -> tuple[str, ...]:
     return (
         result.strategy,
-        number(result.tau),
+        number_text(result.tau),
         f"{result.tokens_per_second:.1f}",
-        times(result.speedup),
-        extent(result.speedup.over_prompts),
-        extent(result.speedup.over_repetitions),
-        times(result.beside_transformers),
-        verdict(result),
+        ratio_text(result.speedup),
+        range_text(result.speedup.over_prompts),
+        range_text(result.speedup.over_repetitions),
+        ratio_text(result.beside_transformers),
+        identity_text(result),
     )
 
 
@@ -99,13 +121,13 @@ def _interval(result: Result) -> tuple[str, ...]:
     beside = result.beside_transformers
     return (
         result.strategy,
-        extent(result.tau_interval),
-        extent(result.speedup.interval),
-        extent(beside.interval if beside else None),
+        range_text(result.tau_interval),
+        range_text(result.speedup.interval),
+        range_text(beside.interval if beside else None),
     )
 
 
-def verdict(result: Result) -> str:
+def identity_text(result: Result) -> str:
     """Of identity, in a word or two."""
     if result.strategy == PLAIN:
         return "baseline"
@@ -114,17 +136,17 @@ def verdict(result: Result) -> str:
     return "yes" if result.identical else f"NO, {result.identical_prompts}/{result.prompts}"
 
 
-def times(ratio: Ratio | None) -> str:
+def ratio_text(ratio: Ratio | None) -> str:
     """A ratio's median."""
     return "-" if ratio is None else f"{ratio.median:.2f}x"
 
 
-def extent(range_: Range | None) -> str:
+def range_text(range_: Range | None) -> str:
     """The ends of a spread."""
     return "-" if range_ is None else f"{range_[0]:.2f}-{range_[1]:.2f}"
 
 
-def number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     """Two places."""
     return "-" if value is None else f"{value:.2f}"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from specdec.bench.chat_turns import Answers, ChatTurns, parting
+from specdec.bench.chat_turns import Answers, ChatTurns, first_difference_in_turns
 from specdec.bench.contenders import Contender, ContenderError, StrategyContender
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
@@ -27,15 +27,15 @@ class Runs:
     Attributes:
         batches: of prompts, each of one set.
         by_label: the runs of every contender.
-        parted: for every contender the prompts whose tokens are not the baseline's, each with the
-            answers of both as (ours, the baseline's).
+        different: for every contender the prompts whose tokens are not the baseline's, each with
+            the answers of both as (ours, the baseline's).
         interrupted: whether Ctrl-C or a contender that failed ended it.
         failure: of such a contender.
     """
 
     batches: list[list[Prompt]]
     by_label: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
-    parted: dict[str, dict[Prompt, tuple[Answers, Answers]]] = field(
+    different: dict[str, dict[Prompt, tuple[Answers, Answers]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     interrupted: bool = False
@@ -86,9 +86,9 @@ def interleave(
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
     done = 0
     copies = list(_copies(batches))
-    keeping = list(_keeping_texts(contenders))
+    with_texts = list(_keeping_texts(contenders))
 
-    def play(index: int, order: Sequence[Contender], what: str) -> Round:
+    def run_round(index: int, order: Sequence[Contender], what: str) -> Round:
         nonlocal done
         outputs = {}
         for contender in order:
@@ -106,18 +106,20 @@ def interleave(
         ]
         if not all(map(all, rounds)):
             longest = max(range(len(batches)), key=lambda index: _tokens(batches[index]))
-            play(longest, contenders, "warming up")
+            run_round(longest, contenders, "warming up")
         for repetition, logged in enumerate(rounds):
-            for drafter in keeping:
+            for drafter in with_texts:
                 drafter.forget_texts()
-            taken = all(logged) or not keeping
+            from_log = all(logged) or not with_texts
             for index in range(len(batches)):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]
-                if taken and (known := logged[index]):
+                if from_log and (known := logged[index]):
                     outputs, done = known, done + len(contenders)
                 else:
-                    outputs = play(index, order[:: (-1) ** repetition], f"run {repetition + 1}")
+                    outputs = run_round(
+                        index, order[:: (-1) ** repetition], f"run {repetition + 1}"
+                    )
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
@@ -167,8 +169,8 @@ def _keep(
             )
         )
         for prompt, ours, theirs in zip(runs.batches[index], one.answers, base, strict=True):
-            if parting(ours, theirs) is not None:
-                runs.parted[label].setdefault(prompt, (ours, theirs))
+            if first_difference_in_turns(ours, theirs) is not None:
+                runs.different[label].setdefault(prompt, (ours, theirs))
 
 
 def _drop_what_is_unfinished(runs: Runs) -> None:

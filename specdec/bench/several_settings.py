@@ -59,8 +59,8 @@ def run_at(
         for size in sizes
         for temperature in temperatures
     ]
-    if few := [peer.label for peer in peers if min(sizes) > (peer.most_rows or min(sizes))]:
-        raise OptionError(f"{few[0]} does not decode {min(sizes)} rows together")
+    if limited := [peer.label for peer in peers if min(sizes) > (peer.most_rows or min(sizes))]:
+        raise OptionError(f"{limited[0]} does not decode {min(sizes)} rows together")
     for first in list(engines.values())[:1]:
         for each in own:  # refused before the first runs, not after
             new = each.max_new_tokens

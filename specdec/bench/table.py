@@ -35,9 +35,9 @@ def table(report_table: ReportTable) -> Table:
     first, *others = report_table.columns
     made.add_column(Text(first.replace("/ ", "/\n")), style="cyan", no_wrap=True)
     for index, column in enumerate(others, 1):
-        pairs = any(" / " in row[index] for row in report_table.rows)
+        wraps = any(" / " in row[index] or " (" in row[index] for row in report_table.rows)
         header = Text(column.replace(" ", "\n", 1), justify="right")
-        made.add_column(header, justify="right", overflow="fold", no_wrap=not pairs)
+        made.add_column(header, justify="right", overflow="fold", no_wrap=not wraps)
     for row in report_table.rows:
         label, *cells = row
         styled = (Text(cell, style=_STYLES.get(cell.split(",")[0], "")) for cell in cells)
@@ -46,5 +46,7 @@ def table(report_table: ReportTable) -> Table:
 
 
 def _label(label: str) -> Text:
-    """Of two lines where a strategy and its variant are long."""
-    return Text(label if len(label) <= _NARROW else label.replace(":", "\n:", 1))
+    """Of two lines where it is long: a strategy and its variant, transformers and its method."""
+    if len(label) <= _NARROW:
+        return Text(label)
+    return Text(label.replace(":", "\n:", 1).replace("transformers ", "transformers\n", 1))

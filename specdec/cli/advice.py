@@ -56,7 +56,7 @@ def _weights(measured: Mapping[str, float]) -> list[dict[str, str]]:
             continue
         dtype, packed = name.removesuffix(" packed"), name.endswith(" packed")
         flags = [f"--dtype {dtype}"] * (dtype != "float32") + ["--pack"] * packed
-        rounds = " (text may part from float32's where two tokens are almost tied)"
+        rounds = " (text may differ from float32's where two tokens are almost tied)"
         copies = ", for a second copy of the weights in memory"
         why = f"a forward's matrices took 1/{gain:.1f} of float32's time here"
         why += rounds * (dtype != "float32") + copies * packed

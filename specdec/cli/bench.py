@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from specdec.cli import bench_options as own
+from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_files import STDOUT, check_file, write_files
 from specdec.cli.bench_runs import measure, warn_of_noise
-from specdec.cli.bench_values import check_one_row, prompt_sets, set_threads, temperatures
-from specdec.cli.compared_engines import USUAL
+from specdec.cli.bench_values import check_one_row, parse_temperatures, prompt_sets, set_threads
+from specdec.cli.compared_engines import DEFAULT_STRATEGIES
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
 from specdec.cli.request_from_flags import LOADING
@@ -26,40 +26,41 @@ if TYPE_CHECKING:
 def bench(
     context: typer.Context,
     model: flags.Model = None,
-    strategies: own.Strategies = USUAL,
-    option: own.PartOptions = None,
-    inflate: own.Inflate = None,
-    data: own.Data = None,
-    prompts: own.Prompts = 8,
-    turns: own.Turns = None,
-    length: own.Length = None,
-    batch_size: own.BatchSize = 1,
-    max_new_tokens: own.MaxNewTokens = 64,
-    repetitions: own.Repetitions = 3,
-    temperature: own.Temperature = "0",
+    strategies: bench_flags.Strategies = DEFAULT_STRATEGIES,
+    option: bench_flags.PartOptions = None,
+    inflate: bench_flags.Inflate = None,
+    data: bench_flags.Data = None,
+    prompts: bench_flags.Prompts = 8,
+    turns: bench_flags.Turns = None,
+    length: bench_flags.Length = None,
+    batch_size: bench_flags.BatchSize = 1,
+    max_new_tokens: bench_flags.MaxNewTokens = 64,
+    repetitions: bench_flags.Repetitions = 3,
+    temperature: bench_flags.Temperature = "0",
     set_: flags.Fields = None,
-    seed: own.Seed = 0,
-    transformers: own.Transformers = True,
-    prompt_lookup: own.PromptLookup = False,
-    log: own.Log = None,
+    seed: bench_flags.Seed = 0,
+    transformers: bench_flags.Transformers = True,
+    prompt_lookup: bench_flags.PromptLookup = False,
+    log: bench_flags.Log = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     trust_remote_code: flags.TrustRemoteCode = False,
     threads: flags.Threads = None,
-    json: own.Json = None,
-    csv: own.Csv = None,
-    markdown: own.Markdown = None,
-    plot: own.Plot = None,
+    json: bench_flags.Json = None,
+    csv: bench_flags.Csv = None,
+    markdown: bench_flags.Markdown = None,
+    plot: bench_flags.Plot = None,
     debug: flags.Debug = False,
 ) -> None:
     """Measure strategies beside [bold]plain decoding[/bold] and transformers' own generate.
 
     All run on one loaded model, interleaved, on every prompt and several times over. Tables show
     tau, speed and its spread, whether the tokens are plain decoding's, the work and where the time
-    goes. Plain decoding runs twice: how far it is from itself is the noise of the machine. Ctrl-C
-    shows what has been measured.
+    goes. Plain decoding runs twice: how far it is from itself is the noise of the machine. tau does
+    not depend on the machine, except that of auto, lookup and suffix, which size their trees by
+    measured costs. Ctrl-C shows what has been measured.
 
     [bold]Examples[/bold]
 
@@ -152,15 +153,16 @@ def _measure(
     """Load, read the prompts and run."""
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import TRANSFORMERS
+    from specdec.bench.built_in_prompts import MIXED
     from specdec.cli import terminal
     from specdec.cli.choices import PLAIN
     from specdec.cli.compared_engines import choose_labelled, labels_of, make_engines
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    at, settings = temperatures(temperature), Settings(**decoding)
+    temperatures, settings = parse_temperatures(temperature), Settings(**decoding)
     check_one_row("--prompt-lookup", baselines["prompt_lookup"], settings.batch_size)
-    sets = prompt_sets(data)
+    sets = prompt_sets(data, [MIXED])
     registry = Registry.load()
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)
@@ -173,7 +175,7 @@ def _measure(
         engines,
         encoded,
         settings,
-        at,
+        temperatures,
         transformers=baselines["transformers"],
         prompt_lookup=baselines["prompt_lookup"],
         log=log,

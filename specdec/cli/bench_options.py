@@ -16,6 +16,15 @@ def _runs(flag: str, text: str, **more: Any) -> Any:
     return typer.Option(flag, help=text, rich_help_panel=_RUNS, **more)
 
 
+def _data(built_in: str) -> Any:
+    return _runs(
+        "--data",
+        'A folder of .jsonl prompt sets, or one: lines with a field "prompt" or "turns"; the '
+        f"question.jsonl files of EAGLE and Spec-Bench as they are. [dim]default: {built_in}[/dim]",
+        show_default=False,
+    )
+
+
 def _file(flag: str, text: str) -> Any:
     return typer.Option(
         flag, help=text, metavar="PATH", rich_help_panel=_REPORT, show_default=False
@@ -58,14 +67,11 @@ Inflate = Annotated[
         show_default=False,
     ),
 ]
-Data = Annotated[
+Data = Annotated[Path | None, _data("eight built-in prompts")]
+TaskData = Annotated[
     Path | None,
-    _runs(
-        "--data",
-        'A folder of .jsonl prompt sets, or one: lines with a field "prompt" or "turns"; the '
-        "question.jsonl files of EAGLE and Spec-Bench as they are. [dim]default: built-in "
-        "prompts[/dim]",
-        show_default=False,
+    _data(
+        "six built-in tasks: conversation, translation, summarization, questions, mathematics, code"
     ),
 ]
 Prompts = Annotated[int, _runs("--prompts", "Prompts of each set.", min=1)]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import typer
 
-from specdec.cli import bench_options as own
+from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_runs import measure, warn_of_noise
 from specdec.cli.bench_values import (
-    batch_sizes,
     check_one_row,
+    parse_batch_sizes,
+    parse_temperatures,
     prompt_sets,
     set_threads,
-    temperatures,
 )
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
@@ -32,24 +32,24 @@ _REDRAWING = ("out", "redraw", "debug")  # what --redraw goes with
 @reported
 def paper(
     context: typer.Context,
-    out: own.Out,
-    redraw: own.Redraw = False,
+    out: bench_flags.Out,
+    redraw: bench_flags.Redraw = False,
     model: flags.Model = None,
-    strategies: own.Methods = None,
-    option: own.PartOptions = None,
-    ablations: own.Ablations = False,
-    peers: own.Peers = None,
-    data: own.Data = None,
-    prompts: own.Prompts = 10,
-    turns: own.Turns = None,
-    batch_size: own.BatchSizes = "1",
-    max_new_tokens: own.MaxNewTokens = 128,
-    repetitions: own.Repetitions = 1,
-    temperature: own.Temperature = "0,1",
+    strategies: bench_flags.Methods = None,
+    option: bench_flags.PartOptions = None,
+    ablations: bench_flags.Ablations = False,
+    peers: bench_flags.Peers = None,
+    data: bench_flags.TaskData = None,
+    prompts: bench_flags.Prompts = 10,
+    turns: bench_flags.Turns = None,
+    batch_size: bench_flags.BatchSizes = "1",
+    max_new_tokens: bench_flags.MaxNewTokens = 128,
+    repetitions: bench_flags.Repetitions = 1,
+    temperature: bench_flags.Temperature = "0,1",
     set_: flags.Fields = None,
-    seed: own.Seed = 0,
-    transformers: own.Transformers = True,
-    prompt_lookup: own.PromptLookup = True,
+    seed: bench_flags.Seed = 0,
+    transformers: bench_flags.Transformers = True,
+    prompt_lookup: bench_flags.PromptLookup = True,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
@@ -67,8 +67,10 @@ def paper(
     results.md, results.json, results.csv, the figures, and every finished run: after Ctrl-C or a
     kill the same command goes on.
 
-    The six tasks of the paper come from a checkout of EAGLE: its folder eagle/data is read as it
-    is. So is data/spec_bench/question.jsonl of Spec-Bench, with six tasks of its own.
+    Without --data there are six small tasks of three prompts each, which show how the comparison
+    works and are too few to rank methods. The six tasks of the paper come from a checkout of EAGLE:
+    its folder eagle/data is read as it is. So is data/spec_bench/question.jsonl of Spec-Bench, with
+    six tasks of its own.
 
     [bold]Examples[/bold]
 
@@ -97,19 +99,20 @@ def paper(
                 f"--redraw draws what is in results.json: {', '.join(others)} would change "
                 "nothing; leave it out, or --redraw"
             )
-        _tell(redraw_figures(out))
+        _print_written(redraw_figures(out))
         return
     from specdec.bench import Settings, encode_sets
     from specdec.bench.baseline import PROMPT_LOOKUP
+    from specdec.bench.built_in_prompts import TASKS
     from specdec.bench.contenders import ContenderError
     from specdec.bench.table import table, tables
     from specdec.cli import terminal
-    from specdec.cli.paper_contenders import make_lineup
+    from specdec.cli.paper_contenders import make_paper_engines
     from specdec.cli.paper_peers import started_peers
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    at, sizes = temperatures(temperature), batch_sizes(batch_size)
+    temperatures, sizes = parse_temperatures(temperature), parse_batch_sizes(batch_size)
     settings = Settings(
         max_new_tokens=max_new_tokens,
         seed=seed,
@@ -119,48 +122,48 @@ def paper(
     asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
     check_one_row("--prompt-lookup", asked_for, min(sizes))
     check_one_row("--peers", bool(peers), min(sizes))
-    sets = prompt_sets(data)
+    sets = prompt_sets(data, TASKS)
     make_folder(out)
     set_threads(threads)
     loading = {name: context.params[name] for name in LOADING}
     with terminal.working("loading the target model and its drafters"):
         options = flags.assignments("-o", option)
         registry = Registry.load()
-        lineup = make_lineup(registry, loading, strategies, options, ablations=ablations)
-    first = next(iter(lineup.engines.values()))
+        compared = make_paper_engines(registry, loading, strategies, options, ablations=ablations)
+    first = next(iter(compared.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
     beside = flags.assignments("--peers", peers)
     with started_peers(
-        beside, registry, lineup, model, encoded, settings, sampled=max(at) > 0
+        beside, registry, compared, model, encoded, settings, sampled=max(temperatures) > 0
     ) as started:
         one_row = [PROMPT_LOOKUP] * prompt_lookup + [each.label for each in started]
         batched = {f"{label} in batches": _ONE_ROW for label in one_row * (max(sizes) > 1)}
-        lineup = replace(lineup, left_out={**lineup.left_out, **batched})
-        for label, reason in lineup.left_out.items():
+        compared = replace(compared, left_out={**compared.left_out, **batched})
+        for label, reason in compared.left_out.items():
             typer.echo(f"left out: {label}: {reason}", err=True)
         reports = measure(
-            lineup.engines,
+            compared.engines,
             encoded,
             settings,
-            at,
+            temperatures,
             batch_sizes=sizes,
             transformers=transformers,
             prompt_lookup=prompt_lookup and min(sizes) == 1,
             peers=started,
             log=out / _LOG,
         )
-    written = write_results(reports, lineup, out)
+    written = write_results(reports, compared, out)
     from specdec.bench.paper_page import notes, paper_tables
 
     console = terminal.stdout()
     console.print(tables(reports))
     for report in reports:
-        for heading, found in paper_tables(report, lineup.ablations).items():
+        for heading, found in paper_tables(report, compared.ablations).items():
             console.print(heading, style="bold", markup=False)
             console.print(table(found))
-    for note in notes(lineup.left_out):
+    for note in notes(compared.left_out):
         console.print(note, style="dim", markup=False)
-    _tell(written)
+    _print_written(written)
     warn_of_noise(reports)
     if failure := reports[-1].failure:
         raise ContenderError(f"{failure}; what was finished before is written")
@@ -168,5 +171,5 @@ def paper(
         raise typer.Exit(INTERRUPTED)
 
 
-def _tell(written: Sequence[Path]) -> None:
+def _print_written(written: Sequence[Path]) -> None:
     typer.echo(f"written: {', '.join(map(str, written))}", err=True)

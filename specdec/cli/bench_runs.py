@@ -22,7 +22,7 @@ def measure(
     engines: Mapping[str, Engine],
     prompts: Sequence[Prompt],
     settings: Settings,
-    at: Sequence[float],
+    temperatures: Sequence[float],
     *,
     batch_sizes: Sequence[int] | None = None,
     transformers: bool,
@@ -43,7 +43,7 @@ def measure(
     first = next(iter(engines.values()))
     with progress_bar() as progress:
         reports = run_at(
-            at,
+            temperatures,
             engines,
             prompts,
             settings,

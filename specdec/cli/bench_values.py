@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from specdec.bench import PromptSet
 
 
-def temperatures(given: str) -> list[float]:
+def parse_temperatures(given: str) -> list[float]:
     """The numbers in ``0,1``.
 
     Raises:
@@ -25,7 +26,7 @@ def temperatures(given: str) -> list[float]:
         ) from None
 
 
-def batch_sizes(given: str) -> list[int]:
+def parse_batch_sizes(given: str) -> list[int]:
     """The numbers in ``1,2,4``.
 
     Raises:
@@ -39,12 +40,11 @@ def batch_sizes(given: str) -> list[int]:
         ) from None
 
 
-def prompt_sets(data: Path | None) -> list[PromptSet]:
-    """Those of a path, or the built-in ones."""
+def prompt_sets(data: Path | None, built_in: Sequence[PromptSet]) -> Sequence[PromptSet]:
+    """Those of a path; ``built_in`` without one."""
     from specdec.bench import load_sets
-    from specdec.bench.prompt_sets import BUILT_IN
 
-    return [BUILT_IN] if data is None else load_sets(data)
+    return built_in if data is None else load_sets(data)
 
 
 def check_one_row(flag: str, wanted: bool, smallest: int) -> None:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from specdec.engine import Engine
     from specdec.plugin.registry import Registry
 
-USUAL = "auto,eagle2,static_tree,chain"  # what is compared unless something else is asked for
+DEFAULT_STRATEGIES = "auto,eagle2,static_tree,chain"  # of specdec bench
 _HEAD = "eagle"  # the drafter whose checkpoint is made to fit an inflated target
 
 
 def labels_of(registry: Registry, given: str) -> list[str]:
-    """The labels in ``A,B,C``; of the usual ones those that are installed."""
+    """The labels in ``A,B,C``; of the default ones those that are installed."""
     labels = [label.strip() for label in given.split(",")]
     complete = registry.complete()
-    return [label for label in labels if given != USUAL or label in complete]
+    return [label for label in labels if given != DEFAULT_STRATEGIES or label in complete]
 
 
 def choose_labelled(

@@ -4,7 +4,7 @@ ablations."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from specdec.cli.choices import PLAIN, Choice
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 # EAGLE-2 (arXiv 2406.16858), section 5: the tree for models of 7 and 8 billion parameters.
 PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
-# Options of a policy: what the user's own come before, and what comes before these.
-_Policy = tuple[Mapping[str, Any], Mapping[str, Any]]
-_GROWN = ("eagle2", "eagle3")  # the strategies with that tree
+_WITH_PUBLISHED_TREE = ("eagle2", "eagle3")
 _AUTO = "auto"
-_TREES: Mapping[str, Mapping[str, Any]] = {
+_TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "confidence": {"score": "confidence"},
     "unranked": {"rerank": False},
     "neither": {"score": "confidence", "rerank": False},
@@ -30,7 +28,7 @@ _TREES: Mapping[str, Mapping[str, Any]] = {
     **{f"depth{value}": {"depth": value} for value in (2, 4, 8)},
     **{f"k{value}": {"top_k": value} for value in (2, 5, 20)},
 }
-_AUTOS: Mapping[str, Mapping[str, Any]] = {
+_AUTO_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "uncalibrated": {"calibrated": False},
     "uncoupled": {"coupled": False},
     "nocosts": {"costs": False},
@@ -38,8 +36,21 @@ _AUTOS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Lineup:
-    """What is compared.
+class _PolicyOptions:
+    """Options of the policy of one label.
+
+    Attributes:
+        defaults: the user may set others.
+        fixed: the label stands for these; the user may not set others.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PaperEngines:
+    """The engines that are compared.
 
     Attributes:
         engines: by label, on one loaded model.
@@ -52,14 +63,14 @@ class Lineup:
     left_out: Mapping[str, str]
 
 
-def make_lineup(
+def make_paper_engines(
     registry: Registry,
     loading: Mapping[str, Any],
     given: str | None,
     options: Mapping[str, Any],
     *,
     ablations: bool,
-) -> Lineup:
+) -> PaperEngines:
     """Load the model and make the engines.
 
     Args:
@@ -77,12 +88,13 @@ def make_lineup(
     names = registry.complete() if given is None else labels_of(registry, given)
     names = [name for name in names if name != PLAIN]
     plain = Engine(**loading, strategy=PLAIN)
-    fitted = _fitted(registry, loading)
-    compared = dict(each for name in names for each in _compared(name, fitted))
+    own_trees = _with_own_tree(registry, loading)
+    compared = dict(each for name in names for each in _compared(name, own_trees))
     extra = dict(_ablations(names)) if ablations else {}
     if ablations and not extra:
         raise OptionError(
-            f"--ablations need one of the strategies {', '.join((*_GROWN, _AUTO))}, not "
+            "--ablations need one of the strategies "
+            f"{', '.join((*_WITH_PUBLISHED_TREE, _AUTO))}, not "
             f"{', '.join(names)}"
         )
     policies = {**compared, **extra}
@@ -96,7 +108,7 @@ def make_lineup(
     for label, choice in chosen.items():  # a strategy before its variants
         if strategy_of(label) in left_out:
             continue
-        full = _with_policy(choice, *policies[label])
+        full = _with_policy(choice, policies[label])
         try:
             engines[label] = plain.with_strategy(**full.arguments())
         except SpecdecError as error:
@@ -105,15 +117,15 @@ def make_lineup(
             left_out[label] = str(error)
     if not engines:
         engines[PLAIN] = plain
-    return Lineup(engines, [label for label in extra if label in engines], left_out)
+    return PaperEngines(engines, [label for label in extra if label in engines], left_out)
 
 
-def _check_fixed(policies: Mapping[str, _Policy], options: Mapping[str, Any]) -> None:
-    for label, (_, fixed) in policies.items():
-        for name in fixed:
+def _check_fixed(policies: Mapping[str, _PolicyOptions], options: Mapping[str, Any]) -> None:
+    for label, policy in policies.items():
+        for name, value in policy.fixed.items():
             if (key := f"{label}.policy.{name}") in options:
                 raise OptionError(
-                    f"-o {key}={options[key]}: {label} is what it is by {name}={fixed[name]}; a "
+                    f"-o {key}={options[key]}: {label} is what it is by {name}={value}; a "
                     f"variant of your own is --strategies {strategy_of(label)}:NAME"
                 )
 
@@ -130,7 +142,7 @@ def _can_be_made_without(plain: Engine, choice: Choice) -> bool:
     return True
 
 
-def _fitted(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
+def _with_own_tree(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
     """The strategies for whose tree the model's alias has options of its own."""
     from specdec.plugin.loading import find_alias
 
@@ -140,25 +152,30 @@ def _fitted(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
     )
 
 
-def _compared(name: str, fitted: set[str]) -> Iterator[tuple[str, _Policy]]:
-    """A strategy; its published tree is a variant where the model has another one."""
-    published = name in _GROWN
-    yield name, (PUBLISHED if published and name not in fitted else {}, {})
-    if published and name in fitted:
-        yield f"{name}:published", ({}, PUBLISHED)
+def _compared(name: str, own_trees: set[str]) -> Iterator[tuple[str, _PolicyOptions]]:
+    """A strategy; where the model has a tree of its own for it, the published one is a variant."""
+    if name not in _WITH_PUBLISHED_TREE:
+        yield name, _PolicyOptions()
+    elif name in own_trees:
+        yield name, _PolicyOptions()
+        yield f"{name}:published", _PolicyOptions(fixed=PUBLISHED)
+    else:
+        yield name, _PolicyOptions(defaults=PUBLISHED)
 
 
-def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _Policy]]:
-    """Of the first strategy that grows its tree, and of auto."""
-    for name in [each for each in _GROWN if each in names][:1]:
-        for variant, change in _TREES.items():
-            yield f"{name}:{variant}", ({}, {**PUBLISHED, **change})
+def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _PolicyOptions]]:
+    """Of the first strategy with the published tree, and of auto."""
+    for name in [each for each in _WITH_PUBLISHED_TREE if each in names][:1]:
+        for variant, change in _TREE_CHANGES.items():
+            yield f"{name}:{variant}", _PolicyOptions(fixed={**PUBLISHED, **change})
     if _AUTO in names:
-        for variant, change in _AUTOS.items():
-            yield f"{_AUTO}:{variant}", ({}, change)
+        for variant, change in _AUTO_CHANGES.items():
+            yield f"{_AUTO}:{variant}", _PolicyOptions(fixed=change)
 
 
-def _with_policy(choice: Choice, base: Mapping[str, Any], change: Mapping[str, Any]) -> Choice:
-    """The user's options over ``base``, and ``change`` over both."""
-    own = {**base, **choice.options.get("policy", {}), **change}
-    return replace(choice, options={**choice.options, **({"policy": own} if own else {})})
+def _with_policy(choice: Choice, policy: _PolicyOptions) -> Choice:
+    """The user's options in place of the defaults, and the fixed ones in place of both."""
+    options = {**policy.defaults, **choice.options.get("policy", {}), **policy.fixed}
+    if not options:
+        return choice
+    return replace(choice, options={**choice.options, "policy": options})

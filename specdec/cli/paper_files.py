@@ -11,7 +11,7 @@ from specdec.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     from specdec.bench import Report
-    from specdec.cli.paper_contenders import Lineup
+    from specdec.cli.paper_contenders import PaperEngines
 
 _JSON, _CSV, _PAGE = "results.json", "results.csv", "results.md"
 
@@ -28,7 +28,7 @@ def make_folder(out: Path) -> None:
         raise OptionError(f"--out {out} cannot be made: {error}; give another folder") from error
 
 
-def write_results(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[Path]:
+def write_results(reports: Sequence[Report], compared: PaperEngines, out: Path) -> list[Path]:
     """Write everything; returns the files."""
     from specdec.bench.figures import draw_figures
     from specdec.bench.paper_page import paper_page
@@ -36,15 +36,15 @@ def write_results(reports: Sequence[Report], lineup: Lineup, out: Path) -> list[
 
     results = {
         "reports": [as_json(report) for report in reports],
-        "ablations": list(lineup.ablations),
-        "left_out": dict(lineup.left_out),
+        "ablations": list(compared.ablations),
+        "left_out": dict(compared.left_out),
     }
     text = json.dumps(results, indent=1) + "\n"
     (out / _JSON).write_text(text, encoding="utf-8")
     (out / _CSV).write_text(as_csv(reports), encoding="utf-8")
 
     def write_page(figures: Sequence[Path]) -> None:
-        page = paper_page(reports, lineup.ablations, lineup.left_out, figures)
+        page = paper_page(reports, compared.ablations, compared.left_out, figures)
         (out / _PAGE).write_text(page, encoding="utf-8")
 
     write_page([])  # whatever becomes of the figures

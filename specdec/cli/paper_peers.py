@@ -10,7 +10,7 @@ from specdec.errors import OptionError
 
 if TYPE_CHECKING:
     from specdec.bench import Contender, Prompt, Settings
-    from specdec.cli.paper_contenders import Lineup
+    from specdec.cli.paper_contenders import PaperEngines
     from specdec.plugin.registry import Registry
 
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def started_peers(
     given: Mapping[str, Any],
     registry: Registry,
-    lineup: Lineup,
+    compared: PaperEngines,
     model: str | None,
     prompts: Sequence[Prompt],
     settings: Settings,
@@ -31,8 +31,8 @@ def started_peers(
         sampled: whether they decode above temperature 0.
 
     Raises:
-        SpecdecError: whatever :func:`specdec.bench.peers.lineup.peers` refuses; a target that is
-            no folder.
+        SpecdecError: whatever :func:`specdec.bench.peers.workers.start_peers` refuses; a target
+            that is no folder.
     """
     if not given:
         yield ()
@@ -42,16 +42,18 @@ def started_peers(
             "--peers decode with a temperature alone: leave out --set " + ", ".join(settings.fields)
         )
     from specdec.bench.chat_turns import longest_text
-    from specdec.bench.peers.lineup import peers
+    from specdec.bench.peers.workers import start_peers
     from specdec.models.conversions import kept
     from specdec.plugin.loading import find_alias, find_model
 
     engines = {
-        label: engine for label, engine in lineup.engines.items() if label not in lineup.ablations
+        label: engine
+        for label, engine in compared.engines.items()
+        if label not in compared.ablations
     }
     first = next(iter(engines.values()))
     place = find_model(find_alias(registry, model), str(model))
     folder = place if place.is_dir() else kept(place) or place  # a GGUF file's conversion
     context = longest_text(prompts, first, settings.max_new_tokens)
-    with peers(given, engines, folder, context=context, sampled=sampled) as found:
+    with start_peers(given, engines, folder, context=context, sampled=sampled) as found:
         yield found

@@ -71,12 +71,12 @@ def trace(
     request = request_from_flags(context.params, [strategy], repeat=1, plain=False)
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
-    shown = _Shown(terminal.write, silent=json)
-    report = demo.run(shown, trace=True)
+    text_output = _TextOutput(terminal.write, silent=json)
+    report = demo.run(text_output, trace=True)
     assert report.trace is not None
     if html:
         _save(report.trace.html(), html)
-    shown.check()
+    text_output.check()
     if json:
         terminal.print_json(report.trace.model_dump(mode="json"))
     else:
@@ -87,7 +87,7 @@ def trace(
         raise typer.Exit(INTERRUPTED)
 
 
-class _Shown:
+class _TextOutput:
     """The text on stdout, for as long as somebody reads it: without a reader the page is made all
     the same."""
 

@@ -7,7 +7,7 @@ step is a handful of operators, not a handful per layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,11 @@ class KVCache(Cache):  # type: ignore[misc]
                 values=torch.zeros(*size, shape.value_dim, dtype=dtype, device=place),
             )
         super().__init__(layers=layers_of(self, layout, self._groups))
+
+    @property
+    def groups(self) -> Mapping[LayerShape, Group]:
+        """Keys and values of all layers of one shape, by that shape."""
+        return self._groups
 
     @property
     def layout(self) -> tuple[LayerShape, ...]:

@@ -78,7 +78,7 @@ def convert(file: Path) -> Converted:
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
     fields = _fields(file)
-    with _alone(file) as (folder, name), _in_words(file):
+    with _in_folder_of_its_own(file) as (folder, name), _errors_name(file):
         place = {"gguf_file": name, **_LOCAL}
         config = AutoConfig.from_pretrained(folder, **place)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -104,7 +104,7 @@ def convert_tokenizer(file: Path) -> PreTrainedTokenizerBase | None:
         CheckpointError: as for :func:`convert`.
     """
     fields = _fields(file)
-    with _alone(file) as (folder, name), _in_words(file):
+    with _in_folder_of_its_own(file) as (folder, name), _errors_name(file):
         return _tokenizer(folder, name, fields)
 
 
@@ -178,7 +178,7 @@ def _exact_dtype(model: PreTrainedModel) -> torch.dtype:
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[tuple[Path, str]]:
+def _in_folder_of_its_own(file: Path) -> Iterator[tuple[Path, str]]:
     """A folder with nothing else in it, and the file's name there: transformers would read
     configs, templates and adapters that lie beside it.
 
@@ -189,17 +189,17 @@ def _alone(file: Path) -> Iterator[tuple[Path, str]]:
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
-            alone = Path(folder) / f"model{SUFFIX}"
-            _bring(file.resolve(), alone)
+            place = Path(folder) / f"model{SUFFIX}"
+            _link_or_copy(file.resolve(), place)
         except OSError as error:
             raise CheckpointError(
                 f"reading {file} takes a temporary folder with a link to it or a copy, which "
                 f"cannot be made: {first_line(error)}. TMPDIR names another place"
             ) from error
-        yield alone.parent, alone.name
+        yield place.parent, place.name
 
 
-def _bring(file: Path, place: Path) -> None:
+def _link_or_copy(file: Path, place: Path) -> None:
     """Make the file appear at another place: by a link, or a copy where links are not allowed.
 
     Raises:
@@ -213,8 +213,8 @@ def _bring(file: Path, place: Path) -> None:
 
 
 @contextmanager
-def _in_words(file: Path) -> Iterator[None]:
-    """Within, an error of transformers or gguf becomes one that names the file.
+def _errors_name(file: Path) -> Iterator[None]:
+    """Within, an error of transformers or gguf becomes one that names the file and says more.
 
     Raises:
         CheckpointError: the file cannot be read.

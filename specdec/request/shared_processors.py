@@ -60,13 +60,13 @@ class Shared:
             OptionError: one cannot be copied.
         """
         try:
-            together, alone, beside = (copied(self.originals) for _ in range(3))
+            on_all_rows, on_one_row, beside_others = (copied(self.originals) for _ in range(3))
         except Exception as error:
             if out_of_memory(error):
                 raise
             why = f"it may keep state between calls, and cannot be copied for each ({error})"
             raise self.refusal(" or ".join(map(named, self.originals)), why) from error
-        each = enumerate(zip(together, alone, beside, strict=True))
+        each = enumerate(zip(on_all_rows, on_one_row, beside_others, strict=True))
         return [OwnCopy(self, index, row, *own) for index, own in each]
 
     def looks(self, index: int, changed: bool) -> bool:
@@ -95,14 +95,21 @@ class OwnCopy:
     Args:
         index: of the processor among the shared ones.
         prompt: index of the prompt.
-        together, alone, beside: the copies.
+        on_all_rows, on_one_row, beside_others: the copies, by what each is called with.
     """
 
     def __init__(
-        self, shared: Shared, index: int, prompt: int, together: Any, alone: Any, beside: Any
+        self,
+        shared: Shared,
+        index: int,
+        prompt: int,
+        on_all_rows: Any,
+        on_one_row: Any,
+        beside_others: Any,
     ) -> None:
         self._shared, self._index, self._prompt = shared, index, prompt
-        self._together, self._alone, self._beside = together, alone, beside
+        self._on_all_rows, self._on_one_row = on_all_rows, on_one_row
+        self._beside_others = beside_others
         self.__name__ = named(shared.originals[index])
         self._called, self._tried = False, 0
 
@@ -113,9 +120,9 @@ class OwnCopy:
             OptionError: the processor cannot be shared.
         """
         total = self._shared.total
-        alone = self._run_alone(tokens.clone(), scores.clone())
+        alone = self._run_on_one_row(tokens.clone(), scores.clone())
         try:
-            rows = self._together(tokens.repeat(total, 1), scores.repeat(total, 1))
+            rows = self._on_all_rows(tokens.repeat(total, 1), scores.repeat(total, 1))
         except Exception as error:
             self._raise(error, f"called with {total} rows, as transformers would")
         if not isinstance(rows, Tensor) or rows.shape != (total, scores.shape[1]):
@@ -126,7 +133,7 @@ class OwnCopy:
                 "it gives a text other scores beside others than alone, so it mixes rows, or "
                 "keeps state where a copy shares it"
             )
-        if self._beside is not None and not self._same_beside_others(tokens, scores, own):
+        if self._beside_others is not None and not self._same_beside_others(tokens, scores, own):
             raise self._refusal("it gives a text other scores beside other texts, so it mixes rows")
         self._called = True
         looks = self._shared.looks(self._index, changed=bool((rows[1:] != scores).any()))
@@ -142,37 +149,37 @@ class OwnCopy:
     def _same_beside_others(self, tokens: Tensor, scores: Tensor, own: Tensor) -> bool:
         """Whether the row of the prompt stays as it is if the others have other texts and scores;
         so too if the processor cannot take these, as a grammar may not."""
-        beside, self._tried = self._beside, self._tried + 1
+        beside_others, self._tried = self._beside_others, self._tried + 1
         if self._tried == _TRIED:
-            self._beside = None
+            self._beside_others = None
         total, vocab = self._shared.total, scores.shape[1]
         others = [row - self._prompt for row in range(total)]
         texts = torch.cat([(tokens + shift) % vocab for shift in others])
         values = torch.cat([scores.roll(shift, dims=1) + shift for shift in others])
         try:
-            rows = beside(texts, values)
+            rows = beside_others(texts, values)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            self._beside = None
+            self._beside_others = None
             return True
         if not isinstance(rows, Tensor) or rows.shape != values.shape:
             return True
         return torch.allclose(rows[self._prompt, None], own, 1e-4, 1e-4, equal_nan=True)
 
-    def _run_alone(self, tokens: Tensor, scores: Tensor) -> Tensor | None:
+    def _run_on_one_row(self, tokens: Tensor, scores: Tensor) -> Tensor | None:
         """What the prompt would get alone; None if the processor is made for all prompts."""
-        if self._alone is None:
+        if self._on_one_row is None:
             return None
         try:
-            processed = self._alone(tokens, scores)
+            processed = self._on_one_row(tokens, scores)
         except Exception as error:
             if self._called or out_of_memory(error):
                 self._raise(error, "called with one row")
         else:
             if isinstance(processed, Tensor) and processed.shape == scores.shape:
                 return processed
-        self._alone = None
+        self._on_one_row = None
         return None
 
     def _raise(self, error: Exception, when: str) -> NoReturn:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from specdec.bench.report_tables import SHOWN_DEPTHS, SHOWN_RANKS
 from specdec.cli.paper_contenders import PUBLISHED
 
 pytest.importorskip("matplotlib")
@@ -60,6 +61,26 @@ def test_published_settings_are_the_defaults(paper_out: Path) -> None:
     assert all(each["repetitions"] == 1 for each in settings)
 
 
+def check_positions(page: str, report: dict[str, Any]) -> None:
+    """The table of acceptance by position has the counts of the JSON file, as far as it goes."""
+    table = page.split("| acceptance by position |")[1].split("\n\n")[0]
+    shown = {
+        (strategy, int(rank), depth): cell
+        for line in table.splitlines()[2:]
+        for strategy, rank, *own in [line.strip("| ").split(" | ")]
+        for depth, cell in enumerate(own, 1)
+    }
+    assert {strategy for strategy, _, _ in shown} >= {"eagle2", "static_tree", "auto"}
+    for row in report["results"]:
+        found = row["positions"] or {"tried": [], "accepted": []}
+        for depth, (tried, accepted) in enumerate(zip(*found.values(), strict=True), 1):
+            for rank, (n, taken) in enumerate(zip(tried, accepted, strict=True), 1):
+                cell = shown.pop((row["strategy"], rank, depth), None)
+                assert cell is not None or rank > SHOWN_RANKS or depth > SHOWN_DEPTHS or not n
+                assert cell in (None, f"{taken / n:.2f} ({n})" if n else "-")
+    assert set(shown.values()) <= {"-"}
+
+
 def test_files_say_the_same(paper_out: Path) -> None:
     reports = json.loads((paper_out / "results.json").read_text())["reports"]
     with (paper_out / "results.csv").open(encoding="utf-8") as file:
@@ -79,6 +100,18 @@ def test_files_say_the_same(paper_out: Path) -> None:
         assert [line[f"alpha_{d}"] for d, _ in enumerate(row["alpha"], 1)] == [
             str(rate) for rate in row["alpha"]
         ]
+        positions = row.get("positions") or {"tried": [], "accepted": []}
+        for name, table in positions.items():
+            shown = {
+                column: count
+                for column, count in line.items()
+                if column.startswith(f"positions_{name}_") and count
+            }
+            assert shown == {
+                f"positions_{name}_{depth}_{rank}": str(count)
+                for depth, own in enumerate(table, 1)
+                for rank, count in enumerate(own, 1)
+            }
         ece = (row["reliability"] or {}).get("ece")
         assert line["reliability_ece"] == ("" if ece is None else str(ece))
     page = (paper_out / "results.md").read_text()
@@ -94,6 +127,7 @@ def test_files_say_the_same(paper_out: Path) -> None:
                 errors = page.split(f"probability of acceptance, {at}\n")[1].split("\n## ")[0]
                 cells = f"| {row['strategy']} | {found['count']} | {found['ece']:.3f} |"
                 assert cells in errors
+        check_positions(page.split(f"## All measures, {at}\n")[1].split("\n## ")[0], report)
     images = re.findall(r"!\[.*\]\((.*)\)", page)
     assert set(images) == {path.name for path in paper_out.glob("*.png")} and len(images) == 8
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from specdec.bench.built_in_prompts import TASKS
+
 pytest.importorskip("matplotlib")
 
 Command = Callable[..., Any]
@@ -90,3 +92,9 @@ def test_help_says_where_the_six_tasks_come_from(run: Command) -> None:
     result = run("bench", "paper", "--help")
     assert result.exit_code == 0
     assert "eagle/data" in result.stdout and "question.jsonl" in result.stdout
+
+
+def test_help_names_the_built_in_tasks(run: Command) -> None:
+    result = run("bench", "paper", "--help")
+    (said,) = re.findall(r"built-in tasks: ([a-z,\s│]+)", result.stdout)
+    assert re.findall(r"[a-z]+", said) == [task.name for task in TASKS]

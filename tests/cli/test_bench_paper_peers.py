@@ -14,7 +14,7 @@ import pytest
 from specdec.bench import Settings
 from specdec.bench.baseline import TransformersContender
 from specdec.bench.contenders import ContenderError, Decoded
-from specdec.cli.paper_contenders import Lineup
+from specdec.cli.paper_contenders import PaperEngines
 
 pytest.importorskip("matplotlib")
 
@@ -109,8 +109,10 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Beside:
 
     def use(times: int) -> None:
         @contextmanager
-        def started(given: Any, registry: Any, lineup: Lineup, *_: Any, **__: Any) -> Iterator[Any]:
-            engine = next(iter(lineup.engines.values()))
+        def started(
+            given: Any, registry: Any, compared: PaperEngines, *_: Any, **__: Any
+        ) -> Iterator[Any]:
+            engine = next(iter(compared.engines.values()))
             yield [Failing(TransformersContender(engine), times)]
 
         monkeypatch.setattr("specdec.cli.paper_peers.started_peers", started)

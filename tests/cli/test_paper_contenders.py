@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from specdec.cli.paper_contenders import PUBLISHED, Lineup, make_lineup
+from specdec.cli.paper_contenders import PUBLISHED, PaperEngines, make_paper_engines
 from specdec.errors import OptionError
 from specdec.plugin.registry import Registry
 
@@ -16,12 +16,12 @@ LOADING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def lineup(options: dict[str, Any]) -> Lineup:
-    return make_lineup(Registry.load(), LOADING, "eagle2", options, ablations=True)
+def compared(options: dict[str, Any]) -> PaperEngines:
+    return make_paper_engines(Registry.load(), LOADING, "eagle2", options, ablations=True)
 
 
 def policies(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    engines = lineup(options).engines
+    engines = compared(options).engines
     return {
         label: engine.selection.parsed["policy"].model_dump() for label, engine in engines.items()
     }
@@ -40,4 +40,4 @@ def test_published_trees_and_ablations_are_what_they_are_called() -> None:
 @pytest.mark.parametrize("label", ["eagle2:published", "eagle2:k2"])
 def test_an_option_that_contradicts_a_variant_is_refused(label: str) -> None:
     with pytest.raises(OptionError, match=f"{label} is what it is by top_k="):
-        lineup({f"{label}.policy.top_k": 3})
+        compared({f"{label}.policy.top_k": 3})

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from specdec import Engine, bench
-from specdec.cli.paper_contenders import Lineup
+from specdec.cli.paper_contenders import PaperEngines
 from specdec.cli.paper_files import redraw_figures, write_results
 
 pytest.importorskip("matplotlib")
@@ -22,7 +22,7 @@ def test_results_are_kept_where_a_figure_cannot_be_written(plain: Engine, tmp_pa
     report = bench.run(engines, prompts, settings, transformers=False)
     (tmp_path / "tasks-t0.png").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_results([report], Lineup(engines, [], {}), tmp_path)
+        write_results([report], PaperEngines(engines, [], {}), tmp_path)
     assert "| other |" in (tmp_path / "results.md").read_text()
     with pytest.raises(IsADirectoryError):
         redraw_figures(tmp_path)

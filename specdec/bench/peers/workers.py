@@ -40,8 +40,8 @@ _OFF_AT_1 = ("top_p", "typical_p", "repetition_penalty", "encoder_repetition_pen
 
 
 @dataclass(frozen=True)
-class Host:
-    """A worker process to be.
+class Worker:
+    """A process that decodes, before it is started.
 
     Attributes:
         script: the worker's file.
@@ -59,7 +59,7 @@ class Host:
 
 
 @contextmanager
-def peers(
+def start_peers(
     given: Mapping[str, Any],
     engines: Mapping[str, Engine],
     model: Path,
@@ -82,47 +82,47 @@ def peers(
         OptionError: a checkout or interpreter that is none, a worker that cannot start, a target
             or engines that the peers could not stand beside.
     """
-    hosts = _hosts(given, engines)
+    workers = _workers(given, engines)
     common = _common(engines, model, context, sampled=sampled)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         found: list[PeerContender] = []
-        for place, host in enumerate(hosts):
+        for place, worker in enumerate(workers):
             log = Path(folder) / f"{place}.log"
-            process = Process(host.python, HERE / host.script, common["threads"], log)
+            process = Process(worker.python, HERE / worker.script, common["threads"], log)
             stack.callback(process.close)
             try:
-                versions = process.load({**common, **host.job, "modes": host.modes})
+                versions = process.load({**common, **worker.job, "modes": worker.modes})
             except PeerError as error:
                 raise OptionError(
-                    f"--peers: {', '.join(host.modes)} cannot start with {host.python}: {error}"
+                    f"--peers: {', '.join(worker.modes)} cannot start with {worker.python}: {error}"
                 ) from error
-            about = {"versions": versions, "dtype": common["dtype"], **host.about}
-            for label, mode in host.modes.items():
+            about = {"versions": versions, "dtype": common["dtype"], **worker.about}
+            for label, mode in worker.modes.items():
                 own = {name: value for name, value in mode.items() if name != "head"}  # a path
                 found.append(PeerContender(label, process, {**about, "mode": own}))
         yield found
 
 
-def _hosts(given: Mapping[str, Any], engines: Mapping[str, Engine]) -> list[Host]:
+def _workers(given: Mapping[str, Any], engines: Mapping[str, Engine]) -> list[Worker]:
     for key in given:
         if key not in KEYS:
             raise UnknownNameError("key of --peers", key, KEYS)
     if "eagle.python" in given and "eagle.checkout" not in given:
         raise OptionError("--peers eagle.python=... needs --peers eagle.checkout=CHECKOUT too")
     head = head_of(engines)
-    hosts: list[Host] = []
+    workers: list[Worker] = []
     if "eagle.checkout" in given:
-        hosts.append(_official(given, head, trees_of(engines)))
+        workers.append(_official(given, head, trees_of(engines)))
     if "vllm.python" in given:
         python = _interpreter("vllm.python", given)
         modes: dict[str, Any] = {"vLLM": {}}
         if head:
             modes[f"vLLM, EAGLE chain of {_CHAIN}"] = {"head": head, "depth": _CHAIN}
-        hosts += [Host("worker_vllm.py", python, {}, {name: modes[name]}) for name in modes]
-    return hosts
+        workers += [Worker("worker_vllm.py", python, {}, {name: modes[name]}) for name in modes]
+    return workers
 
 
-def _official(given: Mapping[str, Any], head: str | None, trees: Mapping[str, Any]) -> Host:
+def _official(given: Mapping[str, Any], head: str | None, trees: Mapping[str, Any]) -> Worker:
     checkout = Path(str(given["eagle.checkout"])).expanduser()
     if not (checkout / "eagle" / "model" / "ea_model.py").is_file():
         raise OptionError(
@@ -137,7 +137,7 @@ def _official(given: Mapping[str, Any], head: str | None, trees: Mapping[str, An
     job = {"eagle": str(checkout.resolve()), "head": head}
     modes = {f"official {label}": tree for label, tree in trees.items()}
     python = _interpreter("eagle.python", given)
-    return Host("worker_eagle.py", python, job, modes, {"commit": commit_of(checkout)})
+    return Worker("worker_eagle.py", python, job, modes, {"commit": commit_of(checkout)})
 
 
 def commit_of(checkout: Path) -> str | None:
