@@ -1,4 +1,4 @@
-"""Pages that are generated: written anew, or compared with what is there."""
+"""Pages that are generated, whole or in part: written anew, or compared with what is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+
+def inserted(text: str, name: str, script: str, body: str) -> str:
+    """A page with the part between the marks ``<!-- NAME: scripts/SCRIPT -->`` and
+    ``<!-- /NAME -->`` replaced by ``body``."""
+    begin, end = f"<!-- {name}: scripts/{script} -->\n", f"<!-- /{name} -->\n"
+    before, rest = text.split(begin)
+    return before + begin + body + end + rest.split(end, 1)[1]
 
 
 def main(description: str | None, path: Path, page: Callable[[], str]) -> int:
