@@ -41,6 +41,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> lint-imports' && $(BIN)/lint-imports --no-logo
 	@echo '> docs/architecture.md' && $(BIN)/python scripts/make_house_picture.py --check
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
+	@echo '> docs/hooks.md' && $(BIN)/python scripts/make_hooks_doc.py --check
 	@echo '> docs/transformers.md' && $(BIN)/python scripts/make_refusals_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 	@echo '> docs/results.md' && $(BIN)/python scripts/make_lines_table.py --check
@@ -51,6 +52,7 @@ format: $(VENV)/.installed-dev ## let ruff sort imports and format
 docs: $(VENV)/.installed-docs ## write the generated pages anew, and build the site into build/site
 	@$(BIN)/python scripts/make_house_picture.py
 	@$(BIN)/python scripts/make_options_doc.py
+	@$(BIN)/python scripts/make_hooks_doc.py
 	@$(BIN)/python scripts/make_refusals_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
 	@$(BIN)/python scripts/make_lines_table.py

@@ -10,10 +10,17 @@ from pathlib import Path
 
 def inserted(text: str, name: str, script: str, body: str) -> str:
     """A page with the part between the marks ``<!-- NAME: scripts/SCRIPT -->`` and
-    ``<!-- /NAME -->`` replaced by ``body``."""
+    ``<!-- /NAME -->`` replaced by ``body``.
+
+    Raises:
+        ValueError: the page lacks the marks, or has them twice.
+    """
     begin, end = f"<!-- {name}: scripts/{script} -->\n", f"<!-- /{name} -->\n"
-    before, rest = text.split(begin)
-    return before + begin + body + end + rest.split(end, 1)[1]
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended or begin in rest:
+        raise ValueError(f"the page must have the marks {begin.strip()} and {end.strip()} once")
+    return before + begin + body + end + after
 
 
 def main(description: str | None, path: Path, page: Callable[[], str]) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +14,6 @@ from hf_batches import PROMPTS, both, padded
 import specdec.hf
 from specdec.errors import OptionError, PromptError
 from specdec.hf import refusals
-
-sys.path.append(str(Path(__file__).parent.parent.parent / "scripts"))
-import make_refusals_doc as doc
 
 ON: dict[str, Any] = {
     "num_beams": 3,
@@ -171,7 +166,3 @@ def test_a_prompt_that_leaves_no_room_in_the_context_ends_with_a_warning(model: 
     with pytest.warns(UserWarning, match="no room for 9 new ones"):
         found = model.generate(ids, custom_generate=decoder, max_new_tokens=9, eos_token_id=None)
     assert found.shape[1] == context
-
-
-def test_the_page_lists_what_is_refused_and_what_has_no_effect() -> None:
-    assert doc.page() == doc.PAGE.read_text(encoding="utf-8"), "run `make docs`"
