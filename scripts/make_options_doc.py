@@ -15,6 +15,7 @@ import generated
 from pydantic.fields import FieldInfo
 
 from specdec import Engine
+from specdec.jobs.options import JobOptions
 from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
 from specdec.plugin.registry import ROLES, Registry, Role
 from specdec.request.generation_fields import Fields
@@ -52,6 +53,9 @@ SETTINGS = {
     "argument of `train`.\n\n",
     "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
     "`--new-tokens` and `--answers` (`most`).\n\n",
+    "jobs": "## Options of batch jobs\n\nOf `specdec.jobs.run_job`, and but for `window` of "
+    "`answer_rows` and `specdec.ray.Generator`; `specdec batch` has flags for them "
+    "([batch jobs](batch-jobs.md)).\n\n",
 }
 # Arguments that generate and agenerate alone take.
 ALONE = ("streamer", "batch_size", "progress")
@@ -94,7 +98,11 @@ def page(registry: Registry) -> str:
     parts.append("## Trainers\n\nOf `specdec train`, set by `-o` ([training](training.md)).\n")
     for trainer in ours("trainer", registry.trainers.values()):
         parts.append("\n".join(component_section("trainer", trainer)) + "\n")
-    for title, settings in (("training", Settings), ("answers", AnswerOptions)):
+    for title, settings in (
+        ("training", Settings),
+        ("answers", AnswerOptions),
+        ("jobs", JobOptions),
+    ):
         parts.append(SETTINGS[title] + "\n".join(fields_table(settings.model_fields)) + "\n")
     parts.append(models(ours("model", registry.models.values())))
     parts.append("## Arguments of Engine\n\n" + "\n".join(arguments(Engine)) + "\n")

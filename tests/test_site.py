@@ -19,6 +19,8 @@ from pages import ROOT
 from test_glossary import places, public
 
 import specdec
+import specdec.hf
+import specdec.jobs
 import specdec.testing
 
 DOCS = ROOT / "docs"
@@ -80,6 +82,17 @@ def test_the_reference_has_every_public_class() -> None:
             wanted |= set(public(path, ast.ClassDef))
     wanted |= set(public(ROOT / "specdec" / "errors.py", ast.ClassDef))
     assert not wanted - described().keys()
+
+
+def test_the_reference_has_what_the_how_tos_use() -> None:
+    hf = vars(specdec.hf).items()
+    wanted = {name for name, x in hf if getattr(x, "__module__", "").startswith("specdec.hf.")}
+    wanted |= {*specdec.jobs.__all__, "JobOptions", "AsyncStream", "TokenLogprobs", "Watched"}
+    for path in ("specdec/ray.py", "specdec/streaming.py", "plugins/otel", "plugins/prometheus"):
+        for module in [ROOT / path, *(ROOT / path).glob("*.py")]:
+            wanted |= set(public(module, ast.ClassDef) if module.is_file() else ())
+    due = {"decoder", "forget", "run_job", "Generator", "BatchStream", "OpenTelemetrySpans"}
+    assert due <= wanted and not wanted - described().keys()
 
 
 def test_the_reference_describes_what_exists() -> None:
