@@ -20,8 +20,8 @@ from specdec.cli.app import app
 from specdec.testing import suite
 
 SPECDEC = commands("specdec")
-# What is read here, not run: the commands of a page, and those that begin so; where they are run, or
-# why nowhere.
+# Read here, not run: the commands of a page, and those that begin so. Where they are run, or why
+# nowhere.
 PAGES_ELSEWHERE = {
     "docs/training.md": "tests/training/test_page.py",
     "docs/batch-jobs.md": "tests/cli/test_batch.py",
