@@ -144,17 +144,26 @@ def test_the_site_builds_without_a_warning(site: Path) -> None:
 @needs_mkdocs
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["index.html", "options.html", "concepts.html", "api/engine.html"])
-def test_a_page_is_no_wider_than_a_narrow_window(site: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.html", "options.html", "concepts.html", "results.html", "transformers.html",
+        "hooks.html", "api/engine.html",
+    ],
+)  # fmt: skip
+def test_a_page_is_no_wider_than_its_window(
+    site: Path, tmp_path: Path, name: str, width: int
+) -> None:
     assert PROGRAM
     page = site / name
     told = "parent.postMessage('wide ' + (document.documentElement.scrollWidth - innerWidth), '*')"
     script = f"<script>addEventListener('load', () => {told})</script></body>"
-    narrow, frame = (page.with_name(f"{kind}-{page.name}") for kind in ("narrow", "frame"))
-    narrow.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+    shown, frame = (page.with_name(f"{kind}-{page.name}") for kind in ("shown", "frame"))
+    shown.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     frame.write_text(
         "<body><script>addEventListener('message', told => document.body.append(told.data))"
-        f"</script><iframe src='{narrow.name}' width=360 height=640></iframe></body>",
+        f"</script><iframe src='{shown.name}' width={width} height=640></iframe></body>",
         encoding="utf-8",
     )
     excess = re.search(r"wide (-?\d+)", dom(frame, tmp_path))
