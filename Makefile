@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Pinned and installed first: an unpinned torch may bring gigabytes of CUDA libraries along.
+# Installed first, in the version that the tests run with. On Linux the registry's torch brings
+# gigabytes of CUDA libraries along, pinned or not. Without them:
+#   make TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu' ...
 TORCH ?= torch==2.13.0
 PROMPT ?= Write a Python function that returns the sum of a list of numbers.
 WORKERS ?= 2
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-libraries lint format docs clean
+.PHONY: help demo test test-slow test-libraries lint format docs site clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,18 +43,25 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> lint-imports' && $(BIN)/lint-imports --no-logo
 	@echo '> docs/architecture.md' && $(BIN)/python scripts/make_house_picture.py --check
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
+	@echo '> docs/hooks.md' && $(BIN)/python scripts/make_hooks_doc.py --check
+	@echo '> docs/transformers.md' && $(BIN)/python scripts/make_refusals_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 	@echo '> docs/results.md' && $(BIN)/python scripts/make_lines_table.py --check
 
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
 
-docs: $(VENV)/.installed-docs ## write the generated pages anew, and build the site into build/site
+docs: $(VENV)/.installed-docs ## write the generated pages anew, then make site
 	@$(BIN)/python scripts/make_house_picture.py
 	@$(BIN)/python scripts/make_options_doc.py
+	@$(BIN)/python scripts/make_hooks_doc.py
+	@$(BIN)/python scripts/make_refusals_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
 	@$(BIN)/python scripts/make_lines_table.py
 	@$(BIN)/python scripts/make_models_list.py
+	@$(MAKE) --no-print-directory site
+
+site: $(VENV)/.installed-docs ## build the documentation into build/site, warnings as errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo '> build/site/index.html'
 

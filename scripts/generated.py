@@ -1,4 +1,4 @@
-"""Pages that are generated: written anew, or compared with what is there."""
+"""Pages that are generated, whole or in part: written anew, or compared with what is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+
+def inserted(text: str, name: str, script: str, body: str) -> str:
+    """A page with the part between the marks ``<!-- NAME: scripts/SCRIPT -->`` and
+    ``<!-- /NAME -->`` replaced by ``body``.
+
+    Raises:
+        ValueError: the page lacks the marks, or has them twice.
+    """
+    begin, end = f"<!-- {name}: scripts/{script} -->\n", f"<!-- /{name} -->\n"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended or begin in rest:
+        raise ValueError(f"the page must have the marks {begin.strip()} and {end.strip()} once")
+    return before + begin + body + end + after
 
 
 def main(description: str | None, path: Path, page: Callable[[], str]) -> int:

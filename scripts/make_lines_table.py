@@ -9,7 +9,6 @@ import generated
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
-BEGIN, END = "<!-- lines: scripts/make_lines_table.py -->\n", "<!-- /lines -->\n"
 METHODS = ("medusa", "hydra", "lookahead", "suffix")
 # Every other file is of drafting.
 FILES = {"checkpoint.py": "checkpoints", "training.py": "training", "testing.py": "test support"}
@@ -18,7 +17,6 @@ COLUMNS = ("drafting", *FILES.values(), "all")
 
 def page() -> str:
     """The whole page."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     rows = [["method", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
     for method in METHODS:
         lines = dict.fromkeys(COLUMNS, 0)
@@ -28,7 +26,8 @@ def page() -> str:
             lines["all"] += count
         rows.append([f"`{method}`", *map(str, lines.values())])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return before + BEGIN + table + END + rest.split(END)[1]
+    text = PAGE.read_text(encoding="utf-8")
+    return generated.inserted(text, "lines", Path(__file__).name, table)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import docstrings
 import generated
 from pydantic.fields import FieldInfo
 
 from specdec import Engine
+from specdec.jobs.options import JobOptions
 from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
 from specdec.plugin.registry import ROLES, Registry, Role
 from specdec.request.generation_fields import Fields
@@ -51,41 +53,29 @@ SETTINGS = {
     "argument of `train`.\n\n",
     "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
     "`--new-tokens` and `--answers` (`most`).\n\n",
+    "jobs": "## Options of batch jobs\n\nOf `specdec.jobs.run_job`, and but for `window` of "
+    "`answer_rows` and `specdec.ray.Generator`; `specdec batch` has flags for them "
+    "([batch jobs](batch-jobs.md)).\n\n",
 }
+# Arguments that generate and agenerate alone take.
+ALONE = ("streamer", "batch_size", "progress")
 GENERATE = """\
 ## Arguments of generate
 
-`Engine.generate`, `Engine.stream` and `Session.generate` take the arguments below and the fields of
-transformers' `GenerationConfig` in the second table, with their meaning there. The call's own come
-first, then those of its `generation_config`, then those of the model's generation config; what none
-of them sets is off. In a call any other field with a value that is not neutral is refused. In a
-config, fields that the text does not depend on are left alone, and so are names that transformers
-does not read; what could change the text is refused, with the way to unset it.
-
-| argument | what it does |
-|---|---|
-| `stop` | strings at which to stop; the text ends before them. They are looked for in the text \
-with special tokens, so they may be special tokens or span some |
-| `stopping_criteria` | transformers' stopping criteria, one or a list, called after every token \
-with the text of one row `[1, n]` |
-| `seed` | an int, or one per prompt (with `n`: per text) |
-| `n` | how many texts to sample for each prompt, each with a seed of its own; gives a list |
-| `logprobs` | gives results the log-probability of each token before and after logits processors, \
-and of this number of the likeliest tokens: `result.logprobs` |
-| `streamer` | one of transformers'; of `Engine.generate` alone |
-| `logits_processor` | transformers' logits processors |
-| `generation_config` | a `GenerationConfig` |
-| `skip_special_tokens` | False shows special tokens in texts and streams |
-| `trace` | gives results a record of every step, `result.trace` ([traces](tracing.md)) |
-| `tools` | for chat messages: functions or JSON schemas that the model may call |
-| `chat_template_kwargs` | for chat messages: further variables of the template, \
-e.g. `{"enable_thinking": False}`; also `documents` and `chat_template` |
-| `continue_final_message` | for chat messages: go on with the last one |
-| `add_generation_prompt` | for chat messages: whether to begin the model's message; \
-by default unless the last message is continued |
-
+`Engine.generate` and `Engine.agenerate` take the arguments below and the fields of
+transformers' `GenerationConfig` in the second table, with their meaning there; `Engine.stream`,
+`Engine.astream` and `Session.generate` too, but for {alone}. The call's own come first, then
+those of its `generation_config`, then those of the model's generation config; what none of them
+sets is off. In a call any other field with a value that is not neutral is refused. In a config,
+fields that the text does not depend on are left alone, and so are names that transformers does
+not read; what could change the text is refused, with the way to unset it.
+"""
+MESSAGES = """\
 Messages may have `tool_calls` in place of content, and content that is a list of text parts; a
-template that knows no parts gets them joined by line breaks.
+template that knows no parts gets them joined by line breaks. `chat_template_kwargs` may have
+`documents` and `chat_template` too, e.g. `{"enable_thinking": False}` of templates that read
+it. Results have traces as `result.trace` ([traces](tracing.md)), log-probabilities as
+`result.logprobs`.
 """
 
 
@@ -108,24 +98,24 @@ def page(registry: Registry) -> str:
     parts.append("## Trainers\n\nOf `specdec train`, set by `-o` ([training](training.md)).\n")
     for trainer in ours("trainer", registry.trainers.values()):
         parts.append("\n".join(component_section("trainer", trainer)) + "\n")
-    for title, settings in (("training", Settings), ("answers", AnswerOptions)):
+    for title, settings in (
+        ("training", Settings),
+        ("answers", AnswerOptions),
+        ("jobs", JobOptions),
+    ):
         parts.append(SETTINGS[title] + "\n".join(fields_table(settings.model_fields)) + "\n")
     parts.append(models(ours("model", registry.models.values())))
-    parts.append("## Arguments of Engine\n\n" + "\n".join(engine_arguments()) + "\n")
-    parts.append(GENERATE + "\n" + "\n".join(generate_fields()) + "\n")
+    parts.append("## Arguments of Engine\n\n" + "\n".join(arguments(Engine)) + "\n")
+    parts.append(GENERATE.format(alone=", ".join(f"`{name}`" for name in ALONE)))
+    parts.append("\n".join(arguments(Engine.generate)) + "\n")
+    parts.append(MESSAGES + "\n" + "\n".join(generate_fields()) + "\n")
     return "\n".join(parts)
 
 
-def engine_arguments() -> Iterator[str]:
-    """What the docstring of the class says of each."""
-    said = inspect.cleandoc(Engine.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^    (\w[\w, ]*): (.+(?:\n {8}.+)*)", said, flags=re.MULTILINE)
-    names = [name for each, _ in entries for name in each.split(", ")]
-    assert names and set(names) == set(inspect.signature(Engine).parameters), names
-    yield from ("| argument | what it does |", "|---|---|")
-    for each, text in entries:
-        name = ", ".join(f"`{one}`" for one in each.split(", "))
-        yield f"| {name} | {' '.join(text.split()).replace('``', '`')} |"
+def arguments(of: Callable[..., Any]) -> Iterator[str]:
+    """What the docstring of a class or function says of each."""
+    names = [name for name in inspect.signature(of).parameters if name != "self"]
+    return docstrings.table(of, "Args", names, "argument")
 
 
 def strategies(found: list[Strategy]) -> str:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -36,7 +37,6 @@ def installed(module: str) -> bool:
 # What a snippet may need, and whether it is here; everything else runs anywhere.
 NEEDS = {
     "a download": False,
-    "a free port": False,
     "Ray": installed("ray"),
     "prometheus-client": installed("prometheus_client"),
     "the OpenTelemetry SDK": installed("opentelemetry") and installed("opentelemetry.sdk"),
@@ -99,6 +99,23 @@ def test_the_snippets_of_the_hooks_page_are_a_plugin(
         assert own.generate([5, 9, 1], **settings).token_ids == wanted.token_ids
         assert own.parts.verifier.nodes > 9 and type(own.target).__name__ == "Traced"
     assert "accepted [" in caplog.text
+
+
+def test_the_observer_of_batch_jobs_serves_what_was_decoded(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prometheus_client")
+    (watch,) = [each for each in SNIPPETS if "start_http_server(" in each.code]
+    plugin = pasted(watch.code, str(watch), monkeypatch)
+    engine = Engine(model, strategy="plain", plugins=[plugin])
+    engine.generate([5, 9, 1], max_new_tokens=9, eos_token_id=[])
+    address = f"http://localhost:{plugin.server.server_port}/metrics"
+    with urlopen(address, timeout=30) as answer:
+        served = answer.read().decode()
+    plugin.server.shutdown()
+    plugin.server.server_close()
+    found = re.findall(r"^specdec_generated_tokens_total\{.*\} (.*)$", served, re.MULTILINE)
+    assert list(map(float, found)) == [9]
 
 
 def test_the_loop_in_the_architecture_is_the_loop(

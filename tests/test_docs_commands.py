@@ -20,22 +20,27 @@ from specdec.cli.app import app
 from specdec.testing import suite
 
 SPECDEC = commands("specdec")
-# What is read, not run: a page or a command, and why.
-ELSEWHERE = {
+# Read here, not run: the commands of a page, and those that begin so. Where they are run, or why
+# nowhere.
+PAGES_ELSEWHERE = {
     "docs/training.md": "tests/training/test_page.py",
-    "docs/batch-jobs.md": "tests/test_jobs.py",
-    "docs/serving.md": "tests/cli/test_checkpoint_commands.py; tests/test_serving.py where vLLM is",
-    "specdec --": "options of the whole program, which may change the reader's shell",
+    "docs/batch-jobs.md": "tests/cli/test_batch.py",
+    "docs/serving.md": "tests/cli/test_checkpoint_commands.py",  # and tests/test_serving.py on vLLM
     "examples/specdec-ngram/README.md": "tests/test_example.py",
-    "ngram": "tests/test_example.py",
-    "bench paper": "tests/cli/test_bench_paper.py",
     "scripts/README.md": "hours",
     "specdec/models/smollm2/eagle/README.md": "hours",
     "specdec/models/smollm2/eagle3/README.md": "hours",
     "specdec/models/smollm2/medusa/README.md": "hours",
     "specdec/models/smollm2/hydra/README.md": "hours",
-    "path/to/head": "tests/cli/test_checkpoint_commands.py",
-    "PROMPTS": "tests/cli/test_bench_command.py",
+}
+BEGINNINGS_ELSEWHERE = {
+    "specdec --install-completion": "tests/cli/test_completion.py",  # it changes the reader's shell
+    "specdec check ngram": "tests/test_example.py",
+    "specdec generate --strategy ngram": "tests/test_example.py",  # the strategy, in Python
+    "specdec bench paper": "tests/cli/test_bench_paper.py",
+    "specdec bench --data PROMPTS": "tests/cli/test_bench_command.py",
+    "specdec inspect path/to/head": "tests/cli/test_checkpoint_commands.py",
+    "specdec convert path/to/head": "tests/cli/test_checkpoint_commands.py",
 }
 SMALL = {
     "generate": ["--max-new-tokens", "3", "--repeat", "1"],
@@ -44,10 +49,25 @@ SMALL = {
 }
 
 
+def begins(command: Command, beginning: str) -> bool:
+    """Whether a command has these words first."""
+    words = tuple(beginning.split())
+    return command.words[: len(words)] == words
+
+
 def is_run(command: Command) -> bool:
     """Whether it is run here."""
-    line = " ".join(command.words)
-    return command.page not in ELSEWHERE and not any(each in line for each in ELSEWHERE)
+    elsewhere = any(begins(command, each) for each in BEGINNINGS_ELSEWHERE)
+    return command.page not in PAGES_ELSEWHERE and not elsewhere
+
+
+def test_what_is_not_run_here_is_on_a_page_and_its_test_exists() -> None:
+    assert PAGES_ELSEWHERE.keys() <= {command.page for command in SPECDEC}
+    for beginning in BEGINNINGS_ELSEWHERE:
+        own = [command for command in SPECDEC if command.page not in PAGES_ELSEWHERE]
+        assert any(begins(command, beginning) for command in own), beginning
+    tests = {*PAGES_ELSEWHERE.values(), *BEGINNINGS_ELSEWHERE.values()} - {"hours"}
+    assert all((ROOT / test).is_file() for test in tests)
 
 
 @pytest.mark.parametrize("command", SPECDEC, ids=str)

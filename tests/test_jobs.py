@@ -54,6 +54,7 @@ OPTIONS: dict[str, Any] = {
     "batch_size": 2,
     "window": 5,
 }
+LISTED = {name: value for name, value in OPTIONS.items() if name != "window"}  # of a list
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -95,7 +96,12 @@ def test_each_row_has_the_answer_that_it_has_alone(plain: Engine, prompts: Path)
 def test_a_list_is_answered_as_a_file_is(plain: Engine, prompts: Path) -> None:
     out = prompts.with_name("out.jsonl")
     run_job(plain, prompts, out, seed=3, **OPTIONS)
-    assert answer_rows(plain, ROWS, seed=3, **OPTIONS) == read(out)
+    assert answer_rows(plain, ROWS, seed=3, **LISTED) == read(out)
+
+
+def test_a_window_is_for_files(plain: Engine) -> None:
+    with pytest.raises(OptionError, match="window is for files"):
+        answer_rows(plain, ROWS, window=5)
 
 
 @examples(3, many=20)
@@ -103,8 +109,8 @@ def test_a_list_is_answered_as_a_file_is(plain: Engine, prompts: Path) -> None:
 def test_batches_change_no_answer(
     plain: Engine, dynamic: Engine, batch_size: int, slots: int
 ) -> None:
-    wanted = answer_rows(plain, ROWS, **OPTIONS)
-    found = answer_rows(dynamic, ROWS, **{**OPTIONS, "batch_size": batch_size}, slots=slots)
+    wanted = answer_rows(plain, ROWS, **LISTED)
+    found = answer_rows(dynamic, ROWS, **{**LISTED, "batch_size": batch_size}, slots=slots)
     assert found == wanted
 
 
@@ -187,7 +193,7 @@ def test_settings_that_json_does_not_have_are_taken(plain: Engine, prompts: Path
     out, bias = prompts.with_name("out.jsonl"), {(5,): 2.0, (9, 1): -1.0}
     options = {**OPTIONS, "settings": {**OPTIONS["settings"], "sequence_bias": bias}}
     assert run_job(plain, prompts, out, **options) == run_job(plain, prompts, out, **options)
-    assert read(out) == answer_rows(plain, ROWS, **options)
+    assert read(out) == answer_rows(plain, ROWS, **{**LISTED, "settings": options["settings"]})
 
 
 def test_rows_whose_long_settings_differ_share_no_batch(plain: Engine) -> None:
@@ -230,7 +236,7 @@ class Meanwhile(Reporter, Stage):
 def test_rows_that_are_added_during_a_job_are_told_and_cost_nothing(
     plain: Engine, prompts: Path
 ) -> None:
-    out, wanted = prompts.with_name("out.jsonl"), answer_rows(plain, ROWS, **OPTIONS)
+    out, wanted = prompts.with_name("out.jsonl"), answer_rows(plain, ROWS, **LISTED)
     prompts.write_bytes(prompts.read_bytes().rstrip())
 
     def add() -> None:
@@ -343,7 +349,7 @@ def test_an_error_that_is_no_fault_of_a_row_stops_the_job_and_keeps_what_it_has(
             run_job(plain, prompts, out, **OPTIONS)
     assert not out.exists()
     assert run_job(plain, prompts, out, **OPTIONS).resumed > 0
-    assert read(out) == answer_rows(plain, ROWS, **OPTIONS)
+    assert read(out) == answer_rows(plain, ROWS, **LISTED)
 
 
 class Killer(Reporter, Stage):
@@ -409,7 +415,7 @@ def test_killed_before_or_after_its_file_is_written_it_is_whole(
     plain: Engine, prompts: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before: when the last entry is on disk. After: when the log is to be emptied."""
-    out, wanted = prompts.with_name("out.jsonl"), answer_rows(plain, ROWS, **OPTIONS)
+    out, wanted = prompts.with_name("out.jsonl"), answer_rows(plain, ROWS, **LISTED)
     true, calls = getattr(EntryLog, name), []
     last = {"replace": 1, "add": 6}[name]
 

@@ -74,6 +74,25 @@ def test_a_placed_model_writes_the_same_text(
     assert model.lm_head.weight.is_meta == (where != "a layer on disk")
 
 
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_a_model_that_accelerate_has_placed_by_itself_writes_the_same_text(
+    model: Any, plain: Engine, head: Path, folder: Path, tmp_path: Path, share: float | None
+) -> None:
+    """``share``: the part of the model that may be in memory; None: whatever there is."""
+    size = sum(weight.nbytes for weight in model.parameters())
+    room = {"max_memory": {"cpu": int(share * size)}} if share else {}
+    own = AutoModelForCausalLM.from_pretrained(
+        folder, device_map="auto", offload_folder=tmp_path, dtype="float64", **room
+    )
+    where = getattr(own, "hf_device_map", {}).values()  # none where one device has it all
+    assert (share is not None) == ("disk" in where)
+    engine = Engine(own, strategy="plain")
+    for name, temperature in (("eagle2", 1.0), ("auto", 0.0)):
+        settings = {**WARM, "temperature": temperature}
+        wanted = tiny.tokens(plain, PROMPTS, **settings)
+        assert tiny.tokens(tiny.engine(engine, name, head), PROMPTS, **settings) == wanted
+
+
 @pytest.mark.parametrize("where", MAPS)
 def test_it_decodes_inside_generate_with_one_engine(
     model: Any, folder: Path, tmp_path: Path, where: str

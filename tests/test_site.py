@@ -19,6 +19,8 @@ from pages import ROOT
 from test_glossary import places, public
 
 import specdec
+import specdec.hf
+import specdec.jobs
 import specdec.testing
 
 DOCS = ROOT / "docs"
@@ -82,6 +84,17 @@ def test_the_reference_has_every_public_class() -> None:
     assert not wanted - described().keys()
 
 
+def test_the_reference_has_what_the_how_tos_use() -> None:
+    hf = vars(specdec.hf).items()
+    wanted = {name for name, x in hf if getattr(x, "__module__", "").startswith("specdec.hf.")}
+    wanted |= {*specdec.jobs.__all__, "JobOptions", "AsyncStream", "TokenLogprobs", "Watched"}
+    for path in ("specdec/ray.py", "specdec/streaming.py", "plugins/otel", "plugins/prometheus"):
+        for module in [ROOT / path, *(ROOT / path).glob("*.py")]:
+            wanted |= set(public(module, ast.ClassDef) if module.is_file() else ())
+    due = {"decoder", "forget", "run_job", "Generator", "BatchStream", "OpenTelemetrySpans"}
+    assert due <= wanted and not wanted - described().keys()
+
+
 def test_the_reference_describes_what_exists() -> None:
     found = places()
     assert not {
@@ -131,17 +144,26 @@ def test_the_site_builds_without_a_warning(site: Path) -> None:
 @needs_mkdocs
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["index.html", "options.html", "concepts.html", "api/engine.html"])
-def test_a_page_is_no_wider_than_a_narrow_window(site: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.html", "options.html", "concepts.html", "results.html", "transformers.html",
+        "hooks.html", "api/engine.html",
+    ],
+)  # fmt: skip
+def test_a_page_is_no_wider_than_its_window(
+    site: Path, tmp_path: Path, name: str, width: int
+) -> None:
     assert PROGRAM
     page = site / name
     told = "parent.postMessage('wide ' + (document.documentElement.scrollWidth - innerWidth), '*')"
     script = f"<script>addEventListener('load', () => {told})</script></body>"
-    narrow, frame = (page.with_name(f"{kind}-{page.name}") for kind in ("narrow", "frame"))
-    narrow.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+    shown, frame = (page.with_name(f"{kind}-{page.name}") for kind in ("shown", "frame"))
+    shown.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     frame.write_text(
         "<body><script>addEventListener('message', told => document.body.append(told.data))"
-        f"</script><iframe src='{narrow.name}' width=360 height=640></iframe></body>",
+        f"</script><iframe src='{shown.name}' width={width} height=640></iframe></body>",
         encoding="utf-8",
     )
     excess = re.search(r"wide (-?\d+)", dom(frame, tmp_path))

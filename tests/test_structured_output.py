@@ -150,7 +150,11 @@ def test_constrained_output_is_valid_and_that_of_plain_decoding(
         )
         record_property(f"{library}, temperature {temperature:g}, {strategy}", measured)
         sys.stderr.write(f"{library}, {temperature:g}, {strategy}: {measured}\n")
-    together = plain.with_strategy("lookup").generate(
-        PROMPTS, logits_processor_by_prompt=lambda prompt: make(), **settings
-    )
+    each_own = {"logits_processor_by_prompt": lambda prompt: make()}
+    together = plain.with_strategy("lookup").generate(PROMPTS, **each_own, **settings)
+    alone = [
+        plain.generate(prompt, logits_processor=make(), **{**settings, "seed": [result.seed]})
+        for prompt, result in zip(PROMPTS, together, strict=True)
+    ]
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     assert [result.text for result in together if not valid(result.text)] == []

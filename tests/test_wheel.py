@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -11,10 +12,12 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from pages import PAGES, ROOT
 
 import specdec
@@ -94,6 +97,66 @@ def test_no_page_and_no_message_names_the_other_project() -> None:
     assert asked.split() == [DISTRIBUTION]
 
 
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {"opentelemetry": "opentelemetry-api", "pyarrow": "ray"}
+# Imported where they are there, and not asked for: an error says how to get them.
+NOT_ASKED_FOR = {"datasets"}
+# Scripts that run in environments of their own, beside what specdec is compared with.
+WORKERS = "specdec/bench/peers/worker_"
+# Loaded by the suite of tests alone, which the extra "test" brings.
+TEST_TOOLS = "specdec/testing/"
+
+
+def requirements() -> dict[str, set[str]]:
+    """Names of the distributions that are asked for, by extra; ``""``: always."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    always = re.findall(r"^dependencies = (\[.*?^\])", project, re.MULTILINE | re.DOTALL)[0]
+    extras = project.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0]
+    found = {"": always, **dict(re.findall(r"^([\w-]+) = (\[.*?\]$)", extras, re.M | re.DOTALL))}
+    return {
+        extra: {Requirement(each).name for each in ast.literal_eval(text)}
+        for extra, text in found.items()
+    }
+
+
+def imports(node: ast.AST, *, later: bool = False) -> Iterator[tuple[str, bool]]:
+    """Top names of what a module imports, and whether only in a function or a branch."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((name.name.partition(".")[0], later) for name in child.names)
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            yield (child.module or "").partition(".")[0], later
+        branch = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.If, ast.Try))
+        yield from imports(child, later=later or branch)
+
+
+def imported() -> Iterator[tuple[str, str, bool]]:
+    """Of the packages: a file, the distribution that it imports, and whether only later."""
+    for tree in TREES:
+        for path in (ROOT / tree).rglob("*.py"):
+            place = path.relative_to(ROOT).as_posix()
+            for name, later in imports(ast.parse(path.read_text(encoding="utf-8"))):
+                own = name in TREES.values() or name in sys.stdlib_module_names
+                if not own and not place.startswith(WORKERS):
+                    yield place, DISTRIBUTIONS.get(name, name.replace("_", "-")), later
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    """At the top of a module by every installation, within a function at least by an extra."""
+    asked = requirements()
+    extras = set().union(*asked.values()) | NOT_ASKED_FOR
+    assert not {
+        (place, name)
+        for place, name, later in imported()
+        if name not in (extras if later or place.startswith(TEST_TOOLS) else asked[""])
+    }
+
+
+def test_what_is_asked_for_is_imported() -> None:
+    used = {name for _, name, _ in imported()}
+    assert len(requirements()[""]) > 8 and not requirements()[""] - used
+
+
 def test_every_extra_is_on_the_page_of_installing() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
@@ -140,10 +203,13 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_does_the_main_job_without_the_checkout(
-    wheel: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_what_is_installed_does_the_main_job_without_the_checkout(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """In an environment of its own that finds torch and the rest where they are installed."""
+    """In an environment of its own that finds torch and the rest where they are installed; an sdist
+    is built there, by the setuptools that it finds."""
+    archive = request.getfixturevalue(kind)
     folder, home = tmp_path / "environment", tmp_path / "home"
     home.mkdir()
     venv.create(folder, symlinks=True)
@@ -165,7 +231,7 @@ def test_an_installed_wheel_does_the_main_job_without_the_checkout(
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run(*pip, "--no-index", "--ignore-installed", str(wheel))
+    run(*pip, "--no-index", "--no-build-isolation", "--ignore-installed", str(archive))
     printed = run(python, "-W", "error::UserWarning", "-c", MAIN_JOB.format(root=ROOT))
     assert str(folder) in printed
     plugins: dict[str, Any] = json.loads(run(str(bin_ / "specdec"), "plugins", "--json"))

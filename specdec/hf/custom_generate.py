@@ -17,7 +17,7 @@ from specdec.generation import Generation
 from specdec.hf.calling_generate import dropped_arguments
 from specdec.hf.engines import engine_for
 from specdec.hf.prepared import Prepared
-from specdec.hf.refusals import check_config, check_dropped, check_inputs
+from specdec.hf.refusals import check_config, check_dropped, check_inputs, warn_of_idle
 from specdec.hf.written_batch import WrittenBatch
 from specdec.models.placement import device_of
 from specdec.models.ranks import Ranks
@@ -83,6 +83,7 @@ class CustomGenerate:
         def check() -> None:
             check_dropped(dropped)
             check_config(generation_config)
+            warn_of_idle(generation_config, model.generation_config)
             check_inputs(mask, input_ids, device_of(model.get_input_embeddings()), inputs)
             check_streamer(streamer, len(input_ids))
 

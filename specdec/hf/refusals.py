@@ -1,4 +1,4 @@
-"""What the drop-in cannot do: refused by name, never ignored."""
+"""What the drop-in cannot do is refused by name; what changes no token is accepted, and told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from specdec.errors import OptionError, PromptError
+from specdec.errors import OptionError, PromptError, warn
 
 # Fields of a GenerationConfig that the drop-in honours, most of them through the logits processors
 # and stopping criteria that transformers makes of them.
@@ -24,8 +24,11 @@ HONOURED = frozenset((
     "return_dict_in_generate", "pad_token_id", "bos_token_id", "eos_token_id",
 ))  # fmt: skip
 _BEAMS = "of beam search, which is refused"
-_ASSISTED = "of transformers' own assisted generation, which does not run"
-# Fields that change nothing here, nor in transformers' own greedy and sampled decoding.
+_ASSISTED = (
+    "of transformers' own assisted generation, which does not run; the strategy's options say what "
+    "is drafted"
+)
+# Fields that change no token here, nor in transformers' own greedy and sampled decoding, and why.
 WITHOUT_EFFECT = {
     "early_stopping": _BEAMS,
     "length_penalty": _BEAMS,
@@ -40,9 +43,9 @@ WITHOUT_EFFECT = {
     "assistant_ensemble_weight": _ASSISTED,
     "max_matching_ngram_size": _ASSISTED,
     "speculation_type": _ASSISTED,
-    "use_cache": "the engine has a cache of its own; the tokens are the same",
-    "disable_compile": "nothing is compiled unless decoder(compile=True)",
-    "transformers_version": "a note of the file",
+    "use_cache": "the engine always has a cache, of its own",
+    "disable_compile": "decoder(compile=True) says what is compiled, and nothing is without it",
+    "transformers_version": "a note of the file, never told",
 }
 _OWN_CACHE = "the engine has a cache of its own. Leave it out"
 # Refused fields: values at which they are off, and what to do.
@@ -69,7 +72,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         (False,),
         "hidden states are read by the drafter alone. Call the model on the finished text",
     ),
-    "cache_implementation": (("dynamic", "dynamic_full"), _OWN_CACHE),
+    "cache_implementation": (
+        ("dynamic", "dynamic_full"),
+        "the engine has a cache of its own, a dynamic one. Leave it out",
+    ),
     "cache_config": ((), _OWN_CACHE),
     "max_cache_len": ((), _OWN_CACHE),
     "prefill_chunk_size": ((), "prompts are read in one forward. Leave it out"),
@@ -82,8 +88,6 @@ DROPPED = {
     "assistant, and leave out assistant_model",
     "synced_gpus": "ranks do not wait for each other. Leave it out",
 }
-# What generate hands on beside the text, without an effect here.
-_INPUTS = ("attention_mask", "position_ids", "use_cache", "logits_to_keep")
 _CACHES = ("cache", "past_key_values")
 _SEGMENTS = ("token_type_ids", "mm_token_type_ids")
 
@@ -101,6 +105,23 @@ def check_config(config: GenerationConfig) -> None:
         off, remedy = REFUSED.get(name, ((False,), "it is not known here. Leave it out"))
         if name in known and not any(type(value) is type(o) and value == o for o in off):
             raise OptionError(f"specdec cannot honour {name}={value!r} in generate: {remedy}")
+
+
+def warn_of_idle(config: GenerationConfig, own: GenerationConfig | None) -> None:
+    """Warn of settings of the call that have no effect.
+
+    Args:
+        config: as ``generate`` has prepared it.
+        own: of the model. What is set there, or by default, nobody asked for.
+    """
+    defaults = {**vars(GenerationConfig()), **GenerationConfig._get_default_generation_params()}
+    for name, why in WITHOUT_EFFECT.items():
+        value = getattr(config, name, None)
+        off = value is None or (value is False and name != "use_cache")
+        usual = value in (defaults.get(name), getattr(own, name, None))
+        if off or usual or name == "transformers_version":
+            continue
+        warn(f"{name}={value!r} has no effect in specdec's generate: {why}")
 
 
 def check_dropped(dropped: Mapping[str, Any]) -> None:

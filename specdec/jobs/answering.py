@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specdec.engine import Engine
-from specdec.errors import PluginError, SpecdecError, out_of_memory
+from specdec.errors import OptionError, PluginError, SpecdecError, out_of_memory
 from specdec.jobs.grouping import neighbours
 from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.rows import GivenRow, ReadRow, RowReader
@@ -172,7 +172,7 @@ def answer_rows(engine: Engine, rows: Iterable[Any], **options: Any) -> list[Ans
     Args:
         engine: what decodes.
         rows: objects as ``run_job`` reads them from a file.
-        options: fields of :class:`~specdec.jobs.options.JobOptions`.
+        options: fields of :class:`~specdec.jobs.options.JobOptions`, but ``window``.
 
     Returns:
         For each row an object as ``run_job`` writes it.
@@ -181,6 +181,8 @@ def answer_rows(engine: Engine, rows: Iterable[Any], **options: Any) -> list[Ans
         UnknownNameError: an option that does not exist.
         OptionError: a value that is not allowed.
     """
+    if "window" in options:
+        raise OptionError("window is for files: a list is sorted by length as a whole")
     checked = make_job_options(options)
     given = [
         GivenRow(index, fields, seed_of_row(checked.seed, index))

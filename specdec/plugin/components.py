@@ -81,6 +81,7 @@ class Strategy:
         name: what users write.
         drafter: None for plain decoding.
         policy: None for a drafter that gives whole trees.
+        verifier, acceptor: whose defaults are exact whatever drafts.
         options: options of the parts that differ from the parts' own defaults, by role
             (``"drafter"``, ``"policy"``, ``"verifier"``, ``"acceptor"``).
         description: one line.

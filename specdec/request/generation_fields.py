@@ -110,7 +110,7 @@ SAMPLING = (
 )  # fmt: skip
 
 # Settings without effect on the text: rows are never padded, and there is always a cache.
-_HARMLESS = ("pad_token_id", "bos_token_id", "use_cache")
+HARMLESS = ("pad_token_id", "bos_token_id", "use_cache")
 # Settings of a config that are no part of the distribution: where transformers' cache lives,
 # provenance, its own assisted generation, what its generate returns, beam search's where no beams
 # are. In a call they are refused, in a config they are left alone, as is every name that
@@ -218,7 +218,7 @@ def apply(
             config.max_new_tokens = None
     idle = []
     for name, value in vars(config).items():
-        if name in Fields.model_fields or name in _HARMLESS or _is_neutral(name, value):
+        if name in Fields.model_fields or name in HARMLESS or _is_neutral(name, value):
             continue
         if name in fields or (name in known and not name.startswith((*_IRRELEVANT, "_"))):
             raise OptionError(_unsupported(name, value, fields, given))
@@ -258,7 +258,7 @@ def _is_neutral(name: str, value: Any) -> bool:
 def _refuse_unknown(name: str, kind: str = "argument of generate") -> None:
     if name in ARGUMENTS:
         raise OptionError(f"{name} is an argument of Engine.generate alone")
-    known = {*ARGUMENTS, *Fields.model_fields, *_HARMLESS}
+    known = {*ARGUMENTS, *Fields.model_fields, *HARMLESS}
     raise UnknownNameError(kind, name, known, _ELSEWHERE.get(name, ""))
 
 

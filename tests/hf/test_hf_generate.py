@@ -47,16 +47,19 @@ WARPS: dict[str, Any] = {
     "eta_cutoff": 0.01,
     "renormalize_logits": True,
 }
+HEADED = {"eagle2": tiny.EAGLE2, "auto": tiny.AUTO}
 ROWS = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(
     lambda rows: [PROMPTS[r] for r in rows]
 )
 
 
-@pytest.fixture(scope="module", params=["lookup", "draft_model"])
-def decoder(request: pytest.FixtureRequest, draft: Path) -> Any:
+@pytest.fixture(scope="module", params=["lookup", "draft_model", "eagle2", "auto"])
+def decoder(request: pytest.FixtureRequest, draft: Path, head: Path) -> Any:
     if request.param == "lookup":
         return specdec.hf.decoder("lookup", options={"drafter": {"costs": False}})
-    return specdec.hf.decoder("draft_model", str(draft), acceptor="match")
+    if request.param == "draft_model":
+        return specdec.hf.decoder("draft_model", str(draft), acceptor="match")
+    return specdec.hf.decoder(request.param, str(head), options=HEADED[request.param])
 
 
 @examples(25, 300)
@@ -352,6 +355,21 @@ def test_a_pipeline_takes_it(model: Any, tokenizer: Any) -> None:
     assert generator(texts, custom_generate=decoder, **asked) == generator(texts, **asked)
     chat = [{"role": "user", "content": "HELLO"}]
     assert generator(chat, custom_generate=decoder, **asked) == generator(chat, **asked)
+
+
+@pytest.mark.parametrize("costs", [True, False])
+def test_the_default_strategy_takes_a_head(model: Any, head: Path, costs: bool) -> None:
+    decoder = specdec.hf.decoder(drafter=str(head), options={"policy": {"costs": costs}})
+    theirs, ours = both(model, PROMPTS, decoder, eos_token_id=None, max_new_tokens=24)
+    assert ours.equal(theirs)
+    accepted = sum(stats.accepted_tokens for stats in decoder.stats)
+    assert costs or accepted > 0, "where costs count, the clock may say that none is worth it"
+
+
+def test_drafts_are_accepted_in_what_is_compared(model: Any, decoder: Any) -> None:
+    theirs, ours = both(model, PROMPTS, decoder, eos_token_id=None)
+    assert ours.equal(theirs)
+    assert sum(stats.accepted_tokens for stats in decoder.stats) > 0
 
 
 def test_measurements_are_of_the_last_call(model: Any, draft: Path) -> None:

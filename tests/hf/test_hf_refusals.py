@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import warnings
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import transformers as hf
 from hf_batches import PROMPTS, both, padded
@@ -15,7 +15,6 @@ import specdec.hf
 from specdec.errors import OptionError, PromptError
 from specdec.hf import refusals
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "transformers.md"
 ON: dict[str, Any] = {
     "num_beams": 3,
     "num_beam_groups": 2,
@@ -40,8 +39,17 @@ ON: dict[str, Any] = {
 IDLE: dict[str, Any] = {
     "early_stopping": True,
     "length_penalty": 2.0,
+    "diversity_penalty": 0.5,
+    "low_memory": True,
+    "decoder_start_token_id": 3,
     "num_assistant_tokens": 3,
+    "num_assistant_tokens_schedule": "heuristic",
     "assistant_confidence_threshold": 0.1,
+    "assistant_lookbehind": 3,
+    "target_lookbehind": 3,
+    "assistant_ensemble_weight": 0.5,
+    "max_matching_ngram_size": 3,
+    "speculation_type": "greedy",
     "use_cache": False,
     "disable_compile": True,
 }
@@ -89,10 +97,25 @@ def test_arguments_that_transformers_drops_are_refused_too(model: Any, name: str
 
 
 @pytest.mark.parametrize("name", IDLE)
-def test_what_changes_nothing_changes_nothing(model: Any, name: str) -> None:
+def test_what_changes_nothing_changes_nothing_and_is_told(model: Any, name: str) -> None:
     plain, _ = both(model, PROMPTS, eos_token_id=None)
-    theirs, ours = both(model, PROMPTS, eos_token_id=None, **{name: IDLE[name]})
+    with pytest.warns(UserWarning, match=f"{name}=.* has no effect in specdec's generate"):
+        theirs, ours = both(model, PROMPTS, eos_token_id=None, **{name: IDLE[name]})
     assert ours.equal(theirs) and ours.equal(plain)
+
+
+def test_every_setting_without_effect_is_tried_and_told_but_for_a_note() -> None:
+    assert refusals.WITHOUT_EFFECT.keys() - IDLE.keys() == {"transformers_version"}
+
+
+def test_what_nobody_asked_for_is_not_told() -> None:
+    own = tiny.make_model()
+    own.generation_config.use_cache = False
+    own.generation_config.num_assistant_tokens = 7
+    for more in ({}, {"num_assistant_tokens": 7}, {"disable_compile": False}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            both(own, PROMPTS[:1], eos_token_id=None, **more)
 
 
 def filled(model: Any) -> Any:
@@ -143,10 +166,3 @@ def test_a_prompt_that_leaves_no_room_in_the_context_ends_with_a_warning(model: 
     with pytest.warns(UserWarning, match="no room for 9 new ones"):
         found = model.generate(ids, custom_generate=decoder, max_new_tokens=9, eos_token_id=None)
     assert found.shape[1] == context
-
-
-def test_the_page_lists_what_is_refused() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    (shown,) = re.findall(r"<!-- refused -->\n(.*?)<!-- /refused -->", text, re.DOTALL)
-    names = re.findall(r"^\| `(\w+)`", shown, re.MULTILINE)
-    assert names == [*refusals.REFUSED, *refusals.DROPPED]
