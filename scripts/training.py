@@ -1,4 +1,14 @@
-"""The loop that trains the embedded target from nothing, on the parts of `specdec train`."""
+"""The loop that trains the embedded target from nothing, on the parts of `specdec train`.
+
+Why it is not the loop of `specdec.training.loop`, which learns from a target: batches there are
+whole documents with the hidden states of that target, kept on disk; what is measured is agreement
+with it on held-out documents, and tau; the best network is published; a resumed run takes the very
+batches that were left. Here there is no target. Windows are packed from an endless stream in which
+sources are weighted, they become longer late in the run, the forward is compiled, and what is
+measured is the held-out loss of the last network. A batch without a target, another measure and
+another stream would be more code there than this loop. Optimizers, rates, the schedule and the
+writing of files are the same.
+"""
 
 from __future__ import annotations
 

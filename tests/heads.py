@@ -1,4 +1,4 @@
-"""EAGLE-3 checkpoints in every layout, written by hand from one head."""
+"""Checkpoints in every layout of EAGLE heads, written by hand from one head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from specdec_plugins.eagle.checkpoint import tensors_of
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
+from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.testing import random_eagle3_head
 
 LAYERS = 8  # of the target: the usual auxiliary layers are three from seven on
@@ -27,6 +28,7 @@ LAYOUTS = (
     "nemo",
     "vllm",
 )
+EAGLE_LAYOUTS = ("official", "speculators")  # of EAGLE-1/2
 
 
 @dataclass
@@ -49,6 +51,38 @@ class Written:
 def head_for(model: Any, **changes: Any) -> Eagle3Head:
     """A head that reads the usual auxiliary layers of the target."""
     return random_eagle3_head(model, **{"aux_layers": USUAL, **changes})
+
+
+def eagle_in_layout(layout: str, head: EagleHead) -> Written:
+    """An EAGLE-1/2 head's checkpoint, with a bias of ``fc``, as the tools of the layout save it."""
+    config = head.config
+    weights = {name: tensor.clone() for name, tensor in tensors_of(head).items()}
+    decoder = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "num_hidden_layers": 1,
+        "vocab_size": config.vocab_size,
+        "rms_norm_eps": config.rms_norm_eps,
+        "model_type": "llama",
+    }
+    if layout == "official":
+        return Written({**decoder, "architectures": ["LlamaForCausalLM"], "bias": True}, weights)
+    named = {"fc": "fusion_fc", "layers.0": "transformer"}
+    for old, new in named.items():
+        weights = {name.replace(f"{old}.", f"{new}."): each for name, each in weights.items()}
+    fields = {
+        "speculators_model_type": "eagle",
+        "architectures": ["EagleSpeculator"],
+        "speculators_version": "0.1.0",
+        "speculators_config": {"algorithm": "eagle", "verifier": {"name_or_path": "x"}},
+        "transformer_layer_architecture": "LlamaDecoderLayer",
+        "transformer_layer_config": decoder,
+        "fusion_bias": True,
+        "layernorms": False,
+    }
+    return Written(fields, weights)
 
 
 def in_layout(layout: str, head: Eagle3Head) -> Written:

@@ -43,6 +43,13 @@ def refused(folder: Path, engine: Engine, *says: str, **flags: Any) -> None:
         assert part in str(error.value), f"{part!r} is not in: {error.value}"
 
 
+def same_trees(one: Engine, other: Engine, **settings: Any) -> None:
+    pairs = zip(*(tiny.steps(each, PROMPTS, **settings) for each in (one, other)), strict=True)
+    for own, wanted in pairs:
+        assert torch.equal(own.tree.tokens, wanted.tree.tokens)
+        assert torch.equal(own.tree.log_value, wanted.tree.log_value)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_loads_to_the_same_network(
     deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
@@ -67,14 +74,7 @@ def test_every_layout_drafts_the_same_trees(
         "eagle3", drafter=in_layout(layout, head).save(tmp_path), options=options
     )
     by_module = deep.with_strategy("eagle3", drafter=head, options=options)
-    pairs = zip(
-        tiny.steps(by_file, PROMPTS, **settings),
-        tiny.steps(by_module, PROMPTS, **settings),
-        strict=True,
-    )
-    for own, other in pairs:
-        assert torch.equal(own.tree.tokens, other.tree.tokens)
-        assert torch.equal(own.tree.log_value, other.tree.log_value)
+    same_trees(by_file, by_module, **settings)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -286,6 +286,54 @@ def test_auxiliary_layers_are_indices_of_hidden_states(
 def test_the_usual_auxiliary_layers_need_seven(layers: int) -> None:
     with pytest.raises(CheckpointError, match="give the option aux_layers"):
         AuxLayers((), "usual").indices(layers)
+
+
+FIVE = (1, 3, 4, 6, 8)
+NAMING = [each for each in LAYOUTS if each not in ("official", "angelslim")]
+
+
+@pytest.mark.parametrize("layout", NAMING)
+def test_a_head_may_read_more_than_three_hidden_states(
+    deep: Engine, tmp_path: Path, layout: str
+) -> None:
+    five = head_for(deep.target.model, aux_layers=FIVE)
+    written = in_layout(layout, five)
+    loaded = load_head(written.save(tmp_path), deep.target)
+    assert loaded.wiring == five.wiring and loaded.wiring.states == 5
+    assert all(torch.equal(x, tensors_of(loaded)[name]) for name, x in tensors_of(five).items())
+    engine = deep.with_strategy("eagle3", drafter=tmp_path, options=tiny.EAGLE2)
+    settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    results = engine.generate(PROMPTS, **settings)
+    assert [r.token_ids for r in results] == tiny.tokens(deep, PROMPTS, **settings)
+    assert tiny.mean_tau(results) > 1.1
+    written.weights["fc.weight" if layout != "nemo" else "model.fc.weight"] = torch.zeros(32, 96)
+    refused(written.save(tmp_path), deep, "names 5 auxiliary layers [", "reads 3 states")
+
+
+def test_a_layout_that_names_no_layers_needs_them_for_five_states(
+    deep: Engine, tmp_path: Path
+) -> None:
+    five = head_for(deep.target.model, aux_layers=FIVE)
+    folder = in_layout("official", five).save(tmp_path)
+    refused(folder, deep, "names 3 auxiliary layers", "reads 5 states")
+    assert load_head(folder, deep.target, aux_layers=FIVE).wiring == five.wiring
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_head_of_few_positions_drafts_in_a_longer_text(
+    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+) -> None:
+    written = in_layout(layout, head)
+    inner = written.fields.get("transformer_layer_config", written.fields)
+    inner["max_position_embeddings"] = 8
+    settings: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0}
+    few, usual = (
+        deep.with_strategy("eagle3", drafter=each, options=tiny.EAGLE2)
+        for each in (written.save(tmp_path), head)
+    )
+    assert few.parts.drafter.head.config.max_position_embeddings == 8  # type: ignore[union-attr]
+    assert tiny.tokens(few, PROMPTS, **settings) == tiny.tokens(deep, PROMPTS, **settings)
+    same_trees(few, usual, **settings)
 
 
 def test_several_layers_and_prefixes_are_read(deep: Engine, tmp_path: Path) -> None:

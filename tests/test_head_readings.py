@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers as hf
 from heads import LAYERS, USUAL, Written, head_for, in_layout
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +109,22 @@ def test_configs_are_read_as_their_tools_mean_them(
     assert getattr(found.config, "sliding_window", None) is None
 
 
+@pytest.mark.parametrize("kind", [hf.LlamaConfig, hf.Qwen3Config])
+def test_what_transformers_writes_into_every_config_of_such_layers_is_of_no_account(
+    deep: Engine, tmp_path: Path, kind: Any
+) -> None:
+    qwen3 = kind is hf.Qwen3Config
+    own = head_for(deep.target.model, qk_norm=qwen3)
+    sizes = in_layout("speculators", own).fields["transformer_layer_config"]
+    rope = {"rope_theta": sizes["rope_theta"], "rope_type": "default"}
+    whole = kind(**{**sizes, "rope_parameters": rope}).to_dict()
+    assert whole["model_type"] == ("qwen3" if qwen3 else "llama") and len(whole) > 20
+    generation = hf.GenerationConfig(do_sample=True, top_k=50, max_length=20).to_diff_dict()
+    for change in (inner(**whole), inner(**generation), inner(pretraining_tp=2, use_cache=True)):
+        found = loaded("speculators", own, both(inner(**whole), change), tmp_path, deep.target)
+        assert found.wiring == own.wiring and isinstance(found.config, kind)
+
+
 def test_without_a_final_norm_the_lm_head_reads_the_output_itself(
     deep: Engine, head: Eagle3Head, tmp_path: Path
 ) -> None:
@@ -139,6 +156,27 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("vllm", top(layer_types=3, sliding_window=4), "layer_types=3"),
     ("vllm", top(eagle_config=[1]), "eagle_config=[1]"),
     ("speculators", inner(hidden_size="x"), "transformer_layer_config.hidden_size='x'"),
+    ("speculators", inner(logit_scale=0.25), "transformer_layer_config.logit_scale=0.25: only 1.0"),
+    (
+        "speculators",
+        inner(attention_multiplier=0.5),
+        "attention_multiplier=0.5, which specdec does",
+    ),
+    (
+        "speculators",
+        inner(new_trick=True),
+        "transformer_layer_config.new_trick=True, which specdec",
+    ),
+    ("speculators", inner(quantization_config={}), "transformer_layer_config.quantization_config"),
+    ("speculators", inner(model_type="gemma2"), "model_type='gemma2': an EAGLE-3 head has layers"),
+    ("speculators", inner(model_type="llama4_text"), "transformer_layer_config.model_type='llama4"),
+    ("speculators", inner(model_type="qwen3"), "missing keys: layers.0.self_attn.k_norm.weight"),
+    (
+        "speculators",
+        inner(use_sliding_window=True, max_window_layers=0),
+        "say by layer_types which",
+    ),
+    ("speculators", top(transformer_layer_architecture="GemmaLayer"), "'GemmaLayer': only 'Llama"),
     ("vllm", top(quantization_config={"quant_method": "fp8"}), "quantization_config={"),
     ("official", top(rope_scaling={"type": "linear", "factor": "2"}), "factor='2'"),
     ("official", top(rope_scaling={"type": "linear"}), "factor=None"),

@@ -117,12 +117,21 @@ def test_the_alias_is_the_packages_model_to_the_bit_converted_and_kept(
     assert 530e6 < sum(each.stat().st_size for each in folder.iterdir()) < 550e6
 
 
-@pytest.mark.parametrize("strategy", ["auto", "eagle2", "eagle3", "static_tree", "chain"])
+@pytest.mark.parametrize(
+    "strategy", ["auto", "eagle2", "eagle3", "static_tree", "chain", "medusa", "hydra"]
+)
 def test_the_heads_of_the_alias_draft_what_the_model_writes(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     engine = Engine("smollm2", strategy=strategy)
-    result = engine.generate(
-        [{"role": "user", "content": QUESTIONS[1]}], temperature=0, max_new_tokens=NEW
-    )
+    messages = [{"role": "user", "content": QUESTIONS[1]}]
+    settings: dict[str, Any] = {"temperature": 0, "max_new_tokens": NEW}
+    result = engine.generate(messages, **settings)
     assert result.stats.tau > 1.3
+    wanted = tiny.tokens(engine.with_strategy("plain"), messages, **settings)
+    pairs = enumerate(zip(result.token_ids, wanted, strict=False))
+    parted = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), None)
+    if parted is not None:
+        prompt = engine.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        prefix = [*prompt["input_ids"], *wanted[: parted[0]]]
+        assert gap(model, prefix, *parted[1]) <= TIES[torch.float32]

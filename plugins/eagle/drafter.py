@@ -39,7 +39,7 @@ NEEDED = (
 NEEDED_3 = (
     "an EAGLE-3 head: give drafter=<folder or hub id> of one trained for the model, e.g. "
     "'yuhuili/EAGLE3-LLaMA3.1-Instruct-8B' for Llama-3.1-8B-Instruct, or make one with "
-    "`specdec train eagle --recipe eagle3`"
+    "`specdec train eagle`"
 )
 
 

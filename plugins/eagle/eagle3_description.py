@@ -11,7 +11,7 @@ from torch import Tensor
 from specdec_plugins.eagle.aux_layers import read_aux_layers
 from specdec_plugins.eagle.decoder_config import has_midlayer
 from specdec_plugins.eagle.description import HeadDescription
-from specdec_plugins.eagle.flags import flag
+from specdec_plugins.eagle.flags import QWEN3, flag
 from specdec_plugins.eagle.layouts import Layout
 from specdec_plugins.eagle.overrides import Overrides
 
@@ -54,7 +54,7 @@ def as_eagle3(
     said_for_certain = ("option", "features", *(["indices"] if layout == "speculators" else []))
     if aux.source not in said_for_certain:
         ambiguous.append("aux_layers")
-    qwen3 = inner.get("model_type") == "qwen3" and layout in ("speculators", "deepspec")
+    qwen3 = inner.get("model_type") in QWEN3 and layout in ("speculators", "deepspec")
     return replace(
         head,
         target_hidden_size=width,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
+from transformers import LlamaConfig
 
 from specdec.decoding.interfaces import Needs
 from specdec.models.hf_target import HFTarget
@@ -54,7 +55,9 @@ class EagleRecipe(HeadRecipe):
     def make(self) -> EagleHead:
         if self.options.start is not None:
             return begun_from(self.options.start, self.target, EagleHead).float().train()
-        head = EagleHead(head_config(self.target, self.options), fc_bias=False)
+        config = head_config(self.target, self.options)
+        assert isinstance(config, LlamaConfig)
+        head = EagleHead(config, fc_bias=False)
         quieten(head.layers)
         return head.to(self.target.device).train()
 

@@ -1,4 +1,4 @@
-"""Flags of EAGLE-3 configs: those that are supported, those that change nothing, and the rest."""
+"""Flags of heads' configs: those that are supported, those that change nothing, and the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from specdec.errors import CheckpointError
-from specdec_plugins.eagle.layouts import FAMILIES, Family, Layout
+from specdec_plugins.eagle.config_fields import DecoderFields
+from specdec_plugins.eagle.layouts import FAMILIES, Family, Layout, decoder_fields
 
 # In eagle_config, or beside it. What is required of those that would change the computation.
 _REQUIRED = {
@@ -78,6 +79,85 @@ _SPECULATORS = {
     "transformers_version",
     "_name_or_path",
 }
+_INNER = "transformer_layer_config."
+# What the layout of speculators calls its decoder layers, and the types of configs for them.
+_ARCHITECTURES = (None, "auto", "LlamaDecoderLayer")
+LLAMA = {"llama"}
+QWEN3 = {"qwen3", "qwen3_vl", "qwen3_vl_text", "qwen3vl"}
+# The config of decoder layers there: what is read of it,
+_OF_LAYERS = {
+    *DecoderFields.model_fields,
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "partial_rotary_factor",
+    "max_window_layers",
+} - {"intermediate_size_mlp"}
+# and what transformers writes besides, into any config: of training, of files, of generation.
+_NOT_OF_LAYERS = {
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "add_cross_attention",
+    "architectures",
+    "attention_dropout",
+    "auto_map",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "pruned_heads",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",  # of the head's target
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+}
 
 
 def check_flags(layout: Layout, family: Family, fields: Mapping[str, Any]) -> None:
@@ -87,13 +167,14 @@ def check_flags(layout: Layout, family: Family, fields: Mapping[str, Any]) -> No
         CheckpointError: with the flag's name.
     """
     eagle = fields.get("eagle_config") or {}
+    inner = decoder_fields(layout, fields) if layout == "speculators" else {}
     if (quantised := fields.get("quantization_config")) is not None:
         raise CheckpointError(
             f"config.json has quantization_config={quantised!r}: quantised heads are not "
             "supported; give the head in float32, bfloat16 or float16"
         )
     required_of = {**_REQUIRED, **(_REQUIRED_OF_EAGLE if family == "eagle" else {})}
-    for where, given in (("", fields), ("eagle_config.", eagle)):
+    for where, given in (("", fields), ("eagle_config.", eagle), (_INNER, inner)):
         for name, required in required_of.items():
             if (value := given.get(name)) is not None and value != required:
                 raise CheckpointError(
@@ -108,6 +189,30 @@ def check_flags(layout: Layout, family: Family, fields: Mapping[str, Any]) -> No
     _refuse_unknown("eagle_config.", eagle, known)
     if layout == "speculators":
         _refuse_unknown("", fields, {*_SPECULATORS, *_REQUIRED})
+        _check_layers(family, fields, inner)
+
+
+def _check_layers(family: Family, fields: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
+    """Refuse decoder layers of speculators' layout that are none of those computed here."""
+    if (named := fields.get("transformer_layer_architecture")) not in _ARCHITECTURES:
+        raise CheckpointError(
+            f"config.json has transformer_layer_architecture={named!r}: only "
+            f"{_ARCHITECTURES[-1]!r} is supported"
+        )
+    types = LLAMA if family == "eagle" else LLAMA | QWEN3
+    if (kind := inner.get("model_type")) is not None and kind not in types:
+        raise CheckpointError(
+            f"config.json has {_INNER}model_type={kind!r}: an {FAMILIES[family]} "
+            f"head has layers of the type {' or '.join(sorted(types))}"
+        )
+    _refuse_unknown(_INNER, inner, {*_OF_LAYERS, *_NOT_OF_LAYERS, *_REQUIRED})
+    if inner.get("use_sliding_window") and not inner.get("layer_types"):
+        layers, before = inner.get("num_hidden_layers") or 1, inner.get("max_window_layers", 28)
+        if not isinstance(before, int) or before < layers:
+            raise CheckpointError(
+                f"config.json has {_INNER}use_sliding_window=True, max_window_layers={before!r} "
+                "and no layer_types: say by layer_types which layers have windows"
+            )
 
 
 def _refuse_unknown(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:

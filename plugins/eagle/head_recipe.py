@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3Config
 
 from specdec.drafting.draft_vocabulary import lm_head_of
 from specdec.errors import CheckpointError, OptionError
@@ -157,8 +157,9 @@ class HeadRecipe(Recipe):
         return likeliest(lambda part: self.lm_head_logits(part, None), outputs)
 
 
-def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig:
-    """Sizes of a head for a target of any architecture.
+def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig | Qwen3Config:
+    """Sizes of a head for a target of any architecture; a Qwen3Config for norms of queries and
+    keys.
 
     Raises:
         OptionError: attention heads that the hidden size cannot be divided among.
@@ -172,7 +173,8 @@ def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig:
         )
     shared = getattr(theirs, "num_key_value_heads", None) or heads
     sizes = options.intermediate_size or getattr(theirs, "intermediate_size", None)
-    return LlamaConfig(
+    kind = Qwen3Config if options.qk_norm else LlamaConfig
+    return kind(
         hidden_size=hidden,
         intermediate_size=sizes if isinstance(sizes, int) else 8 * hidden // 3,
         num_attention_heads=heads,

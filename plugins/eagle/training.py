@@ -18,10 +18,11 @@ class EagleTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Literal["eagle1", "unrolled", "eagle3"] = Field(
-        "unrolled",
-        description="eagle1: one step on noisy features, their distance and a tenth of the "
-        "cross-entropy; unrolled: several steps on the head's own outputs, cross-entropy first; "
-        "eagle3: a head on states of several layers with an lm_head of its own, cross-entropy only",
+        "eagle3",
+        description="eagle3: a head on states of several layers with an lm_head of its own, "
+        "several steps on the head's own outputs, cross-entropy; unrolled: the same steps of a "
+        "head on the last hidden state, cross-entropy first; eagle1: one step of that head on "
+        "noisy features, their distance and a tenth of the cross-entropy",
     )
     unrolled_steps: int = Field(
         3, ge=1, le=16, description="steps of the recipes unrolled and eagle3"
@@ -68,13 +69,17 @@ class EagleTraining(BaseModel):
     )
     fc_norm: bool = Field(False, description="eagle3: a norm for each state that is read")
     norm_output: bool = Field(False, description="eagle3: what is fed back has been normed")
+    qk_norm: bool = Field(
+        False, description="eagle3: layers of Qwen3, with norms of queries and keys, not of Llama"
+    )
     start: str | None = Field(None, description="folder or hub id of a head to go on from")
 
 
-_OF_A_NEW_HEAD = ("layers", "heads", "intermediate_size", "aux_layers", "fc_norm", "norm_output")
+_OF_EAGLE3 = ("aux_layers", "fc_norm", "norm_output", "qk_norm")
+_OF_A_NEW_HEAD = ("layers", "heads", "intermediate_size", *_OF_EAGLE3)
 _UNUSED = {
-    "eagle1": ("unrolled_steps", "step_decay", "aux_layers", "fc_norm", "norm_output"),
-    "unrolled": ("noise", "aux_layers", "fc_norm", "norm_output"),
+    "eagle1": ("unrolled_steps", "step_decay", *_OF_EAGLE3),
+    "unrolled": ("noise", *_OF_EAGLE3),
     "eagle3": ("noise", "feature_weight", "entropy_weight"),
 }
 

@@ -75,21 +75,21 @@ def train(
     it answer the prompts of the data first.
 
     Three stages: answers (with --regenerate), the model's hidden states, kept on disk, and
-    training. Size and time are told before each. Stopped by Ctrl-C or by force, in any of them, the
-    same command goes on from there. What comes out is a folder that [cyan]--drafter[/cyan] takes,
-    with a card and curves.
+    training. Before each it is told how much there is to do. Stopped by Ctrl-C or by force, in any
+    of them, the same command goes on from there. What comes out is a folder that
+    [cyan]--drafter[/cyan] takes, with a card and curves.
 
     [bold]Examples[/bold]
 
     specdec train eagle -m org/model --data chats.jsonl --out head --regenerate --minutes 60
 
-    specdec train eagle -m org/model --data own/*.jsonl --out head --recipe eagle1 --epochs 10
+    specdec train eagle -m org/model --data own/*.jsonl --out head --recipe unrolled --epochs 10
 
     specdec train medusa -m org/model --data chats.jsonl --out medusa-heads --minutes 30
 
     specdec train draft-model -m org/model --data chats.jsonl --out draft -o hidden_size=256
 
-    specdec generate "Hi" -m org/model --strategy eagle2 --drafter head
+    specdec generate "Hi" -m org/model --strategy eagle3 --drafter head
 
     specdec options eagle shows the options of a trainer, for -o.
     """
@@ -192,7 +192,8 @@ def _tell(summary: Summary, json: bool) -> None:
         ("seconds", ", ".join(f"{name} {each:.0f}" for name, each in summary.seconds.items())),
         ("peak memory", f"{summary.peak_memory / 1e9:.1f} GB"),
     ]
-    notes = [f"use it with --drafter {summary.out}; {summary.work} may be removed"]
+    by = f"--strategy {summary.strategy} " if summary.strategy else ""
+    notes = [f"use it with {by}--drafter {summary.out}; {summary.work} may be removed"]
     terminal.stdout().print(terminal.pairs(rows, notes=notes))
 
 

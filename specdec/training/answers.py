@@ -121,6 +121,12 @@ class Answers:
         each = seconds[0] + self._options.new_tokens * max(one, 0.0)
         return rows * self._options.new_tokens, len(missing) * each
 
+    def most_tokens(self, length: int) -> int:
+        """Of all prompts with their answers, each document cut to ``length``: at most."""
+        new = self._options.new_tokens
+        prompts = (prompt for batch in self.batches for prompt in batch.prompts)
+        return sum(min(len(prompt.ids) + new, length) for prompt in prompts)
+
     def make(
         self, missing: Sequence[AnswerBatch], told: Callable[[int], None] = lambda rows: None
     ) -> None:

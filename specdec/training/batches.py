@@ -70,6 +70,12 @@ class Batches:
         self.length, self.tokens, self.seed = length, tokens, seed
         self._planned: tuple[int, list[list[list[int]]]] | None = None
 
+    @property
+    def tokens_of_an_epoch(self) -> int:
+        """Of all documents, those that are cut as they are read."""
+        lengths = self._features.documents.lengths
+        return sum(min(lengths[document], self.length) for document in self.documents)
+
     def epoch(self, number: int) -> list[list[list[int]]]:
         """The batches of an epoch: windows, which are lists of documents."""
         if self._planned is None or self._planned[0] != number:

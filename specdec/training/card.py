@@ -41,6 +41,7 @@ class Summary:
         history: losses, agreement and tau by step.
         machine, versions, date: where the figures come from.
         answers: options of the answers that the model wrote; None without.
+        strategy: that decodes with the checkpoint; None if it is of no strategy.
         main: whether this is the process that tells, of several.
     """
 
@@ -68,6 +69,7 @@ class Summary:
     versions: Mapping[str, Any]
     date: str
     answers: Mapping[str, Any] | None = None
+    strategy: str | None = None
     main: bool = True
 
 
@@ -81,6 +83,7 @@ def summarize(
     options: Mapping[str, Any],
     command: str,
     answers: Mapping[str, Any] | None = None,
+    strategy: str | None = None,
     seconds: Mapping[str, float],
     out: Path,
     work: Path,
@@ -102,6 +105,7 @@ def summarize(
         },
         settings=_effective(run),
         answers=answers,
+        strategy=strategy,
         command=command,
         ended=ended,
         out=str(out),
@@ -167,6 +171,7 @@ def _card(summary: Summary, *, curves: bool) -> str:
         *((f"seconds: {stage}", f"{each:,.0f}") for stage, each in summary.seconds.items()),
         ("held-out agreement by depth", " ".join(f"{each:.3f}" for each in summary.agreement)),
         ("tau on held-out prompts, T = 0", "-" if summary.tau is None else f"{summary.tau:.2f}"),
+        ("peak memory", f"{summary.peak_memory / 1e9:.1f} GB"),
         ("machine", f"{summary.machine['gpu'] or summary.machine['processor']}"),
     ]
     data = [
@@ -178,17 +183,19 @@ def _card(summary: Summary, *, curves: bool) -> str:
         *summary.settings.items(),
         *((f"answers: {name}", each) for name, each in (summary.answers or {}).items()),
     ]
+    use = f", as `--drafter` of `--strategy {summary.strategy}`" if summary.strategy else ""
     return "\n".join(
         [
             f"# A drafter for {summary.model}\n",
             f"Made by specdec {summary.versions['specdec']} with the trainer `{summary.trainer}`, "
-            f"{summary.date[:10]}. It works with this model alone.\n",
+            f"{summary.date[:10]}. It works with this model alone{use}.\n",
             *(["```sh", summary.command, "```\n"] if summary.command else []),
             "## Figures\n",
             _table(("", ""), figures),
             "Agreement is the share of held-out answer tokens at which the likeliest draft token "
             "is the target's likeliest, measured along the text. Tau is tokens per target "
-            "forward.\n",
+            "forward. Peak memory is that of the process, or what torch had allocated on the GPU; "
+            "pages of the hidden states' files count.\n",
             *(["![curves](curves.png)\n"] if curves else []),
             "## Data\n",
             _table(("source", "licence", "documents"), data) + left_out,

@@ -23,11 +23,22 @@ from specdec.training.documents import Documents
 from specdec.training.precision import autocast
 from specdec.training.rows import MANIFEST
 
+KEPT_IN = torch.bfloat16  # hidden states on disk
 SHARD_BYTES = 1 << 25  # of one hidden state
 _FORWARD_TOKENS = 4096  # of one forward, padding included
 _LAST, _BEST = "last", "best"
 
 Told = Callable[[int], None]
+
+
+def bytes_of_a_token(target: HFTarget, aux_layers: int, dtype: torch.dtype) -> int:
+    """On disk: the last hidden state, the auxiliary ones, and the likeliest next token (int32).
+
+    Args:
+        aux_layers: how many auxiliary states there are.
+        dtype: of the states.
+    """
+    return (1 + aux_layers) * target.hidden_size * dtype.itemsize + 4
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Features:
         target: HFTarget,
         documents: Documents,
         layers: Sequence[int] = (),
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype = KEPT_IN,
         precision: torch.dtype | None = None,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
@@ -124,7 +135,7 @@ class Features:
             OptionError: a disk that has not as much room.
         """
         tokens = sum(self.documents.lengths[d] for number in missing for d in self.shards[number])
-        size = tokens * (len(self._states) * self._width * self.dtype.itemsize + 4)
+        size = tokens * bytes_of_a_token(self._target, len(self.layers), self.dtype)
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise OptionError(

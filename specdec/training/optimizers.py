@@ -12,6 +12,28 @@ from specdec.training.settings import Settings
 
 _BETAS = (0.9, 0.95)
 _MUON_RATE, _ADAM_RATE = 0.02, 0.001
+NO_MUON = f"torch {torch.__version__} has no Muon, which came with 2.9"
+
+
+def usable_settings(settings: Settings) -> Settings:
+    """The settings with an optimizer that this torch has: AdamW in place of Muon, where that is
+    missing and nobody asked for it.
+
+    Raises:
+        OptionError: Muon that was asked for, or rates that were given without an optimizer, and so
+            for Muon, with a torch that has none.
+    """
+    if settings.optimizer != "muon" or hasattr(torch.optim, "Muon"):
+        return settings
+    names = ("optimizer", "rate", "adam_rate")
+    given = [name for name in names if name in settings.model_fields_set]
+    if not given:
+        return settings.model_copy(update={"optimizer": "adamw"})
+    what = "optimizer='muon'" if "optimizer" in given else f"{given[0]} is for the optimizer muon"
+    raise OptionError(
+        f"{what}: {NO_MUON}; give optimizer='adamw' (its usual rate is {_ADAM_RATE}), or install "
+        "torch 2.9 or later"
+    )
 
 
 def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
@@ -21,8 +43,9 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
     norms and biases go to AdamW.
 
     Raises:
-        OptionError: Muon with a torch that has none.
+        OptionError: Muon with a torch that has none (:func:`usable_settings`).
     """
+    settings = usable_settings(settings)
     trained = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
     if settings.optimizer == "adamw":
         rate = usual_rate(settings)
@@ -31,16 +54,12 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
             {"params": [w for _, w in trained if w.ndim < 2], "lr": rate, "weight_decay": 0.0},
         ]
         return _with_base_rates([_adam([g for g in groups if g["params"]], settings.weight_decay)])
-    if (muon := getattr(torch.optim, "Muon", None)) is None:
-        raise OptionError(
-            f"torch {torch.__version__} has no Muon: give optimizer='adamw', or install a newer one"
-        )
     hidden = [w for name, w in trained if w.ndim == 2 and not _is_by_token(name)]
     rest = [w for name, w in trained if w.ndim != 2 or _is_by_token(name)]
     made: list[torch.optim.Optimizer] = []
     if hidden:
-        rate = usual_rate(settings)
-        made.append(muon(hidden, lr=rate, weight_decay=settings.weight_decay, momentum=0.95))
+        rate, decay = usual_rate(settings), settings.weight_decay
+        made.append(torch.optim.Muon(hidden, lr=rate, weight_decay=decay, momentum=0.95))
     if rest:
         made.append(_adam([{"params": rest, "lr": settings.adam_rate}], 0.0))
     return _with_base_rates(made)

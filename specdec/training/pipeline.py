@@ -17,6 +17,7 @@ from specdec.errors import OptionError
 from specdec.files.locks import locked
 from specdec.files.whole_files import add_seconds
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
+from specdec.plugin.components import Trainer
 from specdec.progress import Reporter, RichReporter
 from specdec.training.answer_options import AnswerOptions, make_answer_options
 from specdec.training.answers import Answers
@@ -24,18 +25,20 @@ from specdec.training.batches import Batches
 from specdec.training.card import Summary, publish, summarize
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
-from specdec.training.features import Features, folder_name
+from specdec.training.features import KEPT_IN, Features, bytes_of_a_token, folder_name
 from specdec.training.loop import Run
+from specdec.training.optimizers import NO_MUON, usable_settings
 from specdec.training.out_folder import check_out
 from specdec.training.precision import precision_of
-from specdec.training.prompts import prompts_of
+from specdec.training.prompts import Prompt, prompts_of
 from specdec.training.recipe import Recipe
 from specdec.training.rows import Row, read_rows
-from specdec.training.schedule import schedule_of
+from specdec.training.schedule import amount, schedule_of
 from specdec.training.settings import Settings, identity, make_settings
 from specdec.training.split import split
 
 DEFAULT_TRAINER = "eagle"
+GIGABYTE = 1e9
 
 
 def train(
@@ -147,6 +150,7 @@ class _Training:
         """All stages, one after the other."""
         from specdec.training.processes import processes
 
+        self._settle_optimizer()
         check_out(self.out)
         if self.work.exists() and not self.work.is_dir():
             raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
@@ -161,9 +165,10 @@ class _Training:
         options = engine.registry.options("trainer", chosen, self.options)
         self._check_start(options)
         answers = make_answer_options(regenerate) if regenerate is not False else None
-        rows = read_rows(self.data)
         if answers is not None:
-            rows = self._answers(engine, rows, answers, accelerator)
+            rows = self._answers(engine, chosen, options, answers, accelerator)
+        else:
+            rows = read_rows(self.data)
         documents = self._documents(engine, rows)
         trained, held_out = split(documents, self.settings)
         used = documents
@@ -187,6 +192,7 @@ class _Training:
             options=options.model_dump(mode="json"),
             command=self.command,
             answers=answers.model_dump(mode="json") if answers is not None else None,
+            strategy=recipe.strategy if recipe.strategy in engine.registry.strategies else None,
             seconds=self.seconds,
             out=self.out,
             work=self.work,
@@ -195,6 +201,12 @@ class _Training:
             publish(summary, run.best)
         accelerator.wait_for_everyone()
         return summary
+
+    def _settle_optimizer(self) -> None:
+        usable = usable_settings(self.settings)
+        if usable.optimizer != self.settings.optimizer:
+            self.reporter.note(f"optimizer: {usable.optimizer}, since {NO_MUON}")
+        self.settings = usable
 
     def _check_start(self, options: BaseModel) -> None:
         start = getattr(options, "start", None)
@@ -217,11 +229,16 @@ class _Training:
             self.seconds[name] = round(add_seconds(path, taken), 1)
 
     def _answers(
-        self, engine: Engine, rows: Iterable[Row], options: AnswerOptions, accelerator: Any
+        self,
+        engine: Engine,
+        trainer: Trainer,
+        trainer_options: BaseModel,
+        options: AnswerOptions,
+        accelerator: Any,
     ) -> Iterator[Row]:
-        """The target's answers to the prompts of the rows, kept or made now."""
+        """The target's answers to the prompts of the data, kept or made now."""
         left_out: Counter[str] = Counter()
-        prompts = list(prompts_of(rows, engine.tokenizer, left_out))
+        prompts = list(prompts_of(read_rows(self.data), engine.tokenizer, left_out))
         key = fingerprint(
             [fingerprint_of_model(engine.target.model), options.model_dump(mode="json")],
             [self.settings.seed, [list(prompt.ids) for prompt in prompts]],
@@ -237,8 +254,12 @@ class _Training:
         if missing:
             tokens, seconds = answers.estimate(missing)
             count = sum(len(batch.prompts) for batch in missing)
+            states = answers.most_tokens(self._length(engine)) * self._bytes_of_a_token(
+                engine, trainer, trainer_options, prompts
+            )
             self.reporter.note(
-                f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes"
+                f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes; "
+                f"the hidden states of all take at most {states / GIGABYTE:.2f} GB then"
             )
         with self._stage("answers", answers, accelerator):
             if missing:
@@ -247,13 +268,27 @@ class _Training:
         accelerator.wait_for_everyone()
         return answers.rows()
 
+    def _bytes_of_a_token(
+        self, engine: Engine, trainer: Trainer, options: BaseModel, prompts: Sequence[Prompt]
+    ) -> int:
+        """Of the hidden states that the recipe reads, before there is an answer: its needs do not
+        depend on the text, and the prompts stand in for it."""
+        ids = torch.tensor([token for prompt in prompts for token in prompt.ids])
+        lengths = [len(prompt.ids) for prompt in prompts]
+        stand_in = Documents(ids, torch.ones_like(ids, dtype=torch.bool), lengths)
+        with torch.no_grad():
+            recipe: Recipe = trainer.factory(options, engine.target, stand_in)
+        return bytes_of_a_token(engine.target, len(recipe.needs.aux_layers), KEPT_IN)
+
+    def _length(self, engine: Engine) -> int:
+        """Tokens of a document at most."""
+        return min(self.settings.length, engine.target.context_limit)
+
     def _documents(self, engine: Engine, rows: Iterable[Row]) -> Documents:
-        limit = engine.target.context_limit
-        length = min(self.settings.length, limit)
         documents = make_documents(
             rows,
             engine.tokenizer,
-            length=length,
+            length=self._length(engine),
             vocab_size=engine.target.vocab_size,
             ends=engine.target.ends,
         )
@@ -269,7 +304,7 @@ class _Training:
         """The hidden states of all documents, kept or made now."""
         target = engine.target
         precision = precision_of(self.settings.precision, target.device)
-        name = folder_name(target, documents, torch.bfloat16, precision)
+        name = folder_name(target, documents, KEPT_IN, precision)
         features = Features(
             self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
         )
@@ -277,7 +312,7 @@ class _Training:
         if missing:
             cost = features.estimate(missing)
             self.reporter.note(
-                f"hidden states: {cost.tokens:,} tokens, {cost.bytes / 1e9:.2f} GB, about "
+                f"hidden states: {cost.tokens:,} tokens, {cost.bytes / GIGABYTE:.2f} GB, about "
                 f"{cost.seconds / 60:.1f} minutes"
             )
         with self._stage("hidden states", features, accelerator):
@@ -309,6 +344,9 @@ class _Training:
         if settings.tau_every and recipe.strategy in engine.registry.strategies:
             prompts = documents.prompts(held_out[: settings.tau_prompts])
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
+        schedule = schedule_of(settings, batches, accelerator.num_processes)
+        each = settings.accumulate * accelerator.num_processes
+        self.reporter.note(f"training: {amount(schedule, batches, each)}")
         precision = precision_of(settings.precision, engine.target.device)
         values = options.model_dump(mode="json")
         if values.get("start") is not None:  # what is in it, wherever it lies
@@ -324,7 +362,7 @@ class _Training:
             batches=batches,
             held_out=HeldOut(features, held_out, settings.length, settings.batch_tokens),
             tau=meter,
-            schedule=schedule_of(settings, batches, accelerator.num_processes),
+            schedule=schedule,
             precision=precision,
             folder=self.work / f"run-{key}",
             device=engine.target.device,

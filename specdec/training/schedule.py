@@ -42,6 +42,25 @@ class Schedule:
         return max(min(1.0, rising, falling), 1e-4)
 
 
+def amount(schedule: Schedule, batches: Batches, each: int) -> str:
+    """How much there is to do in the whole run, in words.
+
+    Args:
+        each: batches of a step, of all processes.
+    """
+    tokens, documents = batches.tokens_of_an_epoch, len(batches.documents)
+    if schedule.steps is None:
+        return (
+            f"{schedule.minutes:.1f} minutes, evaluations included, on {documents:,} documents of "
+            f"{tokens:,} tokens"
+        )
+    passes = schedule.steps * each / len(batches.epoch(0))
+    return (
+        f"{schedule.steps:,} steps, about {round(passes * tokens):,} tokens: {passes:.1f} passes "
+        f"over {documents:,} documents"
+    )
+
+
 def schedule_of(settings: Settings, batches: Batches, processes: int) -> Schedule:
     """The schedule that the settings ask for; passes over the data are counted in steps."""
     steps = settings.steps

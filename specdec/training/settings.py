@@ -27,7 +27,9 @@ class Settings(BaseModel):
     batch_tokens: int = Field(4096, ge=8, description="tokens of a batch, padding included")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="muon for matrices with adamw for the rest, or adamw for everything"
+        "muon",
+        description="muon for matrices with adamw for the rest, or adamw for everything, as with a "
+        "torch before 2.9 by default",
     )
     rate: float | None = Field(
         None, gt=0, description="learning rate of matrices; default: 0.02 for muon, 0.001 for adamw"

@@ -38,10 +38,11 @@ def test_a_head_comes_out_that_generate_takes(
     out = tmp_path / "head"
     done = run("train", "eagle", "-m", folder, "--data", chats, "--out", out, *SHORT)
     assert done.exit_code == 0, done.stderr
-    assert "held-out agreement" in done.stdout and f"use it with --drafter {out}" in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "held-out agreement" in told and f"use it with --strategy eagle3 --drafter {out}" in told
     assert "24 documents" in done.stderr and "step 4: held-out" in done.stderr
     text = run(
-        "generate", "AGC", "-m", folder, "-s", "eagle2", "--drafter", out, "--max-new-tokens", 8,
+        "generate", "AGC", "-m", folder, "-s", "eagle3", "--drafter", out, "--max-new-tokens", 8,
         "--repeat", 1, "--json",
     )  # fmt: skip
     assert json.loads(text.stdout)["identical"] is True, text.stderr

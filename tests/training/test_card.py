@@ -32,7 +32,17 @@ def test_what_a_row_says_of_itself_stays_one_cell(
 def test_the_card_says_what_was_used_and_no_default_without_a_value(
     trained: Callable[..., Any], tmp_path: Path
 ) -> None:
-    trained()
+    trained(options={"recipe": "unrolled"})
     card = (tmp_path / "head" / "README.md").read_text()
     assert "| feature_weight | 0.1 |" in card and "| entropy_weight | 1.0 |" in card
     assert "None" not in card
+
+
+def test_the_card_says_what_takes_the_head_and_how_much_memory_it_took(
+    trained: Callable[..., Any], tmp_path: Path
+) -> None:
+    for recipe, strategy in (("unrolled", "eagle2"), ("eagle3", "eagle3")):
+        summary = trained(options={"recipe": recipe}, out=tmp_path / recipe, steps=1)
+        card = (tmp_path / recipe / "README.md").read_text()
+        assert summary.strategy == strategy and f"`--strategy {strategy}`" in card
+        assert f"| peak memory | {summary.peak_memory / 1e9:.1f} GB |" in card

@@ -18,6 +18,7 @@ from specdec.training.batch import Batch
 from specdec.training.batches import Batches
 from specdec.training.documents import Documents
 from specdec.training.features import Features
+from specdec_plugins.eagle.checkpoint import load_head, tensors_of
 from specdec_plugins.eagle.training import EagleTraining, make_recipe
 from specdec_plugins.eagle.unrolled import unrolled_mask
 
@@ -32,6 +33,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aux_layers": (1, 2),
         "norm_output": True,
         "fc_norm": True,
+        "layers": 2,
+    },
+    "eagle3 of Qwen3": {
+        "recipe": "eagle3",
+        "unrolled_steps": STEPS,
+        "aux_layers": (1, 2),
+        "qk_norm": True,
         "layers": 2,
     },
 }
@@ -222,6 +230,9 @@ def test_a_saved_head_drafts_as_the_trained_one_in_bfloat16(
     ("options", "says"),
     [
         ({"recipe": "unrolled", "norm_output": True}, "norm_output changes nothing in"),
+        ({"recipe": "unrolled", "qk_norm": True}, "qk_norm changes nothing in"),
+        ({"recipe": "eagle1", "qk_norm": True}, "qk_norm changes nothing in"),
+        ({"start": "head", "qk_norm": True}, "qk_norm is that of the head in start='head'"),
         ({"recipe": "eagle3", "feature_weight": 1}, "feature_weight changes nothing in"),
         ({"recipe": "eagle1", "unrolled_steps": 4}, "unrolled_steps changes nothing in"),
         ({"recipe": "unrolled", "noise": 0.1}, "noise changes nothing in"),
@@ -236,6 +247,17 @@ def test_options_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(SpecdecError, match=says):
         make_recipe(EagleTraining(**options), decoding.target, documents).make()
+
+
+def test_a_head_of_qwen3s_layers_has_norms_of_queries_and_keys_in_every_layer(
+    decoding: Engine, documents: Documents, tmp_path: Path
+) -> None:
+    options = EagleTraining(recipe="eagle3", qk_norm=True, layers=2)
+    made: Any = make_recipe(options, decoding.target, documents)
+    made.save(made.make(), tmp_path)
+    loaded = load_head(tmp_path, decoding.target)
+    names = {f"layers.{i}.self_attn.{name}_norm.weight" for i in (0, 1) for name in "qk"}
+    assert names <= tensors_of(loaded).keys()
 
 
 def test_a_head_of_the_other_family_is_no_start(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,60 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(SpecdecError, match=says):
             list(read_rows([source]))
+
+
+LIBRARY = """
+asked = []
+
+
+def load_dataset(name, split, streaming):
+    asked.append((name, split, streaming))
+    if name == "org/broken":
+        raise ConnectionError("the hub is away")
+    rows = {
+        "org/chats": [
+            {"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]},
+            {"prompt": "A", "response": "B", "license": "MIT", "source": "me"},
+        ],
+        "org/other": [{"text": "A"}, {"question": "A"}],
+    }
+    return iter(rows[name])
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A library ``datasets`` that keeps what it is asked for."""
+    (tmp_path / "datasets.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [each for each in sys.modules if each.partition(".")[0] == "datasets"]:
+        monkeypatch.delitem(sys.modules, name)
+    yield importlib.import_module("datasets")
+    sys.modules.pop("datasets")
+
+
+def test_rows_of_a_data_set_are_streamed_from_the_split_that_is_named(library: Any) -> None:
+    for source, split in (("org/chats", "train"), ("org/chats:test[:5%]", "test[:5%]")):
+        rows = list(read_rows([source]))
+        assert library.asked.pop() == ("org/chats", split, True)
+        assert [row.messages for row in rows] == [SAID, SAID]
+        assert [(row.source, row.licence) for row in rows] == [("org/chats", ""), ("me", "MIT")]
+        assert rows[1].place == f"row 1 of {source}"
+
+
+def test_what_a_data_set_does_not_give_is_named(library: Any) -> None:
+    for source, says in (
+        ("org/broken", "the data set 'org/broken' cannot be read: .*the hub is away"),
+        ("org/other", "row 1 of org/other has question: it needs 'messages'"),
+        ("org/none", "the data set 'org/none' cannot be read"),
+    ):
+        with pytest.raises(SpecdecError, match=says):
+            list(read_rows([source]))
+    assert len(library.asked) == 3
+    for no_name in ("./org/chats", "org/chats/more", "chats.jsonl"):
+        with pytest.raises(SpecdecError, match="there is no file or folder"):
+            list(read_rows([no_name]))
+    assert len(library.asked) == 3, "a path that is not there is no data set"
 
 
 def test_a_broken_zip_is_named(tmp_path: Path) -> None:

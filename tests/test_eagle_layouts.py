@@ -1,0 +1,101 @@
+"""EAGLE-1/2 checkpoints of every layout load to the same network, and each fault is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from heads import EAGLE_LAYOUTS, eagle_in_layout
+from tiny import PROMPTS
+
+from specdec import Engine
+from specdec.errors import CheckpointError
+from specdec_plugins.eagle.checkpoint import load_head, tensors_of
+from specdec_plugins.eagle.head import EagleHead
+
+pytestmark = pytest.mark.parametrize("layout", EAGLE_LAYOUTS)
+
+
+@pytest.fixture
+def own(plain: Engine, head: Path) -> EagleHead:
+    found = load_head(head, plain.target)
+    assert isinstance(found, EagleHead) and found.fc.bias is not None
+    return found
+
+
+def refused(folder: Path, engine: Engine, *says: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_head(folder, engine.target)
+    for part in says:
+        assert part in str(error.value), f"{part!r} is not in: {error.value}"
+
+
+def same_trees(one: Engine, other: Engine, **settings: Any) -> None:
+    pairs = zip(*(tiny.steps(each, PROMPTS, **settings) for each in (one, other)), strict=True)
+    for own, wanted in pairs:
+        assert torch.equal(own.tree.tokens, wanted.tree.tokens)
+        assert torch.equal(own.tree.log_value, wanted.tree.log_value)
+
+
+def test_every_layout_loads_to_the_same_network_and_drafts_the_same_trees(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str
+) -> None:
+    folder = eagle_in_layout(layout, own).save(tmp_path)
+    loaded = load_head(folder, plain.target)
+    assert isinstance(loaded, EagleHead)
+    assert tensors_of(loaded).keys() == tensors_of(own).keys()
+    assert all(torch.equal(x, tensors_of(loaded)[name]) for name, x in tensors_of(own).items())
+    by_file, by_module = (
+        plain.with_strategy("eagle2", drafter=each, options=tiny.EAGLE2) for each in (folder, own)
+    )
+    same_trees(by_file, by_module, max_new_tokens=8, temperature=0)
+
+
+def test_each_missing_tensor_is_named(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str
+) -> None:
+    for key in eagle_in_layout(layout, own).weights:
+        written = eagle_in_layout(layout, own)
+        del written.weights[key]
+        refused(written.save(tmp_path), plain, f"missing keys: {key}")
+
+
+def test_each_misshapen_tensor_and_each_with_nan_or_infinity_is_named(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str
+) -> None:
+    for key, tensor in eagle_in_layout(layout, own).weights.items():
+        written = eagle_in_layout(layout, own)
+        written.weights[key] = torch.cat([tensor, tensor[:1]])
+        refused(written.save(tmp_path), plain, f"{key} has shape")
+        for value in (float("nan"), float("inf")):
+            written.weights[key] = tensor.clone()
+            written.weights[key].view(-1)[-1] = value
+            refused(written.save(tmp_path), plain, f"{key} holds NaN or infinity")
+
+
+@pytest.mark.parametrize("key", ["extra", "lm_head.weight", "norm.weight"])
+def test_each_surplus_tensor_is_named(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str, key: str
+) -> None:
+    written = eagle_in_layout(layout, own)
+    written.weights[key] = torch.zeros(3)
+    refused(written.save(tmp_path), plain, f"unexpected keys: {key}")
+
+
+def test_a_head_of_few_positions_drafts_in_a_longer_text(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str
+) -> None:
+    written = eagle_in_layout(layout, own)
+    inner = written.fields.get("transformer_layer_config", written.fields)
+    inner["max_position_embeddings"] = 8
+    engine = tiny.engine(plain, "eagle2", written.save(tmp_path))
+    assert engine.parts.drafter.head.config.max_position_embeddings == 8
+    settings: dict[str, Any] = {"max_new_tokens": 40, "temperature": 0}
+    results = engine.generate(PROMPTS, **settings)
+    assert [r.token_ids for r in results] == tiny.tokens(plain, PROMPTS, **settings)
+    assert tiny.mean_tau(results) > 1.3
+    usual = plain.with_strategy("eagle2", drafter=own, options=tiny.EAGLE2)
+    same_trees(engine, usual, **settings)
