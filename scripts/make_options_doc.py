@@ -53,8 +53,8 @@ SETTINGS = {
     "argument of `train`.\n\n",
     "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
     "`--new-tokens` and `--answers` (`most`).\n\n",
-    "jobs": "## Options of batch jobs\n\nOf `specdec.jobs.run_job`, and but for `window` of "
-    "`answer_rows` and `specdec.ray.Generator`; `specdec batch` has flags for them "
+    "jobs": "## Options of batch jobs\n\nThose of `specdec.jobs.run_job`; `answer_rows` and "
+    "`specdec.ray.Generator` take all but `window`. `specdec batch` has flags for them "
     "([batch jobs](batch-jobs.md)).\n\n",
 }
 # Arguments that generate and agenerate alone take.

@@ -38,7 +38,3 @@ def test_a_browser_elsewhere_is_found(tmp_path: Path) -> None:
 def test_a_browser_that_is_named_and_missing_is_no_reason_to_skip(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is no program"):
         browser.find_browser({"CHROME_PATH": str(tmp_path / "nowhere")})
-
-
-def test_nothing_but_a_missing_browser_skips() -> None:
-    assert browser.needs_browser.args == (browser.find_browser() is None,)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def test_the_observer_of_batch_jobs_serves_what_was_decoded(
     engine = Engine(model, strategy="plain", plugins=[plugin])
     engine.generate([5, 9, 1], max_new_tokens=9, eos_token_id=[])
     address = f"http://localhost:{plugin.server.server_port}/metrics"
-    with urlopen(address, timeout=30) as answer:
+    with build_opener(ProxyHandler({})).open(address, timeout=30) as answer:
         served = answer.read().decode()
     plugin.server.shutdown()
     plugin.server.server_close()

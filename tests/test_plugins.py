@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tiny import PROMPTS
 
 from specdec import Component, Engine, ModelAlias, Strategy, hookimpl
-from specdec.cli.compared_engines import USUAL, labels_of
+from specdec.cli.compared_engines import DEFAULT_STRATEGIES, labels_of
 from specdec.cli.describe import options_of
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import (
@@ -197,12 +197,12 @@ def test_a_strategy_whose_part_nobody_registers_says_so(model: Any, plain: Engin
 
 def test_what_is_compared_by_default_is_what_is_installed() -> None:
     registry = Registry.load()
-    assert labels_of(registry, USUAL) == USUAL.split(",")
+    assert labels_of(registry, DEFAULT_STRATEGIES) == DEFAULT_STRATEGIES.split(",")
     del registry.strategies["static_tree"]
-    assert labels_of(registry, USUAL) == ["auto", "eagle2", "chain"]
+    assert labels_of(registry, DEFAULT_STRATEGIES) == ["auto", "eagle2", "chain"]
     assert labels_of(registry, "eagle2,static_tree") == ["eagle2", "static_tree"]
     del registry.components["drafter"]["eagle"]
-    assert labels_of(registry, USUAL) == []
+    assert labels_of(registry, DEFAULT_STRATEGIES) == []
 
 
 def plugin(name: str, **hooks: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from specdec.drafting.calibration import Prior
 
-# Observations that evidence counts for: it fades by one part in LASTING with every later one. Long
-# enough to average over the tokens of a sentence or two, short enough to follow a text.
+# Steps that evidence counts for: it fades by one part in LASTING with every later step. Long enough
+# to average over the tokens of a sentence or two, short enough to follow a text.
 LASTING = 50
 # Observations that what is believed when a text begins counts for (expected tokens for a text's
 # suggestions): little enough that a text which differs from others is found out within it.
@@ -42,10 +42,11 @@ def prior_at(temperature: float, *, greedy: bool, coupled: bool) -> Prior:
 class Estimate:
     """Means of some amounts per unit of weight, of this text and of those before it.
 
-    In a text, mean = sum of amounts / sum of weights, where every observation fades the sums before
-    it by one part in :data:`LASTING`. A text begins with the means over the texts before it, which
-    count like :data:`BELIEVED` observations; over texts the same fading holds, each text counting
-    like the observations that its beginning counts for.
+    In a text, mean = sum of amounts / sum of weights, where every step fades the sums before it by
+    one part in :data:`LASTING`, whether or not there was an observation, so that after a long pause
+    one observation decides. A text begins with the means over the texts before it, which count like
+    :data:`BELIEVED` observations; over texts the same fading holds, each text counting like the
+    observations that its beginning counts for.
 
     Args:
         means: before the first observation; they count like one text.
@@ -77,11 +78,14 @@ class Estimate:
 
     def take(self, weight: float, *amounts: float) -> None:
         """One observation: amounts that came of so much weight."""
-        if not weight:  # which tells nothing, and so fades nothing
-            return
         observed = (weight, *amounts)
-        self._faded = _sum([old - old / LASTING for old in self._faded], observed)
+        self._faded = _sum(self._faded, observed)
         self._this_text = _sum(self._this_text, observed)
+
+    def fade(self) -> None:
+        """A step has passed."""
+        if self._faded[0] > 1e-3:  # it is little sure by then, and never of nothing
+            self._faded = [old - old / LASTING for old in self._faded]
 
     @property
     def means(self) -> list[float]:
@@ -120,3 +124,8 @@ class AcceptanceEstimates:
         self.values.absorb(other.values, rows)
         self.text.absorb(other.text, rows)
         self.drafter.absorb(other.drafter, rows)
+
+    def fade(self) -> None:
+        """A step has passed."""
+        for estimate in (self.values, self.text, self.drafter):
+            estimate.fade()

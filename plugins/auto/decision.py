@@ -31,6 +31,7 @@ class StepPlan:
         rate: tokens that a second is worth.
         first_of_text: probability that the suggestion's first token is accepted.
         expected: draft tokens that the values of the tree expect to be accepted, of all rows.
+        charged: seconds of this step that exploration has been charged with beforehand.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class StepPlan:
     rate: float = 0.0
     first_of_text: float = 0.0
     expected: float = 0.0
+    charged: float = 0.0
 
 
 class Decision:
@@ -157,7 +159,7 @@ class Decision:
         ):
             exploration.charge(loss)
             return count, False
-        return 0, bool(self._depth) and exploration.drafts(drafting_loss, self.costs.step(1))
+        return 0, bool(self._depth) and exploration.starts_trial(drafting_loss, self.costs.step(1))
 
     def another_level(self, before: float, reach: float, mass: float, depth: int) -> bool:
         """Decide whether to grow a further level: it pays, or is measured, which is charged.
@@ -181,6 +183,7 @@ class Decision:
         affords = self._exploration.affords(costs.level.value)
         if affords:
             self._exploration.charge(costs.level.value)
+            self.plan.charged += costs.level.value
         return affords
 
     def nodes(self, gains: Sequence[float]) -> int:
@@ -190,6 +193,8 @@ class Decision:
             gains: summed probabilities of the best draft tokens, of all rows, by their number.
         """
         count = self._best_count(gains, self._accepted_share)
+        if self.plan.explores and count == 0:  # a trial has to show something
+            count = self._best_count(gains, 1.0)
         self.plan.expected = gains[count - 1] if count else 0.0
         return count
 
@@ -205,6 +210,7 @@ class Decision:
         costs.take(nodes, seconds.verify + seconds.other, seconds.levels, plan.unread)
         plain, step, drafting = costs.step(1), costs.step(nodes), costs.draft(levels)
         self._exploration.earn(step + drafting)
+        acceptance.fade()
         if accepted is not None and plan.expected:
             if levels:
                 acceptance.values.take(plan.rows, plan.expected, float(accepted))
@@ -212,9 +218,9 @@ class Decision:
                 acceptance.text.take(plan.expected, float(accepted))
         if not levels or not plan.measured:
             return
-        tokens = self._accepted_share * plan.expected / plan.rows
-        loss = drafting + costs.read(plan.unread) + step - plain
-        self._exploration.drafted(tokens * plain - loss, plain, explores=plan.explores)
+        tokens = self._accepted_share * plan.expected
+        loss = drafting + costs.read(plan.unread) + step - plain - plan.charged
+        self._exploration.drafted(tokens / plan.rows * plain - loss, plain, explores=plan.explores)
         # What the text suggests tells little of the drafter.
         rows = (1 - plan.first_of_text) * plan.rows
         acceptance.drafter.take(rows, rows * plan.expected, rows * levels, rows * (nodes - 1))

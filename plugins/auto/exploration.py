@@ -14,7 +14,8 @@ class Exploration:
 
     They are a share :data:`SHARE` of all seconds of decoding, and what steps with a drafter have
     gained over plain ones, of which at most :data:`MOST_PLAIN_STEPS` are kept. So a drafter that
-    gains is not given up for an unlucky stretch, and one that never does loses that share.
+    gains is not given up for an unlucky stretch, and one that never does loses that share. One
+    balance serves all generations of an engine; each may have a trial under way.
 
     Source: conservative bandits (Wu et al. 2016, arXiv 1602.04282), plain decoding being the choice
     against which losses are bounded.
@@ -38,14 +39,16 @@ class Exploration:
         """A step has lost ``loss`` seconds."""
         self.seconds -= max(0.0, loss)
 
-    def drafts(self, loss: float, plain: float) -> bool:
+    def starts_trial(self, loss: float, plain: float) -> bool:
         """Whether a step with a drafter may be taken that is expected to lose ``loss`` seconds.
+
+        If so, savings beyond :data:`MOST_PLAIN_STEPS` end: they would pay for many losses in a row.
 
         Args:
             plain: seconds of a plain step.
         """
         affords = self.affords(loss)
-        if affords:  # savings of a long time are not spent on many losses in a row
+        if affords:
             self.seconds = min(self.seconds, max(MOST_PLAIN_STEPS * plain, loss))
         return affords
 

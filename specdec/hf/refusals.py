@@ -23,18 +23,18 @@ HONOURED = frozenset((
     "watermarking_config", "num_return_sequences", "output_scores", "output_logits",
     "return_dict_in_generate", "pad_token_id", "bos_token_id", "eos_token_id",
 ))  # fmt: skip
-_BEAMS = "of beam search, which is refused"
+_BEAMS = "only beam search reads it, and that is refused"
 _ASSISTED = (
-    "of transformers' own assisted generation, which does not run; the strategy's options say what "
-    "is drafted"
+    "only transformers' own assisted generation reads it, which does not run; the strategy's "
+    "options say what is drafted"
 )
 # Fields that change no token here, nor in transformers' own greedy and sampled decoding, and why.
 WITHOUT_EFFECT = {
     "early_stopping": _BEAMS,
     "length_penalty": _BEAMS,
     "diversity_penalty": _BEAMS,
-    "low_memory": "of contrastive search, which is refused",
-    "decoder_start_token_id": "of encoder-decoder models, which are refused",
+    "low_memory": "only contrastive search reads it, and that is refused",
+    "decoder_start_token_id": "only encoder-decoder models read it, and those are refused",
     "num_assistant_tokens": _ASSISTED,
     "num_assistant_tokens_schedule": _ASSISTED,
     "assistant_confidence_threshold": _ASSISTED,
@@ -45,7 +45,7 @@ WITHOUT_EFFECT = {
     "speculation_type": _ASSISTED,
     "use_cache": "the engine always has a cache, of its own",
     "disable_compile": "decoder(compile=True) says what is compiled, and nothing is without it",
-    "transformers_version": "a note of the file, never told",
+    "transformers_version": "a note in the file; no warning",
 }
 _OWN_CACHE = "the engine has a cache of its own. Leave it out"
 # Refused fields: values at which they are off, and what to do.

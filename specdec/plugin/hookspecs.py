@@ -59,7 +59,8 @@ def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
 @hookspec
 def specdec_trainers() -> list[Trainer]:  # type: ignore[empty-body]
     """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)`` when
-    a run begins."""
+    a run begins, and where answers are made once before, of the prompts, to tell what will be
+    kept."""
 
 
 @hookspec

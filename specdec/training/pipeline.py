@@ -150,7 +150,6 @@ class _Training:
         """All stages, one after the other."""
         from specdec.training.processes import processes
 
-        self._settle_optimizer()
         check_out(self.out)
         if self.work.exists() and not self.work.is_dir():
             raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
@@ -159,6 +158,7 @@ class _Training:
             loading["device"] = accelerator.device
         if not accelerator.is_main_process:
             self.reporter = Reporter()
+        self._settle_optimizer()
         engine = Engine(model, strategy="plain", **loading)
         check_out(self.out, self.trainer, engine.model_name)
         chosen = engine.registry.trainer(self.trainer)
