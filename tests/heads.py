@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+import tiny
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from specdec_plugins.eagle.checkpoint import tensors_of
+from specdec import Engine
+from specdec.errors import CheckpointError
+from specdec_plugins.eagle.checkpoint import load_head, tensors_of
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.testing import random_eagle3_head
@@ -153,3 +157,19 @@ def in_layout(layout: str, head: Eagle3Head) -> Written:
             "tie_word_embeddings": False,
         }
     return Written(fields, weights)
+
+
+def refused(folder: Path, engine: Engine, *says: str, **flags: Any) -> None:
+    """Loading the checkpoint for the engine's target fails, and the error says all of ``says``."""
+    with pytest.raises(CheckpointError) as error:
+        load_head(folder, engine.target, **flags)
+    for part in says:
+        assert part in str(error.value), f"{part!r} is not in: {error.value}"
+
+
+def same_trees(one: Engine, other: Engine, **settings: Any) -> None:
+    """Both draft the same trees with the same values, step by step."""
+    pairs = zip(*(tiny.steps(each, tiny.PROMPTS, **settings) for each in (one, other)), strict=True)
+    for own, wanted in pairs:
+        assert torch.equal(own.tree.tokens, wanted.tree.tokens)
+        assert torch.equal(own.tree.log_value, wanted.tree.log_value)

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from heads import EAGLE_LAYOUTS, eagle_in_layout
+from heads import EAGLE_LAYOUTS, eagle_in_layout, refused, same_trees
 from tiny import PROMPTS
 
 from specdec import Engine
-from specdec.errors import CheckpointError
 from specdec_plugins.eagle.checkpoint import load_head, tensors_of
 from specdec_plugins.eagle.head import EagleHead
 
@@ -24,20 +23,6 @@ def own(plain: Engine, head: Path) -> EagleHead:
     found = load_head(head, plain.target)
     assert isinstance(found, EagleHead) and found.fc.bias is not None
     return found
-
-
-def refused(folder: Path, engine: Engine, *says: str) -> None:
-    with pytest.raises(CheckpointError) as error:
-        load_head(folder, engine.target)
-    for part in says:
-        assert part in str(error.value), f"{part!r} is not in: {error.value}"
-
-
-def same_trees(one: Engine, other: Engine, **settings: Any) -> None:
-    pairs = zip(*(tiny.steps(each, PROMPTS, **settings) for each in (one, other)), strict=True)
-    for own, wanted in pairs:
-        assert torch.equal(own.tree.tokens, wanted.tree.tokens)
-        assert torch.equal(own.tree.log_value, wanted.tree.log_value)
 
 
 def test_every_layout_loads_to_the_same_network_and_drafts_the_same_trees(

@@ -10,7 +10,7 @@ import heads
 import pytest
 import tiny
 import torch
-from heads import LAYERS, LAYOUTS, USUAL, head_for, in_layout
+from heads import LAYERS, LAYOUTS, USUAL, head_for, in_layout, refused, same_trees
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import PROMPTS
@@ -34,20 +34,6 @@ def deep() -> Engine:
 @pytest.fixture(scope="module")
 def head(deep: Engine) -> Eagle3Head:
     return head_for(deep.target.model)
-
-
-def refused(folder: Path, engine: Engine, *says: str, **flags: Any) -> None:
-    with pytest.raises(CheckpointError) as error:
-        load_head(folder, engine.target, **flags)
-    for part in says:
-        assert part in str(error.value), f"{part!r} is not in: {error.value}"
-
-
-def same_trees(one: Engine, other: Engine, **settings: Any) -> None:
-    pairs = zip(*(tiny.steps(each, PROMPTS, **settings) for each in (one, other)), strict=True)
-    for own, wanted in pairs:
-        assert torch.equal(own.tree.tokens, wanted.tree.tokens)
-        assert torch.equal(own.tree.log_value, wanted.tree.log_value)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

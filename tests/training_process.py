@@ -12,6 +12,16 @@ import torch
 from specdec.training.loop import Run
 from specdec.training.pipeline import train
 
+# A run that takes a second or two.
+SHORT: dict[str, Any] = {
+    "steps": 12,
+    "length": 48,
+    "batch_tokens": 192,
+    "evaluations": 3,
+    "tau_every": 0,
+    "precision": "float32",
+}
+
 
 @torch.no_grad()
 def mean_loss(run: Run) -> float:

@@ -11,22 +11,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from training_process import SHORT
 
 from specdec import Engine
 from specdec.training.documents import Documents, make_documents
 from specdec.training.features import Features
 from specdec.training.pipeline import train
 from specdec.training.rows import read_rows
-
-# A run that takes a second or two.
-SHORT: dict[str, Any] = {
-    "steps": 12,
-    "length": 48,
-    "batch_tokens": 192,
-    "evaluations": 3,
-    "tau_every": 0,
-    "precision": "float32",
-}
 
 
 @pytest.fixture(scope="session")

@@ -14,18 +14,10 @@ from typing import Any
 import pytest
 import torch
 import training_process
-from training_process import train_and_keep
+from training_process import SHORT, train_and_keep
 
 pytestmark = pytest.mark.slow
 
-SHORT: dict[str, Any] = {
-    "steps": 12,
-    "length": 48,
-    "batch_tokens": 192,
-    "evaluations": 3,
-    "tau_every": 0,
-    "precision": "float32",
-}
 RECIPES: dict[str, dict[str, Any]] = {
     "eagle3": {"options": {"recipe": "eagle3"}},
     "unrolled": {"options": {"recipe": "unrolled", "vocabulary": 40}},
