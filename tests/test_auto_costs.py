@@ -14,8 +14,7 @@ from specdec.decoding.clock import StepSeconds
 from specdec.drafting.seconds_by_size import WINDOW, Curve, doublings
 from specdec_plugins.auto.acceptance import AcceptanceEstimates, Estimate
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.decision import Decision
-from specdec_plugins.auto.exploration import MOST_PLAIN_STEPS, SHARE, Exploration
+from specdec_plugins.auto.decision import SHARE, Decision, Exploration
 from specdec_plugins.auto.memory import Memory
 
 # --- costs
@@ -174,13 +173,12 @@ class World:
         decision.open(self.memory.costs(1), self.memory.acceptance("a", 1), 1)
         return decision
 
-    def step(self, decision: Decision, came: float, promised: float | None = None) -> bool:
-        """A step that brings ``came`` tokens if it drafts, and promises so many, or others."""
+    def step(self, decision: Decision, came: float) -> bool:
+        """A step that brings ``came`` tokens if it drafts, and promises so much."""
         decision.open(self.memory.costs(1), self.memory.acceptance("a", 1), 1)
         decision.prepare(1, 1000, 1)
-        levels = decision.plan.levels
-        gains = [0.0] * 7 + [(came if promised is None else promised) - 1]
-        count = decision.nodes(gains) if levels else 0
+        levels = decision.levels
+        count = decision.nodes([0.0] * 7 + [came - 1]) if levels else 0
         level, verify = 0.1 * self.cost, 0.8 * self.cost if count else 1.0
         decision.commit(StepSeconds((level,) * levels, verify, 0.0), count + 1, round(came - 1))
         self.tokens += came if count else 1.0
@@ -188,11 +186,9 @@ class World:
         self.drafted.append(levels > 0)
         return levels > 0
 
-    def steps(
-        self, decision: Decision, count: int, came: float, promised: float | None = None
-    ) -> int:
+    def steps(self, decision: Decision, count: int, came: float) -> int:
         """So many alike; how many of them drafted."""
-        return sum(self.step(decision, came, promised) for _ in range(count))
+        return sum(self.step(decision, came) for _ in range(count))
 
 
 def gain(faster: float, seed: int, steps: int = 4000, spread: float = 0.15) -> float:
@@ -204,33 +200,6 @@ def gain(faster: float, seed: int, steps: int = 4000, spread: float = 0.15) -> f
             decision, text = world.text(), chance.uniform(1 - spread, 1 + spread)
         world.step(decision, max(1.0, chance.gauss(2.5 * faster * text, 1.2)))
     return world.tokens / world.seconds
-
-
-def gain_by_chance(faster: float, seed: int, texts: int = 60, spread: float = 0.15) -> float:
-    """The same of texts of 90 tokens whose drafts promise what comes on average, no more: so many
-    tokens are accepted as a node is, one after the other, with the probability that fits."""
-    chance, world = random.Random(seed), World()
-    for _ in range(texts):
-        decision, ends = world.text(), world.tokens + 90
-        accepted = max(0.0, 2.5 * faster * max(0.3, chance.gauss(1, spread)) - 1)
-        while world.tokens < ends:
-            promised = accepted * chance.gammavariate(2, 0.5)
-            came = 1
-            while came < 20 and chance.random() < promised / (1 + promised):
-                came += 1
-            world.step(decision, came, 1 + promised)
-    return world.tokens / world.seconds
-
-
-def test_drafts_that_are_a_fifth_faster_are_kept_up_where_chance_decides_on_every_step() -> None:
-    assert statistics.mean(gain_by_chance(1.2, seed) for seed in range(4)) > 1.12
-
-
-@pytest.mark.parametrize("faster", [0.5, 0.8, 0.9])
-def test_drafts_that_do_not_pay_lose_little_where_chance_decides_on_every_step(
-    faster: float,
-) -> None:
-    assert statistics.mean(gain_by_chance(faster, seed) for seed in range(4)) > 0.98
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -270,14 +239,6 @@ def test_a_drafter_that_has_become_good_is_taken_up_at_the_first_tries() -> None
     assert world.steps(decision, 20, 5.0) >= 18
 
 
-def test_a_drafter_whose_promises_are_kept_again_is_found_out() -> None:
-    world, decision = known(5.0)
-    world.steps(decision, 3000, 1.0, promised=5.0)
-    assert not world.drafted[-1]
-    world.steps(decision, 600, 5.0)
-    assert world.steps(decision, 20, 5.0) >= 18
-
-
 def test_one_poor_text_does_not_stop_drafting_in_the_next_and_some_do() -> None:
     world, decision = known(4.0)
     for text in range(12):
@@ -312,6 +273,7 @@ def test_a_stall_of_the_machine_does_not_switch_drafting_off() -> None:
 def test_promises_are_believed_as_far_as_they_were_kept() -> None:
     kept = AcceptanceEstimates()
     for _ in range(300):
+        kept.fade()
         kept.values.take(1.0, 4.0, 1.0)
     promised, accepted = kept.values.means
     assert accepted / promised == pytest.approx(0.25, abs=0.05)
@@ -319,23 +281,23 @@ def test_promises_are_believed_as_far_as_they_were_kept() -> None:
     decision = world.text()
     for _ in range(100):  # five promised, none accepted
         decision.prepare(1, 1000, 1)
-        levels = decision.plan.levels
+        levels = decision.levels
         count = decision.nodes([0.0] * 7 + [5.0]) if levels else 0
         seconds = StepSeconds((0.25,) * levels, 2.0 if count else 1.0, 0.0)
         decision.commit(seconds, count + 1, 0)
-    assert decision.plan.levels == 0
+    assert decision.levels == 0
 
 
 def test_a_long_prompt_is_not_read_for_a_short_answer() -> None:
     _world, decision = known(5.0)
     decision.prepare(1, 1000, 500)
-    assert decision.plan.levels, "what reading costs is not known"
+    assert decision.levels, "what reading costs is not known"
     decision.nodes([0.0] * 7 + [4.0])
     decision.commit(StepSeconds((50.0, 0.25), 2.0, 0.0), 9, 4)
     decision.prepare(1, 20, 500)
-    assert decision.plan.levels == 0
+    assert decision.levels == 0
     decision.prepare(1, 1000, 500)
-    assert decision.plan.levels
+    assert decision.levels
 
 
 def test_plain_decoding_is_measured_again_while_drafts_pay_for_a_small_share() -> None:
@@ -355,20 +317,20 @@ def suggested(text: list[float], speed: float) -> Decision:
 @pytest.mark.parametrize("speed", [0.5, 1.5])
 def test_the_text_alone_is_verified_where_it_promises_much_for_little(speed: float) -> None:
     certain = suggested([0.9 * n for n in range(1, 9)], speed)
-    assert certain.plan.text_tokens == 8 and certain.plan.levels == 0
+    assert certain.text_tokens == 8 and certain.levels == 0
 
 
 def test_text_and_drafter_go_into_one_tree_where_the_text_is_unsure() -> None:
     unsure = suggested([0.3, 0.5, 0.6], 1.5)
-    assert unsure.plan.levels and unsure.plan.text_tokens == 3
+    assert unsure.levels and unsure.text_tokens == 3
 
 
 def test_questions_do_not_change_a_decision() -> None:
     world, decision = known(5.0)
     decision.prepare(1, 1000, 1)
-    before = [decision.plan.levels, decision.speedup, decision.text_accepted_share]
+    before = [decision.levels, decision.speedup, decision.text_accepted_share]
     for _ in range(50):
-        assert [decision.plan.levels, decision.speedup, decision.text_accepted_share] == before
+        assert [decision.levels, decision.speedup, decision.text_accepted_share] == before
     assert world.step(decision, 5.0)
 
 
@@ -392,48 +354,11 @@ def test_what_exploration_loses_is_a_share_of_all_seconds() -> None:
     assert 0.9 * SHARE * seconds < lost <= SHARE * seconds
 
 
-def test_what_drafting_lost_is_made_up_for_before_the_next_try() -> None:
-    may_lose = Exploration()
-    may_lose.earn(1 / SHARE)
-    assert may_lose.starts_trial(0.5, 1.0)
-    may_lose.drafted(-10.0, 1.0, explores=True)
+def test_what_a_try_lost_beyond_its_estimate_is_made_up_for_before_the_next() -> None:
+    budget = Exploration()
+    budget.earn(1 / SHARE)
+    assert budget.affords(0.5)
+    budget.charge(10.0)
     for _ in range(8):
-        may_lose.earn(1 / SHARE)
-        assert not may_lose.starts_trial(0.5, 1.0)
-
-
-def test_what_steps_lose_that_were_expected_to_gain_is_no_debt() -> None:
-    may_lose = Exploration()
-    may_lose.drafted(1.0, 1.0, explores=False)
-    may_lose.drafted(-10.0, 1.0, explores=False)
-    assert may_lose.seconds == 0.0
-    may_lose.drafted(-10.0, 1.0, explores=True)
-    may_lose.drafted(-1.0, 1.0, explores=False)
-    assert may_lose.seconds == -10.0
-
-
-def test_of_what_drafting_gained_so_many_plain_steps_may_be_lost_again_and_no_more() -> None:
-    may_lose = Exploration()
-    for _ in range(100):
-        may_lose.drafted(0.5, 2.0, explores=False)
-    assert may_lose.seconds == 2.0 * MOST_PLAIN_STEPS
-    tries = 0
-    while may_lose.starts_trial(0.5, 2.0):
-        may_lose.drafted(-0.5, 2.0, explores=True)
-        tries += 1
-    assert tries == 2.0 * MOST_PLAIN_STEPS / 0.5
-
-
-def test_what_a_long_time_has_saved_is_not_spent_on_losses_in_a_row() -> None:
-    may_lose = Exploration()
-    may_lose.earn(1000 / SHARE)
-    assert may_lose.starts_trial(0.5, 1.0)
-    assert may_lose.seconds == MOST_PLAIN_STEPS
-    may_lose.earn(1000 / SHARE)
-    assert may_lose.starts_trial(100.0, 1.0), "a long prompt that a drafter has to read"
-
-
-@pytest.mark.parametrize("faster", [0.5, 0.8, 0.95])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_drafter_that_never_pays_loses_no_more_than_the_share(faster: float, seed: int) -> None:
-    assert gain(faster, seed, steps=20_000, spread=0.0) > 1 - 1.5 * SHARE
+        budget.earn(1 / SHARE)
+        assert not budget.affords(0.5)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from specdec.drafting.calibration import Prior
 
-# Steps that evidence counts for: it fades by one part in LASTING with every later step. Long enough
-# to average over the tokens of a sentence or two, short enough to follow a text.
+# Steps that evidence counts for: it fades by one part in LASTING with every later
+# step. Long enough to average over the tokens of a sentence or two, short enough to follow a text.
 LASTING = 50
-# Observations that what is believed when a text begins counts for (expected tokens for a text's
+# Steps that what is believed when a text begins counts for (expected tokens for a text's
 # suggestions): little enough that a text which differs from others is found out within it.
 BELIEVED = 8.0
 # What a step with a drafter is taken to bring before the first: draft tokens accepted, levels
@@ -40,62 +38,53 @@ def prior_at(temperature: float, *, greedy: bool, coupled: bool) -> Prior:
 
 
 class Estimate:
-    """Means of some amounts per unit of weight, of this text and of those before it.
+    """Means of some amounts per unit of weight: sums that fade.
 
-    In a text, mean = sum of amounts / sum of weights, where every step fades the sums before it by
-    one part in :data:`LASTING`, whether or not there was an observation, so that after a long pause
-    one observation decides. A text begins with the means over the texts before it, which count like
-    :data:`BELIEVED` observations; over texts the same fading holds, each text counting like the
-    observations that its beginning counts for.
+    Within a text they fade by the step, whether or not there was an observation, so that after a
+    pause one observation decides. A text begins with the means over the texts before it, which fade
+    in the same way, each text like the observations that its beginning counts for.
 
     Args:
         means: before the first observation; they count like one text.
     """
 
     def __init__(self, *means: float) -> None:
-        self._earlier_texts = [BELIEVED * mean for mean in (1.0, *means)]
-        self._this_text = [0.0] * len(self._earlier_texts)
-        self._faded = self._this_text
+        self._texts = [BELIEVED * mean for mean in (1.0, *means)]
+        self._text = [0.0] * len(self._texts)
         self.begin()
 
     def begin(self, rows: int = 1) -> None:
         """A text begins, or several: one a row."""
-        if weight := self._this_text[0]:
+        if self._text[0]:
             # It counts in full from as much on as is believed at its beginning.
-            counts = min(BELIEVED * rows, weight)
-            fading, scale = (1 - 1 / LASTING) ** counts, counts / weight
-            self._earlier_texts = _sum(
-                [fading * old for old in self._earlier_texts],
-                [scale * new for new in self._this_text],
-            )
-        self._this_text = [0.0] * len(self._this_text)
-        self._faded = [BELIEVED * old / self._earlier_texts[0] for old in self._earlier_texts]
+            counts = min(BELIEVED * rows, self._text[0])
+            fading, scale = (1 - 1 / LASTING) ** counts, counts / self._text[0]
+            self._texts = [
+                fading * old + scale * new for old, new in zip(self._texts, self._text, strict=True)
+            ]
+        self._text = [0.0] * len(self._texts)
+        self._sums = [BELIEVED * old / self._texts[0] for old in self._texts]
 
     def absorb(self, other: Estimate, rows: int) -> None:
         """Take in the text of a copy, which has ended."""
-        self._this_text = other._this_text
+        self._text = other._text
         self.begin(rows)
 
     def take(self, weight: float, *amounts: float) -> None:
         """One observation: amounts that came of so much weight."""
-        observed = (weight, *amounts)
-        self._faded = _sum(self._faded, observed)
-        self._this_text = _sum(self._this_text, observed)
+        self._sums = [old + x for old, x in zip(self._sums, (weight, *amounts), strict=True)]
+        self._text = [old + x for old, x in zip(self._text, (weight, *amounts), strict=True)]
 
     def fade(self) -> None:
         """A step has passed."""
-        if self._faded[0] > 1e-3:  # it is little sure by then, and never of nothing
-            self._faded = [old - old / LASTING for old in self._faded]
+        if self._sums[0] > 1e-3:  # it is little sure by then, and never of nothing
+            self._sums = [old - old / LASTING for old in self._sums]
 
     @property
     def means(self) -> list[float]:
         """Of each amount, per unit of weight."""
-        weight, *amounts = self._faded
+        weight, *amounts = self._sums
         return [amount / weight for amount in amounts]
-
-
-def _sum(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [x + y for x, y in zip(one, other, strict=True)]
 
 
 class AcceptanceEstimates:

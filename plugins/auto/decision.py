@@ -5,45 +5,50 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from specdec.decoding.clock import StepSeconds
 from specdec_plugins.auto.acceptance import LASTING, AcceptanceEstimates
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.exploration import Exploration
 
 # Draft tokens that are considered for a verification: few sizes, so that soon it is known what each
 # costs; steps of a fifth to a third between them.
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 100, 128)
+# Of all seconds of decoding, the share that exploration may lose.
+SHARE = 0.01
 
 
-@dataclass
-class StepPlan:
-    """What a step is going to do, and what it is expected to bring.
+class Exploration:
+    """The only source of steps that are expected to lose.
+
+    What they lose against the best known choice is at most a share :data:`SHARE` of all seconds of
+    decoding, and what one of them loses beyond its estimate, which is saved up before the next.
 
     Attributes:
-        rows: unfinished ones.
-        unread: committed tokens of a row that the drafter has not read.
-        measured: whether it is known what drafting costs.
-        levels: the most levels; 0: the drafter is not asked.
-        explores: whether asking the drafter is expected to lose.
-        text_tokens: tokens of the text's suggestion that are candidates.
-        rate: tokens that a second is worth.
-        first_of_text: probability that the suggestion's first token is accepted.
-        expected: draft tokens that the values of the tree expect to be accepted, of all rows.
-        charged: seconds of this step that exploration has been charged with beforehand.
+        seconds: that may be lost now.
+        trial: seconds gained since a pause in drafting was broken; None: no trial is under way.
     """
 
-    rows: int
-    unread: int
-    measured: bool
-    levels: int = 0
-    explores: bool = False
-    text_tokens: int = 0
-    rate: float = 0.0
-    first_of_text: float = 0.0
-    expected: float = 0.0
-    charged: float = 0.0
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.trial: float | None = None
+
+    def earn(self, seconds: float) -> None:
+        """Decoding took ``seconds``."""
+        self.seconds += SHARE * seconds
+
+    def affords(self, loss: float) -> bool:
+        """Whether a step may be taken that is expected to lose ``loss`` seconds."""
+        return self.seconds >= loss
+
+    def charge(self, loss: float) -> None:
+        """A step has lost ``loss`` seconds."""
+        self.seconds -= max(0.0, loss)
+
+    def close_trial(self) -> None:
+        """The drafter pays by now, or was not worth the trial, which is charged."""
+        if self.trial is not None:
+            self.charge(-self.trial)
+        self.trial = None
 
 
 class Decision:
@@ -62,7 +67,8 @@ class Decision:
         budget: the most draft tokens.
 
     Attributes:
-        plan: of the step that comes.
+        levels: the most levels of the step that comes.
+        text_tokens: tokens of the text's suggestion that are candidates in it.
     """
 
     costs: Costs
@@ -72,12 +78,13 @@ class Decision:
         self._depth, self._budget, self._exploration = depth, budget, exploration
         self._opened: AcceptanceEstimates | None = None
         self.close: Callable[[], object] = lambda: None
-        self.plan = StepPlan(rows=0, unread=0, measured=False)
+        self.levels = self.text_tokens = self._unread = 0
 
     def open(self, costs: Costs, acceptance: AcceptanceEstimates, rows: int) -> None:
         """What is learned from here on, of ``rows`` rows; a text begins where that is new."""
         self.costs = costs
         if acceptance is not self._opened:
+            self._exploration.close_trial()
             self.close()
             # Of its own: other generations of the engine may run at the same time. What the text
             # has taught goes to all when it ends, or when nobody holds it any more.
@@ -93,7 +100,7 @@ class Decision:
         seconds = self.costs.draft(levels) + max(plain, self._step(nodes))
         return (1 + self._accepted_share * tokens) * plain / seconds
 
-    def prepare(self, rows: int, room: int, unread: int, text: Sequence[float] = ()) -> StepPlan:
+    def prepare(self, rows: int, room: int, unread: int, text: Sequence[float] = ()) -> None:
         """Decide on the step that comes.
 
         Args:
@@ -103,63 +110,64 @@ class Decision:
             text: probabilities that the suggestion of the text expects, summed over rows and over
                 its first n tokens, by n from 1 on.
         """
-        costs = self.costs
-        self.plan = plan = StepPlan(rows, unread, costs.drafting_known)
+        costs, self._rows, self._unread = self.costs, rows, unread
+        self.levels = self.text_tokens = 0
+        self._expected, self._text = 0.0, 0.0
+        self._measured = costs.drafting_known
         if not costs.plain_known or room == 0:
-            return plan
-        plain, speedup = costs.step(1), self.speedup if self._depth else 0.0
-        plan.rate = rows * max(1.0, speedup) / plain
-        if text:
-            plan.first_of_text = min(1.0, self.text_accepted_share * text[0] / rows)
+            return
+        plain, speed = costs.step(1), self.speedup if self._depth else 0.0
+        self._rate = rows * max(1.0, speed) / plain
         count = self._best_count(text, self.text_accepted_share)
-        text_gain = self._gain(text, count, self.text_accepted_share)
-        drafting_gain, reading = self._drafting_gain(text, count), costs.read(unread)
-        drafts = (
-            speedup > 1 and drafting_gain > text_gain and reading < room * plain * (1 - 1 / speedup)
-        )
-        gain = drafting_gain if drafts else text_gain
-        if gain > 0 and costs.since_plain >= LASTING:
-            # Plain steps are measured in twos.
-            loss = gain / plan.rate
-            if self._exploration.affords(loss if costs.nodes == 1 else 2 * loss):
-                self._exploration.charge(loss)
-                return plan
-        if gain == 0:
-            count, plan.explores = self._explore(text, reading - drafting_gain / plan.rate)
-        plan.text_tokens, plan.expected = count, text[count - 1] if count else 0.0
-        if drafts or plan.explores:
-            plan.levels = self._depth if plan.measured else min(2, self._depth)
-            plan.text_tokens = len(text)
-        return plan
-
-    def _drafting_gain(self, text: Sequence[float], count: int) -> float:
-        """Tokens that a usual step with the drafter is worth beyond a plain one, with the first
-        ``count`` tokens of the text's suggestion among its candidates."""
-        costs, plan, share = self.costs, self.plan, self.text_accepted_share
+        best = self._gain(text, count, self.text_accepted_share)
+        self._text = self.text_accepted_share * text[count - 1] if count else 0.0
+        self._chance = min(1.0, self.text_accepted_share * text[0] / rows) if text else 0.0
         tokens, levels, nodes = self.acceptance.drafter.means
-        tokens *= plan.rows * self._accepted_share
-        of_text = share * text[count - 1] if count else 0.0
-        tokens = max(tokens, of_text + (1 - plan.first_of_text) * tokens)
-        verify = max(costs.step(count + 1), self._step(nodes))
-        return tokens - plan.rate * (costs.draft(levels) + verify - costs.step(1))
+        tokens *= rows * self._accepted_share
+        tokens = max(tokens, self._text + (1 - self._chance) * tokens)
+        seconds = costs.draft(levels) + max(costs.step(count + 1), self._step(nodes)) - plain
+        drafts = tokens - self._rate * seconds
+        reading = costs.read(unread)
+        if speed > 1 and drafts > best and reading < room * plain * (1 - 1 / speed):
+            best = drafts
+            self.levels = self._depth
+        if best > 0 and costs.since_plain >= LASTING:
+            # Plain steps are measured in twos.
+            loss = best / self._rate
+            if self._exploration.affords(loss if costs.nodes == 1 else 2 * loss):
+                self.levels = 0
+                self._exploration.charge(loss)
+                return
+        if best == 0:
+            count = self._explore(text, reading - drafts / self._rate)
+        self.text_tokens, self._expected = count, text[count - 1] if count else 0.0
+        if self.levels:
+            self.text_tokens = len(text)
+            if not self._measured:
+                self.levels = min(2, self._depth)
 
-    def _explore(self, text: Sequence[float], drafting_loss: float) -> tuple[int, bool]:
+    def _explore(self, text: Sequence[float], drafting: float) -> int:
         """Where plain decoding is best: what may be tried all the same.
 
         Args:
-            drafting_loss: seconds that a step with the drafter is expected to lose.
+            drafting: seconds that a step with the drafter is expected to lose.
 
         Returns:
-            Tokens of the text's suggestion to verify, and whether the drafter is tried.
+            Tokens of the text's suggestion to verify.
         """
         exploration = self._exploration
         count = self._best_count(text, 1.0)
         if count and exploration.affords(
-            loss := -self._gain(text, count, self.text_accepted_share) / self.plan.rate
+            loss := -self._gain(text, count, self.text_accepted_share) / self._rate
         ):
             exploration.charge(loss)
-            return count, False
-        return 0, bool(self._depth) and exploration.starts_trial(drafting_loss, self.costs.step(1))
+            return count
+        if self._depth and exploration.affords(drafting):
+            exploration.close_trial()
+            self.levels, exploration.trial = self._depth, 0.0
+            # What was saved beyond that is not kept for many losses in a row.
+            exploration.seconds = min(exploration.seconds, max(0.0, drafting))
+        return 0
 
     def another_level(self, before: float, reach: float, mass: float, depth: int) -> bool:
         """Decide whether to grow a further level: it pays, or is measured, which is charged.
@@ -173,17 +181,16 @@ class Decision:
             depth: levels so far.
         """
         costs = self.costs
-        if not self.plan.measured:
+        if not self._measured:
             return True
         gain = self._accepted_share * reach * min(1.0, mass / before) if before else 0.0
-        if gain > self.plan.rate * costs.level.value:
+        if gain > self._rate * costs.level.value:
             return True
         if depth > 1 or costs.since_level < LASTING:
             return False
         affords = self._exploration.affords(costs.level.value)
         if affords:
             self._exploration.charge(costs.level.value)
-            self.plan.charged += costs.level.value
         return affords
 
     def nodes(self, gains: Sequence[float]) -> int:
@@ -193,9 +200,7 @@ class Decision:
             gains: summed probabilities of the best draft tokens, of all rows, by their number.
         """
         count = self._best_count(gains, self._accepted_share)
-        if self.plan.explores and count == 0:  # a trial has to show something
-            count = self._best_count(gains, 1.0)
-        self.plan.expected = gains[count - 1] if count else 0.0
+        self._expected = gains[count - 1] if count else 0.0
         return count
 
     def commit(self, seconds: StepSeconds, nodes: int, accepted: int | None) -> None:
@@ -205,25 +210,35 @@ class Decision:
             nodes: of the tree that was verified.
             accepted: draft tokens accepted, of all rows; None where rows ended.
         """
-        costs, acceptance, plan = self.costs, self.acceptance, self.plan
+        costs, acceptance = self.costs, self.acceptance
         levels = len(seconds.levels)
-        costs.take(nodes, seconds.verify + seconds.other, seconds.levels, plan.unread)
-        plain, step, drafting = costs.step(1), costs.step(nodes), costs.draft(levels)
-        self._exploration.earn(step + drafting)
+        costs.take(nodes, seconds.verify + seconds.other, seconds.levels, self._unread)
+        self._exploration.earn(costs.step(nodes) + costs.draft(levels))
         acceptance.fade()
-        if accepted is not None and plan.expected:
+        if accepted is not None and self._expected:
             if levels:
-                acceptance.values.take(plan.rows, plan.expected, float(accepted))
+                acceptance.values.take(self._rows, self._expected, float(accepted))
             else:
-                acceptance.text.take(plan.expected, float(accepted))
-        if not levels or not plan.measured:
+                acceptance.text.take(self._expected, float(accepted))
+        if levels and self._exploration.trial is not None:
+            plain = costs.step(1)
+            drafting = costs.draft(levels) + costs.read(self._unread)
+            extra = (
+                (drafting if self._measured else sum(seconds.levels)) + costs.step(nodes) - plain
+            )
+            self._exploration.trial += (
+                self._accepted_share * self._expected * plain / self._rows - extra
+            )
+        if not levels or not self._measured:
             return
-        tokens = self._accepted_share * plan.expected
-        loss = drafting + costs.read(plan.unread) + step - plain - plan.charged
-        self._exploration.drafted(tokens / plan.rows * plain - loss, plain, explores=plan.explores)
         # What the text suggests tells little of the drafter.
-        rows = (1 - plan.first_of_text) * plan.rows
-        acceptance.drafter.take(rows, rows * plan.expected, rows * levels, rows * (nodes - 1))
+        rows, own = self._rows, 1 - self._chance
+        acceptance.drafter.take(
+            own * rows, own * self._expected, own * rows * levels, own * rows * (nodes - 1)
+        )
+        trial = self._exploration.trial
+        if trial is not None and (self.speedup <= 1 or trial > 0):
+            self._exploration.close_trial()
 
     @property
     def _accepted_share(self) -> float:
@@ -247,7 +262,7 @@ class Decision:
         """Tokens that verifying ``count`` draft tokens is worth beyond verifying none."""
         costs = self.costs
         tokens = share * gains[count - 1] if count else 0.0
-        return tokens - self.plan.rate * (costs.step(count + 1) - costs.step(1))
+        return tokens - self._rate * (costs.step(count + 1) - costs.step(1))
 
     def _best_count(self, gains: Sequence[float], share: float) -> int:
         most = min(self._budget, len(gains))

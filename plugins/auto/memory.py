@@ -16,7 +16,7 @@ from specdec.drafting.calibration import Calibration, Prior
 from specdec.errors import OptionError, warn
 from specdec_plugins.auto.acceptance import LASTING, PRIORS, AcceptanceEstimates
 from specdec_plugins.auto.costs import Costs
-from specdec_plugins.auto.exploration import Exploration
+from specdec_plugins.auto.decision import Exploration
 
 # Sampling settings that are remembered, the latest ones: a bound on the memory of a server whose
 # requests bring settings of their own.
@@ -26,7 +26,7 @@ SETTINGS = 256
 class Memory:
     """Calibrations by sampling setting; acceptance by setting and batch size to the nearest power
     of two, as rows leave a batch in mid-text; costs by batch size and length of the texts
-    (:func:`~specdec.drafting.seconds_by_size.doublings`); the seconds for exploration.
+    (:func:`~specdec.drafting.seconds_by_size.doublings`); one budget of exploration.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 

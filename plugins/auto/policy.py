@@ -84,8 +84,7 @@ class AutoPolicy(TreePolicy):
       noise of the target's own draw.
     * *Costs*: seconds of verifying n nodes and of drafting, as measured
       (:mod:`~specdec_plugins.auto.costs`).
-    * *Decision*: :mod:`~specdec_plugins.auto.decision`, and what it may lose to learn:
-      :mod:`~specdec_plugins.auto.exploration`.
+    * *Decision and exploration*: :mod:`~specdec_plugins.auto.decision`.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4 for the two phases; OPT-Tree (arXiv 2406.17276)
     and Sequoia (arXiv 2402.12374) for trees that fit a budget and a machine; Saxena 2023, prompt
@@ -132,7 +131,7 @@ class AutoGrower(TreeGrower):
     @property
     def levels(self) -> int:  # type: ignore[override]
         if self._decision:
-            return self._decision.plan.levels
+            return self._decision.levels
         return self.options.depth if self._drafts else 0
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
@@ -159,7 +158,7 @@ class AutoGrower(TreeGrower):
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         decision, levels = self._decision, builder.depth
         if decision:
-            self._merge_text(builder, decision.plan.text_tokens, decision.text_accepted_share)
+            self._merge_text(builder, decision.text_tokens, decision.text_accepted_share)
         else:
             self._merge_text(builder, self.options.depth, 1.0)
         if builder.size == 1:
