@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from specdec.errors import OptionError, out_of_memory, warn
-from specdec.generation import Decoder, Generation
+from specdec.generation import Generation, GenerationSetup
 from specdec.request.request import Request
 from specdec.results import GenerationResult
 from specdec.streamers import check_streamer, fed
@@ -41,7 +41,7 @@ def check_batches(texts: int, batch_size: Any, progress: Any, streamer: Any) -> 
 
 
 def in_batches(
-    decoder: Decoder,
+    setup: GenerationSetup,
     request: Request,
     *,
     batch_size: int | None = None,
@@ -74,17 +74,17 @@ def in_batches(
         order.sort(key=lambda row: len(rows[row]), reverse=True)
     batches = deque(order[start : start + size] for start in range(0, len(rows), size))
     results: dict[int, GenerationResult] = {}
-    ranks = decoder.ranks
+    ranks = setup.ranks
     with _bar(len(rows), shown=progress and not (ranks and ranks.index)) as bar:
         while batches:
             batch = batches.popleft()
             _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
             try:
-                done = yield from _decode(decoder, request.part(batch), advance or bar, streamer)
+                done = yield from _decode(setup, request.part(batch), advance or bar, streamer)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or streamer is not None or not out_of_memory(error):
                     raise
-                if decoder.ranks:  # the others are in the middle of this batch
+                if setup.ranks:  # the others are in the middle of this batch
                     raise OptionError(
                         f"a batch of {len(batch)} prompts does not fit into the memory of a rank, "
                         f"and ranks cannot begin anew: give batch_size={len(batch) // 2}"
@@ -109,9 +109,9 @@ def in_batches(
 
 
 def _decode(
-    decoder: Decoder, request: Request, advance: Callable[[int], Any], streamer: Any
+    setup: GenerationSetup, request: Request, advance: Callable[[int], Any], streamer: Any
 ) -> Generator[None, None, list[GenerationResult]]:
-    generation = Generation(decoder, request)
+    generation = Generation(setup, request)
     for step in generation if streamer is None else fed(generation, streamer):
         advance(sum(reason is not None for reason in step.finished))
         yield

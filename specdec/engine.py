@@ -21,7 +21,7 @@ from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import TargetText, report_on
 from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
-from specdec.generation import Decoder, Generation
+from specdec.generation import Generation, GenerationSetup
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import in_words
@@ -284,7 +284,8 @@ class Engine:
             skip_special_tokens: whether texts leave out special tokens such as eos.
             trace: whether results have a record of every step: ``result.trace``.
             batch_size: how many prompts are decoded at a time; all of them unless given. A batch
-                that runs out of memory is halved, with a warning. It does not change the tokens.
+                that runs out of memory is halved, with a warning. Under a ``seed_exact`` acceptor
+                the tokens do not depend on it, up to rounding.
             progress: whether to show a progress bar over prompts on stderr.
 
         Returns:
@@ -342,7 +343,7 @@ class Engine:
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return Generation(self.decoder(), self._request(prompt, **settings))
+        return Generation(self.generation_setup(), self._request(prompt, **settings))
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
         """Decode and yield text as it is committed; arguments as for ``generate``.
@@ -368,7 +369,7 @@ class Engine:
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
-        return Session(self.decoder, self._request)
+        return Session(self.generation_setup, self._request)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -412,7 +413,7 @@ class Engine:
         Args:
             advance: called after each step with the number of prompts that ended with it.
         """
-        return finished(in_batches(self.decoder(), request, advance=advance))
+        return finished(in_batches(self.generation_setup(), request, advance=advance))
 
     def _run(
         self,
@@ -434,7 +435,11 @@ class Engine:
                 beside=size,
             )
             results = yield from in_batches(
-                self.decoder(), request, batch_size=size, progress=progress, streamer=streamer
+                self.generation_setup(),
+                request,
+                batch_size=size,
+                progress=progress,
+                streamer=streamer,
             )
         return results if request.batched else results[0]
 
@@ -469,12 +474,14 @@ class Engine:
             check(request)
             return request
 
-        return self.decoder().agreed(make, drawn=settings.get("seed") is None, beside=beside)
+        return self.generation_setup().agreed(
+            make, drawn=settings.get("seed") is None, beside=beside
+        )
 
-    def decoder(self) -> Decoder:
-        """What decodes requests."""
+    def generation_setup(self) -> GenerationSetup:
+        """What the generations of this engine share."""
         hook = self.registry.manager.hook.specdec_step
-        return Decoder(
+        return GenerationSetup(
             target=self.target,
             parts=self.parts,
             strategy=self.strategy.name,

@@ -45,7 +45,7 @@ AHEAD = 64
 
 
 @dataclass(frozen=True)
-class Decoder:
+class GenerationSetup:
     """What the generations of an engine share.
 
     Attributes:
@@ -101,8 +101,8 @@ class Decoder:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a later generation may go on from: consistent between steps only."""
+class ResumePoint:
+    """What the next turn of a session goes on from: consistent between steps only."""
 
     state: State
     drafts: Drafts | None
@@ -112,7 +112,7 @@ class Generation:
     """One generation: iterate to run it step by step, ask for results at any time.
 
     Args:
-        decoder: what decodes.
+        setup: what the generations of the engine share.
         request: what is asked for.
         before: an earlier generation of as many rows that ended between steps. What the rows have
             in common with it is not read again.
@@ -127,38 +127,38 @@ class Generation:
 
     def __init__(
         self,
-        decoder: Decoder,
+        setup: GenerationSetup,
         request: Request,
         *,
-        before: Kept | None = None,
-        on_end: Callable[[Kept], None] | None = None,
+        before: ResumePoint | None = None,
+        on_end: Callable[[ResumePoint], None] | None = None,
     ) -> None:
         rows, limits, sampling = request.rows, request.limits, request.sampling
-        target, parts = decoder.target, decoder.parts
+        target, parts = setup.target, setup.parts
         lengths = [len(row) for row in rows]
-        decoder.check_length(max(lengths))
+        setup.check_length(max(lengths))
 
         def made() -> Processors:
             found = sampling.processors(lengths, target.device, request.place)
             found.check_support(target.vocab_size, target.device)
             return found
 
-        processors = made() if decoder.ranks is None else decoder.ranks.agreed(made)
-        randomness = decoder.make_randomness(torch.tensor(request.seeds, device=target.device))
+        processors = made() if setup.ranks is None else setup.ranks.agreed(made)
+        randomness = setup.make_randomness(torch.tensor(request.seeds, device=target.device))
         cache, cached, drafts = None, None, None
         if before and (cached := _shared(before, parts, rows)) is not None:
             cache, drafts = before.state.cache, before.drafts
         elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
         detokenizers = [
-            Detokenizer(decoder.tokenizer, skip_special_tokens=False)
+            Detokenizer(setup.tokenizer, skip_special_tokens=False)
             for _ in (rows if sampling.stop else ())
         ]
         criteria = [
             RowCriteria(sampling.criteria, row, limit, target.device)
             for row, limit in (zip(rows, limits, strict=True) if sampling.criteria else ())
         ]
-        self._decoder, self.request, self._on_end = decoder, request, on_end
+        self._setup, self.request, self._on_end = setup, request, on_end
         self.state = State(
             rows,
             processors=processors,
@@ -169,7 +169,7 @@ class Generation:
             device=target.device,
             cached=cached,
             keeps_scores=request.keeps_scores,
-            ranks=decoder.ranks,
+            ranks=setup.ranks,
         )
         if cache is not None and cached is not None:
             cache.truncate(torch.tensor(cached, device=target.device), max(cached))
@@ -180,18 +180,16 @@ class Generation:
             self.clock,
             drafts,
             may_shrink=on_end is None and len(rows) > 1,
-            ranks=decoder.ranks,
+            ranks=setup.ranks,
         )
-        self._recorder = (
-            Recorder(len(rows), self.clock, decoder.tokenizer) if request.trace else None
-        )
+        self._recorder = Recorder(len(rows), self.clock, setup.tokenizer) if request.trace else None
         self._logprobs = (
             None if request.logprobs is None else LogprobRecorder(len(rows), request.logprobs)
         )
         self._prompt_lengths = lengths
         self._info = GenerationInfo(
-            model=decoder.model_name,
-            strategy=decoder.strategy,
+            model=setup.model_name,
+            strategy=setup.strategy,
             lossless=parts.acceptor.lossless,
             prompt_tokens=tuple(lengths),
             started=time.time_ns(),
@@ -230,11 +228,11 @@ class Generation:
         self.state.end(row, self._prompt_lengths[row] + new_tokens, reason)
 
     def _steps(self) -> Generator[Step, None, None]:
-        decoder, state, parts = self._decoder, self.state, self._decoder.parts
+        setup, state, parts = self._setup, self.state, self._setup.parts
         acceptor = parts.acceptor
-        if decoder.ranks is not None:
-            acceptor = FirstRankAccepts(acceptor, decoder.ranks)
-        steps = decode(decoder.target, self._drafting, parts.verifier, acceptor, state, self.clock)
+        if setup.ranks is not None:
+            acceptor = FirstRankAccepts(acceptor, setup.ranks)
+        steps = decode(setup.target, self._drafting, parts.verifier, acceptor, state, self.clock)
         between_steps = False
         try:
             for step in self.metrics.timed(steps):
@@ -245,19 +243,19 @@ class Generation:
                 if self._logprobs:
                     self._logprobs.observe(step)
                 self.metrics.row_processor_seconds = state.processors.row_seconds
-                for observe in decoder.observers:
+                for observe in setup.observers:
                     observe(step=step, generation=self._info)
                 between_steps = True
                 yield step
                 between_steps = False
                 if not state.finished:
                     most = max(state.stopping.limits)
-                    decoder.check_length(min(state.longest + AHEAD, most))
+                    setup.check_length(min(state.longest + AHEAD, most))
             between_steps = True
             self._log_end()
         finally:
             if between_steps and self._on_end:
-                self._on_end(Kept(state, self._drafting.drafts))
+                self._on_end(ResumePoint(state, self._drafting.drafts))
 
     def _log_end(self) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):
@@ -285,7 +283,7 @@ class Generation:
         """What has been generated so far for a row of the request."""
         tokens, request = self.new_tokens(row), self.request
         text = None
-        if (tokenizer := self._decoder.tokenizer) is not None:
+        if (tokenizer := self._setup.tokenizer) is not None:
             skip = request.skip_special_tokens
             text = text_of(tokenizer, tokens, request.sampling.stop, skip_special_tokens=skip)
         return GenerationResult(
@@ -295,7 +293,7 @@ class Generation:
             finish_reason=self._reasons[row],
             stats=self.metrics.stats(row),
             prompt_tokens=self._prompt_lengths[row],
-            strategy=self._decoder.strategy,
+            strategy=self._setup.strategy,
             seed=request.seeds[row],
             logprobs=self._logprobs.of(row)[: len(tokens)] if self._logprobs else None,
         )
@@ -303,14 +301,14 @@ class Generation:
     def _trace(self, row: int, text: str | None) -> Trace | None:
         if self._recorder is None:
             return None
-        decoder, request = self._decoder, self.request
+        setup, request = self._setup, self.request
         prompt = request.rows[row]
         return Trace(
-            model=decoder.model_name,
-            strategy=decoder.strategy,
+            model=setup.model_name,
+            strategy=setup.strategy,
             lossless=self.metrics.lossless,
             greedy=request.sampling.greedy,
-            prompt=decoder.tokenizer.decode(prompt) if decoder.tokenizer else None,
+            prompt=setup.tokenizer.decode(prompt) if setup.tokenizer else None,
             prompt_tokens=self._prompt_lengths[row],
             text=text,
             finish_reason=self._reasons[row],
@@ -319,7 +317,7 @@ class Generation:
         )
 
 
-def _shared(before: Kept, parts: Parts, rows: Sequence[Sequence[int]]) -> list[int] | None:
+def _shared(before: ResumePoint, parts: Parts, rows: Sequence[Sequence[int]]) -> list[int] | None:
     """How many leading tokens of each row need not be read again.
 
     None: another number of rows, or no cache.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.generation import Decoder, Generation, Kept
+from specdec.generation import Generation, GenerationSetup, ResumePoint
 from specdec.request.request import Request
 from specdec.results import GenerationResult
 from specdec.streaming import BatchStream, TextStream, text_stream
@@ -18,9 +18,11 @@ class Session:
     last prompt and answer is read from where it parts (or a few tokens before).
     """
 
-    def __init__(self, decoder: Callable[[], Decoder], request: Callable[..., Request]) -> None:
-        self._decoder, self._request = decoder, request
-        self._kept: Kept | None = None
+    def __init__(
+        self, setup: Callable[[], GenerationSetup], request: Callable[..., Request]
+    ) -> None:
+        self._setup, self._request = setup, request
+        self._kept: ResumePoint | None = None
 
     def generate(self, prompt: Any, **settings: Any) -> GenerationResult | list[GenerationResult]:
         """Like :meth:`Engine.generate <specdec.engine.Engine.generate>`."""
@@ -32,16 +34,16 @@ class Session:
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
         """Like :meth:`Engine.stream <specdec.engine.Engine.stream>`."""
-        return text_stream(self.start(prompt, **settings), self._decoder().tokenizer)
+        return text_stream(self.start(prompt, **settings), self._setup().tokenizer)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
         return self._start(self._request(prompt, **settings))
 
     def _start(self, request: Request) -> Generation:
-        generation = Generation(self._decoder(), request, before=self._kept, on_end=self._keep)
+        generation = Generation(self._setup(), request, before=self._kept, on_end=self._keep)
         self._kept = None  # its cache has another owner now
         return generation
 
-    def _keep(self, kept: Kept) -> None:
+    def _keep(self, kept: ResumePoint) -> None:
         self._kept = kept

@@ -43,9 +43,9 @@ def auto(plain: Engine, folder: Path, drafter: str = "draft_model", **policy: An
 
 def chosen_by(scores: Tensor, prior: Prior, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Choices of the model: the hits ``[M, k]`` and the log loss of the truth."""
-    others = torch.full((len(scores), 1), prior.others, dtype=torch.float64)
+    others = torch.full((len(scores), 1), prior.log_weight_of_others, dtype=torch.float64)
     distribution = torch.softmax(
-        torch.cat([scores.double() / prior.sharpness, others], dim=1), dim=1
+        torch.cat([scores.double() / prior.temperature, others], dim=1), dim=1
     )
     choice = torch.multinomial(distribution, 1, generator=generator)
     hit = torch.nn.functional.one_hot(choice[:, 0], distribution.shape[1])[:, :-1].bool()
@@ -75,8 +75,8 @@ def test_planted_parameters_are_learned_from_choices(start: Prior, truth: Prior)
     hit, best = chosen_by(scores, truth, generator)
     assert loss(learned, scores, hit) < loss(prior, scores, hit)
     assert loss(learned, scores, hit) < best + 0.02
-    assert float(learned.theta[0]) == pytest.approx(math.log(truth.sharpness), abs=0.35)
-    assert float(learned.theta[1]) == pytest.approx(truth.others, abs=1.0)
+    assert float(learned.theta[0]) == pytest.approx(math.log(truth.temperature), abs=0.35)
+    assert float(learned.theta[1]) == pytest.approx(truth.log_weight_of_others, abs=1.0)
 
 
 def test_what_was_learned_follows_a_drafter_that_changes() -> None:

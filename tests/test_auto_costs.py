@@ -63,9 +63,9 @@ def test_the_prompt_that_a_drafter_reads_is_a_cost_of_its_own() -> None:
     for unread, levels in ((3, [9.0, 0.2]), (3, [0.5, 0.2, 0.2]), (3, [0.5, 0.2]), (3, [0.5])):
         known.take(9, 2.0, levels, unread)
     known.take(9, 2.0, [10.5, 0.2], 100)
-    assert known.draft(3) == pytest.approx(0.9)
-    assert known.read(200) == pytest.approx(20.0)
-    assert known.read(3) == 0.0, "part of the first level"
+    assert known.draft_seconds(3) == pytest.approx(0.9)
+    assert known.read_seconds(200) == pytest.approx(20.0)
+    assert known.read_seconds(3) == 0.0, "part of the first level"
 
 
 def test_costs_are_known_by_batch_size_and_length_and_acceptance_by_about_a_size() -> None:
@@ -89,10 +89,10 @@ def test_a_new_length_or_batch_size_begins_with_the_costs_of_the_nearest_that_is
     made = memory.costs(1, 2)
     assert made.plain_known and not empty.plain_known
     assert not memory.costs(4, 0).plain_known and memory.costs(2, 0).plain_known
-    assert made.step(9) == pytest.approx(1.8) and made.draft(3) == pytest.approx(0.9)
+    assert made.step_seconds(9) == pytest.approx(1.8) and made.draft_seconds(3) == pytest.approx(0.9)
     for _ in range(WINDOW):
         made.take(1, 1.5, [], 1)
-    assert made.step(1) == 1.5 and near.step(1) == 1.0
+    assert made.step_seconds(1) == 1.5 and near.step_seconds(1) == 1.0
 
 
 # --- estimates
@@ -105,7 +105,7 @@ def test_costs_that_are_not_known_are_guessed_for_their_own_batch_size() -> None
     made, due = memory.costs(64), Costs(64)
     due.take(1, 1.0, [], 1)
     due.take(1, 1.0, [], 1)
-    assert made.rows == 64 and made.step(17) == pytest.approx(due.step(17))
+    assert made.rows == 64 and made.step_seconds(17) == pytest.approx(due.step_seconds(17))
 
 
 def test_generations_that_run_at_once_learn_of_their_own_text_until_it_ends() -> None:
@@ -317,20 +317,20 @@ def suggested(text: list[float], speed: float) -> Decision:
 @pytest.mark.parametrize("speed", [0.5, 1.5])
 def test_the_text_alone_is_verified_where_it_promises_much_for_little(speed: float) -> None:
     certain = suggested([0.9 * n for n in range(1, 9)], speed)
-    assert certain.text_tokens == 8 and certain.levels == 0
+    assert certain.lookup_tokens == 8 and certain.levels == 0
 
 
 def test_text_and_drafter_go_into_one_tree_where_the_text_is_unsure() -> None:
     unsure = suggested([0.3, 0.5, 0.6], 1.5)
-    assert unsure.levels and unsure.text_tokens == 3
+    assert unsure.levels and unsure.lookup_tokens == 3
 
 
 def test_questions_do_not_change_a_decision() -> None:
     world, decision = known(5.0)
     decision.prepare(1, 1000, 1)
-    before = [decision.levels, decision.speedup, decision.text_accepted_share]
+    before = [decision.levels, decision.speedup, decision.lookup_accepted_share]
     for _ in range(50):
-        assert [decision.levels, decision.speedup, decision.text_accepted_share] == before
+        assert [decision.levels, decision.speedup, decision.lookup_accepted_share] == before
     assert world.step(decision, 5.0)
 
 

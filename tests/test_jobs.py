@@ -282,8 +282,8 @@ def test_another_tokenizer_is_another_job(
 def test_a_model_that_several_processes_hold_is_refused(
     plain: Engine, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sharded = replace(plain.decoder(), ranks=SimpleNamespace(size=2))  # type: ignore[arg-type]
-    monkeypatch.setattr(Engine, "decoder", lambda self: sharded)
+    sharded = replace(plain.generation_setup(), ranks=SimpleNamespace(size=2))  # type: ignore[arg-type]
+    monkeypatch.setattr(Engine, "generation_setup", lambda self: sharded)
     with pytest.raises(OptionError, match="2 processes that hold this model"):
         run_job(plain, prompts, prompts.with_name("out.jsonl"))
 

@@ -142,7 +142,7 @@ def test_draws_of_all_nodes_at_once_are_those_of_each(
     tree = DraftTree.chain(state.root(), torch.zeros(2, 6, dtype=torch.int64))
     for seed in range(10):
         logits = (4 * torch.randn(2, 7, 300)).to(dtype)
-        verification = Verification(state.committed, tree, Hidden(logits), logits)
+        verification = Verification(state.verification_inputs, tree, Hidden(logits), logits)
         randomness = KeyedRandomness(torch.tensor([seed, seed + 100]))
         drawn = verification.drawn_everywhere(randomness, Stream.TARGET)
         assert drawn is not None
@@ -175,7 +175,7 @@ def test_draws_are_not_made_at_once_where_that_is_wrong_or_takes_long(
     state.processors = sampling.processors([3], torch.device("cpu"))
     tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
     logits = torch.randn(1, nodes, 100)
-    verification = Verification(state.committed, tree, Hidden(logits), logits)
+    verification = Verification(state.verification_inputs, tree, Hidden(logits), logits)
     assert verification.drawn_everywhere(KeyedRandomness(torch.tensor([1])), Stream.TARGET) is None
 
 

@@ -21,7 +21,7 @@ from transformers.generation import logits_process as hf
 from examples import examples
 from specdec import Engine, batching
 from specdec.errors import OptionError, SpecdecError
-from specdec.generation import Decoder, Generation
+from specdec.generation import Generation, GenerationSetup
 from specdec.request import caller_processors, shared_processors
 from specdec.request.copying import copied
 from specdec.request.request import Request
@@ -523,8 +523,8 @@ def test_a_call_of_many_prompts_warns_of_what_rows_cost(plain: Engine) -> None:
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
     """Steps of more than ``fits`` rows fail, the first of them after a step that succeeds."""
 
-    def start(decoder: Decoder, request: Request) -> Generation:
-        generation = Generation(decoder, request)
+    def start(setup: GenerationSetup, request: Request) -> Generation:
+        generation = Generation(setup, request)
         if len(request.rows) > fits:
             next(iter(generation))
             raise torch.OutOfMemoryError("CUDA out of memory")

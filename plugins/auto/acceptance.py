@@ -7,10 +7,10 @@ from specdec.drafting.calibration import Prior
 # Steps that evidence counts for: it fades by one part in LASTING with every later
 # step. Long enough to average over the tokens of a sentence or two, short enough to follow a text.
 LASTING = 50
-# Steps that what is believed when a text begins counts for (expected tokens for a text's
-# suggestions): little enough that a text which differs from others is found out within it.
+# Steps that what is believed when a text begins counts for (expected tokens for prompt lookup):
+# little enough that a text which differs from others is found out within it.
 BELIEVED = 8.0
-# What a step with a drafter is taken to bring before the first: draft tokens accepted, levels
+# What a step with a drafter is taken to bring before the first: expected draft tokens, levels
 # grown, draft tokens verified. Large enough that a drafter is tried on any usual machine.
 FIRST_YIELD = (2.5, 4.0, 10.0)
 
@@ -19,9 +19,9 @@ FIRST_YIELD = (2.5, 4.0, 10.0)
 # trained by cross-entropy is too flat for an argmax; under coupling the noise decides most of the
 # draw. Without unit.
 PRIORS = {
-    "greedy": Prior(sharpness=0.53, others=-6.0),
-    "coupled": Prior(sharpness=0.78, others=-1.6),
-    "sampled": Prior(sharpness=0.9, others=-1.6),
+    "greedy": Prior(temperature=0.53, log_weight_of_others=-6.0),
+    "coupled": Prior(temperature=0.78, log_weight_of_others=-1.6),
+    "sampled": Prior(temperature=0.9, log_weight_of_others=-1.6),
 }
 
 
@@ -32,8 +32,8 @@ def prior_at(temperature: float, *, greedy: bool, coupled: bool) -> Prior:
         return PRIORS["greedy" if greedy else "sampled"]
     cold, warm, share = PRIORS["greedy"], PRIORS["coupled"], min(1.0, temperature)
     return Prior(
-        cold.sharpness + share * (warm.sharpness - cold.sharpness),
-        cold.others + share * (warm.others - cold.others),
+        cold.temperature + share * (warm.temperature - cold.temperature),
+        cold.log_weight_of_others + share * (warm.log_weight_of_others - cold.log_weight_of_others),
     )
 
 
@@ -49,31 +49,34 @@ class Estimate:
     """
 
     def __init__(self, *means: float) -> None:
-        self._texts = [BELIEVED * mean for mean in (1.0, *means)]
-        self._text = [0.0] * len(self._texts)
+        self._earlier_texts = [BELIEVED * mean for mean in (1.0, *means)]
+        self._this_text = [0.0] * len(self._earlier_texts)
         self.begin()
 
     def begin(self, rows: int = 1) -> None:
         """A text begins, or several: one a row."""
-        if self._text[0]:
+        if self._this_text[0]:
             # It counts in full from as much on as is believed at its beginning.
-            counts = min(BELIEVED * rows, self._text[0])
-            fading, scale = (1 - 1 / LASTING) ** counts, counts / self._text[0]
-            self._texts = [
-                fading * old + scale * new for old, new in zip(self._texts, self._text, strict=True)
+            counts = min(BELIEVED * rows, self._this_text[0])
+            fading, scale = (1 - 1 / LASTING) ** counts, counts / self._this_text[0]
+            self._earlier_texts = [
+                fading * old + scale * new
+                for old, new in zip(self._earlier_texts, self._this_text, strict=True)
             ]
-        self._text = [0.0] * len(self._texts)
-        self._sums = [BELIEVED * old / self._texts[0] for old in self._texts]
+        self._this_text = [0.0] * len(self._earlier_texts)
+        self._sums = [BELIEVED * old / self._earlier_texts[0] for old in self._earlier_texts]
 
     def absorb(self, other: Estimate, rows: int) -> None:
         """Take in the text of a copy, which has ended."""
-        self._text = other._text
+        self._this_text = other._this_text
         self.begin(rows)
 
     def take(self, weight: float, *amounts: float) -> None:
         """One observation: amounts that came of so much weight."""
         self._sums = [old + x for old, x in zip(self._sums, (weight, *amounts), strict=True)]
-        self._text = [old + x for old, x in zip(self._text, (weight, *amounts), strict=True)]
+        self._this_text = [
+            old + x for old, x in zip(self._this_text, (weight, *amounts), strict=True)
+        ]
 
     def fade(self) -> None:
         """A step has passed."""
@@ -92,7 +95,7 @@ class AcceptanceEstimates:
 
     Attributes:
         values: draft tokens that the values of a row's tree expect, and those accepted.
-        text: draft tokens accepted per token that the text's suggestion expects, of trees that
+        lookup: draft tokens accepted per token that the prompt-lookup chain expects, of trees that
             hold nothing else.
         drafter: what a row's step with a drafter yields: draft tokens that its tree expects,
             levels grown, draft tokens verified.
@@ -100,21 +103,21 @@ class AcceptanceEstimates:
 
     def __init__(self) -> None:
         tokens = FIRST_YIELD[0]
-        self.values, self.text = Estimate(tokens, tokens), Estimate(1.0)
+        self.values, self.lookup = Estimate(tokens, tokens), Estimate(1.0)
         self.drafter = Estimate(*FIRST_YIELD)
 
     def begin(self, rows: int) -> None:
         """A text begins, or several: one a row."""
-        for estimate in (self.values, self.text, self.drafter):
+        for estimate in (self.values, self.lookup, self.drafter):
             estimate.begin(rows)
 
     def absorb(self, other: AcceptanceEstimates, rows: int) -> None:
         """Take in the text of a copy, which has ended."""
         self.values.absorb(other.values, rows)
-        self.text.absorb(other.text, rows)
+        self.lookup.absorb(other.lookup, rows)
         self.drafter.absorb(other.drafter, rows)
 
     def fade(self) -> None:
         """A step has passed."""
-        for estimate in (self.values, self.text, self.drafter):
+        for estimate in (self.values, self.lookup, self.drafter):
             estimate.fade()

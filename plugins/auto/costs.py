@@ -48,11 +48,11 @@ class Costs:
         """Whether draft levels have been measured often enough."""
         return self.level.known or self.first.known
 
-    def step(self, nodes: int) -> float:
+    def step_seconds(self, nodes: int) -> float:
         """A step that verifies ``nodes`` nodes, without drafting."""
         return self.steps.seconds(nodes)
 
-    def draft(self, levels: float) -> float:
+    def draft_seconds(self, levels: float) -> float:
         """Growing ``levels`` levels, with few tokens to read. Until it has been measured often
         enough, half of the estimate, so that it is tried again unless it is far too slow."""
         if levels == 0:
@@ -60,7 +60,7 @@ class Costs:
         seconds = (self.first.value or self.level.value) + self.level.value * (levels - 1)
         return seconds if self.drafting_known else seconds / 2
 
-    def read(self, unread: int) -> float:
+    def read_seconds(self, unread: int) -> float:
         """What the drafter's reading of ``unread`` tokens a row adds to that."""
         return self.reading.value * unread if unread > 4 * FREE else 0.0
 

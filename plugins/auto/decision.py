@@ -25,7 +25,7 @@ class Exploration:
 
     Attributes:
         seconds: that may be lost now.
-        trial: seconds gained since a pause in drafting was broken; None: no trial is under way.
+        trial: seconds gained so far in a trial of the drafter; None: no trial is under way.
     """
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ class Decision:
 
     With r the best known rate, in tokens a second, a choice is worth its expected tokens less r
     times its expected seconds, and the choice that is worth most is taken: of plain decoding, the
-    text's suggestion and the drafter before the step, of a further level while it grows, of the
+    prompt-lookup chain and the drafter before the step, of a further level while it grows, of the
     number of nodes when it is grown. At the best rate the best choice is worth nothing on average
-    (Dinkelbach 1967), so r is the larger of plain decoding's rate and of drafting's. The text's
-    suggestions do not enter r: they come with certain tokens, which are no sooner reached by
-    hurrying over others.
+    (Dinkelbach 1967), so r is the larger of plain decoding's rate and of drafting's. Prompt
+    lookup does not enter r: it finds a match at certain positions of the text only, and finishing
+    other steps sooner does not make matches more frequent.
 
     Args:
         depth: the most levels; 0 if there is no drafter.
@@ -68,7 +68,7 @@ class Decision:
 
     Attributes:
         levels: the most levels of the step that comes.
-        text_tokens: tokens of the text's suggestion that are candidates in it.
+        lookup_tokens: tokens of the prompt-lookup chain that are candidates in it.
     """
 
     costs: Costs
@@ -78,7 +78,7 @@ class Decision:
         self._depth, self._budget, self._exploration = depth, budget, exploration
         self._opened: AcceptanceEstimates | None = None
         self.close: Callable[[], object] = lambda: None
-        self.levels = self.text_tokens = self._unread = 0
+        self.levels = self.lookup_tokens = self._unread = 0
 
     def open(self, costs: Costs, acceptance: AcceptanceEstimates, rows: int) -> None:
         """What is learned from here on, of ``rows`` rows; a text begins where that is new."""
@@ -95,39 +95,43 @@ class Decision:
     @property
     def speedup(self) -> float:
         """Tokens a second of steps with a drafter over those of plain decoding."""
-        tokens, levels, nodes = self.acceptance.drafter.means
-        plain = self.costs.step(1)
-        seconds = self.costs.draft(levels) + max(plain, self._step(nodes))
+        tokens, levels, drafted = self.acceptance.drafter.means
+        plain = self.costs.step_seconds(1)
+        seconds = self.costs.draft_seconds(levels) + max(plain, self._step_seconds(drafted))
         return (1 + self._accepted_share * tokens) * plain / seconds
 
-    def prepare(self, rows: int, room: int, unread: int, text: Sequence[float] = ()) -> None:
+    def prepare(self, rows: int, room: int, unread: int, lookup: Sequence[float] = ()) -> None:
         """Decide on the step that comes.
 
         Args:
             rows: unfinished ones.
             room: draft tokens that the texts have room for.
             unread: committed tokens of a row that the drafter has not read.
-            text: probabilities that the suggestion of the text expects, summed over rows and over
-                its first n tokens, by n from 1 on.
+            lookup: draft tokens that the prompt-lookup chain expects to be accepted of its first n,
+                of all rows, by n from 1 on.
         """
         costs, self._rows, self._unread = self.costs, rows, unread
-        self.levels = self.text_tokens = 0
-        self._expected, self._text = 0.0, 0.0
+        self.levels = self.lookup_tokens = 0
+        self._expected, self._lookup = 0.0, 0.0
         self._measured = costs.drafting_known
         if not costs.plain_known or room == 0:
             return
-        plain, speed = costs.step(1), self.speedup if self._depth else 0.0
+        plain, speed = costs.step_seconds(1), self.speedup if self._depth else 0.0
         self._rate = rows * max(1.0, speed) / plain
-        count = self._best_count(text, self.text_accepted_share)
-        best = self._gain(text, count, self.text_accepted_share)
-        self._text = self.text_accepted_share * text[count - 1] if count else 0.0
-        self._chance = min(1.0, self.text_accepted_share * text[0] / rows) if text else 0.0
-        tokens, levels, nodes = self.acceptance.drafter.means
+        count = self._best_count(lookup, self.lookup_accepted_share)
+        best = self._gain(lookup, count, self.lookup_accepted_share)
+        self._lookup = self.lookup_accepted_share * lookup[count - 1] if count else 0.0
+        self._chance = min(1.0, self.lookup_accepted_share * lookup[0] / rows) if lookup else 0.0
+        tokens, levels, drafted = self.acceptance.drafter.means
         tokens *= rows * self._accepted_share
-        tokens = max(tokens, self._text + (1 - self._chance) * tokens)
-        seconds = costs.draft(levels) + max(costs.step(count + 1), self._step(nodes)) - plain
+        tokens = max(tokens, self._lookup + (1 - self._chance) * tokens)
+        seconds = (
+            costs.draft_seconds(levels)
+            + max(costs.step_seconds(count + 1), self._step_seconds(drafted))
+            - plain
+        )
         drafts = tokens - self._rate * seconds
-        reading = costs.read(unread)
+        reading = costs.read_seconds(unread)
         if speed > 1 and drafts > best and reading < room * plain * (1 - 1 / speed):
             best = drafts
             self.levels = self._depth
@@ -139,26 +143,26 @@ class Decision:
                 self._exploration.charge(loss)
                 return
         if best == 0:
-            count = self._explore(text, reading - drafts / self._rate)
-        self.text_tokens, self._expected = count, text[count - 1] if count else 0.0
+            count = self._explore(lookup, reading - drafts / self._rate)
+        self.lookup_tokens, self._expected = count, lookup[count - 1] if count else 0.0
         if self.levels:
-            self.text_tokens = len(text)
+            self.lookup_tokens = len(lookup)
             if not self._measured:
                 self.levels = min(2, self._depth)
 
-    def _explore(self, text: Sequence[float], drafting: float) -> int:
+    def _explore(self, lookup: Sequence[float], drafting: float) -> int:
         """Where plain decoding is best: what may be tried all the same.
 
         Args:
             drafting: seconds that a step with the drafter is expected to lose.
 
         Returns:
-            Tokens of the text's suggestion to verify.
+            Tokens of the prompt-lookup chain to verify.
         """
         exploration = self._exploration
-        count = self._best_count(text, 1.0)
+        count = self._best_count(lookup, 1.0)
         if count and exploration.affords(
-            loss := -self._gain(text, count, self.text_accepted_share) / self._rate
+            loss := -self._gain(lookup, count, self.lookup_accepted_share) / self._rate
         ):
             exploration.charge(loss)
             return count
@@ -169,21 +173,24 @@ class Decision:
             exploration.seconds = min(exploration.seconds, max(0.0, drafting))
         return 0
 
-    def another_level(self, before: float, reach: float, mass: float, depth: int) -> bool:
+    def another_level(
+        self, *, expanded: float, to_expand: float, candidates: float, depth: int
+    ) -> bool:
         """Decide whether to grow a further level: it pays, or is measured, which is charged.
 
-        It is taken to add to what it expands the share that the last one added.
+        Its nodes are expected to hold the share of what they hang from that the last level's do.
 
         Args:
-            before: summed probabilities of the nodes that the last level expanded.
-            mass: of all its candidates.
-            reach: of those that would be expanded.
+            expanded: summed probabilities of the nodes that the last level hangs from.
+            to_expand: of those that the next one would hang from.
+            candidates: of all nodes of the last level.
             depth: levels so far.
         """
         costs = self.costs
         if not self._measured:
             return True
-        gain = self._accepted_share * reach * min(1.0, mass / before) if before else 0.0
+        share = min(1.0, candidates / expanded) if expanded else 0.0
+        gain = self._accepted_share * to_expand * share
         if gain > self._rate * costs.level.value:
             return True
         if depth > 1 or costs.since_level < LASTING:
@@ -213,25 +220,27 @@ class Decision:
         costs, acceptance = self.costs, self.acceptance
         levels = len(seconds.levels)
         costs.take(nodes, seconds.verify + seconds.other, seconds.levels, self._unread)
-        self._exploration.earn(costs.step(nodes) + costs.draft(levels))
+        self._exploration.earn(costs.step_seconds(nodes) + costs.draft_seconds(levels))
         acceptance.fade()
         if accepted is not None and self._expected:
             if levels:
                 acceptance.values.take(self._rows, self._expected, float(accepted))
             else:
-                acceptance.text.take(self._expected, float(accepted))
+                acceptance.lookup.take(self._expected, float(accepted))
         if levels and self._exploration.trial is not None:
-            plain = costs.step(1)
-            drafting = costs.draft(levels) + costs.read(self._unread)
+            plain = costs.step_seconds(1)
+            drafting = costs.draft_seconds(levels) + costs.read_seconds(self._unread)
             extra = (
-                (drafting if self._measured else sum(seconds.levels)) + costs.step(nodes) - plain
+                (drafting if self._measured else sum(seconds.levels))
+                + costs.step_seconds(nodes)
+                - plain
             )
             self._exploration.trial += (
                 self._accepted_share * self._expected * plain / self._rows - extra
             )
         if not levels or not self._measured:
             return
-        # What the text suggests tells little of the drafter.
+        # What prompt lookup drafts tells little of the drafter.
         rows, own = self._rows, 1 - self._chance
         acceptance.drafter.take(
             own * rows, own * self._expected, own * rows * levels, own * rows * (nodes - 1)
@@ -246,23 +255,25 @@ class Decision:
         expected, accepted = self.acceptance.values.means
         return accepted / expected
 
-    def _step(self, draft_tokens: float) -> float:
+    def _step_seconds(self, draft_tokens: float) -> float:
         """A step that verifies a mean number of draft tokens."""
         low = int(draft_tokens)
         part = draft_tokens - low
-        return (1 - part) * self.costs.step(low + 1) + part * self.costs.step(low + 2)
+        return (1 - part) * self.costs.step_seconds(low + 1) + part * self.costs.step_seconds(
+            low + 2
+        )
 
     @property
-    def text_accepted_share(self) -> float:
-        """Draft tokens accepted per token that the text's suggestions expect."""
-        (share,) = self.acceptance.text.means
+    def lookup_accepted_share(self) -> float:
+        """Draft tokens accepted per token that prompt-lookup chains expect."""
+        (share,) = self.acceptance.lookup.means
         return share
 
     def _gain(self, gains: Sequence[float], count: int, share: float) -> float:
         """Tokens that verifying ``count`` draft tokens is worth beyond verifying none."""
         costs = self.costs
         tokens = share * gains[count - 1] if count else 0.0
-        return tokens - self._rate * (costs.step(count + 1) - costs.step(1))
+        return tokens - self._rate * (costs.step_seconds(count + 1) - costs.step_seconds(1))
 
     def _best_count(self, gains: Sequence[float], share: float) -> int:
         most = min(self._budget, len(gains))

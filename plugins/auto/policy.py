@@ -18,7 +18,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
-from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 from specdec.drafting.calibration import ScoredLevel, learn_acceptance
 from specdec.drafting.coupling import couple
 from specdec.drafting.prompt_lookup import Lookup
@@ -94,7 +94,7 @@ class AutoPolicy(TreePolicy):
     def __init__(self, options: AutoOptions) -> None:
         self.options, self.coupled = options, options.coupled
         # What is learned is learned from all texts of the engine.
-        self.by_text_alone = not (options.calibrated or options.costs)
+        self.depends_on_own_row_only = not (options.calibrated or options.costs)
         self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
 
     def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:
@@ -116,7 +116,7 @@ class AutoGrower(TreeGrower):
         prior = prior_at(processors.temperature, greedy=processors.greedy, coupled=coupled)
         self._setting = f"{processors.setting}, coupled={coupled}"
         self._calibration = memory.calibration(self._setting, prior, state.tokens.device)
-        self._seen, self._grown, self._before = 0, list[ScoredLevel](), 0.0
+        self._seen, self._grown, self._expanded = 0, list[ScoredLevel](), 0.0
         # Where each path is verified by itself a node costs a forward: as without costs.
         self._decision: Decision | None = None
         if options.costs and state.cache is not None:
@@ -143,24 +143,28 @@ class AutoGrower(TreeGrower):
         else:
             confidence = scores.float()
         values = (builder.frontier.log_value[:, :, None] + confidence).flatten(1)
-        rows = frontier_rows_of_children(builder.frontier.width, k, tokens.device)
-        builder.add(tokens.flatten(1), rows, values, branching=k)
+        parents = parents_of_children(builder.frontier.width, k, tokens.device)
+        builder.add(tokens.flatten(1), parents, values, branching=k)
         builder.advance_best(self.options.width)
         if self._decision and builder.depth < self.levels:
             active = self._active(values).exp()
             best = active.topk(min(self.options.width, active.shape[1]), dim=1).values
-            mass, reach = torch.stack([active.sum(), best.sum()]).tolist()
-            before = self._before if builder.depth > 1 else len(active)
-            if not self._decision.another_level(before, reach, mass, builder.depth):
+            candidates, to_expand = torch.stack([active.sum(), best.sum()]).tolist()
+            if not self._decision.another_level(
+                expanded=self._expanded if builder.depth > 1 else len(active),
+                to_expand=to_expand,
+                candidates=candidates,
+                depth=builder.depth,
+            ):
                 builder.stop()
-            self._before = reach
+            self._expanded = to_expand
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         decision, levels = self._decision, builder.depth
         if decision:
-            self._merge_text(builder, decision.text_tokens, decision.text_accepted_share)
+            self._merge_lookup(builder, decision.lookup_tokens, decision.lookup_accepted_share)
         else:
-            self._merge_text(builder, self.options.depth, 1.0)
+            self._merge_lookup(builder, self.options.depth, 1.0)
         if builder.size == 1:
             return DraftTree.root(self._state.root())
         if decision is None:
@@ -212,8 +216,8 @@ class AutoGrower(TreeGrower):
             unread = drafts.unread_tokens + new_tokens if isinstance(drafts, ReadsLater) else 0
             decision.prepare(rows, state.room, unread, _summed(chances))
 
-    def _merge_text(self, builder: TreeBuilder, most: int, share: float) -> None:
-        """Make the first ``most`` tokens of the texts' suggestions candidates of the tree.
+    def _merge_lookup(self, builder: TreeBuilder, most: int, share: float) -> None:
+        """Make the first ``most`` tokens of the prompt-lookup chains candidates of the tree.
 
         Args:
             share: of such draft tokens that was accepted so far, by which values are multiplied.
@@ -242,7 +246,7 @@ class AutoGrower(TreeGrower):
 
 
 def _summed(chances: Sequence[Sequence[float]]) -> list[float]:
-    """Expected tokens of the first n of each row's suggestion, of all rows, by n from 1 on."""
+    """Tokens that the first n of each row's chain expect, of all rows, by n from 1 on."""
     length = max(map(len, chances), default=0)
     by_place = [sum(own[n] for own in chances if n < len(own)) for n in range(length)]
     return list(accumulate(by_place))

@@ -56,7 +56,7 @@ class LookupDrafter(TreeDrafter):
     """
 
     def __init__(self, options: LookupOptions, target: HFTarget) -> None:
-        self.options, self.by_text_alone = options, not options.costs
+        self.options, self.depends_on_own_row_only = options, not options.costs
         # Where every size is compiled, all chains have one.
         self._least = options.depth if target.acceleration.fixed_shapes else 0
         self._paying = PayingSize() if options.costs else None

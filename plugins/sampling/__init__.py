@@ -6,11 +6,10 @@ from specdec.plugin.components import Component, Strategy, Trainer, hookimpl
 from specdec_plugins.sampling.draft_model import (
     NEEDED,
     DraftModelOptions,
-    Sampled,
-    SampledOptions,
     make_draft_model,
 )
 from specdec_plugins.sampling.draft_training import DraftRecipe, DraftTraining
+from specdec_plugins.sampling.sampled_policy import Sampled, SampledOptions
 from specdec_plugins.sampling.typical import Typical, TypicalOptions
 
 

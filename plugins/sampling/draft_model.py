@@ -1,4 +1,4 @@
-"""Standard speculative sampling: a small language model drafts, its drafts are sampled from q."""
+"""The drafter ``draft_model``: a small language model with the target's tokenizer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
-from specdec.decoding.proposal import Proposal
-from specdec.decoding.state import State
-from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.draft_vocabulary import (
     DESCRIPTION,
     DraftVocabulary,
@@ -21,7 +17,6 @@ from specdec.drafting.draft_vocabulary import (
     lm_head_of,
 )
 from specdec.drafting.network_drafter import NetworkDrafter
-from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
@@ -138,42 +133,3 @@ def _load(
             trust_remote_code=trust_remote_code,
         )
     return model, load_tokenizer(folder, trust_remote_code=trust_remote_code)
-
-
-class SampledOptions(BaseModel):
-    """Options of the tree policy ``sampled``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    depth: int = Field(4, ge=1, le=64, description="levels of draft tokens below the root")
-    width: int = Field(
-        1, ge=1, le=8, description="draws at the root; every draw goes on as a chain"
-    )
-    replacement: bool = Field(
-        True, description="draw siblings independently; false: without replacement"
-    )
-
-
-class Sampled(TreePolicy):
-    """Draft tokens sampled from q: a chain, or several that part at the root.
-
-    Source: Leviathan et al. (arXiv 2211.17192); several drafts as in SpecTr (arXiv 2310.15141).
-    """
-
-    def __init__(self, options: SampledOptions) -> None:
-        self.options = options
-
-    def start(self, state: State, drafts: LevelDrafts | None) -> SampledGrower:
-        return SampledGrower(self.options)
-
-
-class SampledGrower(TreeGrower):
-    """The trees of one generation."""
-
-    def __init__(self, options: SampledOptions) -> None:
-        self.levels, self.width = options.depth, options.width
-        self._draw = sample if options.replacement else sample_without_replacement
-
-    def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
-        self._draw(builder, proposal, self.width if builder.depth == 0 else 1)
-        builder.advance(torch.arange(self.width, device=proposal.logits.device))

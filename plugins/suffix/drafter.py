@@ -71,7 +71,7 @@ class SuffixDrafter(TreeDrafter):
     """
 
     def __init__(self, options: SuffixOptions, target: HFTarget) -> None:
-        self.options, self.by_text_alone = options, not (options.costs or options.earlier)
+        self.options, self.depends_on_own_row_only = options, not (options.costs or options.earlier)
         # Where every size is compiled, all trees have one.
         self._least = options.budget if target.acceleration.fixed_shapes else 0
         self._paying = PayingSize() if options.costs else None

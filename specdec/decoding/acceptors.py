@@ -38,8 +38,9 @@ class Rejection(Acceptor):
     point masses, to try them one after the other is to draw from p once: x is accepted with what is
     left of p(x).
 
-    What needs no draw is drawn from a point mass: a child that is not there or comes after an
-    accepted one is accepted with probability 0, and the token after an accepted child is its own.
+    Every row makes the same draws: a child that does not exist, or comes after an accepted one, is
+    accepted with probability 0, and after an accepted child the last draw is from a point mass at
+    its token.
 
     Source: Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318); on trees SpecInfer
     (arXiv 2305.09781), algorithm 2, and EAGLE (arXiv 2401.15077), appendix A.
@@ -61,15 +62,12 @@ class Rejection(Acceptor):
                 token = tree.token(child)
                 trying = (child >= 0) & (taken < 0)
                 ratio = torch.where(trying, _at(p, token) / _at(q, token), 0.0).clamp(max=1)
-                heads = randomness.bernoulli(
-                    ratio, Key(Stream.ACCEPT, root, traversal.node, draw + 1)
-                )
-                taken = torch.where(heads, child, taken)
+                key = Key(Stream.ACCEPT, root, traversal.node, draw + 1)
+                taken = torch.where(randomness.bernoulli(ratio, key), child, taken)
                 p = torch.where(trying[:, None], _residual(p, q), p)
                 if tree.draws is Draws.WITHOUT_REPLACEMENT:
                     q = torch.where(trying[:, None], _without(q, token), q)
-            accepted = _point(tree.token(taken), p)
-            p = torch.where((taken >= 0)[:, None], accepted, p)
+            p = torch.where((taken >= 0)[:, None], _point(tree.token(taken), p), p)
             # Draw 0 whatever the tree's width: a row draws alike with and without neighbours.
             key = Key(Stream.ACCEPT, root, traversal.node, 0)
             traversal.descend(taken, randomness.categorical(Distribution.of(p.log()), key))

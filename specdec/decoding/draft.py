@@ -100,10 +100,10 @@ class Drafting:
         if tree.draws not in self._parts.acceptor.supports:
             name = type(self._parts.acceptor).__name__
             raise PluginError(f"{name} is not exact for {tree.draws.value} draws")
-        if tree.depth <= state.tightest_room:
+        if tree.depth <= state.least_room:
             return tree
         # The room depends on lengths alone, and whole sets of siblings go: the label stays true.
-        return label(tree.limited(state.levels_left()), tree.draws, tree.sampled_from)
+        return label(tree.limited(state.room_by_row()), tree.draws, tree.sampled_from)
 
     def _tree(self, state: State) -> DraftTree | None:
         if isinstance(self.drafts, TreeDrafts):

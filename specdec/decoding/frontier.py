@@ -81,7 +81,7 @@ class Frontier:
         return torch.cat([before, path], dim=2)
 
     def path(self, row: int, index: int) -> list[int]:
-        """The draft tokens from the root to node ``index`` of a batch row, root included.
+        """The tokens from the root to node ``index`` of a batch row, both included.
 
         Reads from the device: for drafters that work on the host.
         """

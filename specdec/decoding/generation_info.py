@@ -11,7 +11,7 @@ from specdec.request.stopping import FinishReason
 
 @dataclass(frozen=True, eq=False)
 class GenerationInfo:
-    """One object for all steps of a generation, and gone with it.
+    """The generation that a step belongs to: the same object at every step.
 
     Attributes:
         model, strategy: by name.

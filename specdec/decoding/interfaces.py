@@ -63,8 +63,8 @@ class LevelDrafts(ABC):
         first."""
 
     def commit(self, step: Step) -> None:  # noqa: B027
-        """A step has been committed: take its tokens and features, forget the drafts. Not called
-        after the last step."""
+        """A step has been committed: take its tokens and features, forget the draft tokens. Not
+        called after the last step."""
 
 
 class TreeDrafts(ABC):
@@ -82,11 +82,11 @@ class LevelDrafter(ABC):
     """A drafter that proposes draft tokens level by level; made once, with weights and options.
 
     Attributes:
-        by_text_alone: as of a :class:`TreeDrafter`.
+        depends_on_own_row_only: as of a :class:`TreeDrafter`.
     """
 
     needs: Needs = Needs()
-    by_text_alone: bool = True
+    depends_on_own_row_only: bool = True
 
     @abstractmethod
     def start(self, state: State, features: Features) -> LevelDrafts:
@@ -97,14 +97,15 @@ class TreeDrafter(ABC):
     """A drafter that gives whole draft trees; made once, with weights and options.
 
     Attributes:
-        by_text_alone: whether a row's drafts are a function of its own text, and of random numbers
-            of its own. False where they depend on other texts too, such as the engine's earlier
-            ones, or on the clock: exact under an acceptor that is ``seed_exact``, and refused with
-            any other, whose draws would decide twice when a seed is used again.
+        depends_on_own_row_only: whether a row's drafts are a function of its own text, and of
+            random numbers of its own. False where they depend on other texts too, such as the
+            engine's earlier ones, or on the clock: exact under an acceptor that is ``seed_exact``,
+            and refused with any other: a seed that is used again would correlate the drafts with
+            its draws.
     """
 
     needs: Needs = Needs()
-    by_text_alone: bool = True
+    depends_on_own_row_only: bool = True
 
     @abstractmethod
     def start(self, state: State, features: Features) -> TreeDrafts:
@@ -139,8 +140,8 @@ class _FunctionDrafts(TreeDrafts):
 
 @runtime_checkable
 class ReportsItself(Protocol):
-    """A drafter that can say how well it predicts, so that a wrong checkpoint does not pass for a
-    bad one."""
+    """A drafter that measures how well it predicts, so that a checkpoint that is read with wrong
+    settings is told from a weak one."""
 
     def report(self, text: Tensor, start: int) -> DrafterReport:
         """Compare the drafter with its target on a text that the target wrote greedily.
@@ -175,10 +176,10 @@ Drafts = LevelDrafts | TreeDrafts
 
 @runtime_checkable
 class KeepsRows(Protocol):
-    """What goes on when rows leave the batch, because it lets go of what it keeps by row.
+    """Drafts or a grower that can drop finished rows from what it keeps by row.
 
-    Finished rows stay to the end with drafts that cannot. A grower that keeps nothing by row needs
-    no such method.
+    Finished rows stay in the batch to the end with drafts that cannot. A grower that keeps nothing
+    by row needs no such method.
     """
 
     def keep_rows(self, rows: Tensor) -> None:
@@ -247,11 +248,11 @@ class TreePolicy(ABC):
     Attributes:
         coupled: whether it looks at the noise of the target's draws, so that drafts depend on it.
             Exact under an acceptor that is ``seed_exact``, and refused with any other.
-        by_text_alone: as of a :class:`TreeDrafter`.
+        depends_on_own_row_only: as of a :class:`TreeDrafter`.
     """
 
     coupled: bool = False
-    by_text_alone: bool = True
+    depends_on_own_row_only: bool = True
 
     @abstractmethod
     def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:

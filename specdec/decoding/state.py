@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from specdec.decoding.committed import Committed
 from specdec.decoding.randomness import Key, Randomness, RowRandomness
 from specdec.decoding.step import Acceptance, Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
+from specdec.decoding.verification_inputs import VerificationInputs
 from specdec.distribution import Distribution
 from specdec.kv_cache.kv_cache import KVCache, bucketed
 from specdec.models.ranks import Ranks
@@ -84,8 +84,8 @@ class State:
 
     @property
     def many_finished(self) -> bool:
-        """Whether an eighth of the rows has ended: to let rows go copies the cache of the others,
-        which in a large batch takes as long as a forward."""
+        """Whether an eighth of the rows has ended: only then do they leave the batch, since that
+        copies the cache of the others, which in a large batch takes as long as a forward."""
         ended = sum(reason is not None for reason in self.finish_reasons)
         return ended > 0 and 8 * ended >= len(self.finish_reasons)
 
@@ -105,7 +105,7 @@ class State:
         return max(self._rooms(), default=0)
 
     @property
-    def tightest_room(self) -> int:
+    def least_room(self) -> int:
         """The deepest tree that every unfinished row can use."""
         return min(self._rooms(), default=0)
 
@@ -119,9 +119,9 @@ class State:
         ]
 
     @property
-    def committed(self) -> Committed:
-        """What a verification needs to know of the rows."""
-        return Committed(
+    def verification_inputs(self) -> VerificationInputs:
+        """What a verification reads of the rows."""
+        return VerificationInputs(
             self.tokens,
             self.lengths,
             self.span,
@@ -131,7 +131,7 @@ class State:
             self.keeps_scores,
         )
 
-    def levels_left(self) -> Tensor:
+    def room_by_row(self) -> Tensor:
         """The deepest tree that each row can still use: ``[B]`` int64."""
         return (self.limits - self.lengths - 1).clamp(min=0)
 
@@ -146,8 +146,8 @@ class State:
         return self._root_position
 
     def draft_distribution(self, logits: Tensor) -> Distribution:
-        """The draft distribution under the request's own warps: ``logits [B, n, V]``, distribution
-        ``[B, n, V]``."""
+        """The draft distribution under the request's own processors, ``[B, n, V]``, of
+        ``logits [B, n, V]``."""
         return self.processors.draft_distribution(logits)
 
     def sample(self, probs: Tensor, key: Key) -> Tensor:
@@ -216,8 +216,8 @@ class State:
         row = self.members.index(member)
         self.processors.settle(row, length)
         self.finish_reasons[row] = self.finish_reasons[row] or reason
-        ended = [why is None for why in self.finish_reasons]
-        self.active = torch.tensor(ended, device=self.lengths.device)
+        unfinished = [why is None for why in self.finish_reasons]
+        self.active = torch.tensor(unfinished, device=self.lengths.device)
 
     def keep_unfinished(self) -> Tensor:
         """Let finished rows leave the batch; those that stay: ``[m]`` int64.

@@ -77,5 +77,5 @@ class Step:
 
     @property
     def scores(self) -> Tensor:
-        """The same after logits processors and warps: what the new tokens were drawn from."""
+        """The same after the logits processors: what the new tokens were drawn from."""
         return self.verification.scores_at(self.kept)

@@ -42,7 +42,7 @@ class TreeBuilder:
         self._values = [nothing.float()]
         self._chain: tuple[Tensor, Tensor, Tensor] | None = None
         self._level_start = 0
-        self._rows = nothing
+        self._parents_in_frontier = nothing
         self._chosen: Callable[[], Tensor] | None = None
         self._frontier = Frontier(
             depth=0,
@@ -53,24 +53,24 @@ class TreeBuilder:
             root_position=state.root_position()[:, None],
         )
 
-    def add(self, tokens: Tensor, rows: Tensor, log_value: Tensor, *, branching: int) -> None:
+    def add(self, tokens: Tensor, parents: Tensor, log_value: Tensor, *, branching: int) -> None:
         """Append one level of candidates.
 
         Args:
             tokens: ``[B, m]`` int64.
-            rows: ``[m]`` or ``[B, m]`` int64, the frontier row that each hangs from.
+            parents: ``[m]`` or ``[B, m]`` int64, each one's parent by its place in the frontier.
             log_value: ``[B, m]``; ``-inf`` marks a candidate that does not exist.
-            branching: the most candidates that hang from one frontier row.
+            branching: the most children of one frontier node.
 
         Whatever was sampled before, the tree is ``POINT`` from here on.
         """
         self._draws, self._drawn_from = Draws.POINT, []
-        self._append(tokens, rows, log_value, branching)
+        self._append(tokens, parents, log_value, branching)
 
     def add_sampled(
         self,
         tokens: Tensor,
-        rows: Tensor,
+        parents: Tensor,
         log_value: Tensor,
         *,
         branching: int,
@@ -80,7 +80,7 @@ class TreeBuilder:
         """Append one level that was drawn from the draft distribution: for the samplers alone.
 
         Args:
-            tokens, rows, log_value, branching: as for :meth:`add`.
+            tokens, parents, log_value, branching: as for :meth:`add`.
             draws: how siblings were drawn.
             q: ``[B, n, V]``, what each frontier node's children were drawn from.
 
@@ -90,20 +90,20 @@ class TreeBuilder:
         if self.size > 1 and self._draws is not draws:
             raise PluginError(f"a tree of {self._draws.value} draws cannot take {draws.value} ones")
         nodes = self.frontier.nodes
-        self._append(tokens, rows, log_value, branching)
+        self._append(tokens, parents, log_value, branching)
         self._draws = draws
         self._drawn_from.append((nodes, q))
 
-    def _append(self, tokens: Tensor, rows: Tensor, log_value: Tensor, branching: int) -> None:
+    def _append(self, tokens: Tensor, parents: Tensor, log_value: Tensor, branching: int) -> None:
         if self._chain is not None:
             raise PluginError("a chain has been merged in: it comes after the last level")
         if self.depth != self.frontier.depth:
             raise PluginError("this frontier has been expanded: choose the next one with advance")
         nodes = self.frontier.nodes
-        self._rows = rows
+        self._parents_in_frontier = parents
         self._tokens.append(tokens)
         self._parents.append(
-            nodes.index_select(1, rows) if rows.dim() == 1 else nodes.gather(1, rows)
+            nodes.index_select(1, parents) if parents.dim() == 1 else nodes.gather(1, parents)
         )
         self._values.append(log_value)
         self._level_start = self.size
@@ -175,12 +175,12 @@ class TreeBuilder:
         before, tokens = self._frontier, self._tokens[-1]
         if chosen.dim() == 1:
             chosen = chosen.to(tokens.device).expand(len(tokens), -1)
-        rows = self._rows
+        parents = self._parents_in_frontier
         return Frontier(
             depth=before.depth + 1,
             tokens=tokens.gather(1, chosen),
             nodes=chosen + self._level_start,
-            parents=rows.take(chosen) if rows.dim() == 1 else rows.gather(1, chosen),
+            parents=parents.take(chosen) if parents.dim() == 1 else parents.gather(1, chosen),
             log_value=self._values[-1].gather(1, chosen),
             root_position=before.root_position,
             before=before,
@@ -225,6 +225,7 @@ class TreeBuilder:
 
 
 @cache
-def frontier_rows_of_children(n: int, k: int, device: torch.device) -> Tensor:
-    """The parents ``[n * k]`` int64 of k children for each of n rows, row-major."""
+def parents_of_children(n: int, k: int, device: torch.device) -> Tensor:
+    """The parents ``[n * k]`` int64 of k children for each of n frontier nodes, one node's children
+    after the other's."""
     return torch.arange(n, device=device).repeat_interleave(k)

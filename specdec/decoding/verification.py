@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from specdec.decoding.committed import Committed
 from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.tree import DraftTree
+from specdec.decoding.verification_inputs import VerificationInputs
 from specdec.distribution import Distribution, at_least_float32
 from specdec.errors import PluginError
 from specdec.models.hf_target import Hidden
@@ -18,8 +18,8 @@ from specdec.request.processor_stages import Prefix
 from specdec.request.stopping import StopRules
 
 # The distributions of all nodes are evaluated at once up to this many logits: past it the nodes
-# that no path visits cost more than evaluating one node after the other. A warp that sorts costs
-# as much as several that do not.
+# that no path visits cost more than evaluating one node after the other. A processor that sorts
+# costs as much as several that do not.
 MOST_LOGITS, MOST_LOGITS_ON_CPU, _SORTING = 1 << 23, 1 << 16, 8
 
 
@@ -34,15 +34,15 @@ class Verification:
 
     def __init__(
         self,
-        committed: Committed,
+        inputs: VerificationInputs,
         tree: DraftTree,
         hidden: Hidden,
         logits: Tensor,
         companions: Hidden | None = None,
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
-        self._committed, self._companions = committed, companions
-        self._asked: list[tuple[Tensor, Tensor, Tensor]] = []  # node, asking, processed scores
+        self._inputs, self._companions = inputs, companions
+        self._asked: list[tuple[Tensor, Tensor, Tensor]] = []  # node, needed, processed scores
 
     @property
     def companions(self) -> Hidden:
@@ -62,20 +62,20 @@ class Verification:
     @property
     def active(self) -> Tensor:
         """Rows that are not finished: ``[B]`` bool."""
-        return self._committed.active
+        return self._inputs.active
 
     @property
     def stopping(self) -> StopRules:
         """The rules that end rows."""
-        return self._committed.stopping
+        return self._inputs.stopping
 
     @property
     def can_sync(self) -> bool:
         """Whether acceptors may read tensors: on a CPU, where that waits for nothing."""
         return self.logits.device.type == "cpu"
 
-    def distribution(self, node: Tensor, asking: Tensor) -> Distribution:
-        """The target's distribution p of the token after ``node``, processors and warps applied.
+    def distribution(self, node: Tensor, needed: Tensor) -> Distribution:
+        """The target's distribution p of the token after ``node``, logits processors applied.
 
         Ask once for each output position, in order: a stateful processor then sees exactly the
         calls that plain decoding makes. (A stop string is found after the step: behind one it may
@@ -83,13 +83,13 @@ class Verification:
 
         Args:
             node: ``[B]`` int64.
-            asking: ``[B]`` bool, rows that need theirs; the others' is undefined.
+            needed: ``[B]`` bool, rows that need theirs; the others' is undefined.
         """
         logits = self.logits.flatten(0, 1).index_select(0, self._first_node + node)
-        processors = self._committed.processors
-        scores = processors.scores(logits, lambda: self._prefix(node, asking))
-        if self._committed.keeps_scores:
-            self._asked.append((node, asking, scores))
+        processors = self._inputs.processors
+        scores = processors.scores(logits, lambda: self._prefix(node, needed))
+        if self._inputs.keeps_scores:
+            self._asked.append((node, needed, scores))
         return processors.distribution(scores)
 
     @property
@@ -120,10 +120,10 @@ class Verification:
         Raises:
             PluginError: they were not kept, and processors read the prefix.
         """
-        scores, processors = self.logits_at(nodes), self._committed.processors
+        scores, processors = self.logits_at(nodes), self._inputs.processors
         if self._asked:
-            for node, asking, kept in self._asked:
-                meant = (node[:, None] == nodes) & asking[:, None]
+            for node, needed, kept in self._asked:
+                meant = (node[:, None] == nodes) & needed[:, None]
                 scores = torch.where(meant[:, :, None], kept[:, None], scores)
             return scores
         if processors.reads_prefix:
@@ -136,9 +136,9 @@ class Verification:
     @property
     def greedy(self) -> bool:
         """Whether every distribution is a point mass (temperature 0)."""
-        return self._committed.processors.greedy
+        return self._inputs.processors.greedy
 
-    def draw(self, node: Tensor, asking: Tensor, randomness: Randomness, stream: Stream) -> Tensor:
+    def draw(self, node: Tensor, needed: Tensor, randomness: Randomness, stream: Stream) -> Tensor:
         """The target's own draw of the token after ``node``: ``[B]`` int64.
 
         Ask as for :meth:`distribution`, of which it is drawn.
@@ -151,7 +151,7 @@ class Verification:
             key = Key(stream, self.position(node))
         else:
             key = Key(stream, self.root_position(), node)
-        return randomness.categorical(self.distribution(node, asking), key)
+        return randomness.categorical(self.distribution(node, needed), key)
 
     def drawn_everywhere(self, randomness: Randomness, stream: Stream) -> Tensor | None:
         """The same after every node at once, ``[B, N]`` int64, for
@@ -159,7 +159,7 @@ class Verification:
 
         None where that would take longer than to ask node by node, or a processor reads a prefix.
         """
-        processors = self._committed.processors
+        processors = self._inputs.processors
         if processors.greedy:
             if processors.penalties or processors.warps:
                 return None
@@ -179,7 +179,7 @@ class Verification:
     def position(self, node: Tensor) -> Tensor:
         """Index in the whole sequence of the token that follows ``node [B]``: ``[B]`` int64."""
         depth = self.tree.depths.gather(1, node[:, None]).squeeze(1)
-        return self._committed.lengths + depth
+        return self._inputs.lengths + depth
 
     @cached_property
     def _first_node(self) -> Tensor:
@@ -188,19 +188,19 @@ class Verification:
 
     @cached_property
     def _root_position(self) -> Tensor:
-        return self._committed.lengths - 1
+        return self._inputs.lengths - 1
 
     def root_position(self) -> Tensor:
         """Index in the whole sequence of the root: ``[B]`` int64."""
         return self._root_position
 
-    def _prefix(self, node: Tensor, asking: Tensor) -> Prefix:
-        tree, committed = self.tree, self._committed
+    def _prefix(self, node: Tensor, needed: Tensor) -> Prefix:
+        tree, inputs = self.tree, self._inputs
         index = node[:, None, None].expand(-1, 1, tree.size)
         on_path = tree.ancestors.gather(1, index).squeeze(1)
-        padding = committed.tokens[:, :1].expand(-1, tree.depth + 1)
-        tokens = torch.cat([committed.tokens[:, : committed.span], padding], dim=1)
-        spare = committed.span + tree.depth
+        padding = inputs.tokens[:, :1].expand(-1, tree.depth + 1)
+        tokens = torch.cat([inputs.tokens[:, : inputs.span], padding], dim=1)
+        spare = inputs.span + tree.depth
         slot = torch.where(on_path, self.root_position()[:, None] + tree.depths, spare)
         tokens = tokens.scatter(1, slot, tree.tokens)[:, :spare]
-        return Prefix(tokens, self.position(node), asking)
+        return Prefix(tokens, self.position(node), needed)

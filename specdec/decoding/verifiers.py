@@ -56,6 +56,8 @@ class PathVerifier(Verifier):
 def _verification(target: HFTarget, state: State, tree: DraftTree, read: Hidden) -> Verification:
     """Scores of the tree's nodes; of companions the hidden states are enough."""
     if tree.companions is None:
-        return Verification(state.committed, tree, read, target.logits(read.last))
+        return Verification(state.verification_inputs, tree, read, target.logits(read.last))
     hidden, companions = read.split(tree.size)
-    return Verification(state.committed, tree, hidden, target.logits(hidden.last), companions)
+    return Verification(
+        state.verification_inputs, tree, hidden, target.logits(hidden.last), companions
+    )

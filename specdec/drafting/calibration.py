@@ -16,18 +16,19 @@ from specdec.decoding.step import Step
 
 
 class Prior(NamedTuple):
-    """What is believed of a calibration's s and b before the first step."""
+    """What is believed of a calibration before the first step: its s, and its b."""
 
-    sharpness: float
-    others: float
+    temperature: float
+    log_weight_of_others: float
 
 
 class Calibration:
     """The map from draft scores to acceptance probabilities, of one sampling setting.
 
     Of a node's k best children with scores z, child i is the target's token with probability
-    ``exp(z_i / s) / (e^b + sum_j exp(z_j / s))``; ``e^b`` is the weight of every other token. ``s``
-    sharpens or flattens the draft distribution, ``b`` says how much goes past the children.
+    ``exp(z_i / s) / (e^b + sum_j exp(z_j / s))``; ``e^b`` is the weight of every other token.
+    ``s < 1`` sharpens the draft distribution, ``s > 1`` flattens it; ``b`` says how much goes past
+    the children.
 
     It is fitted by the log loss, a proper score, at the nodes that the committed text passes
     through: there the target's token is known whatever the tree held, so what was drafted does not
@@ -46,7 +47,7 @@ class Calibration:
     """
 
     def __init__(self, prior: Prior, device: torch.device, lasting: int) -> None:
-        start = [math.log(prior.sharpness), prior.others]
+        start = [math.log(prior.temperature), prior.log_weight_of_others]
         self._start = torch.tensor(start, dtype=torch.float64, device=device)
         self.theta = self._start
         self.steps = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from specdec.decoding.proposal import Proposal
-from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 
 
 def grow_level(
@@ -21,9 +21,9 @@ def grow_level(
     log_q, tokens = proposal.top(k)
     values = (builder.frontier.log_value[:, :, None] + log_q).flatten(1)
     tokens = tokens.flatten(1)
-    rows = frontier_rows_of_children(builder.frontier.width, k, tokens.device)
+    parents = parents_of_children(builder.frontier.width, k, tokens.device)
     if keep is not None:
         keep = keep.to(tokens.device)
         tokens, values = tokens.index_select(1, keep), values.index_select(1, keep)
-        rows = rows.index_select(0, keep)
-    builder.add(tokens, rows, values, branching=k)
+        parents = parents.index_select(0, keep)
+    builder.add(tokens, parents, values, branching=k)

@@ -26,8 +26,9 @@ class PayingSize:
     strategy without a network is about as fast as plain decoding where nothing can be expected.
 
     Made once with a drafter. Seconds are kept by batch size and length of the texts. What is
-    chosen depends on the clock, so a drafter with one is not ``by_text_alone``: it goes with an
-    acceptor that is ``seed_exact``, and has an option without, ``repeatable``, for the others.
+    chosen depends on the clock, so a drafter with one is not ``depends_on_own_row_only``: it goes
+    with an acceptor that is ``seed_exact``, and has an option without, ``repeatable``, for the
+    others.
     """
 
     def __init__(self) -> None:

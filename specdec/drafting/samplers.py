@@ -7,7 +7,7 @@ import torch
 from specdec.decoding.proposal import NEVER, Proposal, vocabulary_logits
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.tree import Draws
-from specdec.decoding.tree_builder import TreeBuilder, frontier_rows_of_children
+from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 
 
 def sample(builder: TreeBuilder, proposal: Proposal, n: int) -> None:
@@ -47,7 +47,7 @@ def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> N
             tokens.append(token)
             if draws is Draws.WITHOUT_REPLACEMENT:
                 left = left.scatter(1, token, 0.0)
-    rows = frontier_rows_of_children(frontier.width, n, q.device)
+    parents = parents_of_children(frontier.width, n, q.device)
     builder.add_sampled(
-        torch.cat(tokens, dim=1), rows, torch.cat(values, dim=1), branching=n, draws=draws, q=q
+        torch.cat(tokens, dim=1), parents, torch.cat(values, dim=1), branching=n, draws=draws, q=q
     )

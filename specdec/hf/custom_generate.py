@@ -98,11 +98,11 @@ class CustomGenerate:
             engine = engine_for(model, self._engine)
             stopping = [*stopping_criteria, *self._stopping]
             prepared = Prepared(input_ids, mask, logits_processor, stopping, generation_config)
-            decoder = engine.decoder()
+            setup = engine.generation_setup()
             given = self._seed if seed is None else seed
             if drawn := given is None:
                 given = prepared.drawn_seed()  # also where another rank's counts
-            request = decoder.agreed(
+            request = setup.agreed(
                 lambda: prepared.request(
                     given,
                     vocab_size=engine.target.vocab_size,
@@ -111,8 +111,8 @@ class CustomGenerate:
                 drawn=drawn,
                 beside=(len(prepared.other_criteria), prepared.pads),
             )
-            generation = Generation(decoder, request)
-            written = WrittenBatch(prepared, generation, decoder, streamer)
+            generation = Generation(setup, request)
+            written = WrittenBatch(prepared, generation, setup, streamer)
             written.write()
             generation.close()
             self.stats = [result.stats for result in generation.results()]

@@ -11,7 +11,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 from specdec.columns import Columns
 from specdec.decoding.step import Step
-from specdec.generation import Decoder, Generation
+from specdec.generation import Generation, GenerationSetup
 from specdec.hf.prepared import Prepared
 
 
@@ -22,14 +22,14 @@ class WrittenBatch:
     Args:
         prepared: what was asked for.
         generation: what decodes it; rows may be ahead of each other.
-        decoder: of the generation: of a sharded model the first rank calls the criteria.
+        setup: of the generation: of a sharded model the first rank calls the criteria.
         streamer: one of transformers, or None.
     """
 
     def __init__(
-        self, prepared: Prepared, generation: Generation, decoder: Decoder, streamer: Any
+        self, prepared: Prepared, generation: Generation, setup: GenerationSetup, streamer: Any
     ) -> None:
-        self._decoder = decoder
+        self._setup = setup
         self._prepared, self._generation, self._streamer = prepared, generation, streamer
         ids, config = prepared.input_ids, prepared.config
         self._rows = ids.shape[0]
@@ -72,7 +72,7 @@ class WrittenBatch:
             return
         scores = tuple(self._scores.columns) if self._scores else None
         text = self._ids[:, : self._length]
-        says = self._decoder.decided(lambda: self._criteria(text, scores).tolist())
+        says = self._setup.decided(lambda: self._criteria(text, scores).tolist())
         for row, done in enumerate(says):
             if not done or self._done[row]:
                 continue

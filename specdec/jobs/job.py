@@ -78,7 +78,7 @@ class Job:
             same = prompts.exists() and out.samefile(prompts)
             what = "is the file of prompts" if same else "is there, and not from a job"
             raise OptionError(f"{out} {what}: give another file to write to")
-        if (ranks := engine.decoder().ranks) is not None:
+        if (ranks := engine.generation_setup().ranks) is not None:
             raise OptionError(
                 f"the {ranks.size} processes that hold this model would all write {out}: a job is "
                 "for a model in one process. Call Engine.generate(prompts, batch_size=...)"

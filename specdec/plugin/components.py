@@ -42,8 +42,8 @@ class Component:
             is missing and how to give it, as the end of a sentence ("a head: give ...").
         repeatable: options that it has beside an acceptor that is not ``seed_exact``, unless others
             are given: those that keep the clock out of its drafts.
-        recognises: of such a drafter: whether the checkpoint in a folder is of the kind that it
-            drafts with, complete or not. None: it cannot tell.
+        recognises: of a drafter with ``needs_checkpoint``: whether the checkpoint in a folder is
+            of the kind that it drafts with, complete or not. None: it cannot tell.
     """
 
     name: str

@@ -80,7 +80,7 @@ class Selection:
         if (policy := made["policy"]) is not None and policy.coupled:
             _check_coupled(self.names, made["acceptor"])
         for role in ("drafter", "policy"):
-            if made[role] is not None and not made[role].by_text_alone:
+            if made[role] is not None and not made[role].depends_on_own_row_only:
                 _check_by_text_alone(role, self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
 

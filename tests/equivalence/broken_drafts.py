@@ -158,7 +158,9 @@ class WrongVerifier(TreeVerifier):
             mask[:, tree.size :, tree.size :] = True
         positions = state.root_position()[:, None] + depths
         hidden, beside = target.forward(read.tokens, positions, mask, state.cache).split(tree.size)
-        return Verification(state.committed, tree, hidden, target.logits(hidden.last), beside)
+        return Verification(
+            state.verification_inputs, tree, hidden, target.logits(hidden.last), beside
+        )
 
 
 class Telling(TreeVerifier):

@@ -1,4 +1,4 @@
-"""The committed tokens of a batch, as a verification reads them."""
+"""What a verification reads beside the tree: committed tokens and the request's rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from specdec.request.stopping import StopRules
 
 
 @dataclass(frozen=True)
-class Committed:
+class VerificationInputs:
     """The committed tokens of a batch, and the request's rules for the token that follows.
 
     Attributes:
@@ -19,7 +19,7 @@ class Committed:
         lengths: ``[B]`` int64, committed tokens; the last one is the root.
         span: columns of ``tokens`` that hold every row's tokens.
         active: ``[B]`` bool, rows that are not finished.
-        processors: logits processors and warps.
+        processors: the logits processors, temperature and truncation among them.
         stopping: the rules that end rows.
         keeps_scores: whether verifications keep the processed scores that they are asked for.
     """
