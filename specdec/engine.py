@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from specdec.acceleration import Acceleration
 from specdec.asynchronous import AsyncStream, Turns
 from specdec.batching import check_batches, finished, in_batches
+from specdec.booleans import check_bools
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
@@ -101,6 +102,7 @@ class Engine:
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
+        check_bools(trust_remote_code=trust_remote_code)
         self.acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))

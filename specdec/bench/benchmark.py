@@ -24,6 +24,7 @@ from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.bench.run_log import RunLog
 from specdec.bench.runner import Progress, batches_of, interleave
 from specdec.bench.settings import Settings
+from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.models.fingerprints import fingerprint_of_model
 from specdec.request.generation_config import resolve
@@ -58,12 +59,13 @@ def run(
         log: a file that finished rounds are kept in, and taken from if it has some.
 
     Raises:
-        OptionError: engines on different models, labels that are taken, a peer that does not take
-            as many rows, a log of another benchmark.
+        OptionError: a value that is not allowed, engines on different models, labels that are
+            taken, a peer that does not take as many rows, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
         ContenderError: a contender failed before then; after it, likewise.
     """
+    check_bools(transformers=transformers)
     settings = settings or Settings()
     first = _on_one_model(engines)
     if prompts is None:

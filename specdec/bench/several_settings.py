@@ -14,6 +14,7 @@ from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Progress, batches_of
 from specdec.bench.setting_names import at_settings, temperature_text
 from specdec.bench.settings import Settings
+from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
 
@@ -51,6 +52,7 @@ def run_at(
         KeyboardInterrupt: Ctrl-C before the first round was over.
         ContenderError: a contender failed before then.
     """
+    check_bools(transformers=transformers)
     sizes = [settings.batch_size] if batch_sizes is None else batch_sizes
     _check_each_once("temperatures", temperatures)
     _check_each_once("batch sizes", sizes)

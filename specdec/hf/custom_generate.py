@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput, StopStringCriteria
 
+from specdec.booleans import check_bools
 from specdec.decoding.metrics import Stats
 from specdec.engine import Engine
 from specdec.errors import OptionError, UnknownNameError
@@ -27,6 +28,9 @@ from specdec.streamers import check_streamer, told_of_the_end
 
 # Arguments of Engine, but for the model.
 ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
+
+# Those of them that are True or False.
+FLAGS = tuple(n for n, p in inspect.signature(Engine).parameters.items() if p.default is False)
 
 
 class CustomGenerate:
@@ -49,6 +53,7 @@ class CustomGenerate:
         for name in engine:
             if name not in ENGINE:
                 raise UnknownNameError("argument of decoder", name, ENGINE)
+        check_bools(**{name: engine[name] for name in FLAGS if name in engine})
         check_streamer(streamer)
         self._engine, self._seed, self._streamer = dict(engine), seed, streamer
         if "plugins" in engine:  # an iterator would have none for a second model
@@ -146,7 +151,7 @@ def decoder(
 
     Raises:
         UnknownNameError: an argument that does not exist.
-        OptionError: a streamer that is none, stop strings without a tokenizer.
+        OptionError: a value that is not allowed, or stop strings without a tokenizer.
     """
     given = {"strategy": strategy, "drafter": drafter, "tokenizer": tokenizer, **engine}
     return CustomGenerate(given, seed=seed, streamer=streamer, stop_strings=stop_strings)

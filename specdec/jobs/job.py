@@ -18,7 +18,7 @@ from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.summary import JobSummary
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model, fingerprint_of_tokenizer
-from specdec.progress import Reporter, RichReporter, Stage
+from specdec.progress import Reporter, Stage, reporter_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,8 +58,7 @@ def run_job(
             another job has written, or that another process is writing now; prompts that were
             changed meanwhile; a model that several processes hold.
     """
-    reporter = progress if isinstance(progress, Reporter) else None
-    reporter = reporter or (RichReporter() if progress else Reporter())
+    reporter = reporter_of(progress)
     job = Job(engine, Path(prompts), Path(out), make_job_options(options), reporter)
     return job.run()
 
