@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,12 @@ def test_wrap_target_replaces_the_target(model: Any, plain: Engine) -> None:
 
 def specs() -> dict[str, Any]:
     return {n: f for n, f in vars(hookspecs).items() if n.startswith("specdec_")}
+
+
+@pytest.mark.parametrize("nothing", [3, object(), types.ModuleType("bare"), ["lookup"]], ids=str)
+def test_what_has_no_hook_is_no_plugin(nothing: Any) -> None:
+    with pytest.raises(OptionError, match="has no hook of specdec: give a module or an object"):
+        Engine("chat-7m", plugins=[nothing])
 
 
 def test_hook_signatures_are_what_plugins_rely_on() -> None:

@@ -77,9 +77,12 @@ class Template:
     @property
     def given(self) -> list[str]:
         """The arguments that were given."""
-        return [name for name in self.__dataclass_fields__ if getattr(self, name)] + (
-            ["add_generation_prompt"] if self.add_generation_prompt is False else []
-        )
+        return [
+            name
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None
+            and not (name == "continue_final_message" and value is False)
+        ]
 
     def encode(
         self, messages: Sequence[Any], tokenizer: PreTrainedTokenizerBase | None
