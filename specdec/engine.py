@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -562,3 +563,20 @@ class Engine:
                 f"layers 0 to {self.target.layers}"
             )
         return tuple(layers)
+
+
+# Arguments of Engine, but for the model.
+ARGUMENTS = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
+
+
+def check_engine(engine: object) -> None:
+    """Refuse what is no engine.
+
+    Raises:
+        OptionError: a name, a model or another object.
+    """
+    if not isinstance(engine, Engine):
+        raise OptionError(
+            f"engine must be a specdec.Engine, not {type(engine).__name__} {engine!r:.80}: make "
+            "one with Engine(model)"
+        )

@@ -22,7 +22,7 @@ from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.bench.run_log import RunLog
-from specdec.bench.runner import Progress, batches_of, interleave
+from specdec.bench.runner import Progress, batches_of, check_progress, interleave
 from specdec.bench.settings import Settings
 from specdec.booleans import check_bools
 from specdec.errors import OptionError
@@ -66,8 +66,9 @@ def run(
         ContenderError: a contender failed before then; after it, likewise.
     """
     check_bools(transformers=transformers)
+    check_progress(progress)
     settings = settings or Settings()
-    first = _on_one_model(engines)
+    first = on_one_model(engines)
     if prompts is None:
         prompts = encode_sets([MIXED], first, max_new_tokens=settings.max_new_tokens)
     if not prompts:
@@ -176,7 +177,20 @@ def _identity(
     }
 
 
-def _on_one_model(engines: Mapping[str, Engine]) -> Engine:
+def on_one_model(engines: Mapping[str, Engine]) -> Engine:
+    """The first of the engines.
+
+    Raises:
+        OptionError: none, something else, or engines on different models.
+    """
+    from specdec.engine import check_engine
+
+    if not isinstance(engines, Mapping):
+        raise OptionError(
+            f"engines must be by label, {{'eagle2': engine}}, not {type(engines).__name__}"
+        )
+    for engine in engines.values():
+        check_engine(engine)
     if not engines:
         raise OptionError("there is nothing to compare with plain decoding: give an engine")
     first = next(iter(engines.values()))

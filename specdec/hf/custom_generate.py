@@ -12,7 +12,7 @@ from transformers.generation import GenerateDecoderOnlyOutput, StopStringCriteri
 
 from specdec.booleans import check_bools
 from specdec.decoding.metrics import Stats
-from specdec.engine import Engine
+from specdec.engine import ARGUMENTS, Engine
 from specdec.errors import OptionError, UnknownNameError, first_line
 from specdec.generation import Generation
 from specdec.hf.calling_generate import dropped_arguments
@@ -28,10 +28,7 @@ from specdec.plugin.registry import listed_plugins
 from specdec.request.stopping import stop_strings_in
 from specdec.streamers import check_streamer, told_of_the_end
 
-# Arguments of Engine, but for the model.
-ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
-
-# Those of decoder alone.
+# Arguments of decoder alone.
 OWN = ("seed", "stop_strings", "streamer")
 # Arguments of Engine that are True or False.
 FLAGS = tuple(n for n, p in inspect.signature(Engine).parameters.items() if p.default is False)
@@ -55,8 +52,8 @@ class CustomGenerate:
         stop_strings: str | Sequence[str] | None,
     ) -> None:
         for name in engine:
-            if name not in ENGINE:
-                raise UnknownNameError("argument of decoder", name, {*ENGINE, *OWN})
+            if name not in ARGUMENTS:
+                raise UnknownNameError("argument of decoder", name, {*ARGUMENTS, *OWN})
         check_tokenizer(tokenizer := engine.get("tokenizer"))
         check_bools(**{name: engine[name] for name in FLAGS if name in engine})
         check_streamer(streamer)

@@ -35,6 +35,7 @@ def resolve_checkpoint(
         OptionError: ``trust_remote_code`` is neither True nor False.
     """
     check_bools(trust_remote_code=trust_remote_code)
+    _refuse_empty_name(checkpoint, what)
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path
@@ -67,6 +68,7 @@ def resolve_model(
         OptionError: as for :func:`resolve_checkpoint`.
     """
     check_bools(trust_remote_code=trust_remote_code)
+    _refuse_empty_name(checkpoint, what)
     path = Path(checkpoint).expanduser()
     if is_gguf(path):
         if not path.is_file():
@@ -183,6 +185,15 @@ def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
         config._attn_implementation = None
     config.return_dict = True
     return config
+
+
+def _refuse_empty_name(checkpoint: str | Path, what: str) -> None:
+    """An empty path would be the current folder."""
+    if not str(checkpoint).strip():
+        raise CheckpointError(
+            f"the name of the {what} is empty, {str(checkpoint)!r}: give a folder or a hub id like "
+            "'org/name', or leave it out"
+        )
 
 
 def _refuse_adapter(folder: Path) -> None:

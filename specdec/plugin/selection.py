@@ -137,7 +137,7 @@ def select(
         if not isinstance(own_options, Mapping):
             raise OptionError(f"options of the {role} must be a mapping, not {own_options!r}")
     own: dict[Role, str | None] = {role: getattr(chosen, role) for role in ROLES}
-    names = {role: swaps.get(role) or own[role] for role in ROLES}
+    names = {role: own[role] if (n := swaps.get(role)) is None else n for role in ROLES}
     checkpoint = None
     if drafter is not None:
         names["drafter"], checkpoint = _drafter(registry, chosen, drafter)
