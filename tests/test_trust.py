@@ -107,6 +107,16 @@ def test_only_true_is_trust(remote: Path, mark: Path, plain: Engine, word: Any) 
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("word", ["false", "true", "yes", 1])
+def test_only_true_is_trust_in_a_draft_model(
+    remote: Path, mark: Path, plain: Engine, word: Any
+) -> None:
+    options = {"drafter": {"trust_remote_code": word}}
+    with pytest.raises(OptionError, match=f"drafter.trust_remote_code={word!r}: .*boolean"):
+        plain.with_strategy("draft_model", drafter=remote, options=options)
+    assert not mark.exists()
+
+
 def test_code_of_a_tokenizer_is_not_run(
     model: Any, tokenizer: Any, tmp_path: Path, mark: Path
 ) -> None:
