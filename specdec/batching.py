@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from specdec.booleans import check_bools
 from specdec.errors import OptionError, out_of_memory, warn
 from specdec.generation import Generation, GenerationSetup
 from specdec.request.request import Request
@@ -30,8 +31,7 @@ def check_batches(texts: int, batch_size: Any, progress: Any, streamer: Any) -> 
     """
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise OptionError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
-    if not isinstance(progress, bool):
-        raise OptionError(f"progress={progress!r}: give True or False")
+    check_bools(progress=progress)
     check_streamer(streamer, texts)
     if streamer is not None and batch_size is not None and batch_size < texts:
         raise OptionError(

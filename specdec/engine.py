@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from specdec.acceleration import Acceleration
 from specdec.asynchronous import AsyncStream, Turns
 from specdec.batching import check_batches, finished, in_batches
+from specdec.booleans import check_bools
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
@@ -101,6 +103,7 @@ class Engine:
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
+        check_bools(trust_remote_code=trust_remote_code)
         self.acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
@@ -560,3 +563,20 @@ class Engine:
                 f"layers 0 to {self.target.layers}"
             )
         return tuple(layers)
+
+
+# Arguments of Engine, but for the model.
+ARGUMENTS = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
+
+
+def check_engine(engine: object) -> None:
+    """Refuse what is no engine.
+
+    Raises:
+        OptionError: a name, a model or another object.
+    """
+    if not isinstance(engine, Engine):
+        raise OptionError(
+            f"engine must be a specdec.Engine, not {type(engine).__name__} {engine!r:.80}: make "
+            "one with Engine(model)"
+        )

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from specdec.errors import OptionError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -21,6 +23,21 @@ class Reporter:
     def stage(self, name: str, total: float) -> Iterator[Stage]:
         """A stage of ``total`` units of work."""
         yield Stage()
+
+
+def reporter_of(progress: bool | Reporter) -> Reporter:
+    """What an argument ``progress`` asks for: one on stderr, a silent one, or the one given.
+
+    Raises:
+        OptionError: neither True, False nor a Reporter.
+    """
+    if isinstance(progress, Reporter):
+        return progress
+    if not isinstance(progress, bool):
+        raise OptionError(
+            f"progress={progress!r:.80}: give True or False, or a specdec.progress.Reporter"
+        )
+    return RichReporter() if progress else Reporter()
 
 
 class Stage:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from specdec.engine import Engine
-from specdec.errors import OptionError
+from specdec.engine import ARGUMENTS, Engine
+from specdec.errors import OptionError, UnknownNameError
 from specdec.jobs.answering import Answer, Answerer, answers_in_order
 from specdec.jobs.options import make_job_options
 from specdec.jobs.rows import GivenRow
@@ -68,7 +68,16 @@ class Generator:
         if "window" in options:
             raise OptionError("window is for files: Ray's batch_size says how many rows there are")
         self._options = make_job_options(options)
-        self.engine = Engine(model, **(engine or {}))
+        given = {} if engine is None else engine
+        if not isinstance(given, Mapping):
+            raise OptionError(
+                f"engine must have arguments of Engine by name, {{'strategy': ...}}, not "
+                f"{type(given).__name__} {given!r:.80}"
+            )
+        for name in given:
+            if name not in ARGUMENTS:
+                raise UnknownNameError("argument of Engine", name, ARGUMENTS)
+        self.engine = Engine(model, **given)
         self._answerer = Answerer(self.engine, self._options)
 
     def __call__(self, batch: Any) -> Any:

@@ -344,6 +344,25 @@ def test_prompts_that_leave_no_room_are_left_out(plain: Engine) -> None:
         bench.encode_sets(sets, plain, max_new_tokens=50, context=100)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"engines": {"it": "lookup"}}, "engine must be a specdec.Engine, not str 'lookup'"),
+        ({"engines": "lookup"}, "engines must be by label"),
+        ({"progress": True}, "progress=True: give a function"),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_type_are_refused(
+    plain: Engine, change: dict[str, Any], says: str
+) -> None:
+    given: dict[str, Any] = {"engines": {"it": plain}, **change}
+    with pytest.raises(OptionError, match=says):
+        bench.run(**given)
+    with pytest.raises(OptionError, match=says):
+        bench.run_at([0.0], prompts=[], settings=bench.Settings(), **given)
+
+
 def test_engines_must_share_a_model(plain: Engine, eagle: Engine) -> None:
     other = Engine(tiny.make_model(), strategy="plain")
     with pytest.raises(OptionError, match="'other' has a model of its own"):

@@ -113,7 +113,9 @@ def test_a_plugin_for_another_interface_is_refused_with_both_versions(
 
 
 def test_a_plugin_for_this_interface_is_loaded() -> None:
-    plugin = module("written_now", specdec_api_version=API_VERSION)
+    plugin = module(
+        "written_now", specdec_api_version=API_VERSION, specdec_strategies=hookimpl(lambda: [])
+    )
     assert Registry.load([plugin]).manager.is_registered(plugin)
 
 

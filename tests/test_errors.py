@@ -102,6 +102,9 @@ MODELS: list[Any] = [
         SpecdecError,
         ["acceptor", "3"],
     ),
+    ({"model": ""}, CheckpointError, ["name of the model is empty", "give a folder or a hub id"]),
+    ({"model": Path("  ")}, SpecdecError, ["name of the model is empty"]),
+    ({"device": ""}, OptionError, ["device=''"]),
     ({"device": "toaster"}, OptionError, ["device='toaster'"]),
     ({"strategy": "nonsense"}, UnknownNameError, ["unknown strategy 'nonsense'", "eagle2"]),
 ]
@@ -117,6 +120,27 @@ def test_models_dtypes_and_devices_are_checked(
 
 
 # (arguments of generate, what the message must say)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"drafter": ""},
+        {"drafter": "\t"},
+        {"options": {"drafter": {"checkpoint": ""}}},
+        {"policy": ""},
+        {"verifier": ""},
+        {"acceptor": ""},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("strategy", ["eagle2", "draft_model", "medusa"])
+def test_an_empty_name_is_neither_this_folder_nor_the_default(
+    plain: Engine, arguments: dict[str, Any], strategy: str
+) -> None:
+    with pytest.raises(SpecdecError, match=r"is empty, '|unknown \w+ ''") as error:
+        plain.with_strategy(strategy, **arguments)
+    assert "config.json" not in str(error.value)
+
+
 CALLS: list[tuple[dict[str, Any], type[SpecdecError], list[str]]] = [
     ({"max_new_token": 3}, UnknownNameError, ["'max_new_token'", "did you mean 'max_new_tokens'?"]),
     ({"temprature": 1}, UnknownNameError, ["did you mean 'temperature'?"]),

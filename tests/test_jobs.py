@@ -560,6 +560,31 @@ def test_an_option_that_does_not_exist_and_a_file_that_is_not_there_are_named(
         run_job(plain, write(tmp_path / "in.jsonl", ["", " "]), tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("engine", ["chat-7m", None, Path("chat-7m"), Engine], ids=str)
+def test_only_an_engine_answers(engine: Any, prompts: Path) -> None:
+    for answer in (
+        lambda: run_job(engine, prompts, prompts.with_name("out.jsonl")),
+        lambda: answer_rows(engine, ROWS),
+    ):
+        with pytest.raises(OptionError, match=r"engine must be a specdec\.Engine, not .*Engine\("):
+            answer()
+
+
+@pytest.mark.parametrize("rows", [None, 5, "HELLO", b"HELLO", {"prompt": "HELLO"}], ids=str)
+def test_rows_that_are_no_list_of_objects_are_refused(plain: Engine, rows: Any) -> None:
+    with pytest.raises(OptionError, match="rows must be a list of objects"):
+        answer_rows(plain, rows)
+    assert answer_rows(plain, iter(ROWS[:1]), **LISTED) == answer_rows(plain, ROWS[:1], **LISTED)
+
+
+@pytest.mark.parametrize("name", ["prompts", "out"])
+def test_what_names_no_file_is_refused(plain: Engine, prompts: Path, name: str) -> None:
+    for value in (None, 3, ROWS):
+        files = {"prompts": prompts, "out": prompts.with_name("out.jsonl"), name: value}
+        with pytest.raises(OptionError, match=f"{name} must be the name of a file, not"):
+            run_job(plain, **files)
+
+
 def test_the_bar_ends_with_all_rows_and_is_told_of_errors(plain: Engine, tmp_path: Path) -> None:
     class Told(Reporter, Stage):
         rows, text, total, notes = 0.0, "", 0.0, ""

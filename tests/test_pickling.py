@@ -108,6 +108,7 @@ def test_plugins_go_along_where_they_can_be_imported(model: Any) -> None:
     engine = Engine(model, strategy="mine", plugins=[Plugin(), installed])
     assert copied(engine).strategy.name == "mine"
     loose = types.ModuleType("loose")
+    vars(loose)["specdec_strategies"] = hookimpl(lambda: [], specname="specdec_strategies")
     engine = Engine(model, strategy="plain", plugins=[loose])
     with pytest.raises(pickle.PicklingError, match=r"'loose' .*a file of its own"):
         pickle.dumps(engine)

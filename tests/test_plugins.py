@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tiny import PROMPTS
 from specdec import Component, Engine, ModelAlias, Strategy, hookimpl
 from specdec.cli.compared_engines import DEFAULT_STRATEGIES, labels_of
 from specdec.cli.describe import options_of
+from specdec.decoding.acceptors import Match
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import (
     Acceptor,
@@ -33,6 +35,7 @@ from specdec.decoding.step import Acceptance
 from specdec.decoding.traversal import TreeTraversal
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
+from specdec.decoding.verifiers import TreeVerifier
 from specdec.drafting.expansion import grow_level
 from specdec.errors import OptionError, PluginError, SpecdecError, UnknownNameError
 from specdec.models.hf_target import HFTarget
@@ -195,6 +198,29 @@ def test_a_strategy_whose_part_nobody_registers_says_so(model: Any, plain: Engin
         options_of(Registry.load([half]), "half")
 
 
+SAID: list[tuple[str, str, Any, str]] = [
+    ("acceptor", "plain", Match, "lossless"),
+    ("acceptor", "plain", Match, "seed_exact"),
+    ("verifier", "plain", TreeVerifier, "uses_cache"),
+    ("drafter", "again", lambda: TreeFunction(again), "depends_on_own_row_only"),
+    ("policy", "shift", lambda: policy_of(Three)(None), "depends_on_own_row_only"),
+    ("policy", "shift", lambda: policy_of(Three)(None), "coupled"),
+]
+
+
+@pytest.mark.parametrize(("role", "strategy", "make", "said"), SAID)
+@pytest.mark.parametrize("word", ["no", "False", 0, None])
+def test_what_a_part_says_of_itself_is_true_or_false(
+    model: Any, role: str, strategy: str, make: Any, said: str, word: Any
+) -> None:
+    part = make()
+    setattr(part, said, word)
+    hook = "specdec_tree_policies" if role == "policy" else f"specdec_{role}s"
+    odd = plugin("odd", **{hook: lambda: [Component("odd", lambda *given: part)]})
+    with pytest.raises(PluginError, match=rf"'odd' has {said}={word!r}: .* True or False"):
+        Engine(model, strategy=strategy, plugins=[odd, ThirdParty()], **{role: "odd"})
+
+
 def test_what_is_compared_by_default_is_what_is_installed() -> None:
     registry = Registry.load()
     assert labels_of(registry, DEFAULT_STRATEGIES) == DEFAULT_STRATEGIES.split(",")
@@ -342,6 +368,12 @@ def test_wrap_target_replaces_the_target(model: Any, plain: Engine) -> None:
 
 def specs() -> dict[str, Any]:
     return {n: f for n, f in vars(hookspecs).items() if n.startswith("specdec_")}
+
+
+@pytest.mark.parametrize("nothing", [3, object(), types.ModuleType("bare"), ["lookup"]], ids=str)
+def test_what_has_no_hook_is_no_plugin(nothing: Any) -> None:
+    with pytest.raises(OptionError, match="has no hook of specdec: give a module or an object"):
+        Engine("chat-7m", plugins=[nothing])
 
 
 def test_hook_signatures_are_what_plugins_rely_on() -> None:

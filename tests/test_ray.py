@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from specdec import Engine
-from specdec.errors import OptionError
+from specdec.errors import OptionError, SpecdecError
 from specdec.jobs import answer_rows
 from specdec.ray import Generator
 
@@ -106,6 +106,16 @@ def test_a_table_comes_back_as_a_table(generator: Generator, wanted: list[Any]) 
 
 def names(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [("lookup", "by name"), (3, "by name"), ({"stratgy": 1}, "did you mean 'strategy'")],
+    ids=str,
+)
+def test_what_are_no_arguments_of_an_engine_is_told(folder: Path, engine: Any, says: str) -> None:
+    with pytest.raises(SpecdecError, match=says):
+        Generator(folder, engine=engine)
 
 
 def test_a_window_is_for_files(folder: Path) -> None:

@@ -269,6 +269,8 @@ def test_arrays_are_prompts_and_what_text_does_not_depend_on_is_left_out(plain: 
 
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [CALL]}, "tools: for chat messages alone"),
+    ({"tools": []}, "tools: for chat messages alone"),
+    ({"chat_template_kwargs": {}}, "chat_template_kwargs: for chat messages alone"),
     ({"add_generation_prompt": False}, "add_generation_prompt: for chat messages"),
     ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs: for chat messages"),
     ({"chat_template_kwargs": {"tokenize": False}}, "cannot have tokenize"),

@@ -16,7 +16,7 @@ import torch
 from transformers import dynamic_module_utils
 
 from specdec import Engine
-from specdec.errors import CheckpointError, SpecdecError
+from specdec.errors import CheckpointError, OptionError, SpecdecError
 from specdec.models.checkpoints import load_model, load_tokenizer
 
 CONFIGURATION = """
@@ -92,6 +92,28 @@ def test_code_of_a_model_is_not_run(remote: Path, mark: Path, plain: Engine) -> 
     # Beside a head nothing of it is even looked at.
     with pytest.raises(CheckpointError):
         plain.with_strategy("eagle2", drafter=remote)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("word", ["false", "no", "true", 0, 1, None])
+def test_only_true_is_trust(remote: Path, mark: Path, plain: Engine, word: Any) -> None:
+    for make in (
+        lambda: Engine(remote, strategy="plain", trust_remote_code=word),
+        lambda: load_model(remote, dtype="auto", device="cpu", trust_remote_code=word),
+        lambda: load_tokenizer(remote, trust_remote_code=word),
+    ):
+        with pytest.raises(OptionError, match=f"trust_remote_code={word!r}: give True or False"):
+            make()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("word", ["false", "true", "yes", 1])
+def test_only_true_is_trust_in_a_draft_model(
+    remote: Path, mark: Path, plain: Engine, word: Any
+) -> None:
+    options = {"drafter": {"trust_remote_code": word}}
+    with pytest.raises(OptionError, match=f"drafter.trust_remote_code={word!r}: .*boolean"):
+        plain.with_strategy("draft_model", drafter=remote, options=options)
     assert not mark.exists()
 
 

@@ -43,7 +43,9 @@ class DraftModelOptions(BaseModel):
     )
     vocabulary: DraftVocabulary = Field(None, description=DESCRIPTION)
     trust_remote_code: bool = Field(
-        False, description="whether Python code that comes with the checkpoint may run"
+        False,
+        strict=True,
+        description="whether Python code that comes with the checkpoint may run",
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from specdec.acceleration.compiling import INDUCTOR, Backend, CompiledNetwork, check_compilable
 from specdec.acceleration.copy_times import CopyTimes
 from specdec.acceleration.packing import pack
+from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import bucketed, coarsely_bucketed
 
@@ -30,7 +31,8 @@ class Acceleration:
             many rows. Measured as networks are packed if left out.
 
     Raises:
-        OptionError: both at once; on the CPU, compiled networks have packed weights already.
+        OptionError: another value than True or False, or both True: on the CPU, compiled networks
+            have packed weights already.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Acceleration:
         bucket: Callable[[int], int] | None = None,
         copy_times: CopyTimes | None = None,
     ) -> None:
+        check_bools(pack=pack, compile=compile)
         if pack and compile:
             raise OptionError(
                 "pack and compile were both asked for: compiling packs weights itself, so leave "

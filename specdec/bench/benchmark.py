@@ -22,8 +22,9 @@ from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt, encode_sets
 from specdec.bench.run_log import RunLog
-from specdec.bench.runner import Progress, batches_of, interleave
+from specdec.bench.runner import Progress, batches_of, check_progress, interleave
 from specdec.bench.settings import Settings
+from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.models.fingerprints import fingerprint_of_model
 from specdec.request.generation_config import resolve
@@ -58,14 +59,16 @@ def run(
         log: a file that finished rounds are kept in, and taken from if it has some.
 
     Raises:
-        OptionError: engines on different models, labels that are taken, a peer that does not take
-            as many rows, a log of another benchmark.
+        OptionError: a value that is not allowed, engines on different models, labels that are
+            taken, a peer that does not take as many rows, a log of another benchmark.
         KeyboardInterrupt: Ctrl-C before the first round was over; after it, it ends the runs and
             the report has what there is.
         ContenderError: a contender failed before then; after it, likewise.
     """
+    check_bools(transformers=transformers)
+    check_progress(progress)
     settings = settings or Settings()
-    first = _on_one_model(engines)
+    first = on_one_model(engines)
     if prompts is None:
         prompts = encode_sets([MIXED], first, max_new_tokens=settings.max_new_tokens)
     if not prompts:
@@ -174,7 +177,20 @@ def _identity(
     }
 
 
-def _on_one_model(engines: Mapping[str, Engine]) -> Engine:
+def on_one_model(engines: Mapping[str, Engine]) -> Engine:
+    """The first of the engines.
+
+    Raises:
+        OptionError: none, something else, or engines on different models.
+    """
+    from specdec.engine import check_engine
+
+    if not isinstance(engines, Mapping):
+        raise OptionError(
+            f"engines must be by label, {{'eagle2': engine}}, not {type(engines).__name__}"
+        )
+    for engine in engines.values():
+        check_engine(engine)
     if not engines:
         raise OptionError("there is nothing to compare with plain decoding: give an engine")
     first = next(iter(engines.values()))

@@ -16,8 +16,22 @@ from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
 from specdec.bench.timing import timed
 from specdec.decoding.interfaces import KeepsTexts
+from specdec.errors import OptionError
 
 Progress = Callable[[int, int, str], None]
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what cannot be told of the runs.
+
+    Raises:
+        OptionError: something that cannot be called, such as True.
+    """
+    if progress is not None and not callable(progress):
+        raise OptionError(
+            f"progress={progress!r:.80}: give a function of the runs that are done, the runs in "
+            "all, and what runs now, or None"
+        )
 
 
 @dataclass

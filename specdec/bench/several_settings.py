@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specdec.bench.benchmark import run
+from specdec.bench.benchmark import on_one_model, run
 from specdec.bench.benchmark_report import Report
 from specdec.bench.contenders import Contender, ContenderError
 from specdec.bench.prompt_sets import Prompt
-from specdec.bench.runner import Progress, batches_of
+from specdec.bench.runner import Progress, batches_of, check_progress
 from specdec.bench.setting_names import at_settings, temperature_text
 from specdec.bench.settings import Settings
+from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.request.generation_config import resolve
 
@@ -51,6 +52,8 @@ def run_at(
         KeyboardInterrupt: Ctrl-C before the first round was over.
         ContenderError: a contender failed before then.
     """
+    check_bools(transformers=transformers)
+    check_progress(progress)
     sizes = [settings.batch_size] if batch_sizes is None else batch_sizes
     _check_each_once("temperatures", temperatures)
     _check_each_once("batch sizes", sizes)
@@ -61,10 +64,10 @@ def run_at(
     ]
     if limited := [peer.label for peer in peers if min(sizes) > (peer.most_rows or min(sizes))]:
         raise OptionError(f"{limited[0]} does not decode {min(sizes)} rows together")
-    for first in list(engines.values())[:1]:
-        for each in own:  # refused before the first runs, not after
-            new = each.max_new_tokens
-            resolve(first.generation_config, each.decoding(), default_new_tokens=new)
+    first = on_one_model(engines)
+    for each in own:  # refused before the first runs, not after
+        new = each.max_new_tokens
+        resolve(first.generation_config, each.decoding(), default_new_tokens=new)
     rounds = [len(batches_of(prompts, s.batch_size)) * s.repetitions + 1 for s in own]
     reports: list[Report] = []
     for place, each in enumerate(own):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,6 +93,19 @@ SpecialTokens = Annotated[
     bool, _decoding("--special-tokens", "Show special tokens, such as eos, in the text.")
 ]
 Seed = Annotated[int | None, _decoding("--seed", "Same seed, same text. Drawn if not given.")]
+
+
+def _few_threads(count: int | None) -> int | None:
+    """Refuse more threads than a machine would ever start."""
+    most = max(64, 4 * (cores := os.cpu_count() or 1))
+    if count is not None and count > most:
+        raise typer.BadParameter(
+            f"{count}: this machine has {cores} cores, and more threads than that wait for each "
+            f"other; give at most {most}"
+        )
+    return count
+
+
 Samples = Annotated[
     int | None,
     _decoding(
@@ -148,7 +162,9 @@ TrustRemoteCode = Annotated[
         rich_help_panel=_PARTS,
     ),
 ]
-Threads = Annotated[int | None, _decoding("--threads", "CPU threads.", min=1)]
+Threads = Annotated[
+    int | None, _decoding("--threads", "CPU threads.", min=1, callback=_few_threads)
+]
 Compare = Annotated[
     str | None,
     typer.Option(

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput, StopStringCriteria
 
+from specdec.booleans import check_bools
 from specdec.decoding.metrics import Stats
-from specdec.engine import Engine
-from specdec.errors import OptionError, UnknownNameError
+from specdec.engine import ARGUMENTS, Engine
+from specdec.errors import OptionError, UnknownNameError, first_line
 from specdec.generation import Generation
 from specdec.hf.calling_generate import dropped_arguments
 from specdec.hf.engines import engine_for
@@ -22,11 +23,15 @@ from specdec.hf.written_batch import WrittenBatch
 from specdec.models.placement import device_of
 from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
+from specdec.plugin.loading import check_tokenizer
 from specdec.plugin.registry import listed_plugins
+from specdec.request.stopping import stop_strings_in
 from specdec.streamers import check_streamer, told_of_the_end
 
-# Arguments of Engine, but for the model.
-ENGINE = tuple(name for name in inspect.signature(Engine).parameters if name != "model")
+# Arguments of decoder alone.
+OWN = ("seed", "stop_strings", "streamer")
+# Arguments of Engine that are True or False.
+FLAGS = tuple(n for n, p in inspect.signature(Engine).parameters.items() if p.default is False)
 
 
 class CustomGenerate:
@@ -47,17 +52,17 @@ class CustomGenerate:
         stop_strings: str | Sequence[str] | None,
     ) -> None:
         for name in engine:
-            if name not in ENGINE:
-                raise UnknownNameError("argument of decoder", name, ENGINE)
+            if name not in ARGUMENTS:
+                raise UnknownNameError("argument of decoder", name, {*ARGUMENTS, *OWN})
+        check_tokenizer(tokenizer := engine.get("tokenizer"))
+        check_bools(**{name: engine[name] for name in FLAGS if name in engine})
         check_streamer(streamer)
         self._engine, self._seed, self._streamer = dict(engine), seed, streamer
         if "plugins" in engine:  # an iterator would have none for a second model
             self._engine["plugins"] = listed_plugins(engine["plugins"])
         self._stopping: list[Any] = []
-        if stop_strings is not None:
-            if (tokenizer := engine.get("tokenizer")) is None:
-                raise OptionError("stop_strings need a tokenizer: give decoder(tokenizer=...) too")
-            self._stopping.append(StopStringCriteria(tokenizer, stop_strings))
+        if strings := stop_strings_in(stop_strings, "stop_strings"):
+            self._stopping.append(_criterion(tokenizer, strings))
         self.stats: list[Stats] | None = None
 
     def __call__(
@@ -119,6 +124,26 @@ class CustomGenerate:
             return written.output()
 
 
+def _criterion(
+    tokenizer: PreTrainedTokenizerBase | None, strings: Sequence[str]
+) -> StopStringCriteria:
+    """transformers' own for stop strings.
+
+    Raises:
+        OptionError: no tokenizer, or one whose tokens never write a string.
+    """
+    if tokenizer is None:
+        raise OptionError("stop_strings need a tokenizer: give decoder(tokenizer=...) too")
+    try:
+        return StopStringCriteria(tokenizer, list(strings))
+    except Exception as error:
+        raise OptionError(
+            f"transformers finds no tokens of the {type(tokenizer).__name__} that write "
+            f"stop_strings={list(strings)}: give strings of characters that are in its vocabulary "
+            f"({first_line(error)})"
+        ) from error
+
+
 def decoder(
     strategy: str = DEFAULT_STRATEGY,
     drafter: Any = None,
@@ -146,7 +171,7 @@ def decoder(
 
     Raises:
         UnknownNameError: an argument that does not exist.
-        OptionError: a streamer that is none, stop strings without a tokenizer.
+        OptionError: a value that is not allowed, or stop strings without a tokenizer.
     """
     given = {"strategy": strategy, "drafter": drafter, "tokenizer": tokenizer, **engine}
     return CustomGenerate(given, seed=seed, streamer=streamer, stop_strings=stop_strings)

@@ -147,13 +147,21 @@ def check_inputs(
         inputs: what ``generate`` hands to the model, by name.
 
     Raises:
-        PromptError: padding that is not on the left, positions of the caller's own, a cache with
-            something in it, embeddings, images and the like, inputs on another device.
+        PromptError: embeddings, images and the like, a cache with something in it, inputs on
+            another device, no tokens, a mask of another shape, padding that is not on the left,
+            positions of the caller's own.
     """
+    for name, value in inputs.items():
+        if not _taken(name, value):
+            raise _unreadable(name)
     if input_ids.device != device:
         raise PromptError(
             f"input_ids are on {input_ids.device}, and the model reads tokens on {device}: give "
             f"inputs.to({str(device)!r})"
+        )
+    if input_ids.shape[-1] == 0:
+        raise PromptError(
+            f"input_ids {list(input_ids.shape)} have no tokens: give at least one to go on from"
         )
     mask = torch.ones_like(input_ids) if mask is None else mask
     if mask.shape != input_ids.shape or not ((mask == 0) | (mask == 1)).all():
@@ -166,27 +174,45 @@ def check_inputs(
             "attention_mask has zeros after a token: pad on the left alone, with "
             "tokenizer.padding_side = 'left'"
         )
-    for name, value in inputs.items():
-        if value is None or value is False or name in ("attention_mask", "use_cache"):
-            continue
-        if name == "position_ids" and _counted(value, mask):
-            continue
-        if name == "logits_to_keep" and value == 1:
-            continue
-        if name in _CACHES and _is_fresh(value):
-            continue
-        if name in _SEGMENTS and not value.any():
-            continue
+    if (positions := inputs.get("position_ids")) is not None:
+        _check_positions(positions, mask)
+
+
+def _taken(name: str, value: Any) -> bool:
+    """Whether an input is the text, changes nothing, or is looked at beside the mask."""
+    if value is None or value is False or name in ("attention_mask", "use_cache", "position_ids"):
+        return True
+    if name == "logits_to_keep":
+        return type(value) is int and value == 1
+    if name in _CACHES:
+        return _is_fresh(value)
+    return name in _SEGMENTS and isinstance(value, Tensor) and not value.any()
+
+
+def _unreadable(name: str) -> PromptError:
+    return PromptError(
+        f"specdec cannot honour {name} in generate: it reads text alone, from its beginning, as "
+        f"input_ids and attention_mask. Leave out {name}"
+    )
+
+
+def _check_positions(positions: Any, mask: Tensor) -> None:
+    """Refuse positions other than the numbers of the tokens.
+
+    ``generate`` makes them of the caller's mask, and hands on no mask that is all ones: those of
+    another shape tell of one that was of another shape.
+    """
+    if not isinstance(positions, Tensor) or positions.dim() != 2:
+        raise _unreadable("position_ids")
+    rows, tokens = mask.shape
+    if positions.shape[1] != tokens or positions.shape[0] not in (1, rows):
         raise PromptError(
-            f"specdec cannot honour {name} in generate: it reads text alone, from its beginning, "
-            f"as input_ids and attention_mask. Leave out {name}"
+            f"attention_mask, or position_ids, are {list(positions.shape)}, and input_ids "
+            f"{[rows, tokens]}: give the mask in the shape of input_ids, and leave out position_ids"
         )
-
-
-def _counted(positions: Tensor, mask: Tensor) -> bool:
-    """Whether positions are the numbers of the tokens."""
     counted = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-    return positions.dim() == 2 and bool(((positions == counted) | (mask == 0)).all())
+    if not ((positions == counted) | (mask == 0)).all():
+        raise _unreadable("position_ids")
 
 
 def _is_fresh(cache: Any) -> bool:

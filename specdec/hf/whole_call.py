@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-from specdec.hf.custom_generate import ENGINE, decoder
+from specdec.engine import ARGUMENTS
+from specdec.hf.custom_generate import decoder
 
 
 def generate(
@@ -27,7 +28,7 @@ def generate(
         **arguments: those of :class:`~specdec.engine.Engine` (strategy, drafter, options, ...) and
             of ``generate``.
     """
-    engine = {name: arguments.pop(name) for name in ENGINE if name in arguments}
+    engine = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
     for config in (generation_config, model.generation_config):
         stop_strings = (
             getattr(config, "stop_strings", None) if stop_strings is None else stop_strings

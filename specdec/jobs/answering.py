@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from specdec.engine import Engine
+from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError, PluginError, SpecdecError, out_of_memory
 from specdec.jobs.grouping import neighbours
 from specdec.jobs.options import JobOptions, make_job_options
@@ -179,8 +179,14 @@ def answer_rows(engine: Engine, rows: Iterable[Any], **options: Any) -> list[Ans
 
     Raises:
         UnknownNameError: an option that does not exist.
-        OptionError: a value that is not allowed.
+        OptionError: no engine, no list of rows, or a value that is not allowed.
     """
+    check_engine(engine)
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise OptionError(
+            f"rows must be a list of objects, [{{'prompt': ...}}, ...], not {type(rows).__name__} "
+            f"{rows!r:.80}"
+        )
     if "window" in options:
         raise OptionError("window is for files: a list is sorted by length as a whole")
     checked = make_job_options(options)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from specdec.engine import Engine
+from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError
 from specdec.files.locks import locked_file
 from specdec.files.whole_files import sweep, write_whole
@@ -18,7 +18,7 @@ from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.summary import JobSummary
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model, fingerprint_of_tokenizer
-from specdec.progress import Reporter, RichReporter, Stage
+from specdec.progress import Reporter, Stage, reporter_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,12 +54,18 @@ def run_job(
 
     Raises:
         UnknownNameError: an option that does not exist.
-        OptionError: a value that is not allowed; a file that cannot be read or written, that
-            another job has written, or that another process is writing now; prompts that were
+        OptionError: no engine; a value that is not allowed; a file that cannot be read or written,
+            that another job has written, or that another process is writing now; prompts that were
             changed meanwhile; a model that several processes hold.
     """
-    reporter = progress if isinstance(progress, Reporter) else None
-    reporter = reporter or (RichReporter() if progress else Reporter())
+    check_engine(engine)
+    for name, path in (("prompts", prompts), ("out", out)):
+        if not isinstance(path, str | Path):
+            raise OptionError(
+                f"{name} must be the name of a file, not {type(path).__name__} {path!r:.80}: "
+                "answer_rows takes rows that are in memory"
+            )
+    reporter = reporter_of(progress)
     job = Job(engine, Path(prompts), Path(out), make_job_options(options), reporter)
     return job.run()
 

@@ -10,7 +10,7 @@ from typing import Any
 from specdec.errors import OptionError, PromptError, SpecdecError, UnknownNameError
 from specdec.files.entry_log import in_json
 from specdec.jobs.options import JobOptions
-from specdec.request.chat_template import are_messages
+from specdec.request.chat_template import Template, are_messages
 from specdec.request.generation_fields import is_setting
 from specdec.request.request import Request
 
@@ -113,7 +113,8 @@ class RowReader:
         for name in ("seed", *_PROMPTS, *_OF_THE_CALL):
             if own.get(name) is not None:
                 raise OptionError(f"{name} cannot be among the settings of all rows")
-        self._one([0], {name: own[name] for name in own if name not in _OF_A_CHAT})
+        Template.taken_from(own)  # checked, and of no use to the prompt below
+        self._one([0], own)
 
     def _one(self, prompt: Any, settings: Mapping[str, Any]) -> Request:
         """A request that gives one text, whatever the clock says.

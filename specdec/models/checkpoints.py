@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.booleans import check_bools
 from specdec.errors import CheckpointError, first_line
 from specdec.models.checkpoint_weights import listed
 from specdec.models.checkpoint_weights import read_json as read_json
@@ -31,7 +32,10 @@ def resolve_checkpoint(
 
     Raises:
         CheckpointError: neither a folder nor an id on the hub.
+        OptionError: ``trust_remote_code`` is neither True nor False.
     """
+    check_bools(trust_remote_code=trust_remote_code)
+    _refuse_empty_name(checkpoint, what)
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path
@@ -61,7 +65,10 @@ def resolve_model(
 
     Raises:
         CheckpointError: neither a file, a folder nor an id on the hub.
+        OptionError: as for :func:`resolve_checkpoint`.
     """
+    check_bools(trust_remote_code=trust_remote_code)
+    _refuse_empty_name(checkpoint, what)
     path = Path(checkpoint).expanduser()
     if is_gguf(path):
         if not path.is_file():
@@ -91,9 +98,11 @@ def load_model(
         CheckpointError: not found, corrupt, an adapter, weights that are missing or that the model
             has no place for, an architecture that transformers does not have, or one that is no
             decoder, or code that is not trusted.
+        OptionError: ``trust_remote_code`` is neither True nor False.
     """
     from transformers import AutoModelForCausalLM
 
+    check_bools(trust_remote_code=trust_remote_code)
     folder = resolve_model(checkpoint, trust_remote_code=trust_remote_code)
     if is_gguf(folder):
         source = _checkpoint_of(folder)
@@ -134,9 +143,11 @@ def load_tokenizer(
 
     Raises:
         CheckpointError: corrupt, or code that is not trusted.
+        OptionError: ``trust_remote_code`` is neither True nor False.
     """
     from transformers import AutoTokenizer
 
+    check_bools(trust_remote_code=trust_remote_code)
     if is_gguf(folder) and folder.is_file():
         if (found := kept(folder)) is None:
             return convert_tokenizer(folder)
@@ -174,6 +185,15 @@ def _config(folder: Path, given: dict[str, bool]) -> PretrainedConfig:
         config._attn_implementation = None
     config.return_dict = True
     return config
+
+
+def _refuse_empty_name(checkpoint: str | Path, what: str) -> None:
+    """An empty path would be the current folder."""
+    if not str(checkpoint).strip():
+        raise CheckpointError(
+            f"the name of the {what} is empty, {str(checkpoint)!r}: give a folder or a hub id like "
+            "'org/name', or leave it out"
+        )
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -124,8 +124,9 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
 
 def _device(device: torch.device | str | None) -> torch.device:
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        usual = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = torch.device(usual if device is None else device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise OptionError(f"device={device!r} is not available here: {error}") from error
     return chosen

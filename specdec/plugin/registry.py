@@ -62,6 +62,7 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
 
     Raises:
         PluginError: one of ``extra`` that does such a thing.
+        OptionError: one of ``extra`` that has no hook.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -95,6 +96,11 @@ def plugin_manager(extra: Iterable[object] = ()) -> tuple[pluggy.PluginManager, 
         except (pluggy.PluginValidationError, PluginError) as error:
             given = getattr(plugin, "__name__", type(plugin).__name__)
             raise PluginError(f"plugin {given!r}: {error}") from error
+        if not manager.get_hookcallers(plugin):
+            raise OptionError(
+                f"plugins has {plugin!r:.200}, which has no hook of specdec: give a module or an "
+                "object with functions marked @specdec.hookimpl, such as specdec_strategies"
+            )
         origins[str(name)] = "registered by hand"
     try:
         manager.check_pending()

@@ -22,6 +22,13 @@ from specdec.plugin.components import ModelAlias, Strategy
 from specdec.plugin.registry import ROLES, Registry, Role
 
 OptionsByRole = Mapping[str, Mapping[str, Any]]
+# What parts say of themselves, True or False: what is exact together is decided by it.
+_SAID: Mapping[Role, tuple[str, ...]] = {
+    "drafter": ("depends_on_own_row_only",),
+    "policy": ("coupled", "depends_on_own_row_only"),
+    "verifier": ("uses_cache",),
+    "acceptor": ("lossless", "seed_exact"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Selection:
 
         Raises:
             OptionError: parts that do not go together.
+            PluginError: a drafter that is none, or a part that does not say True or False of
+                itself where it must.
         """
         made: dict[str, Any] = dict.fromkeys(ROLES)
         for role, parsed in self.parsed.items():
@@ -77,12 +86,25 @@ class Selection:
                 f"the drafter {self.names['drafter']!r} is a {type(drafter).__name__}: its factory "
                 "must make a LevelDrafter or a TreeDrafter"
             )
+        for role, name in self.names.items():
+            if made[role] is not None:
+                _check_said(role, name, made[role])
         if (policy := made["policy"]) is not None and policy.coupled:
             _check_coupled(self.names, made["acceptor"])
         for role in ("drafter", "policy"):
             if made[role] is not None and not made[role].depends_on_own_row_only:
                 _check_by_text_alone(role, self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
+
+
+def _check_said(role: Role, name: str | None, part: Any) -> None:
+    """Refuse words where True or False is needed: "no" would count as true."""
+    for said in _SAID[role]:
+        if not isinstance(value := getattr(part, said), bool):
+            raise PluginError(
+                f"the {role} {name!r} has {said}={value!r:.80}: {type(part).__name__}.{said} must "
+                "be True or False"
+            )
 
 
 def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None:
@@ -137,7 +159,7 @@ def select(
         if not isinstance(own_options, Mapping):
             raise OptionError(f"options of the {role} must be a mapping, not {own_options!r}")
     own: dict[Role, str | None] = {role: getattr(chosen, role) for role in ROLES}
-    names = {role: swaps.get(role) or own[role] for role in ROLES}
+    names = {role: own[role] if (n := swaps.get(role)) is None else n for role in ROLES}
     checkpoint = None
     if drafter is not None:
         names["drafter"], checkpoint = _drafter(registry, chosen, drafter)
@@ -196,6 +218,7 @@ def _seed_exact(registry: Registry, name: str | None, options: Mapping[str, Any]
     """Whether the acceptor draws as plain decoding would."""
     component = registry.component("acceptor", name or "")
     made: Acceptor = component.factory(registry.options("acceptor", component, options))
+    _check_said("acceptor", name, made)
     return made.seed_exact
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from specdec.booleans import check_bools
 from specdec.errors import OptionError, PromptError, warn
 
 # What a message may have instead of content.
@@ -59,6 +60,14 @@ class Template:
             isinstance(self.tools, (str, bytes, Mapping)) or not isinstance(self.tools, Sequence)
         ):
             raise OptionError(f"tools must be a list of functions or schemas, not {self.tools!r}")
+        if self.add_generation_prompt is not None:
+            check_bools(add_generation_prompt=self.add_generation_prompt)
+        field = self.continue_final_message
+        if not isinstance(field, (bool, str)) or field == "":
+            raise OptionError(
+                f"continue_final_message={field!r:.80}: give True or False, or the name of the "
+                "field of the last message to go on with"
+            )
         if self.continue_final_message and self.add_generation_prompt:
             raise OptionError(
                 "continue_final_message and add_generation_prompt exclude each other: the first "
@@ -68,9 +77,12 @@ class Template:
     @property
     def given(self) -> list[str]:
         """The arguments that were given."""
-        return [name for name in self.__dataclass_fields__ if getattr(self, name)] + (
-            ["add_generation_prompt"] if self.add_generation_prompt is False else []
-        )
+        return [
+            name
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None
+            and not (name == "continue_final_message" and value is False)
+        ]
 
     def encode(
         self, messages: Sequence[Any], tokenizer: PreTrainedTokenizerBase | None

@@ -13,11 +13,12 @@ from transformers.generation import MaxTimeCriteria
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError, warn
-from specdec.request.caller_processors import ByPrompt, Place, listed, processors_in, stages
+from specdec.request.caller_processors import ByPrompt, Place, processors_in, stages
 from specdec.request.criteria import Criterion, criteria_in
 from specdec.request.generation_fields import SAMPLING, apply, plain, settings_of
 from specdec.request.logits_processors import Processors
 from specdec.request.processor_stages import PerRow, Stage
+from specdec.request.stopping import stop_strings_in
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,7 @@ def resolve(
     if greedy:
         _warn_of_idle(asked, do_sample=do_sample)
     eos = config.eos_token_id
-    configured = config.stop_strings or []
-    stops = [*listed(stop), *listed(configured)]
-    if any(not isinstance(s, str) or not s for s in stops):
-        raise OptionError(f"stop must be a non-empty string or a list of them, not {stop!r}")
-    if broken := [s for s in stops if _surrogate(s)]:
-        raise OptionError(f"stop has half of a surrogate pair, which no text has: {broken[0]!a}")
+    stops = stop_strings_in(stop) + stop_strings_in(config.stop_strings, "stop_strings")
     criteria = criteria_in(stopping_criteria)
     if config.max_time is not None:
         criteria = (*criteria, MaxTimeCriteria(config.max_time))
@@ -202,7 +198,7 @@ def resolve(
         greedy=greedy,
         max_new_tokens=config.max_new_tokens,
         eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
-        stop=tuple(stops),
+        stop=stops,
         custom=custom,
         by_prompt=logits_processor_by_prompt,
         bounded=not {"max_new_tokens", "max_length"}.isdisjoint(asked),
@@ -229,10 +225,6 @@ def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
         remedy = "give do_sample=True to sample"
     if idle:
         warn(f"{', '.join(idle)} has no effect on greedy decoding: {remedy}")
-
-
-def _surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _penalties(

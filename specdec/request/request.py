@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from specdec.booleans import check_bools
 from specdec.errors import OptionError, PromptError
 from specdec.request.caller_processors import ByPrompt, Place
 from specdec.request.chat_template import Template
@@ -126,9 +127,7 @@ def make_request(
             f"stop strings need a tokenizer, and {list(sampling.stop)} are such: give "
             "Engine(..., tokenizer=...)"
         )
-    for name, flag in (("skip_special_tokens", skip_special_tokens), ("trace", trace)):
-        if not isinstance(flag, bool):
-            raise OptionError(f"{name}={flag!r}: give True or False")
+    check_bools(skip_special_tokens=skip_special_tokens, trace=trace)
     if logprobs is not None and (type(logprobs) is not int or not 0 <= logprobs <= vocab_size):
         raise OptionError(
             f"logprobs={logprobs!r}: give how many of the likeliest tokens to report beside each "

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from specdec.errors import OptionError
+from specdec.request.caller_processors import listed
 from specdec.request.criteria import RowCriteria, is_of_time
 from specdec.request.detokenizer import Detokenizer
 
 FinishReason = Literal["eos", "length", "stop", "criteria", "time"]
+
+
+def stop_strings_in(given: Any, origin: str = "stop") -> tuple[str, ...]:
+    """What a caller gave as a stop string, or a list of them; none for None.
+
+    Args:
+        origin: the argument, for an error.
+
+    Raises:
+        OptionError: an empty string, one that no text has, or something else than strings.
+    """
+    strings = listed(given)
+    if any(not isinstance(each, str) or not each for each in strings):
+        raise OptionError(f"{origin} must be a non-empty string or a list of them, not {given!r}")
+    for each in strings:
+        if any("\ud800" <= character <= "\udfff" for character in each):
+            raise OptionError(f"{origin} has half of a surrogate pair, which no text has: {each!a}")
+    return tuple(strings)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from specdec.booleans import check_bools
 from specdec.decoding.randomness import KeyedRandomness
 
 
@@ -55,6 +56,7 @@ def only_keyed_randomness(*, production: bool = False) -> Iterator[None]:
     Raises:
         UnkeyedRandomnessError: something was drawn that no key decides.
     """
+    check_bools(production=production)
 
     def refuse(self: object, *args: object, **kwargs: object) -> Any:
         raise UnkeyedRandomnessError(

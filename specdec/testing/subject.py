@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from specdec.booleans import check_bools
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.tree import Draws
 from specdec.engine import Engine
@@ -88,6 +89,7 @@ class Subject:
         reference: Reference | None = None,
         adaptive: bool = False,
     ) -> None:
+        check_bools(adaptive=adaptive)
         self.strategy = strategy
         self._plugins = [TablePlugin(), *plugins]
         registry = Registry.load(self._plugins)

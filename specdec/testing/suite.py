@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from specdec.booleans import check_bools
 from specdec.testing import properties
 from specdec.testing.case_kinds import everywhere, small_models, step_distributions, whole_texts
 from specdec.testing.case_strategies import cases
@@ -97,6 +98,7 @@ def check(
         shrink: whether to look for a smaller case when one fails, for ``PATIENCE`` seconds.
         progress: called after every case.
     """
+    check_bools(shrink=shrink)
     if subject.adaptive:
         prop = replace(prop, check=fake_clock()(prop.check))
     run = _Run(subject, prop, progress)

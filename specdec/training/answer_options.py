@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,7 +38,12 @@ def make_answer_options(given: Any) -> AnswerOptions:
         UnknownNameError: an option that does not exist.
         OptionError: a value that is not allowed.
     """
-    values = {} if given is True else dict(given)
+    if given is not True and not isinstance(given, Mapping):
+        raise OptionError(
+            f"regenerate={given!r:.80}: give True or False, or options of answers by name, such as "
+            "{'new_tokens': 128}"
+        )
+    values = {} if given is True else given
     options = checked_options(AnswerOptions, values, "option of answers")
     if wrong := [each for each in options.temperatures if not 0 <= each < 100]:
         raise OptionError(

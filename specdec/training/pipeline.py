@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from specdec.booleans import check_bools
 from specdec.engine import Engine
 from specdec.errors import OptionError
 from specdec.files.locks import locked
 from specdec.files.whole_files import add_seconds
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.plugin.components import Trainer
-from specdec.progress import Reporter, RichReporter
+from specdec.progress import Reporter, reporter_of
 from specdec.training.answer_options import AnswerOptions, make_answer_options
 from specdec.training.answers import Answers
 from specdec.training.batches import Batches
@@ -90,28 +91,26 @@ def train(
             used.
         CheckpointError: a model or kept files that cannot be used.
     """
+    check_bools(trust_remote_code=trust_remote_code)
+    answers = make_answer_options(regenerate) if regenerate is not False else None
     return _Training(
         trainer=trainer,
         options=dict(options or {}),
         settings=make_settings(settings),
-        reporter=progress if isinstance(progress, Reporter) else _reporter(progress),
+        reporter=reporter_of(progress),
         data=[data] if isinstance(data, (str, Path)) else list(data),
         out=Path(out).expanduser(),
         work=Path(work).expanduser() if work is not None else None,
         command=command,
     ).run(
         model,
-        regenerate,
+        answers,
         tokenizer=tokenizer,
         dtype=dtype,
         device=device,
         plugins=plugins,
         trust_remote_code=trust_remote_code,
     )
-
-
-def _reporter(progress: bool) -> Reporter:
-    return RichReporter() if progress else Reporter()
 
 
 def _told(left_out: Mapping[str, int]) -> str:
@@ -146,7 +145,7 @@ class _Training:
         self.work = work or out.with_name(out.name + ".work")
         self.seconds: dict[str, float] = {}
 
-    def run(self, model: Any, regenerate: Mapping[str, Any] | bool, **loading: Any) -> Summary:
+    def run(self, model: Any, answers: AnswerOptions | None, **loading: Any) -> Summary:
         """All stages, one after the other."""
         from specdec.training.processes import processes
 
@@ -164,7 +163,6 @@ class _Training:
         chosen = engine.registry.trainer(self.trainer)
         options = engine.registry.options("trainer", chosen, self.options)
         self._check_start(options)
-        answers = make_answer_options(regenerate) if regenerate is not False else None
         if answers is not None:
             rows = self._answers(engine, chosen, options, answers, accelerator)
         else:

@@ -53,6 +53,16 @@ def test_a_mistake_with_json_is_a_json_object_on_stdout(
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("threads", [100_000, 10**9, 10**20])
+def test_more_threads_than_a_machine_would_start_are_refused_with_the_flag(
+    generate: Command, threads: int
+) -> None:
+    result = generate("--threads", str(threads), "--json")
+    assert result.exit_code == 2
+    message = json.loads(result.stdout)["error"]["message"]
+    assert f"'--threads': {threads}: this machine has" in message and "give at most" in message
+
+
 USAGE = [
     ["generate", "hi", "--no-such-flag", "--json"],
     ["generate", "--json"],

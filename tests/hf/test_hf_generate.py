@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -18,7 +19,7 @@ from written_tokens import Written
 import specdec.hf
 from examples import examples
 from specdec import Engine
-from specdec.errors import OptionError, SpecdecError
+from specdec.errors import OptionError, SpecdecError, UnknownNameError
 
 EOS = [7, 45]
 FIELDS: dict[str, Any] = {
@@ -345,6 +346,28 @@ def test_stop_strings_end_where_transformers_ends(model: Any, tokenizer: Any) ->
     assert ours.equal(theirs)
     with pytest.raises(OptionError, match="stop_strings need a tokenizer"):
         specdec.hf.decoder(stop_strings=["x"])
+
+
+@pytest.mark.parametrize("value", [5, "", ["A", 3], [""], b"A", {"A": 1}, "\ud800", "\U0010ffff"])
+def test_stop_strings_that_are_none_are_refused_when_the_decoder_is_made(
+    tokenizer: Any, value: Any
+) -> None:
+    with pytest.raises(OptionError, match="stop_strings"):
+        specdec.hf.decoder("plain", tokenizer=tokenizer, stop_strings=value)
+
+
+@pytest.mark.parametrize("value", [5, "gpt2", object()])
+def test_what_is_no_tokenizer_is_refused_when_the_decoder_is_made(value: Any) -> None:
+    with pytest.raises(OptionError, match="tokenizer must be a transformers tokenizer"):
+        specdec.hf.decoder("plain", tokenizer=value, stop_strings="A")
+
+
+def test_a_name_that_a_decoder_does_not_have_is_told_with_all_that_it_has() -> None:
+    arguments = inspect.signature(specdec.hf.decoder).parameters
+    own = {name for name, each in arguments.items() if each.kind is not each.VAR_KEYWORD}
+    with pytest.raises(UnknownNameError, match="did you mean 'seed'") as error:
+        specdec.hf.decoder(sed=1)
+    assert set(error.value.known) == own | set(inspect.signature(Engine).parameters) - {"model"}
 
 
 def test_a_pipeline_takes_it(model: Any, tokenizer: Any) -> None:

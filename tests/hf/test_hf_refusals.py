@@ -153,6 +153,46 @@ def test_inputs_beside_the_text_are_refused(model: Any, name: str) -> None:
         model.generate(ids, custom_generate=specdec.hf.decoder("lookup"), **{name: value})
 
 
+def test_embeddings_in_place_of_tokens_are_refused_by_name(model: Any) -> None:
+    embedded = model.get_input_embeddings()(torch.tensor(PROMPTS[:1]))
+    masks: list[dict[str, Any]] = [{}, {"attention_mask": torch.ones(embedded.shape[:2]).long()}]
+    for mask in masks:
+        with pytest.raises(PromptError, match="cannot honour inputs_embeds"):
+            model.generate(
+                inputs_embeds=embedded, custom_generate=specdec.hf.decoder("plain"), **mask
+            )
+
+
+def test_a_prompt_without_tokens_is_refused(model: Any) -> None:
+    with pytest.raises(PromptError, match=r"input_ids \[2, 0\] have no tokens: give at least one"):
+        model.generate(
+            torch.zeros(2, 0, dtype=torch.long), custom_generate=specdec.hf.decoder("plain")
+        )
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "position_ids"])
+@pytest.mark.parametrize("shape", [(1, 3), (1, 7), (3, 5), (3, 1)])
+def test_a_mask_or_positions_of_another_shape_are_refused(
+    model: Any, name: str, shape: tuple[int, int]
+) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    given = torch.ones(shape).long()
+    if name == "position_ids":
+        given = given.cumsum(-1) - 1
+    for value in (given, given.clone().index_fill_(1, torch.tensor([0]), 0)):
+        with pytest.raises(PromptError) as error:
+            model.generate(ids, custom_generate=specdec.hf.decoder("plain"), **{name: value})
+        assert name in str(error.value) and "[1, 5]" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["position_ids", "logits_to_keep", "token_type_ids"])
+def test_inputs_of_another_type_are_refused_by_name(model: Any, name: str) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    for value in ([[0, 1, 2, 3, 4]], torch.tensor([1, 2]), "x"):
+        with pytest.raises(PromptError, match=name):
+            refusals.check_inputs(None, ids, ids.device, {name: value})
+
+
 def test_positions_that_are_the_numbers_of_the_tokens_are_taken(model: Any) -> None:
     theirs, _ = both(model, PROMPTS[:1], eos_token_id=None)
     _, ours = both(model, PROMPTS[:1], eos_token_id=None, position_ids=torch.arange(10)[None])
