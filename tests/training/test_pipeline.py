@@ -420,10 +420,13 @@ def test_a_start_is_known_by_its_weights_and_not_by_its_place(
 def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(data.read_text().splitlines()[0])
-    with pytest.raises(
-        SpecdecError, match="1 documents with 1 different prompts or texts are too few"
-    ):
+    with pytest.raises(SpecdecError, match="1 documents with 1 different prompt or text are too"):
         trained(data=path)
+    path.write_text("".join(data.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(
+        SpecdecError, match=r"held_out=0.99 of 20 documents is all.*--set held_out="
+    ):
+        trained(data=path, held_out=0.99)
 
 
 def test_the_network_is_trained_where_the_target_is(
