@@ -28,9 +28,11 @@ def check_out(out: Path, run: Mapping[str, Any] | None = None) -> None:
             not compared.
 
     Raises:
-        OptionError: a file, a folder that no training has written, or one with the finished drafter
-            of another run.
+        OptionError: a path without a name, a file, a folder that no training has written, or one
+            with the finished drafter of another run.
     """
+    if out.name in ("", ".."):
+        raise OptionError(f"{out} is no name: give the folder to write the checkpoint to by name")
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file: give the folder to write the checkpoint to")
     finished = (out / _SUMMARY).exists()

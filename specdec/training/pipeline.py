@@ -148,6 +148,7 @@ class _Training:
         work: Path | None,
         command: str,
     ) -> None:
+        check_out(out)
         self.trainer, self.options, self.settings = trainer, options, settings
         self.reporter, self.data, self.out, self.command = reporter, data, out, command
         self.work = work or out.with_name(out.name + ".work")
@@ -157,7 +158,6 @@ class _Training:
         """All stages, one after the other."""
         from specdec.training.processes import processes
 
-        check_out(self.out)
         if self.work.exists() and not self.work.is_dir():
             raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
         accelerator = processes(loading.get("device"), self.settings.accumulate)

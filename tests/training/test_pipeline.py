@@ -302,13 +302,19 @@ def test_what_cannot_be_done_is_refused(trained: Train, changes: Any, says: str)
         trained(**changes)
 
 
-def test_a_folder_that_something_else_is_in_is_refused(trained: Train, tmp_path: Path) -> None:
+def test_a_folder_that_something_else_is_in_is_refused(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "thesis.txt").write_text("A")
     with pytest.raises(SpecdecError, match="is not empty"):
         trained()
     with pytest.raises(SpecdecError, match="is a file"):
         trained(out=tmp_path / "head" / "thesis.txt")
+    monkeypatch.chdir(tmp_path / "head")
+    for path in (".", "/", "", "..", "nowhere/.."):
+        with pytest.raises(SpecdecError, match="is no name: give the folder"):
+            trained(out=path)
 
 
 def test_a_drafter_of_another_kind_is_not_overwritten(
