@@ -50,14 +50,16 @@ def _arguments(name: str, there: Any, here: Any) -> Iterator[str]:
     elif name == "parts":
         yield from (f"--{role} {there[role]}" for role in there if there[role] != here.get(role))
     elif name == "part options":
-        for role in here:
-            own = ((there or {}).get(role, {}), here[role])
-            own = tuple({f"{role}.{each}": given[each] for each in given} for given in own)
-            yield from _assigned("-o", *own)
+        yield from _assigned("-o", _by_path(there or {}), _by_path(here))
     elif name in _FILES:
         yield "the same file of prompts"
     else:
         yield f"the same {name}"
+
+
+def _by_path(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of the parts by ``role.option``."""
+    return {f"{role}.{name}": own[name] for role, own in options.items() for name in own}
 
 
 def _assigned(flag: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
