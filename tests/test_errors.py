@@ -18,6 +18,7 @@ from specdec.errors import (
     PromptError,
     UnknownNameError,
 )
+from specdec.plugin.registry import Registry
 
 # (arguments of with_strategy, what the message must say)
 NAMES: list[tuple[dict[str, Any], list[str]]] = [
@@ -41,6 +42,7 @@ NAMES: list[tuple[dict[str, Any], list[str]]] = [
         ["option of the policy 'eagle2': 'topk'", "did you mean 'top_k'?", "budget, depth, rerank"],
     ),
 ]
+MANY_NODES = [[n, *[0] * level] for n in range(130) for level in range(16)]
 VALUES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"strategy": "eagle2", "options": {"policy": {"budget": 0}}},
@@ -50,6 +52,26 @@ VALUES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"strategy": "static_tree", "options": {"policy": {"choices": [[1, 0]]}}},
         ["policy.choices", "needs its parent [1]"],
+    ),
+    (
+        {"strategy": "eagle2", "options": {"policy": {"top_k": 100_000}}},
+        ["policy.top_k=100000", "less than or equal to 256", "children of each"],
+    ),
+    (
+        {"strategy": "auto", "options": {"policy": {"budget": 100_000}}},
+        ["policy.budget=100000", "less than or equal to 1024"],
+    ),
+    (
+        {"strategy": "static_tree", "options": {"policy": {"choices": [[99_999_999]]}}},
+        ["policy.choices", "[99999999] has the rank 99999999", "ranks from 0 to 255"],
+    ),
+    (
+        {"strategy": "static_tree", "options": {"policy": {"choices": MANY_NODES}}},
+        ["policy.choices", "2,080 nodes: give at most 1,024"],
+    ),
+    (
+        {"strategy": "static_tree", "options": {"policy": {"choices": [[0] * 65]}}},
+        ["policy.choices", "a path of 65 tokens: give at most 64 levels"],
     ),
     ({"strategy": "plain", "drafter": "some/head"}, ["'plain' drafts nothing"]),
     (
@@ -85,6 +107,17 @@ def test_values_of_options_are_checked(
         plain.with_strategy(**arguments)
     check(error, says)
     assert isinstance(error.value, ValueError)
+
+
+def test_every_count_of_what_drafts_has_an_upper_bound() -> None:
+    components, counts = Registry.load().components, 0
+    for component in [*components["policy"].values(), *components["drafter"].values()]:
+        for name, info in component.options.model_fields.items():
+            if info.annotation is int:
+                bounds = [getattr(rule, "le", None) for rule in info.metadata]
+                assert any(bounds), (component.name, name)
+                counts += 1
+    assert counts > 15
 
 
 MODELS: list[Any] = [

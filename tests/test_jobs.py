@@ -117,6 +117,11 @@ def test_batches_change_no_answer(
 BAD: dict[str, tuple[Any, str]] = {
     "no JSON": ("{'prompt': 1}", r"line 3: the line is no JSON: Expecting .* at column 2"),
     "no number": ('{"prompt": "A", "temperature": NaN}', "line 3: .* NaN is no number of JSON"),
+    "a name twice": ('{"prompt": "A", "prompt": "B"}', "of one object, 'prompt' is there twice"),
+    "a role twice": (
+        '{"messages": [{"role": "user", "role": "system", "content": "A"}]}',
+        "'role' is there twice: give it once",
+    ),
     "no object": ("[1, 2]", "a row is an object with a prompt or messages, not list"),
     "no prompt": ({"text": "A"}, "a prompt or messages, one of them: this has text"),
     "two": ({"prompt": "A", "messages": []}, "this has both"),
@@ -194,6 +199,43 @@ def test_settings_that_json_does_not_have_are_taken(plain: Engine, prompts: Path
     options = {**OPTIONS, "settings": {**OPTIONS["settings"], "sequence_bias": bias}}
     assert run_job(plain, prompts, out, **options) == run_job(plain, prompts, out, **options)
     assert read(out) == answer_rows(plain, ROWS, **{**LISTED, "settings": options["settings"]})
+
+
+@pytest.mark.parametrize(
+    ("job", "row"),
+    [
+        ({"max_new_tokens": 10}, {"max_length": 6}),
+        ({"max_length": 6}, {"max_new_tokens": 10}),
+        ({"max_new_tokens": 10}, {"generation_config": {"max_length": 6}}),
+        ({"max_new_tokens": 10}, {"generation_config": {"max_new_tokens": 2}}),
+        ({"max_length": 6}, {"generation_config": {"max_new_tokens": 10}}),
+        ({"generation_config": {"max_new_tokens": 10}}, {"max_length": 6}),
+        ({"do_sample": False}, {"temperature": 1.0}),
+        ({"do_sample": True}, {"temperature": 0}),
+        ({"temperature": 0}, {"do_sample": True}),
+        ({"temperature": 0}, {"generation_config": {"do_sample": True, "temperature": 2.0}}),
+    ],
+    ids=str,
+)
+def test_what_a_row_says_itself_comes_before_the_settings_of_the_job(
+    plain: Engine, job: dict[str, Any], row: dict[str, Any]
+) -> None:
+    own = {"prompt": "HELLO", "seed": 5, **row}
+    rest = {"eos_token_id": []}
+    (found,) = answer_rows(plain, [own], settings={**rest, **job}, token_ids=True)
+    (alone,) = answer_rows(plain, [own], settings=rest, token_ids=True)
+    (other,) = answer_rows(plain, [{"prompt": "HELLO", "seed": 5}], settings={**rest, **job})
+    assert found["token_ids"] == alone["token_ids"] and found["text"] != other["text"]
+
+
+def test_what_a_row_leaves_out_is_that_of_the_job(plain: Engine) -> None:
+    job = {"max_new_tokens": 9, "temperature": 1.0, "top_k": 9}
+    row = {"prompt": "HELLO", "seed": 5}
+    for own in ({"max_length": 8}, {"top_k": 3}, {"do_sample": True}, {"min_length": 7}):
+        (found,) = answer_rows(plain, [{**row, **own}], settings=job)
+        left = {name: job[name] for name in job if "max_length" not in own or name[:3] != "max"}
+        (wanted,) = answer_rows(plain, [{**row, **left, **own}])
+        assert found == wanted
 
 
 def test_rows_whose_long_settings_differ_share_no_batch(plain: Engine) -> None:
@@ -471,24 +513,36 @@ def test_after_its_end_it_does_nothing_and_without_its_file_it_begins_anew(
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "named", "arguments"),
     [
-        ({"seed": 1}, "there seed is 0, here 1"),
-        ({"settings": {"max_new_tokens": 3}}, "there settings is"),
-        ({"batch_size": 3}, "there batch_size is 2, here 3"),
-        ({"rows": ROWS[:-1]}, "there rows is 8, here 7"),
-        ({"rows": [*ROWS[:-1], ROWS[0]]}, "there prompts is"),
+        ({"seed": 1}, "there seed is 0, here 1", "--seed 0"),
+        (
+            {"settings": {"max_new_tokens": 3, "top_k": 5}},
+            "there settings is",
+            f"--set max_new_tokens=12, --set eos_token_id={tiny.EOS}, no --set top_k",
+        ),
+        ({"batch_size": 3}, "there batch_size is 2, here 3", "-b 2"),
+        ({"batch_size": 3, "window": 9}, "there batch_size is 2, here 3", "-b 2, --window 5"),
+        ({"token_ids": False}, "there token_ids is True", "--token-ids"),
+        ({"chat": True}, "there chat is False", "no --chat"),
+        ({"keep": ("note",)}, "there keep is", "no --keep"),
+        ({"rows": ROWS[:-1]}, "there rows is 8, here 7", "the same file of prompts"),
+        ({"rows": [*ROWS[:-1], ROWS[0]]}, "there prompts is", "the same file of prompts"),
+        ({"strategy": "lookup"}, "there strategy is 'plain', here 'lookup'", "-s plain"),
     ],
     ids=str,
 )
-def test_another_job_is_not_gone_on_with(
-    plain: Engine, prompts: Path, changed: dict[str, Any], named: str
+def test_another_job_is_not_gone_on_with_and_the_arguments_that_go_on_are_named(
+    plain: Engine, prompts: Path, changed: dict[str, Any], named: str, arguments: str
 ) -> None:
     out, options = prompts.with_name("out.jsonl"), {**OPTIONS, **changed}
     run_job(plain, prompts, out, **OPTIONS)
     write(prompts, options.pop("rows", ROWS))
-    with pytest.raises(OptionError, match=f"another job: {named}"):
-        run_job(plain, prompts, out, **options)
+    engine = plain.with_strategy(options.pop("strategy", "plain"))
+    with pytest.raises(OptionError, match=f"another job: {named}") as error:
+        run_job(engine, prompts, out, **options)
+    advice = f". To go on with it: {arguments}. Or give another file"
+    assert str(error.value).endswith(advice) and "remove" not in str(error.value)
 
 
 def test_a_checkpoint_that_lies_elsewhere_is_the_same(
@@ -583,6 +637,36 @@ def test_what_names_no_file_is_refused(plain: Engine, prompts: Path, name: str) 
         files = {"prompts": prompts, "out": prompts.with_name("out.jsonl"), name: value}
         with pytest.raises(OptionError, match=f"{name} must be the name of a file, not"):
             run_job(plain, **files)
+
+
+@pytest.mark.parametrize("out", ["/", ".", "..", ""])
+def test_a_folder_is_no_file_to_write_to(plain: Engine, prompts: Path, out: str) -> None:
+    with pytest.raises(OptionError, match="is a folder: give the file to write to"):
+        run_job(plain, prompts, out)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("document", "says"), [(ROWS, r"is one JSON array: .*jq -c '\.\[\]' "), (ROWS[0], "object")]
+)
+def test_a_json_document_is_told_from_lines(
+    plain: Engine, tmp_path: Path, document: Any, says: str, indent: int | None
+) -> None:
+    prompts, out = tmp_path / "in.json", tmp_path / "out.jsonl"
+    prompts.write_text("\n" + json.dumps(document, indent=indent))
+    if indent is None and isinstance(document, dict):
+        assert run_job(plain, prompts, out, **OPTIONS).errors == 0
+        return
+    with pytest.raises(OptionError, match=says):
+        run_job(plain, prompts, out, **OPTIONS)
+    assert list(tmp_path.iterdir()) == [prompts]
+
+
+def test_a_bad_first_line_is_a_bad_row_alone(plain: Engine, tmp_path: Path) -> None:
+    for number, first in enumerate(("[1, 2]", "[{", '{"prompt": "A"} x', "[]")):
+        prompts = write(tmp_path / "in.jsonl", [first, {"prompt": "A"}])
+        done = run_job(plain, prompts, tmp_path / f"out-{number}.jsonl", **OPTIONS)
+        assert (done.rows, done.errors) == (2, 1)
 
 
 def test_the_bar_ends_with_all_rows_and_is_told_of_errors(plain: Engine, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_sets_are_read_from_a_folder_and_from_a_file(tmp_path: Path) -> None:
         ('{"turns": ["x"], "category": 3}', "line 2: the category must be text, not 3"),
         ('{"text": "x"}', "line 2: write"),
         ("[1]", "line 2: write"),
+        ('{"prompt": "x", "prompt": "y"}', "line 2: of one object, 'prompt' is there twice"),
         ('{"prompt": 3}', "line 2: the prompt must be text, not 3"),
         ('{"prompt": " "}', "line 2: the prompt must be text"),
         ("[" * 100_000, "line 2: write"),

@@ -17,7 +17,7 @@ from specdec.decoding.interfaces import LevelDrafts, ReadsLater, TreeGrower, Tre
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 from specdec.drafting.calibration import ScoredLevel, learn_acceptance
 from specdec.drafting.coupling import couple
@@ -45,12 +45,14 @@ class AutoOptions(BaseModel):
     depth: int = Field(
         16,
         ge=1,
-        le=64,
+        le=MOST_LEVELS,
         description="the most levels of draft tokens in a step; all of them where costs=false",
     )
-    width: int = Field(4, ge=1, description="nodes expanded on each level")
-    children: int = Field(8, ge=1, description="children of each of them")
-    budget: int = Field(60, ge=1, description="the most draft tokens verified in a step")
+    width: int = Field(4, ge=1, le=MOST_CHILDREN, description="nodes expanded on each level")
+    children: int = Field(8, ge=1, le=MOST_CHILDREN, description="children of each of them")
+    budget: int = Field(
+        60, ge=1, le=MOST_NODES, description="the most draft tokens verified in a step"
+    )
     coupled: bool = Field(True, description="rank draft tokens by the noise of the target's draw")
     calibrated: bool = Field(True, description="learn what draft scores mean from what is accepted")
     costs: bool = Field(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, Qwen3Config
 
-from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.drafting.draft_vocabulary import check_size, lm_head_of
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
@@ -53,6 +53,8 @@ class HeadRecipe(Recipe):
         documents: Documents,
         vocabulary: int | None,
     ) -> None:
+        if options.vocabulary is not None:
+            check_size(options.vocabulary, target)
         self.options, self.target = options, target
         self.steps = options.unrolled_steps
         self.vocabulary: Tensor | None = None

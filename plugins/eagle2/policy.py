@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
-from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
@@ -21,9 +21,13 @@ class Eagle2Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: int = Field(6, ge=1, le=64, description="levels of draft tokens below the root")
-    top_k: int = Field(10, ge=1, description="nodes expanded on each level, and children of each")
-    budget: int = Field(60, ge=1, description="draft tokens verified in a step, root excluded")
+    depth: int = Field(6, ge=1, le=MOST_LEVELS, description="levels of draft tokens below the root")
+    top_k: int = Field(
+        10, ge=1, le=MOST_CHILDREN, description="nodes expanded on each level, and children of each"
+    )
+    budget: int = Field(
+        60, ge=1, le=MOST_NODES, description="draft tokens verified in a step, root excluded"
+    )
     score: Literal["value", "confidence"] = Field(
         "value",
         description="what decides which nodes of a level are expanded: the product of confidences "

@@ -11,7 +11,7 @@ from specdec.decoding.clock import StepSeconds
 from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree import MOST_LEVELS, DraftTree
 from specdec.drafting.paying_size import PayingSize
 from specdec.drafting.prompt_lookup import Lookup
 from specdec.models.hf_target import HFTarget
@@ -25,13 +25,14 @@ class LookupOptions(BaseModel):
     match: int = Field(
         5,
         ge=1,
+        le=64,
         description="last tokens to look for earlier in the text, at most (vLLM: "
         "prompt_lookup_max)",
     )
     depth: int = Field(
         10,
         ge=1,
-        le=64,
+        le=MOST_LEVELS,
         description="the most draft tokens in a step (vLLM: num_speculative_tokens)",
     )
     floor: float = Field(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
+from specdec.decoding.tree import MOST_LEVELS
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.samplers import sample, sample_without_replacement
 
@@ -17,7 +18,7 @@ class SampledOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: int = Field(4, ge=1, le=64, description="levels of draft tokens below the root")
+    depth: int = Field(4, ge=1, le=MOST_LEVELS, description="levels of draft tokens below the root")
     width: int = Field(
         1, ge=1, le=8, description="draws at the root; every draw goes on as a chain"
     )

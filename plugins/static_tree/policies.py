@@ -11,7 +11,7 @@ from torch import Tensor
 from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
-from specdec.decoding.tree import tree_from_choices
+from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, tree_from_choices
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.drafting.expansion import grow_level
@@ -26,9 +26,6 @@ EAGLE1 = (
 )  # fmt: skip
 
 
-_LARGEST = 1024
-
-
 _COUPLED = "rank draft tokens by the noise of the target's own draw (match alone)"
 
 
@@ -40,7 +37,8 @@ class StaticOptions(BaseModel):
     choices: tuple[tuple[int, ...], ...] = Field(
         EAGLE1,
         min_length=1,
-        description="the nodes, each as the ranks of the tokens on its path (Medusa's format); "
+        description="the nodes, each as the ranks of the tokens on its path (Medusa's format): at "
+        f"most {MOST_NODES} nodes on {MOST_LEVELS} levels, ranks from 0 to {MOST_CHILDREN - 1}; "
         "EAGLE-1's 25 nodes by default",
     )
     coupled: bool = Field(False, description=_COUPLED)
@@ -48,7 +46,17 @@ class StaticOptions(BaseModel):
     @field_validator("choices")
     @classmethod
     def _well_formed(cls, value: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-        return tuple(tree_from_choices(value))
+        for path in value:
+            if len(path) > MOST_LEVELS:
+                raise ValueError(f"a path of {len(path)} tokens: give at most {MOST_LEVELS} levels")
+            if max(path, default=0) >= MOST_CHILDREN:
+                raise ValueError(
+                    f"{list(path)} has the rank {max(path)}: give ranks from 0 to "
+                    f"{MOST_CHILDREN - 1}"
+                )
+        if (nodes := len(paths := tree_from_choices(value))) > MOST_NODES:
+            raise ValueError(f"{nodes:,} nodes: give at most {MOST_NODES:,}")
+        return tuple(paths)
 
 
 class KaryOptions(BaseModel):
@@ -56,14 +64,14 @@ class KaryOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int = Field(2, ge=1, description="children of every node")
-    depth: int = Field(3, ge=1, description="levels of draft tokens below the root")
+    k: int = Field(2, ge=1, le=MOST_CHILDREN, description="children of every node")
+    depth: int = Field(3, ge=1, le=MOST_LEVELS, description="levels of draft tokens below the root")
     coupled: bool = Field(False, description=_COUPLED)
 
     @model_validator(mode="after")
     def _bounded(self) -> KaryOptions:
-        if self.depth > _LARGEST or sum(self.k**d for d in range(1, self.depth + 1)) > _LARGEST:
-            raise ValueError(f"k={self.k}, depth={self.depth}: more than {_LARGEST} nodes")
+        if sum(self.k**d for d in range(1, self.depth + 1)) > MOST_NODES:
+            raise ValueError(f"k={self.k}, depth={self.depth}: more than {MOST_NODES} nodes")
         return self
 
 
@@ -72,7 +80,9 @@ class ChainOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: int = Field(4, ge=1, le=64, description="draft tokens, each below the one before")
+    depth: int = Field(
+        4, ge=1, le=MOST_LEVELS, description="draft tokens, each below the one before"
+    )
     coupled: bool = Field(False, description=_COUPLED)
 
 

@@ -14,7 +14,7 @@ from specdec.decoding.clock import StepSeconds
 from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree import MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.drafting.paying_size import PayingSize
 from specdec.models.hf_target import HFTarget
 from specdec_plugins.suffix.earlier_texts import EarlierTexts
@@ -36,10 +36,12 @@ class SuffixOptions(BaseModel):
     depth: int = Field(
         16,
         ge=1,
-        le=64,
+        le=MOST_LEVELS,
         description="the most levels of draft tokens in a step (vLLM: num_speculative_tokens)",
     )
-    budget: int = Field(32, ge=1, le=1024, description="the most draft tokens verified in a step")
+    budget: int = Field(
+        32, ge=1, le=MOST_NODES, description="the most draft tokens verified in a step"
+    )
     floor: float = Field(
         0.05,
         gt=0,
@@ -50,6 +52,7 @@ class SuffixOptions(BaseModel):
     earlier: int = Field(
         0,
         ge=0,
+        le=10_000_000,
         description="tokens of the engine's earlier answers to draft from too; 0: none; "
         "with the acceptor match alone (vLLM, in requests: suffix_decoding_max_cached_requests)",
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from specdec.bench.prompt_sets import PromptSet
 from specdec.errors import OptionError
+from specdec.files.json_objects import RepeatedNameError, named_once
 
 MT_BENCH = "mt_bench"
 _OF_MT_BENCH = frozenset(
@@ -105,9 +106,11 @@ def _rows(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
             continue
         where = f"{file}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=named_once)
             several = "prompt" not in row and "turns" in row
             turns = row["turns"] if several else [row["prompt"]]
+        except RepeatedNameError as error:
+            raise OptionError(f"{where}: of one object, {error}") from error
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OptionError(f"{where}: {_EXPECTED} ({error!r})") from error
         if not isinstance(turns, list) or not turns:

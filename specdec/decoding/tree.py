@@ -14,6 +14,12 @@ from torch.nn.functional import pad
 
 from specdec.decoding.companions import Companions
 
+# What an option of a tree may ask for at most: published trees have 63 nodes of 10 children, and
+# beyond this a step takes more memory and time than any drafts save.
+MOST_NODES = 1024  # draft tokens that a step verifies
+MOST_CHILDREN = 256  # children of a node, and nodes that are expanded on a level
+MOST_LEVELS = 64  # levels of draft tokens below the root
+
 
 class Draws(Enum):
     """How siblings of a tree came about, which decides how they may be rejected exactly."""

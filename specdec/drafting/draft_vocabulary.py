@@ -52,14 +52,23 @@ def draft_vocabulary(given: DraftVocabulary, target: HFTarget) -> Tensor | None:
     if isinstance(given, str):
         ids = _read(Path(given).expanduser())
         _check(given, ids, size)
-    elif given > size:
-        raise OptionError(
-            f"vocabulary={given}: the target model has {size} tokens; give fewer, or leave out "
-            "vocabulary to draft among all of them"
-        )
     else:
+        check_size(given, target)
         ids = list(range(given))
     return torch.tensor(sorted(ids), device=target.device)
+
+
+def check_size(size: int, target: HFTarget) -> None:
+    """Refuse a draft vocabulary of more tokens than there are.
+
+    Raises:
+        OptionError: more than the target has.
+    """
+    if size > target.vocab_size:
+        raise OptionError(
+            f"vocabulary={size}: the target model has {target.vocab_size} tokens; give at most as "
+            "many, or leave out vocabulary"
+        )
 
 
 def lm_head_of(target: HFTarget, tokens: Tensor | None, dtype: torch.dtype) -> nn.Module:

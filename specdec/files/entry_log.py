@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,14 +20,24 @@ class EntryLog:
         about: what its entries have in common, as :func:`in_json` writes it.
         kind: what writes it, e.g. ``"benchmark"``; the key of the first line.
         holds: what an entry is, for errors, e.g. ``"runs"``.
+        advice: what to do about a file of another run, as a sentence, of what that file is about
+            and of ``about``.
 
     Raises:
         OptionError: a file of another run of that kind, with what differs; one with something else
             in it; or none that this could write.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
-        self.path, self._kind, self._holds = path, kind, holds
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        *,
+        kind: str,
+        holds: str,
+        advice: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None,
+    ) -> None:
+        self.path, self._kind, self._holds, self._advice = path, kind, holds, advice
         own = in_json(about)
         first = self._first = _line({kind: own})
         self._start = len(first)
@@ -52,10 +62,11 @@ class EntryLog:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self.foreign() from error
         if other:
-            name = other[0]
+            name, advice = other[0], "Give what was given there to go on with it, or another file"
             raise OptionError(
                 f"{self.path} holds {self._holds} of another {self._kind}: there {name} is "
-                f"{found.get(name)!r}, here {own[name]!r}. Give another file, or remove this one"
+                f"{found.get(name)!r}, here {own[name]!r}. "
+                + (self._advice(found, own) if self._advice else advice)
             )
 
     def foreign(self) -> OptionError:

@@ -76,10 +76,10 @@ class Job:
     def __init__(
         self, engine: Engine, prompts: Path, out: Path, options: JobOptions, reporter: Reporter
     ) -> None:
-        self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
-        self._log_path = out.with_name(f"{out.name}.job")
         if out.is_dir():
             raise OptionError(f"{out} is a folder: give the file to write to")
+        self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
+        self._log_path = out.with_name(f"{out.name}.job")
         if out.exists() and not self._log_path.exists():
             same = prompts.exists() and out.samefile(prompts)
             what = "is the file of prompts" if same else "is there, and not from a job"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from specdec.errors import OptionError, PromptError
+from specdec.files.json_objects import RepeatedNameError, named_once
 from specdec.jobs.rows import GivenRow
 from specdec.request.seeds import seed_of_row
 
@@ -28,7 +29,8 @@ class PromptFile:
         fingerprint: of all that is in it.
 
     Raises:
-        OptionError: a file that is not there or cannot be read, or one without rows.
+        OptionError: a file that is not there or cannot be read, one without rows, or one that is a
+            single JSON document.
     """
 
     def __init__(self, path: Path, seed: int, window: int) -> None:
@@ -37,10 +39,17 @@ class PromptFile:
             raise OptionError(f"there is no file {path}: give a file with an object a line")
         try:
             self.rows, self.fingerprint, self._windows = self._read()
+            document = self._document()
         except OSError as error:
             raise OptionError(f"{path} cannot be read: {error.strerror}") from error
         if not self.rows:
             raise OptionError(f"{path} has no rows: write an object with a prompt on each line")
+        if document:
+            kind, query = ("array", ".[]") if document == "[" else ("object", ".")
+            raise OptionError(
+                f"{path} is one JSON {kind}: a job reads JSON Lines, an object a line. This writes "
+                f"such a file: jq -c '{query}' {path}"
+            )
 
     def _read(self) -> tuple[int, str, list[str]]:
         """How many rows there are, a fingerprint of the file, and of each window."""
@@ -54,6 +63,19 @@ class PromptFile:
                     windows[-1].update(row + b"\n")
                     rows += 1
         return rows, whole.hexdigest(), [each.hexdigest() for each in windows]
+
+    def _document(self) -> str:
+        """What the file begins with if it is one JSON array, or one object of several lines; empty
+        for a file of lines."""
+        with self.path.open("rb") as file:
+            first = next((line.strip() for line in file if line.strip()), b"")
+        begins = first[:1].decode("latin-1")
+        if begins not in ("[", "{"):
+            return ""
+        alone = _is_json(first)
+        if alone:
+            return begins if begins == "[" and self.rows == 1 else ""
+        return begins if self.rows > 1 and _is_json(self.path.read_bytes()) else ""
 
     def windows(self) -> Iterator[list[tuple[int, int, bytes]]]:
         """The rows, a window at a time: index, number of the line, and the line.
@@ -85,7 +107,11 @@ class PromptFile:
         """A row from its line."""
         fields: Any
         try:
-            fields = json.loads(line, parse_constant=_no_json, parse_float=_finite)
+            fields = json.loads(
+                line, parse_constant=_no_json, parse_float=_finite, object_pairs_hook=named_once
+            )
+        except RepeatedNameError as error:
+            fields = PromptError(f"of one object, {error}")
         except (ValueError, RecursionError) as error:
             fields = PromptError(f"the line is no JSON: {_reason(error)}")
         return GivenRow(index, fields, seed_of_row(self._seed, index), f"line {number}: ")
@@ -99,6 +125,14 @@ def _finite(digits: str) -> float:
     if math.isinf(number := float(digits)):
         raise ValueError(f"{digits:.20} is too large a number")
     return number
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from specdec.errors import OptionError, PromptError, SpecdecError, UnknownNameEr
 from specdec.files.entry_log import in_json
 from specdec.jobs.options import JobOptions
 from specdec.request.chat_template import Template, are_messages
-from specdec.request.generation_fields import is_setting
+from specdec.request.generation_fields import is_setting, settings_of
 from specdec.request.request import Request
 
 _PROMPTS = ("prompt", "messages")
@@ -21,6 +21,8 @@ _OF_THE_CALL = (
     "stopping_criteria", "max_time", "n", "num_return_sequences", "logprobs",
 )  # fmt: skip
 _OF_A_CHAT = ("tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
+# Names of the bound on an answer: where both are given max_new_tokens counts.
+_LIMITS = frozenset(("max_length", "max_new_tokens"))
 # What rows of one batch may differ in.
 _OF_THE_ROW = ("seed", "max_new_tokens", *_OF_A_CHAT)
 
@@ -142,7 +144,7 @@ class RowReader:
             if own.get(name) is not None:
                 raise OptionError(f"{name} is no setting of a row: leave it out")
         given = {name: value for name, value in own.items() if value is not None}
-        return {**self._options.settings, **given}
+        return {**_left_standing(self._options.settings, given), **given}
 
     def _prompt(self, fields: Mapping[str, Any]) -> Any:
         given = [name for name in _PROMPTS if fields.get(name) is not None]
@@ -173,6 +175,24 @@ class RowReader:
         """The answer of a row that could not be decoded."""
         told = {"type": type(error).__name__, "message": f"{row.where}{error}"}
         return {**self.carried(row), "error": told}
+
+
+def _left_standing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a job that a row leaves standing: not those of which it says the same by
+    another name or in its ``generation_config``, where the default would come first.
+
+    Raises:
+        SpecdecError: a ``generation_config`` that is none.
+    """
+    own = {**settings_of(given.get("generation_config")), **given}
+    over = {*own}
+    if over & _LIMITS:
+        over |= _LIMITS
+    if "temperature" in own:
+        over.add("do_sample")
+    elif own.get("do_sample") is True and defaults.get("temperature") == 0:
+        over.add("temperature")
+    return {name: value for name, value in defaults.items() if name not in over}
 
 
 def _unknown_field(error: UnknownNameError) -> SpecdecError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
@@ -17,7 +19,8 @@ from specdec.training.curves import can_draw, draw
 from specdec.training.documents import Documents
 from specdec.training.loop import Ended, Run
 from specdec.training.optimizers import usual_rate
-from specdec.training.settings import DEFAULT_EPOCHS
+from specdec.training.recipe import Recipe
+from specdec.training.settings import DEFAULT_EPOCHS, Settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Summary:
         history: losses, agreement and tau by step.
         machine, versions, date: where the figures come from.
         answers: options of the answers that the model wrote; None without.
+        made_from: what decides the weights beside those: fingerprints of the model's weights, of
+            the documents and of the network that was begun from (None: a new one), and how many
+            processes trained.
         strategy: that decodes with the checkpoint; None if it is of no strategy.
         main: whether this is the process that tells, of several.
     """
@@ -69,6 +75,7 @@ class Summary:
     versions: Mapping[str, Any]
     date: str
     answers: Mapping[str, Any] | None = None
+    made_from: Mapping[str, Any] = field(default_factory=dict)
     strategy: str | None = None
     main: bool = True
 
@@ -83,6 +90,7 @@ def summarize(
     options: Mapping[str, Any],
     command: str,
     answers: Mapping[str, Any] | None = None,
+    made_from: Mapping[str, Any],
     strategy: str | None = None,
     seconds: Mapping[str, float],
     out: Path,
@@ -99,12 +107,10 @@ def summarize(
     return Summary(
         trainer=trainer,
         model=model,
-        options={
-            name: run.recipe.chosen.get(name) if value is None else value
-            for name, value in options.items()
-        },
-        settings=_effective(run),
+        options=effective_options(options, run.recipe),
+        settings=effective_settings(run.settings, run.precision),
         answers=answers,
+        made_from=made_from,
         strategy=strategy,
         command=command,
         ended=ended,
@@ -135,13 +141,20 @@ def summarize(
     )
 
 
-def _effective(run: Run) -> dict[str, Any]:
-    """The settings, with what was left out as it turned out."""
-    settings = run.settings.model_dump(mode="json")
-    if not (run.settings.steps or run.settings.minutes or run.settings.epochs):
-        settings["epochs"] = float(DEFAULT_EPOCHS)
-    precision = str(run.precision).removeprefix("torch.")
-    return {**settings, "rate": usual_rate(run.settings), "precision": precision}
+def effective_options(given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """A trainer's options, with what was left out as the recipe has chosen it."""
+    return {
+        name: recipe.chosen.get(name) if value is None else value for name, value in given.items()
+    }
+
+
+def effective_settings(settings: Settings, precision: torch.dtype) -> dict[str, Any]:
+    """The settings, with what was left out as it turns out."""
+    found = settings.model_dump(mode="json")
+    if not (settings.steps or settings.minutes or settings.epochs):
+        found["epochs"] = float(DEFAULT_EPOCHS)
+    shown = str(precision).removeprefix("torch.")
+    return {**found, "rate": usual_rate(settings), "precision": shown}
 
 
 def publish(summary: Summary, best: Path) -> None:

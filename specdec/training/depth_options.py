@@ -6,6 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from specdec.drafting.draft_vocabulary import check_size
 from specdec.errors import OptionError
 from specdec.models.heads.depth_heads import Projection
 from specdec.models.hf_target import HFTarget
@@ -50,7 +51,13 @@ class DepthTraining(BaseModel):
             )
 
     def drafted(self, target: HFTarget, documents: Documents) -> Tensor | None:
-        """The tokens that new heads draft, ``[C]`` int64, ascending; None for all."""
+        """The tokens that new heads draft, ``[C]`` int64, ascending; None for all.
+
+        Raises:
+            OptionError: a vocabulary of more tokens than the target has.
+        """
+        if self.vocabulary is not None:
+            check_size(self.vocabulary, target)
         size = self.vocabulary or _VOCABULARY
         if size >= target.vocab_size:
             return None

@@ -23,7 +23,13 @@ from specdec.progress import Reporter, reporter_of
 from specdec.training.answer_options import AnswerOptions, make_answer_options
 from specdec.training.answers import Answers
 from specdec.training.batches import Batches
-from specdec.training.card import Summary, publish, summarize
+from specdec.training.card import (
+    Summary,
+    effective_options,
+    effective_settings,
+    publish,
+    summarize,
+)
 from specdec.training.documents import Documents, make_documents
 from specdec.training.evaluation import HeldOut, TauMeter
 from specdec.training.features import KEPT_IN, Features, bytes_of_a_token, folder_name
@@ -71,7 +77,8 @@ def train(
     Args:
         model: the target, as for ``Engine``.
         data: files, folders or names of data sets (:func:`~specdec.training.rows.read_rows`).
-        out: folder of the finished checkpoint and its card.
+        out: folder of the finished checkpoint and its card; what another run has finished there is
+            not written over.
         trainer: what is trained; see ``specdec_trainers``.
         options: of the trainer.
         work: folder of answers, hidden states and checkpoints; ``<out>.work`` if left out. Runs on
@@ -87,8 +94,8 @@ def train(
         Figures of the run. ``ended`` is ``"interrupted"`` after Ctrl-C.
 
     Raises:
-        OptionError, UnknownNameError: a value or name that is not allowed, or data that cannot be
-            used.
+        OptionError, UnknownNameError: a value or name that is not allowed, data that cannot be
+            used, or a folder with the finished drafter of another run.
         CheckpointError: a model or kept files that cannot be used.
     """
     check_bools(trust_remote_code=trust_remote_code)
@@ -140,6 +147,7 @@ class _Training:
         work: Path | None,
         command: str,
     ) -> None:
+        check_out(out)
         self.trainer, self.options, self.settings = trainer, options, settings
         self.reporter, self.data, self.out, self.command = reporter, data, out, command
         self.work = work or out.with_name(out.name + ".work")
@@ -149,7 +157,6 @@ class _Training:
         """All stages, one after the other."""
         from specdec.training.processes import processes
 
-        check_out(self.out)
         if self.work.exists() and not self.work.is_dir():
             raise OptionError(f"{self.work} is a file: give a folder to work in (--work)")
         accelerator = processes(loading.get("device"), self.settings.accumulate)
@@ -159,10 +166,11 @@ class _Training:
             self.reporter = Reporter()
         self._settle_optimizer()
         engine = Engine(model, strategy="plain", **loading)
-        check_out(self.out, self.trainer, engine.model_name)
         chosen = engine.registry.trainer(self.trainer)
         options = engine.registry.options("trainer", chosen, self.options)
         self._check_start(options)
+        own = self._identity(engine, options, answers)
+        check_out(self.out, own)
         if answers is not None:
             rows = self._answers(engine, chosen, options, answers, accelerator)
         else:
@@ -177,8 +185,18 @@ class _Training:
             trained, held_out = ([number[d] for d in side] for side in (trained, held_out))
         with torch.no_grad():
             recipe: Recipe = chosen.factory(options, engine.target, used.only(trained))
+        start = self._check_network(recipe, options)
+        made_from = {
+            "weights": fingerprint_of_model(engine.target.model),
+            "documents": used.fingerprint,
+            "start": start,
+            "processes": accelerator.num_processes,
+        }
+        values = effective_options(options.model_dump(mode="json", exclude={"start"}), recipe)
+        own = {**own, "options": values, "made_from": made_from}
+        check_out(self.out, own)
         features = self._features(engine, used, recipe, accelerator)
-        run = self._run(engine, recipe, options, features, trained, held_out, accelerator)
+        run = self._run(engine, recipe, options, start, features, trained, held_out, accelerator)
         with _alone(run.folder, accelerator):
             ended = run.train()
         summary = summarize(
@@ -189,16 +207,51 @@ class _Training:
             model=engine.model_name,
             options=options.model_dump(mode="json"),
             command=self.command,
-            answers=answers.model_dump(mode="json") if answers is not None else None,
+            answers=own["answers"],
+            made_from=made_from,
             strategy=recipe.strategy if recipe.strategy in engine.registry.strategies else None,
             seconds=self.seconds,
             out=self.out,
             work=self.work,
         )
         if ended != "interrupted" and accelerator.is_main_process:
+            self._check_out_again(own)
             publish(summary, run.best)
         accelerator.wait_for_everyone()
         return summary
+
+    def _identity(
+        self, engine: Engine, options: BaseModel, answers: AnswerOptions | None
+    ) -> dict[str, Any]:
+        """What decides the weights, as far as it is known at the beginning."""
+        precision = precision_of(self.settings.precision, engine.target.device)
+        settings = effective_settings(self.settings, precision)
+        given = options.model_dump(mode="json", exclude={"start"}, exclude_none=True)
+        return {
+            "trainer": self.trainer,
+            "model": engine.model_name,
+            "options": given,
+            "settings": {name: settings[name] for name in identity(self.settings)},
+            "answers": answers.model_dump(mode="json") if answers is not None else None,
+        }
+
+    def _check_out_again(self, own: Mapping[str, Any]) -> None:
+        """Refuse a folder that another run has written meanwhile."""
+        try:
+            check_out(self.out, own)
+        except OptionError as error:
+            raise OptionError(
+                f"{error}. With another --out and --work {self.work} this run ends at once"
+            ) from error
+
+    def _check_network(self, recipe: Recipe, options: BaseModel) -> str | None:
+        """Make the network once, before anything that takes long, so that sizes of which there is
+        none are refused. Returns a fingerprint of the one that is begun from; None for a new one.
+        """
+        torch.manual_seed(self.settings.seed)
+        network = recipe.make()
+        # what is in it, wherever it lies
+        return fingerprint_of_model(network) if getattr(options, "start", None) else None
 
     def _settle_optimizer(self) -> None:
         usable = usable_settings(self.settings)
@@ -250,10 +303,13 @@ class _Training:
             self.reporter.note(f"{len(prompts):,} prompts{_told(left_out)}")
         missing = answers.share(accelerator.process_index, accelerator.num_processes)
         if missing:
+            recipe = self._stand_in(engine, trainer, trainer_options, prompts)
+            self._check_network(recipe, trainer_options)
             tokens, seconds = answers.estimate(missing)
             count = sum(len(batch.prompts) for batch in missing)
-            states = answers.most_tokens(self._length(engine)) * self._bytes_of_a_token(
-                engine, trainer, trainer_options, prompts
+            layers = len(recipe.needs.aux_layers)
+            states = answers.most_tokens(self._length(engine)) * bytes_of_a_token(
+                engine.target, layers, KEPT_IN
             )
             self.reporter.note(
                 f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes; "
@@ -266,17 +322,17 @@ class _Training:
         accelerator.wait_for_everyone()
         return answers.rows()
 
-    def _bytes_of_a_token(
+    def _stand_in(
         self, engine: Engine, trainer: Trainer, options: BaseModel, prompts: Sequence[Prompt]
-    ) -> int:
-        """Of the hidden states that the recipe reads, before there is an answer: its needs do not
-        depend on the text, and the prompts stand in for it."""
+    ) -> Recipe:
+        """The recipe before there is an answer: what it needs does not depend on the text, and the
+        prompts stand in for it."""
         ids = torch.tensor([token for prompt in prompts for token in prompt.ids])
         lengths = [len(prompt.ids) for prompt in prompts]
         stand_in = Documents(ids, torch.ones_like(ids, dtype=torch.bool), lengths)
         with torch.no_grad():
             recipe: Recipe = trainer.factory(options, engine.target, stand_in)
-        return bytes_of_a_token(engine.target, len(recipe.needs.aux_layers), KEPT_IN)
+        return recipe
 
     def _length(self, engine: Engine) -> int:
         """Tokens of a document at most."""
@@ -325,6 +381,7 @@ class _Training:
         engine: Engine,
         recipe: Recipe,
         options: BaseModel,
+        start: str | None,
         features: Features,
         trained: Sequence[int],
         held_out: Sequence[int],
@@ -347,9 +404,8 @@ class _Training:
         self.reporter.note(f"training: {amount(schedule, batches, each)}")
         precision = precision_of(settings.precision, engine.target.device)
         values = options.model_dump(mode="json")
-        if values.get("start") is not None:  # what is in it, wherever it lies
-            torch.manual_seed(settings.seed)
-            values["start"] = fingerprint_of_model(recipe.make())
+        if start is not None:
+            values["start"] = start
         key = fingerprint(
             [self.trainer, values, identity(settings), str(precision)],
             [features.folder.name, accelerator.num_processes],

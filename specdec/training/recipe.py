@@ -39,7 +39,11 @@ class Recipe(ABC):
     def make(self) -> nn.Module:
         """The network before training, float32, on the target's device; the same in every process.
 
-        Random weights are drawn from torch's generator, which the caller has seeded.
+        Random weights are drawn from torch's generator, which the caller has seeded. It is also
+        called before answers and hidden states are made, to see that there is such a network.
+
+        Raises:
+            SpecdecError: options of which no network can be made for the target.
         """
 
     @abstractmethod

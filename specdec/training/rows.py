@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from specdec.errors import OptionError, first_line
+from specdec.files.json_objects import RepeatedNameError, named_once
 
 MANIFEST = "manifest.json"  # of a folder of answers or hidden states; it has no rows
 _SUFFIXES = (".jsonl", ".json", ".txt", ".md")
@@ -103,7 +104,9 @@ def _objects(file: TextIO, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
         return
     text = file.read()
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=named_once)
+    except RepeatedNameError as error:
+        raise OptionError(f"{path}: of one object, {error}") from error
     except json.JSONDecodeError as error:
         hint = ": with an object a line its name must end in .jsonl" if _is_lines(text) else ""
         raise OptionError(f"{path} is no JSON ({error}){hint}") from error
@@ -114,7 +117,9 @@ def _objects(file: TextIO, kind: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parsed(line: str, place: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=named_once)
+    except RepeatedNameError as error:
+        raise OptionError(f"{place}: of one object, {error}") from error
     except json.JSONDecodeError as error:
         raise OptionError(f"{place} is no JSON: {error.msg} at column {error.colno}") from error
 

@@ -32,8 +32,13 @@ def split(documents: Documents, settings: Settings) -> tuple[list[int], list[int
         fits = len(held_out) + len(groups[name]) <= wanted
         (held_out if fits else trained).extend(groups[name])
     if not trained:
+        if len(groups) > 1:
+            raise OptionError(
+                f"held_out={settings.held_out:g} of {count} documents is all of them, and none is "
+                "left to train on: give a smaller share (--set held_out=), or more data"
+            )
         raise OptionError(
-            f"{count} documents with {len(groups)} different prompts or texts are too few to hold "
-            "some out: give more data"
+            f"{count} documents with 1 different prompt or text are too few to hold some out: give "
+            "more data"
         )
     return trained[: settings.documents], held_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -228,16 +229,35 @@ def test_every_stage_says_beforehand_how_much_it_will_do(
     assert (steps, passes) == (summary.steps, 2.5)
     assert tokens == pytest.approx(summary.tokens, rel=0.2)
     minutes = Notes()
-    trained(regenerate=options, steps=None, minutes=0.01, progress=minutes, **given)
+    more = {"out": tmp_path / "more", "work": tmp_path / "head.work"}
+    trained(regenerate=options, steps=None, minutes=0.01, progress=minutes, **more, **given)
     assert told(minutes.notes, r"^training: ([\d.]+) minutes") == (0.0,)
 
 
-def test_what_a_recipe_refuses_is_refused_before_the_answers(
-    trained: Train, tmp_path: Path
+@pytest.mark.parametrize(
+    ("trainer", "options", "says"),
+    [
+        ("eagle", {"aux_layers": (1, 9)}, "9 is none of the hidden states"),
+        ("eagle", {"heads": 3}, "heads=3: the hidden size 32 must be a multiple"),
+        ("eagle", {"recipe": "eagle1", "heads": 3}, "heads=3: the hidden size 32"),
+        ("draft-model", {"hidden_size": 9}, "hidden_size=9 must be a multiple"),
+        ("draft-model", {"start": "nowhere"}, "nowhere"),
+        ("eagle", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
+        ("eagle", {"recipe": "eagle1", "vocabulary": 61}, "the target model has 60 tokens"),
+        ("medusa", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
+        ("hydra", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
+    ],
+    ids=str,
+)
+def test_what_a_recipe_refuses_is_refused_before_answers_and_hidden_states(
+    trained: Train, tmp_path: Path, trainer: str, options: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(SpecdecError, match="9 is none of the hidden states"):
-        trained(regenerate={"new_tokens": 6}, options={"aux_layers": (1, 9)})
-    assert not list((tmp_path / "head.work").glob("answers-*/*.jsonl"))
+    made = {"answers": "answers-*/*.jsonl", "states": "features-*/*.safetensors"}
+    for regenerate in ({"new_tokens": 6}, False):
+        with pytest.raises(SpecdecError, match=says):
+            trained(regenerate=regenerate, trainer=trainer, options=options)
+        for files in made.values():
+            assert not list((tmp_path / "head.work").glob(files))
 
 
 def test_without_muon_the_optimizer_is_adamw_unless_muon_was_asked_for(
@@ -282,13 +302,19 @@ def test_what_cannot_be_done_is_refused(trained: Train, changes: Any, says: str)
         trained(**changes)
 
 
-def test_a_folder_that_something_else_is_in_is_refused(trained: Train, tmp_path: Path) -> None:
+def test_a_folder_that_something_else_is_in_is_refused(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "thesis.txt").write_text("A")
     with pytest.raises(SpecdecError, match="is not empty"):
         trained()
     with pytest.raises(SpecdecError, match="is a file"):
         trained(out=tmp_path / "head" / "thesis.txt")
+    monkeypatch.chdir(tmp_path / "head")
+    for path in (".", "/", "", "..", "nowhere/.."):
+        with pytest.raises(SpecdecError, match="is no name: give the folder"):
+            trained(out=path)
 
 
 def test_a_drafter_of_another_kind_is_not_overwritten(
@@ -301,6 +327,66 @@ def test_a_drafter_of_another_kind_is_not_overwritten(
     other = tiny.make_model(tiny.tiny_models.CONFIGS["gpt2"](), dtype=torch.float32)
     with pytest.raises(SpecdecError, match=r"of the model .*, not "):
         train(other, tokenizer=tokenizer, data=data, out=tmp_path / "head", steps=1)
+    assert (tmp_path / "head" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"options": {"recipe": "unrolled"}}, "recipe eagle3 there, unrolled here"),
+        ({"options": {"unrolled_steps": 2}}, "unrolled_steps 3 there, 2 here"),
+        ({"options": {"step_decay": 0.5}}, "step_decay 0.8 there, 0.5 here"),
+        ({"steps": 2}, "steps 1 there, 2 here"),
+        ({"steps": None}, "steps 1 there, not given here; epochs not given there, 5.0 here"),
+        ({"rate": 0.1}, "rate 0.02 there, 0.1 here"),
+        ({"seed": 1}, "seed 0 there, 1 here"),
+        ({"regenerate": {"new_tokens": 6}}, "without --regenerate there"),
+        ({"data": "few"}, "other data"),
+    ],
+    ids=str,
+)
+def test_a_finished_drafter_is_not_overwritten_by_another_run(
+    trained: Train, data: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    trained(steps=1)
+    head = tmp_path / "head"
+    before = {path.name: path.read_bytes() for path in head.iterdir()}
+    shutil.rmtree(tmp_path / "head.work")  # as the command says that one may
+    if changes.get("data") == "few":
+        few = tmp_path / "few.jsonl"
+        few.write_text("".join(data.read_text().splitlines(keepends=True)[:20]))
+        changes = {"data": few}
+    with pytest.raises(SpecdecError, match=re.escape(says)) as error:
+        trained(**{"steps": 1, **changes})
+    for advice in ("another --out", "remove this folder", f"-o start={head}"):
+        assert advice in str(error.value)
+    assert {path.name: path.read_bytes() for path in head.iterdir()} == before
+    assert not list(tmp_path.glob("head.work/features-*/*.safetensors"))
+
+
+def test_a_drafter_that_another_run_finished_meanwhile_is_not_overwritten(
+    trained: Train, tmp_path: Path
+) -> None:
+    class Other(Reporter):
+        def note(self, text: str) -> None:
+            if text.startswith("training:"):
+                trained(steps=2, work=tmp_path / "work")
+
+    with pytest.raises(SpecdecError, match=r"steps 2 there, 1 here.*head\.work this run ends"):
+        trained(steps=1, progress=Other())
+    notes = Notes()
+    trained(steps=1, out=tmp_path / "more", work=tmp_path / "head.work", progress=notes)
+    assert "resumed at step 1" in " ".join(notes.notes)
+
+
+def test_the_command_of_a_finished_drafter_makes_it_again_whatever_changes_no_weight(
+    trained: Train, tmp_path: Path
+) -> None:
+    trained(steps=1)
+    before = (tmp_path / "head" / "model.safetensors").read_bytes()
+    trained(steps=1, tau_every=1, tau_tokens=4, save_every=1)
+    shutil.rmtree(tmp_path / "head.work")
+    trained(steps=1, options={"recipe": "eagle3", "step_decay": 0.8})
     assert (tmp_path / "head" / "model.safetensors").read_bytes() == before
 
 
@@ -322,13 +408,16 @@ def test_a_start_is_known_by_its_weights_and_not_by_its_place(
     trained(out=start, steps=1)
     trained(**own)
     first = load_file(tmp_path / "more" / "model.safetensors")
-    trained(out=start, steps=2)
-    trained(**own)
-    second = load_file(tmp_path / "more" / "model.safetensors")
-    assert not torch.equal(first["fc.weight"], second["fc.weight"])
     moved = start.rename(tmp_path / "moved")
     notes = Notes()
     trained(**{**own, "options": {"start": str(moved)}, "progress": notes})
+    assert "resumed at step 1" in " ".join(notes.notes)
+    trained(out=start, steps=2)
+    with pytest.raises(SpecdecError, match="other weights to begin from"):
+        trained(**own)
+    trained(**{**own, "out": tmp_path / "again", "work": tmp_path / "more.work"})
+    second = load_file(tmp_path / "again" / "model.safetensors")
+    assert not torch.equal(first["fc.weight"], second["fc.weight"])
     assert "resumed at step 1" in " ".join(notes.notes)
     with pytest.raises(SpecdecError, match="start and out are both"):
         trained(**{**own, "options": {"start": str(moved)}, "out": moved})
@@ -337,10 +426,13 @@ def test_a_start_is_known_by_its_weights_and_not_by_its_place(
 def test_too_few_documents_are_refused(trained: Train, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(data.read_text().splitlines()[0])
-    with pytest.raises(
-        SpecdecError, match="1 documents with 1 different prompts or texts are too few"
-    ):
+    with pytest.raises(SpecdecError, match="1 documents with 1 different prompt or text are too"):
         trained(data=path)
+    path.write_text("".join(data.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(
+        SpecdecError, match=r"held_out=0.99 of 20 documents is all.*--set held_out="
+    ):
+        trained(data=path, held_out=0.99)
 
 
 def test_the_network_is_trained_where_the_target_is(
@@ -394,7 +486,8 @@ def test_answers_depend_on_the_prompt_and_not_on_the_batch(
     texts = []
     for batch in (3, 7):
         options = {"temperatures": (1,), "new_tokens": 6, "most": 12, "batch": batch}
-        trained(regenerate=options, work=tmp_path / str(batch), steps=1)
+        places = {"out": tmp_path / f"head-{batch}", "work": tmp_path / str(batch)}
+        trained(regenerate=options, steps=1, **places)
         (folder,) = (tmp_path / str(batch)).glob("answers-*")
         rows = [json.loads(line) for file in folder.glob("*.jsonl") for line in file.open()]
         texts.append({tuple(row["prompt_ids"]): row["answer_ids"] for row in rows})

@@ -62,6 +62,7 @@ def test_every_kind_of_file_is_read_zipped_or_not(
     [
         ('{"text": "A"}\n{"txt": "B"}', "line 2 of .*txt: it needs 'messages'"),
         ('{"text": "A"}\n[1]', "line 2 of .* is a list"),
+        ('{"text": "A"}\n{"text": "B", "text": "C"}', "line 2 of .*'text' is there twice"),
         ('{"text": "A"}\n\n{"text"', "line 3 of .*rows.jsonl is no JSON: .* at column"),
         ('{"messages": []}', "line 1 .*empty list"),
         ('{"messages": [{"role": "user"}]}', "line 1 .*needs a role and a content"),
@@ -73,6 +74,13 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, text: str, says: str
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(SpecdecError, match=says):
+        list(read_rows([path]))
+
+
+def test_a_name_twice_in_a_list_of_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "A"}, {"text": "B", "text": "C"}]')
+    with pytest.raises(SpecdecError, match=r"rows\.json: of one object, 'text' is there twice"):
         list(read_rows([path]))
 
 
