@@ -54,6 +54,10 @@ class CheckpointError(SpecdecError):
     """A checkpoint that is missing, corrupt, unsafe, or does not fit the target model."""
 
 
+class OtherKindError(CheckpointError):
+    """A checkpoint that is not of the kind that reads it, which cannot say what else it is."""
+
+
 class UnsupportedModelError(SpecdecError):
     """A target model whose attention cannot be verified as a tree."""
 

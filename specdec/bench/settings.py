@@ -8,6 +8,20 @@ from typing import Any
 
 from specdec.errors import OptionError
 
+# Fields that another setting says.
+SAID_BY = {
+    "max_new_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "temperature": "temperature",
+    "do_sample": "temperature",
+    "seed": "seed",
+}
+# Fields that contenders cannot honour, and why.
+REFUSED = {
+    "num_return_sequences": "a benchmark decodes one text of each prompt",
+    "stop_strings": "contenders of a benchmark end at eos or after max_new_tokens, not at strings",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,7 +36,8 @@ class Settings:
         fields: other fields of transformers' GenerationConfig.
 
     Raises:
-        OptionError: a count below 1.
+        OptionError: a count below 1; a field that another setting says, or that contenders cannot
+            honour.
     """
 
     max_new_tokens: int = 64
@@ -36,6 +51,14 @@ class Settings:
         for name in ("max_new_tokens", "batch_size", "repetitions"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least 1")
+        for name, value in self.fields.items():
+            if name in SAID_BY:
+                raise OptionError(
+                    f"{name}={value!r} among the fields: the setting {SAID_BY[name]} says it, give "
+                    "it there alone"
+                )
+            if name in REFUSED:
+                raise OptionError(f"{name}={value!r}: {REFUSED[name]}; leave it out")
 
     def decoding(self) -> dict[str, Any]:
         """As arguments of ``Engine.generate``, without the seed."""

@@ -10,6 +10,7 @@ import typer
 from specdec.cli import batch_options as own
 from specdec.cli import generate_options as flags
 from specdec.cli.failures import quiet_libraries, reported
+from specdec.cli.output_files import check_named
 from specdec.cli.request_from_flags import LOADING, parts_from_flags, settings_from_flags
 from specdec.plugin import DEFAULT_STRATEGY
 
@@ -92,6 +93,7 @@ def batch(
     from specdec.cli.plugin_file import load_plugin
     from specdec.plugin.registry import Registry
 
+    check_named("OUT.JSONL", out, "answers.jsonl")
     given = context.params
     settings = settings_from_flags(given)
     plugins = [load_plugin(path) for path in plugin or ()]

@@ -9,12 +9,19 @@ import typer
 
 from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
-from specdec.cli.bench_files import STDOUT, check_file, write_files
+from specdec.cli.bench_files import check_file, write_files
 from specdec.cli.bench_runs import measure, warn_of_noise
-from specdec.cli.bench_values import check_one_row, parse_temperatures, prompt_sets, set_threads
+from specdec.cli.bench_values import (
+    bench_fields,
+    check_one_row,
+    parse_temperatures,
+    prompt_sets,
+    set_threads,
+)
 from specdec.cli.compared_engines import DEFAULT_STRATEGIES
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
+from specdec.cli.output_files import STDOUT, check_apart
 from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
 
@@ -89,18 +96,22 @@ def bench(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
+    from specdec.bench.setting_names import at_settings
     from specdec.cli import terminal
 
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
     for flag, path in [*files.items(), ("--log", log)]:
         check_file(flag, path)
+    temperatures = parse_temperatures(temperature)
+    logs = [at_settings(log, each, batch_size) for each in temperatures] if log else []
+    check_apart([*files.items(), *(("--log", each) for each in logs), ("--data", data)])
     loading = {name: context.params[name] for name in LOADING}
     decoding = {
         "max_new_tokens": max_new_tokens,
         "seed": seed,
         "batch_size": batch_size,
         "repetitions": repetitions,
-        "fields": flags.assignments("--set", set_),
+        "fields": bench_fields(set_),
     }
     reports = _measure(
         strategies=strategies,
@@ -111,7 +122,7 @@ def bench(
         data=data,
         encoding={"count": prompts, "context": length, "turns": turns},
         decoding=decoding,
-        temperature=temperature,
+        temperatures=temperatures,
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
         log=log,
     )
@@ -146,7 +157,7 @@ def _measure(
     data: Path | None,
     encoding: dict[str, Any],
     decoding: dict[str, Any],
-    temperature: str,
+    temperatures: list[float],
     baselines: dict[str, bool],
     log: Path | None,
 ) -> list[Report]:
@@ -160,7 +171,7 @@ def _measure(
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    temperatures, settings = parse_temperatures(temperature), Settings(**decoding)
+    settings = Settings(**decoding)
     check_one_row("--prompt-lookup", baselines["prompt_lookup"], settings.batch_size)
     sets = prompt_sets(data, [MIXED])
     registry = Registry.load()

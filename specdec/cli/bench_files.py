@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specdec.cli.output_files import STDOUT, check_named
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
     from specdec.bench.benchmark_report import Report
 
-STDOUT = Path("-")
+_EXAMPLES = {"--csv": "out.csv", "--markdown": "out.md", "--plot": "out.png", "--log": "runs.jsonl"}
 
 
 def check_file(flag: str, path: Path | None) -> None:
@@ -23,6 +24,7 @@ def check_file(flag: str, path: Path | None) -> None:
     """
     if path is None or (flag == "--json" and path == STDOUT):
         return
+    check_named(flag, path, _EXAMPLES.get(flag, "out.json"))
     if not path.parent.is_dir() or path.is_dir():
         raise OptionError(f"{flag} {path}: give a file in a folder that exists")
     if flag == "--plot":

@@ -12,6 +12,7 @@ from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_runs import measure, warn_of_noise
 from specdec.cli.bench_values import (
+    bench_fields,
     check_one_row,
     parse_batch_sizes,
     parse_temperatures,
@@ -117,7 +118,7 @@ def paper(
         max_new_tokens=max_new_tokens,
         seed=seed,
         repetitions=repetitions,
-        fields=flags.assignments("--set", set_),
+        fields=bench_fields(set_),
     )
     asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
     check_one_row("--prompt-lookup", asked_for, min(sizes))

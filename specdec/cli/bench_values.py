@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from specdec.cli.set_fields import set_fields
 from specdec.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ def parse_batch_sizes(given: str) -> list[int]:
         raise OptionError(
             f"--batch-size {given}: give a whole number, or several with commas, such as 1,2,4"
         ) from None
+
+
+def bench_fields(given: Sequence[str] | None) -> dict[str, Any]:
+    """The fields in the arguments of ``--set``.
+
+    Raises:
+        UnknownNameError, OptionError: what ``--set`` cannot give to a benchmark.
+    """
+    from specdec.bench.settings import REFUSED, SAID_BY
+
+    said = {name: f"leave it to --{setting.replace('_', '-')}" for name, setting in SAID_BY.items()}
+    return set_fields(
+        given, {**said, **{name: f"{why}; leave it out" for name, why in REFUSED.items()}}
+    )
 
 
 def prompt_sets(data: Path | None, built_in: Sequence[PromptSet]) -> Sequence[PromptSet]:

@@ -10,6 +10,7 @@ import typer
 from specdec.cli.completion import named
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Json, TrustRemoteCode, assignments
+from specdec.cli.output_files import check_named
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -107,6 +108,7 @@ def convert(
     from specdec.cli import terminal
     from specdec.errors import OptionError, UnknownNameError, warn
 
+    check_named("OUT", out, "converted")
     quiet_libraries()
     folder, kind = _found(path)
     if kind.convert is None:
@@ -128,7 +130,7 @@ def _found(path: str) -> tuple[Path, CheckpointKind]:
     Raises:
         CheckpointError: no folder, or nothing that a plugin knows.
     """
-    from specdec.errors import CheckpointError
+    from specdec.errors import CheckpointError, OtherKindError
     from specdec.models.checkpoints import resolve_checkpoint
     from specdec.plugin.registry import Registry
 
@@ -137,12 +139,14 @@ def _found(path: str) -> tuple[Path, CheckpointKind]:
     for kind in kinds:
         if kind.recognises(folder):
             return folder, kind
-    told = []
+    told: dict[str, None] = {}  # several kinds may find the same fault
     for kind in kinds:
         try:
             kind.describe(folder, None, kind.options())
+        except OtherKindError:
+            continue
         except CheckpointError as error:
-            told.append(str(error))
+            told[str(error)] = None
     known = ", ".join(kind.name for kind in kinds) or "none"
     raise CheckpointError(
         "; ".join(told) or f"{folder} holds no checkpoint of a kind that is known: {known}"

@@ -54,12 +54,14 @@ def choose(
 
     Raises:
         UnknownNameError: a strategy, part, role or option that does not exist.
-        OptionError: an option that no strategy here takes.
+        OptionError: an option that no strategy here takes, a strategy that is there twice.
     """
     alone = len(strategies) == 1
     choices = []
-    for name in dict.fromkeys(strategies):
+    for name in strategies:
         registry.strategy(name)
+        if strategies.count(name) > 1:
+            raise OptionError(f"{name!r} is there twice: name each strategy once")
         choices.append(Choice(name, dict(swaps) if alone or name != PLAIN else {}))
     for role, part in swaps.items():
         if part is not None and role != "drafter":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from specdec.cli import generate_options as flags
 from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.given_options import given_options
 from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
@@ -77,15 +80,9 @@ def generate(
     from specdec.cli.explain import steps_as_json, steps_as_table
     from specdec.cli.logprobs import logprobs_as_table
 
-    if explain and compare is not None:
-        raise OptionError(
-            "--explain shows the steps of one strategy, --compare runs several: give --strategy "
-            "NAME --explain, once for each"
-        )
-    names = compare.split(",") if compare is not None else [strategy]
-    request = request_from_flags(
-        context.params, [name.strip() for name in names], repeat=repeat, plain=plain
-    )
+    names = [strategy] if compare is None else [name.strip() for name in compare.split(",")]
+    _check_together(context, names)
+    request = request_from_flags(context.params, names, repeat=repeat, plain=plain)
     with terminal.working("loading the target model and its drafter"):
         demo = prepare(request)
     report = demo.run((lambda _: None) if json else terminal.write, trace=explain)
@@ -103,3 +100,30 @@ def generate(
         terminal.stdout().print(report.as_comparison() if compare else report.as_table())
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_together(context: typer.Context, names: Sequence[str]) -> None:
+    """Refuse flags that would say nothing beside others.
+
+    Args:
+        names: of the strategies that run.
+
+    Raises:
+        OptionError: there are such flags.
+    """
+    asked, given = context.params, given_options(context)
+    if asked["compare"] is not None and asked["explain"]:
+        raise OptionError(
+            "--explain shows the steps of one strategy, --compare runs several: give --strategy "
+            "NAME --explain, once for each"
+        )
+    if asked["compare"] is not None and "--strategy" in given:
+        raise OptionError(
+            f"--compare {asked['compare']} says which strategies run, and --strategy "
+            f"{asked['strategy']} says another: put it among those of --compare, or leave it out"
+        )
+    if len(names) == 1 and not asked["plain"] and asked["repeat"] > 1 and "--repeat" in given:
+        raise OptionError(
+            f"--repeat {asked['repeat']} --no-plain: a strategy beside nothing runs once, as its "
+            "text is written; leave out --repeat, or --no-plain"
+        )

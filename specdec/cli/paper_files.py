@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specdec.cli.output_files import check_named
 from specdec.errors import OptionError, first_line
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def make_folder(out: Path) -> None:
     Raises:
         OptionError: it cannot be made.
     """
+    check_named("--out", out, "results/")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

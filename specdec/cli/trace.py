@@ -10,6 +10,7 @@ import typer
 from specdec.cli import generate_options as flags
 from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.output_files import check_named
 from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
@@ -115,6 +116,7 @@ def _check_place(path: Path) -> None:
     Raises:
         OptionError: it can be no file.
     """
+    check_named("--html", path, "out.html")
     try:
         if path.is_dir():
             raise OptionError(f"--html {path} is a folder: give the name of a file in it")

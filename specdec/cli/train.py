@@ -22,6 +22,7 @@ from specdec.cli.generate_options import (
     TrustRemoteCode,
     assignments,
 )
+from specdec.cli.output_files import check_named
 
 if TYPE_CHECKING:
     from specdec.training.card import Summary
@@ -101,6 +102,8 @@ def train(
         raise OptionError("there are no data: give --data FILE, as often as you like")
     if out is None:
         raise OptionError("there is no folder to write to: give --out FOLDER")
+    check_named("--out", out, "head")
+    check_named("--work", work, "head.work")
     answer_options = {
         "temperatures": _numbers(temperatures),
         "new_tokens": new_tokens,

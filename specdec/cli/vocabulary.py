@@ -9,6 +9,7 @@ import typer
 
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Model, TrustRemoteCode
+from specdec.cli.output_files import check_apart, check_named
 
 
 @reported
@@ -43,6 +44,8 @@ def vocabulary(
     from specdec.plugin.loading import find_alias, find_model
     from specdec.plugin.registry import Registry
 
+    check_named("--out", out, "frequent.json")
+    check_apart([*(("a text", path) for path in texts), ("--out", out)])
     quiet_libraries()
     alias = find_alias(Registry.load(), model)
     place = find_model(alias, str(model), trust_remote_code=trust_remote_code)

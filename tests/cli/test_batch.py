@@ -81,7 +81,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     ("flags", "message"),
     [
         (["--temperature", -1], "temperature=-1"),
-        (["--set", "temprature=1"], "unknown argument of generate 'temprature'"),
+        (["--set", "temprature=1"], "unknown field in --set 'temprature'"),
         (["--keep", "text"], "an answer has a field 'text'"),
         (["-o", "policy.nothing=1"], "nothing"),
         (["--plugin", "none.py"], "give the path of a Python file that exists"),

@@ -78,6 +78,15 @@ def test_an_eagle_head_is_told(run: Command, head: Path, folder: Path) -> None:
 def test_what_is_no_head_is_refused_by_name(run: Command, folder: Path, tmp_path: Path) -> None:
     result = run("inspect", folder)
     assert result.exit_code == 2 and "is a whole language model, no head" in result.stderr
+    assert "none of" not in result.stderr
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 2 and result.stderr.count("has no config.json") == 1
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    for command in (["inspect", tmp_path], ["convert", tmp_path, "out", "--to", "official"]):
+        told = run(*command).stderr.rstrip()
+        assert str(tmp_path) in told and ";" not in told
+    (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").write_text('{"speculators_model_type": "peagle"}')
     result = run("inspect", tmp_path)
     assert result.exit_code == 2 and "is a P-EAGLE head" in result.stderr

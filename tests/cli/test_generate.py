@@ -149,6 +149,13 @@ def test_no_plain_leaves_the_comparison_null(generated: Command) -> None:
     assert found["tokens_per_second"] > 0
 
 
+def test_several_strategies_are_measured_as_often_as_asked_without_plain(
+    generated: Command,
+) -> None:
+    found = generated("--compare", "chain,eagle2", "--no-plain", "--repeat", 2)
+    assert [len(row["measured_tokens_per_second"]) for row in found["results"]] == [2, 2]
+
+
 def test_plain_itself_is_its_own_baseline(generated: Command) -> None:
     found = generated("--strategy", "plain", drafter=False)
     assert (found["tau"], found["speedup"], found["identical"]) == (1.0, 1.0, True)

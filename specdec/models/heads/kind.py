@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from specdec.errors import CheckpointError
+from specdec.errors import CheckpointError, OtherKindError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.filling import check_values, fill
 from specdec.models.heads.checkpoint import HeadsCheckpoint
@@ -75,13 +75,14 @@ class HeadsKind(ABC, Generic[Heads]):
         """Read heads from a folder or a hub id; whether they fit a target is not looked at yet.
 
         Raises:
-            CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind; values
-                of the config that are not allowed.
+            OtherKindError: a checkpoint of another kind.
+            CheckpointError: files missing, corrupt or unsafe; values of the config that are not
+                allowed.
         """
         folder = resolve_checkpoint(checkpoint, what=self.name)
         fields = read_json(folder / "config.json")
         if not self.matches_config(fields):
-            raise CheckpointError(
+            raise OtherKindError(
                 f"the checkpoint in {folder} is none of {self.name}: {self.unlike}"
             )
         weights = read_weights(folder, (*self.files, *_FILES))
