@@ -89,7 +89,8 @@ def test_a_new_length_or_batch_size_begins_with_the_costs_of_the_nearest_that_is
     made = memory.costs(1, 2)
     assert made.plain_known and not empty.plain_known
     assert not memory.costs(4, 0).plain_known and memory.costs(2, 0).plain_known
-    assert made.step_seconds(9) == pytest.approx(1.8) and made.draft_seconds(3) == pytest.approx(0.9)
+    assert made.step_seconds(9) == pytest.approx(1.8)
+    assert made.draft_seconds(3) == pytest.approx(0.9)
     for _ in range(WINDOW):
         made.take(1, 1.5, [], 1)
     assert made.step_seconds(1) == 1.5 and near.step_seconds(1) == 1.0

@@ -248,7 +248,7 @@ def first_grown() -> AbstractContextManager[Any]:
 
 def by_own_confidence() -> AbstractContextManager[Any]:
     def advance_best(self: TreeBuilder, k: int) -> None:
-        rows = self._rows.expand_as(self._values[-1])
+        rows = self._parents_in_frontier.expand_as(self._values[-1])
         above = self._frontier.log_value.gather(1, rows)
         own = (self._values[-1] - above).nan_to_num(nan=NEVER, neginf=NEVER)
         self.advance(own.sort(dim=1, descending=True, stable=True).indices[:, :k])
