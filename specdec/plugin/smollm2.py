@@ -58,7 +58,7 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters=heads_in(_FOLDER),
-    # The fastest of six trees for EAGLE's head and for EAGLE-3's, on twelve prompts that no head was
+    # The fastest of six trees for EAGLE's head and for EAGLE-3's, on twelve prompts that none was
     # trained on (docs/results.md), on a CPU where a forward over 8 tokens costs 1.2 to 1.8 of one
     # (docs/benchmarks).
     options={
