@@ -370,7 +370,11 @@ def specs() -> dict[str, Any]:
     return {n: f for n, f in vars(hookspecs).items() if n.startswith("specdec_")}
 
 
-@pytest.mark.parametrize("nothing", [3, object(), types.ModuleType("bare"), ["lookup"]], ids=str)
+@pytest.mark.parametrize(
+    "nothing",
+    [3, object(), types.ModuleType("bare"), ["lookup"]],
+    ids=lambda nothing: type(nothing).__name__,
+)
 def test_what_has_no_hook_is_no_plugin(nothing: Any) -> None:
     with pytest.raises(OptionError, match="has no hook of specdec: give a module or an object"):
         Engine("chat-7m", plugins=[nothing])
