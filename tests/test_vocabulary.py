@@ -193,7 +193,7 @@ def test_a_file_that_is_no_vocabulary_of_the_target_is_refused(
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        (61, OptionError, "vocabulary=61: the target model has 60 tokens; give fewer"),
+        (61, OptionError, "vocabulary=61: the target model has 60 tokens; give at most as many"),
         (0, OptionError, "drafter.vocabulary"),
         (True, OptionError, "drafter.vocabulary"),
         (2.5, OptionError, "drafter.vocabulary"),
