@@ -34,8 +34,8 @@ class Written(Verification):
         hidden = Hidden(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
         super().__init__(state, tree, hidden, at_paths(p, tree))
 
-    def distribution(self, node: Tensor, asking: Tensor) -> Distribution:
-        return only_asked(super().distribution(node, asking), asking)
+    def distribution(self, node: Tensor, needed: Tensor) -> Distribution:
+        return only_asked(super().distribution(node, needed), needed)
 
 
 def at_paths(table: Table, tree: DraftTree) -> Tensor:

@@ -221,6 +221,25 @@ def test_what_a_part_says_of_itself_is_true_or_false(
         Engine(model, strategy=strategy, plugins=[odd, ThirdParty()], **{role: "odd"})
 
 
+@pytest.mark.parametrize("acceptor", ["match", "rejection"])
+def test_a_part_that_says_by_an_old_name_what_exactness_depends_on_is_refused(
+    model: Any, acceptor: str
+) -> None:
+    class Clocked(TreeFunction):
+        by_text_alone = False
+
+    made = Component("clocked", lambda options, target: Clocked(again))
+    old = plugin("old", specdec_drafters=lambda: [made])
+    with pytest.raises(PluginError, match="rename it in Clocked"):
+        Engine(
+            model,
+            strategy="again",
+            drafter="clocked",
+            acceptor=acceptor,
+            plugins=[old, ThirdParty()],
+        )
+
+
 def test_what_is_compared_by_default_is_what_is_installed() -> None:
     registry = Registry.load()
     assert labels_of(registry, DEFAULT_STRATEGIES) == DEFAULT_STRATEGIES.split(",")

@@ -233,9 +233,9 @@ class Backwards(acceptors.Match):
         self, tree: DraftTree, verification: Verification, randomness: Randomness
     ) -> Acceptance:
         for node in reversed(range(tree.size)):
-            asking = tree.valid[:, node] & verification.active
-            if asking.any():
-                verification.distribution(torch.full_like(tree.tokens[:, 0], node), asking)
+            needed = tree.valid[:, node] & verification.active
+            if needed.any():
+                verification.distribution(torch.full_like(tree.tokens[:, 0], node), needed)
         return super().accept(tree, verification, randomness)
 
 

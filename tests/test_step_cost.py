@@ -89,9 +89,9 @@ def test_no_distribution_is_asked_for_where_every_row_has_settled(
         asked.append(0)
         return accept(*given)
 
-    def distributions(self: Verification, node: Tensor, asking: Tensor) -> Distribution:
+    def distributions(self: Verification, node: Tensor, needed: Tensor) -> Distribution:
         asked[-1] += 1
-        return distribution(self, node, asking)
+        return distribution(self, node, needed)
 
     settings: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0}
     with (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specdec.booleans import check_bools
 from specdec.decoding.generation_info import GenerationInfo
 from specdec.decoding.metrics import Metrics
 from specdec.errors import PluginError, install_extra
@@ -61,10 +62,12 @@ class OpenTelemetrySpans:
             ``specdec.accepted`` and ``specdec.tried``.
 
     Raises:
+        OptionError: ``steps`` that is neither True nor False.
         PluginError: the OpenTelemetry API is not installed.
     """
 
     def __init__(self, tracer_provider: Any = None, *, steps: bool = False) -> None:
+        check_bools(steps=steps)
         try:
             from opentelemetry import trace
         except ImportError as error:

@@ -123,17 +123,16 @@ def paper(
     asked_for = prompt_lookup and "--prompt-lookup" in given_options(context)
     check_one_row("--prompt-lookup", asked_for, min(sizes))
     check_one_row("--peers", bool(peers), min(sizes))
+    options, beside = flags.assignments("-o", option), flags.assignments("--peers", peers)
     sets = prompt_sets(data, TASKS)
     make_folder(out)
     set_threads(threads)
     loading = {name: context.params[name] for name in LOADING}
     with terminal.working("loading the target model and its drafters"):
-        options = flags.assignments("-o", option)
         registry = Registry.load()
         compared = make_paper_engines(registry, loading, strategies, options, ablations=ablations)
     first = next(iter(compared.engines.values()))
     encoded = encode_sets(sets, first, max_new_tokens=max_new_tokens, count=prompts, turns=turns)
-    beside = flags.assignments("--peers", peers)
     with started_peers(
         beside, registry, compared, model, encoded, settings, sampled=max(temperatures) > 0
     ) as started:

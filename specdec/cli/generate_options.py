@@ -12,6 +12,7 @@ import typer
 
 from specdec.cli.completion import listed, named, part_options
 from specdec.errors import OptionError
+from specdec.files.json_objects import RepeatedNameError, named_once
 
 _PARTS, _DECODING, _REPORT = "Parts", "Decoding", "Report"
 
@@ -219,15 +220,20 @@ def assignments(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
     """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``: values are JSON, or else strings.
 
     Raises:
-        OptionError: an entry without ``=``.
+        OptionError: an entry without ``=``, a name that comes twice.
     """
     found: dict[str, Any] = {}
     for entry in given or ():
         name, equals, value = entry.partition("=")
-        if not equals or not name.strip():
+        name = name.strip()
+        if not equals or not name:
             raise OptionError(f"{flag} {entry!r}: write name=value")
+        if name in found:
+            raise OptionError(f"{flag} {name} is there twice: give it once")
         try:
-            found[name.strip()] = json.loads(value)
+            found[name] = json.loads(value, object_pairs_hook=named_once)
+        except RepeatedNameError as error:
+            raise OptionError(f"{flag} {entry}: {error}") from error
         except json.JSONDecodeError:
-            found[name.strip()] = value
+            found[name] = value
     return found

@@ -27,7 +27,11 @@ _BY_FLAG = {
     "skip_special_tokens": "special_tokens",
 }
 # What else a flag says where it is given.
-_ALSO_BY_FLAG = {"max_length": "max_new_tokens", "stop_strings": "stop"}
+_ALSO_BY_FLAG = {
+    "max_length": "max_new_tokens",
+    "stop_strings": "stop",
+    "do_sample": "temperature",
+}
 
 
 def request_from_flags(

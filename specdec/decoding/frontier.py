@@ -17,7 +17,7 @@ class Frontier:
         depth: their level; 0 for the root.
         tokens: ``[B, n]`` int64.
         nodes: ``[B, n]`` int64, their indices among all nodes grown so far.
-        parents: ``[B, n]`` int64, the rows of the frontier before this one that they hang from.
+        parents: ``[B, n]`` int64, their places in the frontier before this one.
         log_value: ``[B, n]``.
         root_position: ``[B, 1]`` int64, the root's position in the sequence.
         before: the frontier before this one; None at the root.
@@ -50,8 +50,8 @@ class Frontier:
 
     @cached_property
     def ancestors(self) -> Tensor:
-        """``[B, n, F]`` bool over every frontier row so far in order (root first, this frontier
-        last): each row's path and itself."""
+        """``[B, n, F]`` bool over every frontier node so far in order (root first, this frontier
+        last): each node's path and itself."""
         itself = torch.eye(self.width, dtype=torch.bool, device=self.tokens.device)
         itself = itself.expand(len(self.tokens), -1, -1)
         if self.before is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from specdec.errors import OptionError
 from specdec.files.whole_files import unwritten, write_whole
+
+_SHOWN = 5  # differences that an error names
 
 
 class EntryLog:
@@ -20,24 +22,14 @@ class EntryLog:
         about: what its entries have in common, as :func:`in_json` writes it.
         kind: what writes it, e.g. ``"benchmark"``; the key of the first line.
         holds: what an entry is, for errors, e.g. ``"runs"``.
-        advice: what to do about a file of another run, as a sentence, of what that file is about
-            and of ``about``.
 
     Raises:
         OptionError: a file of another run of that kind, with what differs; one with something else
             in it; or none that this could write.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        about: Mapping[str, Any],
-        *,
-        kind: str,
-        holds: str,
-        advice: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None,
-    ) -> None:
-        self.path, self._kind, self._holds, self._advice = path, kind, holds, advice
+    def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
+        self.path, self._kind, self._holds = path, kind, holds
         own = in_json(about)
         first = self._first = _line({kind: own})
         self._start = len(first)
@@ -58,15 +50,18 @@ class EntryLog:
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
         try:
             found = json.loads(line)[self._kind]
-            other = [name for name in own if found.get(name) != own[name]]
+            other = [
+                f"there {name} is {there!r:.80}, here {here!r:.80}"
+                for name, there, here in _differences(found, own)
+            ]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self.foreign() from error
         if other:
-            name, advice = other[0], "Give what was given there to go on with it, or another file"
+            more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
             raise OptionError(
-                f"{self.path} holds {self._holds} of another {self._kind}: there {name} is "
-                f"{found.get(name)!r}, here {own[name]!r}. "
-                + (self._advice(found, own) if self._advice else advice)
+                f"{self.path} holds {self._holds} of another {self._kind}: "
+                f"{'; '.join(other[:_SHOWN])}{more}. Give what was given there to go on with it, "
+                "or another file"
             )
 
     def foreign(self) -> OptionError:
@@ -166,3 +161,17 @@ def _last_break(file: BinaryIO, begin: int, end: int) -> int | None:
     file.seek(begin)
     found = file.read(end - begin).rfind(b"\n")
     return None if found < 0 else begin + found + 1
+
+
+def _differences(
+    there: Mapping[str, Any], here: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """What two runs are about and differ in: a name, or one within it, and both values."""
+    for name in here:
+        one, other = there.get(name), here[name]
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            for inner in {**one, **other}:
+                if one.get(inner) != other.get(inner):
+                    yield f"{name}.{inner}", one.get(inner), other.get(inner)
+        elif one != other:
+            yield name, one, other

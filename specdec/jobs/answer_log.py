@@ -10,7 +10,6 @@ from typing import Any
 
 from specdec.files.entry_log import EntryLog
 from specdec.jobs.answering import Answer, Costs
-from specdec.jobs.going_on import how_to_go_on
 
 _FINISHED = "finished"
 
@@ -33,7 +32,7 @@ class AnswerLog:
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], rows: int) -> None:
-        self._log = EntryLog(path, about, kind="job", holds="answers", advice=how_to_go_on)
+        self._log = EntryLog(path, about, kind="job", holds="answers")
         self.finished: Mapping[str, Any] | None = None
         self._begin(rows)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,9 @@ from specdec.errors import OptionError, PromptError
 from specdec.files.json_objects import RepeatedNameError, named_once
 from specdec.jobs.rows import GivenRow
 from specdec.request.seeds import seed_of_row
+
+# Bytes of the largest file that is looked at as one JSON document.
+_DOCUMENT = 1 << 26
 
 
 class PromptFile:
@@ -48,7 +52,7 @@ class PromptFile:
             kind, query = ("array", ".[]") if document == "[" else ("object", ".")
             raise OptionError(
                 f"{path} is one JSON {kind}: a job reads JSON Lines, an object a line. This writes "
-                f"such a file: jq -c '{query}' {path}"
+                f"such a file: jq -c '{query}' {shlex.quote(str(path))} > prompts.jsonl"
             )
 
     def _read(self) -> tuple[int, str, list[str]]:
@@ -75,7 +79,8 @@ class PromptFile:
         alone = _is_json(first)
         if alone:
             return begins if begins == "[" and self.rows == 1 else ""
-        return begins if self.rows > 1 and _is_json(self.path.read_bytes()) else ""
+        small = self.path.stat().st_size <= _DOCUMENT  # nobody writes a larger one by hand
+        return begins if self.rows > 1 and small and _is_json(self.path.read_bytes()) else ""
 
     def windows(self) -> Iterator[list[tuple[int, int, bytes]]]:
         """The rows, a window at a time: index, number of the line, and the line.

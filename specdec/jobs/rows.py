@@ -21,8 +21,8 @@ _OF_THE_CALL = (
     "stopping_criteria", "max_time", "n", "num_return_sequences", "logprobs",
 )  # fmt: skip
 _OF_A_CHAT = ("tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
-# Names of the bound on an answer: where both are given max_new_tokens counts.
-_LIMITS = frozenset(("max_length", "max_new_tokens"))
+# Names that say the same: a row that has one is not given the job's other one.
+_SAME = (frozenset(("max_length", "max_new_tokens")), frozenset(("stop", "stop_strings")))
 # What rows of one batch may differ in.
 _OF_THE_ROW = ("seed", "max_new_tokens", *_OF_A_CHAT)
 
@@ -186,8 +186,9 @@ def _left_standing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dic
     """
     own = {**settings_of(given.get("generation_config")), **given}
     over = {*own}
-    if over & _LIMITS:
-        over |= _LIMITS
+    for names in _SAME:
+        if over & names:
+            over |= names
     if "temperature" in own:
         over.add("do_sample")
     elif own.get("do_sample") is True and defaults.get("temperature") == 0:

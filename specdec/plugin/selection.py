@@ -93,12 +93,17 @@ class Selection:
             _check_coupled(self.names, made["acceptor"])
         for role in ("drafter", "policy"):
             if made[role] is not None and not made[role].depends_on_own_row_only:
-                _check_by_text_alone(role, self.names, made["acceptor"])
+                _check_own_row_only(role, self.names, made["acceptor"])
         return Parts(drafter, made["policy"], made["verifier"], made["acceptor"])
 
 
 def _check_said(role: Role, name: str | None, part: Any) -> None:
-    """Refuse words where True or False is needed: "no" would count as true."""
+    """Refuse words where True or False is needed ("no" would count as true), and an old name."""
+    if hasattr(part, "by_text_alone"):
+        raise PluginError(
+            f"the {role} {name!r} says by_text_alone, which is depends_on_own_row_only by now: "
+            f"rename it in {type(part).__name__}"
+        )
     for said in _SAID[role]:
         if not isinstance(value := getattr(part, said), bool):
             raise PluginError(
@@ -117,7 +122,7 @@ def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None
         )
 
 
-def _check_by_text_alone(role: Role, names: Mapping[Role, str | None], acceptor: Acceptor) -> None:
+def _check_own_row_only(role: Role, names: Mapping[Role, str | None], acceptor: Acceptor) -> None:
     """Refuse drafts that depend on what the same random numbers decided in another text."""
     if not acceptor.seed_exact:
         raise OptionError(

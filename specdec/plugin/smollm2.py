@@ -58,9 +58,9 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters=heads_in(_FOLDER),
-    # The fastest of six trees for EAGLE's head and for EAGLE-3's, on twelve prompts that none was
-    # trained on (docs/results.md), on a CPU where a forward over 8 tokens costs 1.2 to 1.8 of one
-    # (docs/benchmarks).
+    # The fastest of six trees for EAGLE's head and within noise of it for EAGLE-3's, on twelve
+    # prompts that neither was trained on (docs/results.md), on a CPU where a forward over 8 tokens
+    # costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
         "eagle2": {"policy": {"depth": 3, "top_k": 2, "budget": 5}, "drafter": _DRAFTED},

@@ -133,13 +133,13 @@ class Autoregressive:
         return any(string in toy_text(text) for string in self._stop)
 
 
-def only_asked(distribution: Distribution, asking: Tensor) -> Distribution:
-    """``distribution`` with a point mass for rows not in ``asking [B]``: theirs is undefined."""
+def only_asked(distribution: Distribution, needed: Tensor) -> Distribution:
+    """``distribution`` with a point mass for rows not in ``needed [B]``: theirs is undefined."""
     if distribution.weights is None:
         return distribution
     first = torch.full_like(distribution.weights, float("-inf"))
     first[:, 0] = 0.0
-    return Distribution.of(torch.where(asking[:, None], distribution.weights, first))
+    return Distribution.of(torch.where(needed[:, None], distribution.weights, first))
 
 
 class _Watching(Verifier):
@@ -154,8 +154,8 @@ class _Watching(Verifier):
         verification = self._inner.verify(target, state, tree)
         ask = verification.distribution
 
-        def distribution(node: Tensor, asking: Tensor) -> Distribution:
-            return only_asked(ask(node, asking), asking)
+        def distribution(node: Tensor, needed: Tensor) -> Distribution:
+            return only_asked(ask(node, needed), needed)
 
         vars(verification)["distribution"] = distribution
         return verification

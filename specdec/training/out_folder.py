@@ -61,6 +61,8 @@ def check_out(out: Path, run: Mapping[str, Any] | None = None) -> None:
 
 def _differences(found: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
     """How two runs differ, in words; what one of them does not say is not compared."""
+    if "made_from" in run and "made_from" not in found:
+        yield "what data it is made of was not written down then"
     for part in ("options", "settings", "answers", "made_from"):
         if part not in run or part not in found:
             continue

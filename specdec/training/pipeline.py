@@ -151,6 +151,11 @@ class _Training:
         self.trainer, self.options, self.settings = trainer, options, settings
         self.reporter, self.data, self.out, self.command = reporter, data, out, command
         self.work = work or out.with_name(out.name + ".work")
+        if self.work.resolve().is_relative_to(out.resolve()):
+            raise OptionError(
+                f"work {self.work} is in out {out}: what is worked with is no part of the "
+                "checkpoint; give another folder to one of them"
+            )
         self.seconds: dict[str, float] = {}
 
     def run(self, model: Any, answers: AnswerOptions | None, **loading: Any) -> Summary:
@@ -169,7 +174,7 @@ class _Training:
         chosen = engine.registry.trainer(self.trainer)
         options = engine.registry.options("trainer", chosen, self.options)
         self._check_start(options)
-        own = self._identity(engine, options, answers)
+        own = self._identity(engine, options, answers, accelerator.num_processes)
         check_out(self.out, own)
         if answers is not None:
             rows = self._answers(engine, chosen, options, answers, accelerator)
@@ -186,12 +191,7 @@ class _Training:
         with torch.no_grad():
             recipe: Recipe = chosen.factory(options, engine.target, used.only(trained))
         start = self._check_network(recipe, options)
-        made_from = {
-            "weights": fingerprint_of_model(engine.target.model),
-            "documents": used.fingerprint,
-            "start": start,
-            "processes": accelerator.num_processes,
-        }
+        made_from = {**own["made_from"], "documents": used.fingerprint, "start": start}
         values = effective_options(options.model_dump(mode="json", exclude={"start"}), recipe)
         own = {**own, "options": values, "made_from": made_from}
         check_out(self.out, own)
@@ -214,14 +214,12 @@ class _Training:
             out=self.out,
             work=self.work,
         )
-        if ended != "interrupted" and accelerator.is_main_process:
-            self._check_out_again(own)
-            publish(summary, run.best)
-        accelerator.wait_for_everyone()
+        if ended != "interrupted":
+            self._publish(summary, run.best, own, accelerator)
         return summary
 
     def _identity(
-        self, engine: Engine, options: BaseModel, answers: AnswerOptions | None
+        self, engine: Engine, options: BaseModel, answers: AnswerOptions | None, processes: int
     ) -> dict[str, Any]:
         """What decides the weights, as far as it is known at the beginning."""
         precision = precision_of(self.settings.precision, engine.target.device)
@@ -233,16 +231,34 @@ class _Training:
             "options": given,
             "settings": {name: settings[name] for name in identity(self.settings)},
             "answers": answers.model_dump(mode="json") if answers is not None else None,
+            "made_from": {
+                "weights": fingerprint_of_model(engine.target.model),
+                "processes": processes,
+            },
         }
 
-    def _check_out_again(self, own: Mapping[str, Any]) -> None:
-        """Refuse a folder that another run has written meanwhile."""
-        try:
-            check_out(self.out, own)
-        except OptionError as error:
-            raise OptionError(
-                f"{error}. With another --out and --work {self.work} this run ends at once"
-            ) from error
+    def _publish(
+        self, summary: Summary, best: Path, own: Mapping[str, Any], accelerator: Any
+    ) -> None:
+        """Write the checkpoint, unless another run has written the folder meanwhile.
+
+        Raises:
+            OptionError: it has, in every process.
+        """
+        from accelerate.utils import broadcast_object_list
+
+        refused = [""]
+        if accelerator.is_main_process:
+            try:
+                check_out(self.out, own)
+                publish(summary, best)
+            except OptionError as error:
+                refused = [
+                    f"{error}. With another --out and --work {self.work} this run ends at once"
+                ]
+        (told,) = broadcast_object_list(refused)
+        if told:
+            raise OptionError(told)
 
     def _check_network(self, recipe: Recipe, options: BaseModel) -> str | None:
         """Make the network once, before anything that takes long, so that sizes of which there is

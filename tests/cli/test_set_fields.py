@@ -26,7 +26,7 @@ COMMANDS = {
 # Flags of all commands that decode, but those of a benchmark; and what each says.
 FLAGS = {
     "--max-new-tokens": ["max_new_tokens", "max_length"],
-    "--temperature": ["temperature"],
+    "--temperature": ["temperature", "do_sample"],
     "--top-k": ["top_k"],
     "--top-p": ["top_p"],
     "--min-p": ["min_p"],
@@ -125,3 +125,15 @@ def test_a_field_alone_is_what_its_flag_is(generated: Command) -> None:
 def test_the_settings_of_a_benchmark_say_each_thing_once(name: str) -> None:
     with pytest.raises(OptionError, match=name):
         Settings(fields={name: 1})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["--set", "-o"])
+def test_a_name_is_given_once(refused: Command, command: str, flag: str) -> None:
+    if command == "bench paper":
+        pytest.importorskip("matplotlib")
+    name = "policy.depth" if flag == "-o" else "top_k"
+    given = [flag, f"{name}=5", flag, f"{name}=9"]
+    assert f"{flag} {name} is there twice" in refused(command, *given)
+    inner = refused(command, flag, f'{name}={{"a": 1, "a": 2}}')
+    assert "'a' is there twice" in inner

@@ -38,14 +38,14 @@ Patch = Callable[[], AbstractContextManager[Any]]
 def roots_prefix() -> AbstractContextManager[Any]:
     true, read = Verification.distribution, Processors.scores
 
-    def distribution(self: Verification, node: Tensor, asking: Tensor) -> Distribution:
+    def distribution(self: Verification, node: Tensor, needed: Tensor) -> Distribution:
         root = self.root_position() + 1
 
         def cut(processors: Processors, logits: Tensor, prefix: Callable[[], Prefix]) -> Any:
             return read(processors, logits, lambda: replace(prefix(), lengths=root))
 
         with mock.patch.object(Processors, "scores", cut):
-            return true(self, node, asking)
+            return true(self, node, needed)
 
     return mock.patch.object(Verification, "distribution", distribution)
 

@@ -317,6 +317,28 @@ def test_a_folder_that_something_else_is_in_is_refused(
             trained(out=path)
 
 
+@pytest.mark.parametrize("inside", [".", "work", "../head/deep/work"])
+def test_what_is_worked_with_is_no_part_of_the_checkpoint(
+    trained: Train, tmp_path: Path, inside: str
+) -> None:
+    with pytest.raises(SpecdecError, match=r"work .* is in out .*: .* another folder"):
+        trained(work=tmp_path / "head" / inside)
+    assert not (tmp_path / "head").exists()
+
+
+def test_a_drafter_that_does_not_say_what_it_is_made_of_is_not_overwritten(
+    trained: Train, tmp_path: Path
+) -> None:
+    trained(steps=1)
+    path = tmp_path / "head" / "training.json"
+    said = json.loads(path.read_text())
+    del said["made_from"]
+    path.write_text(json.dumps(said))
+    with pytest.raises(SpecdecError, match="what data it is made of was not written down"):
+        trained(steps=1)
+    assert json.loads(path.read_text()) == said
+
+
 def test_a_drafter_of_another_kind_is_not_overwritten(
     trained: Train, data: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
