@@ -18,7 +18,7 @@ import torch
 
 import specdec.hf
 from specdec import Engine, hookimpl
-from specdec.errors import PluginError, install_extra
+from specdec.errors import OptionError, PluginError, install_extra
 from specdec.plugin.observing import Watched
 from specdec_plugins.otel import OpenTelemetrySpans
 from specdec_plugins.prometheus import PrometheusCounters
@@ -293,3 +293,8 @@ def test_what_is_logged_tells_what_is_decoded(
         plain.generate([[5, 9], [4]], max_new_tokens=3)
     assert "2 prompts, 6 new tokens, tau 1.00" in caplog.text
     assert all(record.name.startswith("specdec.") for record in caplog.records)
+
+
+def test_whether_steps_are_events_is_true_or_false() -> None:
+    with pytest.raises(OptionError, match="steps='no': give True or False"):
+        OpenTelemetrySpans(steps="no")  # type: ignore[arg-type]

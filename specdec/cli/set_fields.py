@@ -8,7 +8,7 @@ from typing import Any
 from specdec.cli.generate_options import assignments
 from specdec.errors import OptionError, SpecdecError, UnknownNameError
 
-# Arguments of Engine.generate that no GenerationConfig has and that text can give.
+# The fields of a Template, by name: to import it takes the seconds that torch does.
 OF_A_CHAT = (
     "tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
 )  # fmt: skip
@@ -35,6 +35,7 @@ def set_fields(
         return named
     from transformers import GenerationConfig
 
+    from specdec.request.chat_template import Template
     from specdec.request.generation_fields import Fields, apply
 
     config = GenerationConfig()
@@ -46,6 +47,7 @@ def set_fields(
         if value is None:
             raise OptionError(f"--set {name}=null says nothing: give a value, or leave it out")
     apply(config, {name: value for name, value in named.items() if name not in more})
+    Template.taken_from(dict(named))
     return named
 
 

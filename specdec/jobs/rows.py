@@ -20,7 +20,7 @@ _OF_THE_CALL = (
     "trace", "batch_size", "progress", "logits_processor", "logits_processor_by_prompt", "streamer",
     "stopping_criteria", "max_time", "n", "num_return_sequences", "logprobs",
 )  # fmt: skip
-_OF_A_CHAT = ("tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt")
+_OF_A_CHAT = tuple(Template.__dataclass_fields__)
 # Names that say the same: a row that has one is not given the job's other one.
 _SAME = (frozenset(("max_length", "max_new_tokens")), frozenset(("stop", "stop_strings")))
 # What rows of one batch may differ in.

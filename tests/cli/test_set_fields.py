@@ -12,6 +12,7 @@ from specdec.bench import Settings
 from specdec.bench.settings import REFUSED, SAID_BY
 from specdec.cli.set_fields import OF_A_CHAT
 from specdec.errors import OptionError
+from specdec.request.chat_template import Template
 from specdec.request.generation_fields import ARGUMENTS
 
 Command = Callable[..., Any]
@@ -137,3 +138,11 @@ def test_a_name_is_given_once(refused: Command, command: str, flag: str) -> None
     assert f"{flag} {name} is there twice" in refused(command, *given)
     inner = refused(command, flag, f'{name}={{"a": 1, "a": 2}}')
     assert "'a' is there twice" in inner
+
+
+def test_how_a_chat_is_rendered_is_checked_before_the_model_is_loaded(refused: Command) -> None:
+    assert set(OF_A_CHAT) == set(Template.__dataclass_fields__)
+    for command in ("generate", "trace", "batch"):
+        assert "tools must be a list" in refused(command, "--set", "tools=5")
+        word = refused(command, "--set", "add_generation_prompt=no")
+        assert "add_generation_prompt='no': give True or False" in word
