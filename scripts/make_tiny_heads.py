@@ -94,6 +94,7 @@ def hydra(layers: int = 1) -> Checkpoint:
         for head in range(HEADS)
     )
     network.hydra_lm_head = nn.ModuleList(nn.Linear(HIDDEN, VOCAB) for _ in range(HEADS))
+    network.input_embed_fn = nn.Embedding(VOCAB, HIDDEN)  # the authors' trainer saves the target's
     fields = {
         "hydra_num_heads": HEADS,
         "hydra_num_layers": layers,

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+# The time left is that at the speed over so long: one step of slow work may take minutes, and some
+# steps take several times as long as others.
+SPEED_SECONDS = 3600.0
+
+
 class Reporter:
     """Is told of stages, amounts and figures; this one keeps them to itself."""
 
@@ -73,7 +78,12 @@ class RichReporter(Reporter):
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[text]}"),
         )
-        with progress.Progress(*columns, console=self._console, refresh_per_second=2) as bar:
+        with progress.Progress(
+            *columns,
+            console=self._console,
+            refresh_per_second=2,
+            speed_estimate_period=SPEED_SECONDS,
+        ) as bar:
             yield _RichStage(bar, bar.add_task(name, total=total, text=""))
 
 

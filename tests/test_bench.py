@@ -265,20 +265,48 @@ def test_an_interval_is_that_of_the_median() -> None:
 def test_an_interval_of_tau_narrows_with_prompts(report: bench.Report) -> None:
     def interval(count: int) -> tuple[float, float]:
         pairs = [((8, 2), (8, 8))[place % 2] for place in range(count)]
-        found = run_statistics.tau_interval(
-            [
-                run_statistics.Run(0, place, 1.0, tokens, (stats_of(tokens, forwards),), 1, 0)
-                for place, (tokens, forwards) in enumerate(pairs)
-            ]
-        )
-        assert found is not None and found[0] < 8 / 5 < found[1]
-        return found
+        mean = run_statistics.mean_tau([runs_with(pairs)])
+        assert mean and mean.value == 8 / 5 and mean.interval
+        assert mean.interval[0] < 8 / 5 < mean.interval[1]
+        return mean.interval
 
     few, many = interval(6), interval(60)
     assert few[0] < many[0] < many[1] < few[1]
     assert report.of(PLAIN).tau_interval == (1, 1)
     low, high = report.of("eagle2").tau_interval or (0, 0)
     assert low <= report.of("eagle2").tau <= high  # type: ignore[operator]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1), min_size=1))
+def test_a_mean_over_prompt_sets_weighs_them_alike(sets: list[list[tuple[int, int]]]) -> None:
+    mean = run_statistics.mean_tau([runs_with(pairs) for pairs in sets])
+    taus = [sum(t for t, _ in pairs) / sum(f for _, f in pairs) for pairs in sets]
+    assert mean and mean.value == pytest.approx(sum(taus) / len(taus))
+    assert (mean.interval is None) == all(len(pairs) == 1 for pairs in sets)
+    if mean.interval:
+        low, high = mean.interval
+        ratios = [[t / f for t, f in pairs] for pairs in sets]
+        assert sum(map(min, ratios)) / len(sets) <= low * 1.001
+        assert high <= sum(map(max, ratios)) / len(sets) * 1.001
+    none = [run_statistics.Run(0, 0, 1.0, 3, (), None, 0)]
+    assert run_statistics.mean_tau([*map(runs_with, sets), none]) is None
+
+
+def test_prompt_sets_are_resampled_apart() -> None:
+    """Drawn together, a hundred sets would vary as much as one."""
+    pairs = [(1 + place, 10) for place in range(10)]
+    one, many = (run_statistics.mean_tau([runs_with(pairs)] * n) for n in (1, 100))
+    assert one and many and one.interval and many.interval
+    width, narrow = (b - a for a, b in (one.interval, many.interval))
+    assert narrow < width / 5
+
+
+def runs_with(pairs: Sequence[tuple[int, int]]) -> list[run_statistics.Run]:
+    """A run for each pair of tokens and target forwards."""
+    return [
+        run_statistics.Run(0, place, 1.0, tokens, (stats_of(tokens, forwards),), 1, 0)
+        for place, (tokens, forwards) in enumerate(pairs)
+    ]
 
 
 def stats_of(tokens: int, forwards: int) -> Stats:

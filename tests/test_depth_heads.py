@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,23 @@ def test_inspection_says_that_a_target_has_no_layer_like_the_prefix_layer(tmp_pa
     assert not said["fits"] and "does not say the sizes of a Llama layer" in said["mismatch"]
     assert said["tensors"].startswith("not compared")
     assert json.dumps(said)
+
+
+@pytest.mark.parametrize("layout", tiny_heads.LAYOUTS)
+def test_what_heads_are_read_from_is_what_is_downloaded_from_the_hub(
+    plain: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    import huggingface_hub
+
+    repository = tiny_heads.write(tiny_heads.make(layout), tmp_path / "repository")
+
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        for file in repository.iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache").mkdir(exist_ok=True)
+                shutil.copy(file, tmp_path / "cache")
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    kind = HYDRA if layout.startswith("hydra") else MEDUSA
+    kind.load("org/heads", plain.target)

@@ -63,17 +63,22 @@ def trace(eagle: Engine) -> Trace:
     return trace
 
 
+def everywhere(trace: Trace, text: str) -> Trace:
+    """A trace with a text in every place where a user or a model writes."""
+    steps = []
+    for step in trace.steps:
+        tokens = [t.model_copy(update={"text": text, "name": text}) for t in step.tokens]
+        nodes = [node.model_copy(update={"text": text}) for node in step.nodes]
+        update = {"tokens": tokens, "nodes": nodes, "root": text}
+        steps.append(step.model_copy(update=update))
+    names = {"prompt": text, "model": text, "strategy": text, "text": text}
+    return trace.model_copy(update={**names, "steps": steps})
+
+
 @pytest.fixture(scope="module")
 def nasty(trace: Trace) -> Trace:
     """Markup in every place where a user or a model writes."""
-    steps = []
-    for step in trace.steps:
-        tokens = [t.model_copy(update={"text": NASTY, "name": NASTY}) for t in step.tokens]
-        nodes = [node.model_copy(update={"text": NASTY}) for node in step.nodes]
-        update = {"tokens": tokens, "nodes": nodes, "root": NASTY}
-        steps.append(step.model_copy(update=update))
-    names = {"prompt": NASTY, "model": NASTY, "strategy": NASTY, "text": NASTY}
-    return trace.model_copy(update={**names, "steps": steps})
+    return everywhere(trace, NASTY)
 
 
 def test_the_text_on_the_page_is_the_text_by_steps(trace: Trace) -> None:
@@ -185,6 +190,17 @@ def test_a_browser_runs_nothing_that_the_model_wrote(nasty: Trace, tmp_path: Pat
     assert not page.all("img") and len(page.all("script")) == 2
     ((_, heading),) = page.all("h2", id_="step-heading")
     assert heading.startswith("Step 2 of ")
+
+
+@needs_browser
+@pytest.mark.parametrize("text", ["constructor", "toString", "__proto__"])
+def test_a_browser_shows_names_of_javascript_as_they_are(
+    trace: Trace, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "page.html").write_text(everywhere(trace, text).html(), encoding="utf-8")
+    page = Elements(dom(tmp_path / "page.html", tmp_path, hash="#step-2"))
+    shown = [found for own, found in page.all("span") if own.get("class") == "token"]
+    assert shown and set(shown) == {text}
 
 
 PRESSES = """<script>{

@@ -18,8 +18,11 @@ from specdec.models.heads.token_map import take_token_map
 from specdec_plugins.hydra.heads import HydraHeads, HydraSizes
 from specdec_plugins.hydra.prefix_layer import PrefixSizes
 
-# What the authors' prefix layer keeps and never uses: it is given hidden states, not tokens.
-_UNUSED = re.compile(r"^prefix_embeding_layer\.(embed_tokens\.weight|.*rotary_emb\.inv_freq)$")
+# What the authors' trainer saves beside the heads: the target's own embedding, and what the prefix
+# layer never uses, since it is given hidden states, not tokens.
+_UNUSED = re.compile(
+    r"^(input_embed_fn\.weight|prefix_embeding_layer\.(embed_tokens\.weight|.*rotary_emb\.inv_freq))$"
+)
 _MLP = re.compile(r"^(hydra_mlp\.\d+)\.(\d+)\.")
 _PROJECTION = re.compile(r"^(hydra_lm_head\.\d+)\.")
 _HINTS = {
@@ -52,7 +55,8 @@ class HydraKind(HeadsKind[HydraHeads]):
     ``hydra_lm_head.pt`` or ``.safetensors``. Hydra's keys are ``hydra_mlp.{head}.{block}.*`` and
     ``hydra_lm_head.{head}.*``; in Hydra++'s dropout layers count too, so that blocks are 1, 3, 5
     and projections ``hydra_lm_head.{head}.1.*``, and the prefix layer is a whole model of one
-    layer, ``prefix_embeding_layer.*``, whose embeddings are not used.
+    layer, ``prefix_embeding_layer.*``, whose embeddings are not used. Nor is the target's
+    embedding, ``input_embed_fn.weight``, which the authors' trainer saves with either.
 
     Saved are the same. A projection for each head over all tokens is the published layout; other
     projections, a draft vocabulary and the sizes of the prefix layer are said beside it.
@@ -76,8 +80,7 @@ class HydraKind(HeadsKind[HydraHeads]):
         own = checked_fields(HydraFields, fields, _HINTS)
         plus = own.hydra_head_arch == "prefix-mlp"
         checkpoint_key = _with_dropout if plus else str
-        if plus:
-            weights = {name: each for name, each in weights.items() if not _UNUSED.match(name)}
+        weights = {name: each for name, each in weights.items() if not _UNUSED.match(name)}
         vocab, hidden = _sizes(own, weights, checkpoint_key)
         missing = plus and own.prefix is None
         sizes = HydraSizes(

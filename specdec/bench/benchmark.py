@@ -117,19 +117,22 @@ def run(
         raise ContenderError(runs.failure) if runs.failure else KeyboardInterrupt
     comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
+    measured = comparison.measured(names)
     shown = [contender for contender in contenders if contender.label != AGAIN]
     return Report(
         results=tuple(comparison.result(contender, ALL) for contender in shown),
         by_set=tuple(
             comparison.result(contender, name)
-            for name in comparison.measured(names)
+            for name in measured
             for contender in shown
             if len(names) > 1
         ),
+        means=tuple(comparison.means(contender, measured) for contender in shown),
         noise=run_statistics.ratio(runs.by_label[AGAIN], runs.by_label[PLAIN]),
         settings=asdict(settings),
         memory=memory.meaning,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        seconds=sum(run.seconds for own in runs.by_label.values() for run in own),
         repetitions=len({run.repetition for run in runs.by_label[PLAIN]}),
         interrupted=runs.interrupted,
         failure=runs.failure,

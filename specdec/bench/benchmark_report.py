@@ -126,12 +126,42 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean over the prompt sets, each of which weighs the same.
+
+    Attributes:
+        value: the mean.
+        interval: of it, 95 %, by bootstrap over the batches of each set; None where no set has two.
+    """
+
+    value: float
+    interval: Range | None = None
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of one contender; see ``Result`` for the measures.
+
+    Attributes:
+        strategy: its label.
+        tau: None from a peer that does not count forwards.
+        beside_transformers: None without it.
+    """
+
+    strategy: str
+    tau: Mean | None
+    speedup: Mean
+    beside_transformers: Mean | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a benchmark found, and what it takes to run it again.
 
     Attributes:
         results: one for each contender, ``plain`` first, on all prompts.
         by_set: the same on each prompt set; empty if there is but one.
+        means: over the prompt sets, one for each contender.
         noise: ``plain`` beside itself, run twice among the others: what a ratio is worth here.
         model, dtype, device: of the target model.
         settings: what was asked for.
@@ -140,6 +170,7 @@ class Report:
         machine, versions: where it ran.
         memory: what ``peak_memory`` is.
         date: when it ended.
+        seconds: that its runs took, one after the other; loading and warming up are not in it.
         repetitions: that were completed; results are of these, or of a part of the first.
         interrupted: whether Ctrl-C or a contender that failed ended it.
         pack, compile: how the engines' networks ran; transformers runs the model as it is.
@@ -150,6 +181,7 @@ class Report:
 
     results: tuple[Result, ...]
     by_set: tuple[Result, ...]
+    means: tuple[Means, ...]
     noise: Ratio
     model: str
     dtype: str
@@ -160,6 +192,7 @@ class Report:
     versions: dict[str, Any]
     memory: str
     date: str
+    seconds: float
     repetitions: int
     interrupted: bool
     pack: bool = False

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from specdec.bench import run_statistics
 from specdec.bench.baseline import TRANSFORMERS
-from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Result
+from specdec.bench.benchmark_report import ALL, PLAIN, Difference, Means, Result
+from specdec.bench.bootstrap import mean_interval
 from specdec.bench.chat_turns import Answers, ChatTurns, first_difference_in_turns
 from specdec.bench.contenders import Contender
 from specdec.bench.differences import logit_gap
@@ -37,6 +38,7 @@ class Comparison:
     def result(self, contender: Contender, name: str) -> Result:
         """Of one contender on one prompt set, or on ``all``."""
         ours = self._of(contender.label, name)
+        tau = run_statistics.tau_statistic(ours)
         counts = run_statistics.counts(ours)
         rate, extent = run_statistics.tokens_per_second(ours)
         prompts = {p for run in ours for p in self.runs.batches[run.batch]}
@@ -48,7 +50,7 @@ class Comparison:
             strategy=contender.label,
             set=name,
             tau=counts.tau,
-            tau_interval=run_statistics.tau_interval(ours),
+            tau_interval=mean_interval([tau]) if tau else None,
             tokens_per_second=rate,
             tokens_per_second_range=extent,
             speedup=run_statistics.ratio(ours, self._of(PLAIN, name)),
@@ -73,6 +75,21 @@ class Comparison:
             peak_memory=max(run.peak_memory for run in ours),
             facts=contender.facts(),
         )
+
+    def means(self, contender: Contender, names: Sequence[str]) -> Means:
+        """Of one contender over prompt sets."""
+        ours = self._by_set(contender.label, names)
+        return Means(
+            strategy=contender.label,
+            tau=run_statistics.mean_tau(ours),
+            speedup=run_statistics.mean_ratio(ours, self._by_set(PLAIN, names)),
+            beside_transformers=run_statistics.mean_ratio(ours, self._by_set(TRANSFORMERS, names))
+            if TRANSFORMERS in self.runs.by_label
+            else None,
+        )
+
+    def _by_set(self, label: str, names: Sequence[str]) -> list[list[run_statistics.Run]]:
+        return [self._of(label, name) for name in names]
 
     def _of(self, label: str, name: str) -> list[run_statistics.Run]:
         batches = self.runs.batches

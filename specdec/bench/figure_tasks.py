@@ -22,8 +22,8 @@ _SPREAD = "#bbbbbb"
 
 def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     """tau, and speedup over plain decoding: a row for each method, a mark for each prompt set; the
-    line is all prompts, the bar its 95 % interval. None where nothing is compared."""
-    rows = {row["strategy"]: row for row in report["results"] if row["strategy"] in labels}
+    line is their mean, the bar its 95 % interval. None where nothing is compared."""
+    rows = {row["strategy"]: row for row in report["means"] if row["strategy"] in labels}
     if not rows:
         return None
 
@@ -56,13 +56,13 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         axes.set_xlabel(caption)
     if sets:
         legend(figure, panels[0])
-    what = "line: all prompts; bar: its 95 % interval; marks: prompt sets"
+    what = "line: mean over prompt sets; bar: its 95 % interval; marks: prompt sets"
     figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
     return figure
 
 
 def _method_rows(axes: Any, shown: Sequence[Mapping[str, Any]], measure: str) -> None:
-    """The value over all prompts of each method, with its interval."""
+    """The mean over prompt sets of each method, with its interval."""
     axes.use_sticky_edges = False
     for height, row in enumerate(shown):
         low, high = row[f"{measure}_interval"] or (row[measure],) * 2

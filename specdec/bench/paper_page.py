@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from specdec.bench.benchmark_report import Range, Report, Result
+from specdec.bench.benchmark_report import Mean, Means, Range, Report, Result
 from specdec.bench.markdown import escaped, markdown, markdown_table
 from specdec.bench.reliability import BINS
 from specdec.bench.report_tables import ReportTable, number_text, range_text, ratio_text
@@ -65,9 +64,9 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
     at = settings_text(report.settings)
     found = {
-        f"tau, {at}": _by_set(report, labels, _tau, lambda result: result.tau),
+        f"tau, {at}": _by_set(report, labels, _tau, lambda means: means.tau),
         f"speedup over plain decoding, {at}": _by_set(
-            report, labels, _speedup, lambda result: result.speedup.median
+            report, labels, _speedup, lambda means: means.speedup
         ),
     }
     if any(result.beside_transformers for result in report.results):
@@ -75,7 +74,7 @@ def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
             report,
             labels,
             lambda result: ratio_text(result.beside_transformers),
-            lambda result: each.median if (each := result.beside_transformers) else None,
+            lambda means: means.beside_transformers,
         )
     if confidences := _confidences(report, labels):
         found[f"confidence of draft tokens as the probability of acceptance, {at}"] = confidences
@@ -99,16 +98,17 @@ def _by_set(
     report: Report,
     labels: Sequence[str],
     cell: Callable[[Result], str],
-    value: Callable[[Result], float | None],
+    mean: Callable[[Means], Mean | None],
 ) -> ReportTable:
     of_sets = report.by_set or report.results
     sets = list(dict.fromkeys(result.set for result in of_sets))
+    means = {each.strategy: mean(each) for each in report.means}
     rows = []
     for label in labels:
         own = [each for each in of_sets if each.strategy == label]
-        known = [found for each in own if (found := value(each)) is not None]
-        mean = number_text(statistics.fmean(known)) if len(known) == len(own) else "-"
-        rows.append((label, *map(cell, own), mean))
+        found = means[label]
+        shown = _spread(number_text(found.value), found.interval) if found else "-"
+        rows.append((label, *map(cell, own), shown))
     titles = sets if report.by_set else list(report.prompts["sets"])
     return ReportTable(("method", *titles, "mean"), tuple(rows))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from specdec.bench.benchmark_report import Ratio, Report, Result
+from specdec.bench.benchmark_report import Mean, Means, Ratio, Report, Result
 
 _RATIOS = ("speedup", "beside_transformers")
 _SETTINGS = ("temperature", "batch_size")
@@ -16,15 +16,17 @@ _OF_RELIABILITY = ("count", "ece", "bias")
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """One object: ``results`` (a contender each), ``by_set``, and everything about the runs."""
+    """One object: ``results`` (a contender each), ``by_set``, ``means``, and everything about the
+    runs."""
     about = {
         f.name: getattr(report, f.name)
         for f in fields(report)
-        if f.name not in ("results", "by_set", "noise")
+        if f.name not in ("results", "by_set", "means", "noise")
     }
     return {
         "results": [as_row(result) for result in report.results],
         "by_set": [_without_curves(as_row(result)) for result in report.by_set],
+        "means": [_means(each) for each in report.means],
         "noise": {**_ratio("ratio", report.noise), "quiet": report.quiet},
         **about,
     }
@@ -55,6 +57,16 @@ def as_row(result: Result) -> dict[str, Any]:
     return found
 
 
+def _means(means: Means) -> dict[str, Any]:
+    """As a row of the prompt set "mean"."""
+    found: dict[str, Any] = {"strategy": means.strategy, "set": "mean"}
+    for name in ("tau", *_RATIOS):
+        mean: Mean | None = getattr(means, name)
+        found |= {name: mean.value if mean else None}
+        found |= {f"{name}_interval": mean.interval if mean else None}
+    return found
+
+
 def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
     """Of one prompt set: what the draft tokens came to, not each bin and each position."""
     found = dict(row)
@@ -71,7 +83,8 @@ def all_as_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def as_csv(reports: Sequence[Report]) -> str:
-    """A line for each temperature, batch size, contender and prompt set, all prompts first.
+    """A line for each temperature, batch size, contender and prompt set: all prompts first, then
+    each set, then the mean over sets.
 
     Counts by position are on the lines of all prompts, as in JSON.
     """
@@ -81,6 +94,7 @@ def as_csv(reports: Sequence[Report]) -> str:
         for row in (
             *map(as_row, report.results),
             *(_without_curves(as_row(result)) for result in report.by_set),
+            *map(_means, report.means),
         )
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))

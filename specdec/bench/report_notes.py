@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from specdec.bench.benchmark_report import Ratio, Report, Result
 from specdec.bench.report_tables import range_text, ratio_text
 from specdec.bench.setting_names import temperature_text
@@ -33,6 +35,8 @@ def notes(report: Report) -> list[str]:
         *_beside_hf(report),
         f"noise: plain beside itself {ratio_text(report.noise)}{_within(report.noise)}.",
         f"memory: {report.memory}.",
+        f"all runs: {timedelta(seconds=round(report.seconds))} (h:mm:ss), without loading and "
+        "warming up.",
     ]
     if report.inflated:
         lines.append(

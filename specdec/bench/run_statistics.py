@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from specdec.bench.benchmark_report import Range, Ratio
-from specdec.bench.bootstrap import bootstrap
+from specdec.bench.benchmark_report import Mean, Range, Ratio
+from specdec.bench.bootstrap import Statistic, mean_interval
 from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.decoding.clock import PHASES
 from specdec.decoding.metrics import Stats
@@ -53,24 +53,33 @@ class Run:
 
 def ratio(ours: Sequence[Run], base: Sequence[Run]) -> Ratio:
     """How fast ``ours`` are beside ``base``: runs of the same batches in the same repetitions."""
-    known = {run.round: run.tokens_per_second for run in base}
-    by_repetition, by_batch = defaultdict(list), defaultdict(list)
-    for run in sorted(ours, key=lambda run: run.round):
-        value = run.tokens_per_second / known[run.round]
-        by_repetition[run.repetition].append(value)
-        by_batch[run.batch].append(value)
-    repetitions = _medians(by_repetition)
-    table = np.array(list(by_repetition.values()))  # [repetitions, batches]
+    table = _ratios(ours, base)
+    repetitions = np.median(table, axis=1).tolist()
+    return Ratio(
+        statistics.median(repetitions),
+        _quartiles(np.median(table, axis=0).tolist()),
+        _extent(repetitions),
+        mean_interval([ratio_statistic(ours, base)]),
+    )
+
+
+def ratio_statistic(ours: Sequence[Run], base: Sequence[Run]) -> Statistic:
+    """The median of :func:`ratio`, over batches."""
+    table = _ratios(ours, base)
 
     def median(drawn: Any) -> Any:
         return np.median(np.median(table[:, drawn], axis=2), axis=0)
 
-    return Ratio(
-        statistics.median(repetitions),
-        _quartiles(_medians(by_batch)),
-        _extent(repetitions),
-        bootstrap(table.shape[1], median),
-    )
+    return Statistic(table.shape[1], median)
+
+
+def _ratios(ours: Sequence[Run], base: Sequence[Run]) -> Any:
+    """By repetition and batch, ``[repetitions, batches]``."""
+    known = {run.round: run.tokens_per_second for run in base}
+    by_repetition = defaultdict(list)
+    for run in sorted(ours, key=lambda run: run.round):
+        by_repetition[run.repetition].append(run.tokens_per_second / known[run.round])
+    return np.array(list(by_repetition.values()))
 
 
 def tokens_per_second(runs: Sequence[Run]) -> tuple[float, Range | None]:
@@ -128,16 +137,33 @@ def counts(runs: Sequence[Run]) -> Counts:
     )
 
 
-def tau_interval(runs: Sequence[Run]) -> Range | None:
-    """Of tau, over the batches of the first repetition; None from a peer that does not count."""
+def tau_statistic(runs: Sequence[Run]) -> Statistic | None:
+    """tau, over the batches of the first repetition; None from a peer that does not count."""
     first = _first(runs)
     tokens = np.array([run.new_tokens for run in first])
     forwards = np.array([sum(one.target_forwards for one in run.stats) for run in first])
     if not forwards.all():
         return None
-    return bootstrap(
-        len(first), lambda drawn: tokens[drawn].sum(axis=1) / forwards[drawn].sum(axis=1)
-    )
+
+    def tau(drawn: Any) -> Any:
+        return tokens[drawn].sum(axis=1) / forwards[drawn].sum(axis=1)
+
+    return Statistic(len(first), tau)
+
+
+def mean_tau(sets: Sequence[Sequence[Run]]) -> Mean | None:
+    """That of tau over prompt sets, whose runs are given; None from a peer that does not count."""
+    known = [tau for runs in sets if (tau := tau_statistic(runs))]
+    return _mean(known) if len(known) == len(sets) else None
+
+
+def mean_ratio(ours: Sequence[Sequence[Run]], base: Sequence[Sequence[Run]]) -> Mean:
+    """That of the medians of :func:`ratio` over prompt sets, whose runs are given."""
+    return _mean([ratio_statistic(*pair) for pair in zip(ours, base, strict=True)])
+
+
+def _mean(statistics: Sequence[Statistic]) -> Mean:
+    return Mean(float(np.mean([each.value for each in statistics])), mean_interval(statistics))
 
 
 def outcomes(runs: Sequence[Run]) -> DraftOutcomes | None:
@@ -163,10 +189,6 @@ def _acceptance(stats: Sequence[Stats]) -> dict[str, Any]:
         "alpha": tuple(accepted[depth] / tried[depth] for depth in depths),
         "tried": tuple(tried[depth] for depth in depths),
     }
-
-
-def _medians(groups: Mapping[int, Iterable[float]]) -> list[float]:
-    return [statistics.median(group) for group in groups.values()]
 
 
 def _quartiles(values: Sequence[float]) -> Range | None:

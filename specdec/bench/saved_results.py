@@ -16,6 +16,14 @@ class _Row(BaseModel):
     tried: list[int]
 
 
+class _Mean(BaseModel):
+    strategy: str
+    tau: float | None
+    tau_interval: tuple[float, float] | None
+    speedup: float
+    speedup_interval: tuple[float, float] | None
+
+
 class _Settings(BaseModel):
     temperature: float
     batch_size: int
@@ -35,6 +43,7 @@ class _Report(BaseModel):
     prompts: _Prompts
     results: list[_Row] = Field(min_length=1)
     by_set: list[_Row]
+    means: list[_Mean] = Field(min_length=1)
 
 
 class SavedResults(BaseModel):

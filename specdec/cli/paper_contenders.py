@@ -31,6 +31,7 @@ _TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
 _AUTO_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "uncalibrated": {"calibrated": False},
     "uncoupled": {"coupled": False},
+    "nolookup": {"lookup": False},
     "nocosts": {"costs": False},
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from specdec.progress import SPEED_SECONDS
+
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
@@ -29,6 +31,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     bar = Progress(
         *columns,
         console=console,
+        speed_estimate_period=SPEED_SECONDS,
         transient=True,
         auto_refresh=False,
         disable=not console.is_terminal,

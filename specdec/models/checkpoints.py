@@ -17,7 +17,7 @@ from specdec.models.conversions import contents, keep, kept
 from specdec.models.gguf import SUFFIX, convert, convert_tokenizer, is_gguf
 from specdec.models.loaded_model import own_copy
 
-_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt", "*.jinja")
 
 
 def resolve_checkpoint(

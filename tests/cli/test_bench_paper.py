@@ -90,7 +90,12 @@ def test_files_say_the_same(paper_out: Path) -> None:
         for report in reports
         for row in [*report["results"], *report["by_set"]]
     ]
-    assert len(lines) == len(rows)
+    means = [row for report in reports for row in report["means"]]
+    last = [line for line in lines if line["set"] == "mean"]
+    for line, row in zip(last, means, strict=True):
+        assert (line["strategy"], line["speedup"]) == (row["strategy"], str(row["speedup"]))
+        assert line["tau_interval_high"] == str(row["tau_interval"][1])
+    lines = [line for line in lines if line["set"] != "mean"]
     for line, (temperature, row) in zip(lines, rows, strict=True):
         assert float(line["temperature"]) == temperature
         assert (line["strategy"], line["set"]) == (row["strategy"], row["set"])
@@ -121,6 +126,9 @@ def test_files_say_the_same(paper_out: Path) -> None:
         for row in report["results"]:
             (line,) = re.findall(rf"^\| {row['strategy']} \|.*$", table, flags=re.MULTILINE)
             own = [r["tau"] for r in report["by_set"] if r["strategy"] == row["strategy"]]
+            (mean,) = [r for r in report["means"] if r["strategy"] == row["strategy"]]
+            low, high = mean["tau_interval"]
+            assert line.endswith(f" {mean['tau']:.2f} ({low:.2f}-{high:.2f}) |")
             shown = [cell.split()[0] for cell in line.strip("| ").split(" | ")[1:]]
             assert shown == [f"{tau:.2f}" for tau in [*own, sum(own) / len(own)]]
             if (found := row["reliability"]) and found["ece"] is not None:

@@ -16,7 +16,7 @@ function element(name, className, ...children) {
 // What cannot be seen, as signs.
 function visible(text) {
   const signs = { "\n": "↵", "\r": "␍", "\t": "⇥", "": "(nothing)" };
-  if (text in signs) return signs[text];
+  if (Object.hasOwn(signs, text)) return signs[text];
   return text.replace(/[\u0000-\u001f\u007f]/g, (sign) => signs[sign] ?? "\ufffd");
 }
 
