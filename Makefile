@@ -47,6 +47,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> docs/transformers.md' && $(BIN)/python scripts/make_refusals_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 	@echo '> docs/results.md' && $(BIN)/python scripts/make_lines_table.py --check
+	@$(BIN)/python scripts/make_results_tables.py --check
 
 format: $(VENV)/.installed-dev ## let ruff sort imports and format
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
@@ -58,6 +59,7 @@ docs: $(VENV)/.installed-docs ## write the generated pages anew, then make site
 	@$(BIN)/python scripts/make_refusals_doc.py
 	@$(BIN)/python scripts/make_planted_doc.py
 	@$(BIN)/python scripts/make_lines_table.py
+	@$(BIN)/python scripts/make_results_tables.py
 	@$(BIN)/python scripts/make_models_list.py
 	@$(MAKE) --no-print-directory site
 

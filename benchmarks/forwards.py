@@ -36,9 +36,9 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 def forward(target: HFTarget, rows: int, context: int) -> Callable[[], object]:
     """A forward over a chain of ``rows`` tokens after ``context`` committed ones."""
     cache = target.new_cache(1, context + rows)
-    cache.truncate(torch.tensor([context]), context)
-    order = torch.arange(rows)
-    tokens, positions = torch.ones(1, rows, dtype=torch.int64), (context + order)[None]
+    cache.truncate(torch.tensor([context], device=target.device), context)
+    order = torch.arange(rows, device=target.device)
+    tokens, positions = torch.ones_like(order)[None], (context + order)[None]
     tree_mask = (order <= order[:, None])[None]
     return lambda: target.logits(target.forward(tokens, positions, tree_mask, cache).last)
 
@@ -47,6 +47,8 @@ def seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Of one call."""
     started = clock()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return clock() - started
 
 

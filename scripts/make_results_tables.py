@@ -16,10 +16,10 @@ RUNS = {0: "2026-11-29-smollm2-t0.json", 1: "2026-11-29-smollm2-t1.json"}  # by 
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
 # Contenders in the order of the table, with their names in the paper.
 METHODS = {
-    "lookup": "PLD", "medusa": "Medusa", "lookahead": "Lookahead", "hydra": "Hydra",
-    "static_tree": "EAGLE", "eagle2:published": "EAGLE-2", "eagle3:published": "", "suffix": "",
-    "chain": "", "eagle2": "", "eagle3": "", "auto": "", "transformers prompt lookup": "",
-    "transformers": "",
+    "draft_model": "SpS", "lookup": "PLD", "medusa": "Medusa", "lookahead": "Lookahead",
+    "hydra": "Hydra", "static_tree": "EAGLE", "eagle2:published": "EAGLE-2",
+    "eagle3:published": "", "suffix": "", "chain": "", "eagle2": "", "eagle3": "", "auto": "",
+    "transformers prompt lookup": "", "transformers": "",
 }  # fmt: skip
 NAMES = {
     "transformers prompt lookup": "transformers' prompt lookup",
@@ -46,7 +46,10 @@ def _table(report: dict[str, Any]) -> str:
     each = str(least) if least == most else f"{least} or {most}"
     columns = ["strategy", "in the paper", *SETS, "mean", "step"]
     lines = [columns, ["---"] * len(columns)]
+    measured = {strategy for strategy, _ in cells}
     for method, in_paper in METHODS.items():
+        if method not in measured:
+            continue
         pairs = [cells[method, name] for name in (*SETS, "mean")]
         shown = [f"{tau:.2f} / {speedup:.2f}x" for tau, speedup in pairs]
         step = pairs[-1][0] / pairs[-1][1]

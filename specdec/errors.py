@@ -74,7 +74,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is used up."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # Of the CPU's allocator, of CUDA outside of torch's, and of cuBLAS.
+    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in signs)
 
 
 def install_extra(name: str) -> str:

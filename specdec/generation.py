@@ -149,7 +149,7 @@ class Generation:
         if before and (cached := _shared(before, parts, rows)) is not None:
             cache, drafts = before.state.cache, before.drafts
         elif parts.verifier.uses_cache:
-            cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM))
+            cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM) + AHEAD)
         detokenizers = [
             Detokenizer(setup.tokenizer, skip_special_tokens=False)
             for _ in (rows if sampling.stop else ())

@@ -170,8 +170,17 @@ def test_a_batch_size_that_is_no_number_of_prompts_is_refused(plain: Engine, wro
         plain.generate(PROMPTS, batch_size=wrong)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory for that many"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+    ids=["torch", "cuBLAS", "CUDA"],
+)
 def test_a_batch_that_runs_out_of_memory_goes_on_in_halves(
-    dynamic: Engine, monkeypatch: pytest.MonkeyPatch
+    dynamic: Engine, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     whole = tiny.tokens(dynamic, PROMPTS, seed=4, **SETTINGS)
     true = type(dynamic.target).prefill
@@ -180,7 +189,7 @@ def test_a_batch_that_runs_out_of_memory_goes_on_in_halves(
     def small(self: Any, tokens: torch.Tensor, cache: Any) -> Any:
         sizes.append(len(tokens))
         if len(tokens) > 2:
-            raise torch.OutOfMemoryError("no memory for that many")
+            raise error
         return true(self, tokens, cache)
 
     monkeypatch.setattr(type(dynamic.target), "prefill", small)

@@ -23,6 +23,7 @@ from specdec.testing.suite import PROPERTIES, check
 
 sys.path.append(str(ROOT / "scripts"))
 import make_lines_table as lines_table
+import make_results_tables as results_tables
 
 LIBRARIES = ("accelerate", "peft", "torchao", "xgrammar", "outlines", "lmformatenforcer")
 TUTORIAL = "docs/writing-a-plugin.md"
@@ -185,6 +186,11 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 
 def test_the_lines_of_each_method_are_those_of_its_folder() -> None:
     assert lines_table.page() == lines_table.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_tables_of_results_are_those_of_the_results() -> None:
+    page = results_tables.PAGE.read_text(encoding="utf-8")
+    assert results_tables.page() == page, "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -35,6 +36,24 @@ def test_generations_leave_no_tensor_behind(eagle: Engine) -> None:
     for _ in range(10):
         eagle.generate(tiny.PROMPTS, **SETTINGS)
     assert tensors_alive() == before
+
+
+def test_a_generation_that_is_over_frees_its_caches_at_once(eagle: Engine) -> None:
+    """Without Python's collector, which does not run because a GPU is full."""
+    gc.collect()
+    gc.disable()
+    try:
+        generation = eagle.start(tiny.PROMPTS, **SETTINGS)
+        for _ in generation:
+            pass
+        generation.results()
+        drafts = generation._drafting.drafts
+        assert isinstance(drafts, NetworkDrafts) and generation.state.cache is not None
+        caches = [weakref.ref(generation.state.cache), weakref.ref(drafts.cache)]
+        del generation, drafts, _
+        assert [cache() for cache in caches] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

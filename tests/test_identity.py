@@ -192,3 +192,14 @@ def test_a_drafter_in_another_dtype_changes_no_token(
     for prompts in (PROMPTS, [[4], [9]]):
         assert tiny.tokens(low, prompts, **settings) == tiny.tokens(plain, prompts, **settings)
     assert tiny.mean_tau(low.generate(PROMPTS, **settings)) > 1.05
+
+
+def test_decoding_within_autocast_is_the_models_own_there() -> None:
+    """The engine is made within too, as by the first call of a function for ``generate``."""
+    model = tiny.make_model(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        engine = Engine(model, strategy="plain")
+        ours = tiny.tokens(engine, tiny.PROMPTS[0], max_new_tokens=8, temperature=0)
+        prompt = torch.tensor([tiny.PROMPTS[0]])
+        theirs = model.generate(prompt, max_new_tokens=8, do_sample=False)
+    assert ours == theirs[0, prompt.shape[1] :].tolist()

@@ -149,11 +149,13 @@ class AutoGrower(TreeGrower):
         builder.add(tokens.flatten(1), parents, values, branching=k)
         builder.advance_best(self.options.width)
         if self._decision and builder.depth < self.levels:
-            active = self._active(values).exp()
-            best = active.topk(min(self.options.width, active.shape[1]), dim=1).values
-            candidates, to_expand = torch.stack([active.sum(), best.sum()]).tolist()
+            chances = self._chances(values)
+            best = chances.topk(min(self.options.width, chances.shape[1]), dim=1).values
+            unfinished = self._state.active.sum()
+            sums = torch.stack([chances.sum(), best.sum(), unfinished.to(chances.dtype)])
+            candidates, to_expand, rows = sums.tolist()
             if not self._decision.another_level(
-                expanded=self._expanded if builder.depth > 1 else len(active),
+                expanded=self._expanded if builder.depth > 1 else rows,
                 to_expand=to_expand,
                 candidates=candidates,
                 depth=builder.depth,
@@ -174,7 +176,7 @@ class AutoGrower(TreeGrower):
         if levels == 0:
             return builder.tree()
         ranked = builder.values.sort(dim=1, descending=True, stable=True)
-        gains = self._active(ranked.values).exp().sum(dim=0).cumsum(dim=0).tolist()
+        gains = self._chances(ranked.values).sum(dim=0).cumsum(dim=0).tolist()
         count = decision.nodes(gains)
         if count == 0:
             return DraftTree.root(self._state.root())
@@ -233,8 +235,9 @@ class AutoGrower(TreeGrower):
             log_value = chain.log_value[:, 1:] + math.log(max(1e-9, min(1.0, share)))
             builder.merge_chain(chain.tokens[:, 1:], log_value)
 
-    def _active(self, values: Tensor) -> Tensor:
-        return values[self._state.active]
+    def _chances(self, values: Tensor) -> Tensor:
+        """Values ``[B, n]`` as probabilities, 0 in rows that have ended."""
+        return values.exp() * self._state.active[:, None]
 
     def _scored(self, builder: TreeBuilder, proposal: Proposal, k: int) -> tuple[Tensor, Tensor]:
         """The k best children of every frontier node: scores and tokens ``[B, n, k]``."""

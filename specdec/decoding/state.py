@@ -174,7 +174,14 @@ class State:
         width = acceptance.path.shape[1]
         clipped = self._clipped(read, width)
         new_tokens, accepted, tried, finished = map(list, zip(*clipped, strict=True))
-        counts = torch.tensor([len(own) for own in new_tokens], device=self.lengths.device)
+        self.finish_reasons = [
+            now or before for now, before in zip(finished, self.finish_reasons, strict=True)
+        ]
+        # In one copy, and before the cache moves anything: a GPU would be waited for.
+        unfinished = [reason is None for reason in self.finish_reasons]
+        decided = [list(map(len, new_tokens)), unfinished]
+        counts, active = torch.tensor(decided, device=self.lengths.device)
+        self.active = active.bool()
         longest = max(map(len, new_tokens))
         kept = nodes[:, :longest]
         in_place = all(
@@ -192,10 +199,6 @@ class State:
         for row, reason in enumerate(finished):
             if reason is not None:
                 self.processors.settle(row, after[row])
-        self.finish_reasons = [
-            now or before for now, before in zip(finished, self.finish_reasons, strict=True)
-        ]
-        self.active = torch.tensor([r is None for r in self.finish_reasons], device=counts.device)
         return Step(
             tree,
             verification,

@@ -110,7 +110,8 @@ class NetworkDrafts(LevelDrafts):
 
     def __init__(self, network: NetworkDrafter, state: State, features: Features) -> None:
         self._network = network
-        self.cache = network.new_cache(state.rows, state.longest)
+        capacity = state.longest if state.cache is None else state.cache.capacity
+        self.cache = network.new_cache(state.rows, capacity)
         self._begin(state, features)
 
     def resume(self, state: State, features: Features) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -70,8 +71,17 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, owner: Reserved, group: Group, index: int) -> None:
         super().__init__()
-        self.owner, self.group, self.index = owner, group, index
+        # Weakly: memory in a cycle is freed when Python's collector runs, and a GPU that is full
+        # does not make it run.
+        self._owner, self.group, self.index = ref(owner), group, index
         self.is_initialized = True
+
+    @property
+    def owner(self) -> Reserved:
+        """The cache that it is a layer of."""
+        owner = self._owner()
+        assert owner is not None, "a layer outlived its cache"
+        return owner
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the memory was laid out before the first forward."""
@@ -93,9 +103,10 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
         )
 
     def _write(self, store: Tensor, states: Tensor) -> Tensor:
-        rows = states.transpose(1, 2).flatten(0, 1)
-        store.flatten(0, 1).index_copy_(0, self.owner.write_slots.to(store.device), rows)
-        return store[:, : self.owner.view].transpose(1, 2)
+        owner = self.owner
+        rows = states.transpose(1, 2).flatten(0, 1).to(store.dtype)  # autocast gives another
+        store.flatten(0, 1).index_copy_(0, owner.write_slots.to(store.device), rows)
+        return store[:, : owner.view].transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Slots in view, and the first of them."""

@@ -216,7 +216,7 @@ class KVCache(Cache):  # type: ignore[misc]
         """Make room for ``capacity`` slots a row, keeping what is stored."""
         if capacity <= self.capacity:
             return
-        old, self.capacity = self.capacity, self.bucket(max(capacity, 2 * self.capacity))
+        old, self.capacity = self.capacity, self.bucket(max(capacity, 3 * self.capacity // 2))
         self._starts = self._starts // old * self.capacity
         self._scratch = None
         for group in self._groups.values():

@@ -188,8 +188,9 @@ def own_copy(
         )
     kept: dict[int, Any] = {}
     if converts:
-        kept = {id(each): each.to(device=device) for each in _tensors(model)}
-        kept |= {id(each): _converted(each, dtype, device) for each in _weights(model)}
+        kept = {id(each): _converted(each, dtype, device) for each in _weights(model)}
+        others = (each for each in _tensors(model) if id(each) not in kept)
+        kept |= {id(each): each.to(device=device) for each in others}
     generation_config = getattr(model, "generation_config", None)
     kept[id(generation_config)] = generation_config
     own: PreTrainedModel = _sharing_copy(model, kept)

@@ -18,7 +18,8 @@ def precision_of(asked: str, device: torch.device) -> torch.dtype:
     if asked != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
     if device.type == "cuda":
-        return torch.bfloat16
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
     try:
         fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,10 +27,13 @@ def processes(device: torch.device | str | None, accumulate: int) -> Accelerator
     if importlib.util.find_spec("accelerate") is None:
         raise OptionError(f"training needs accelerate: {install_extra('train')}")
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     asked = device is not None and torch.device(device).type == "cpu"
     return Accelerator(
         cpu=asked or not torch.cuda.is_available(),
         gradient_accumulation_steps=accumulate,
         device_placement=False,  # the network is where the target is
+        # One process may wait for hours for the answers of another; gone ones are noticed anyway.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
     )
