@@ -241,6 +241,7 @@ def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
     if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
         return ""
     return (
-        f'. config.json says "bias": {str(bias).lower()} (a missing entry means true); it decides '
-        "whether fc.bias is expected"
+        f'. config.json says "{name}": {str(bias).lower()}, and fc.bias is '
+        f"{'missing' if bias else 'there'}: take the entry out, and the tensors decide"
+    name = "fusion_bias" if description.layout == "speculators" else "bias"
     )
