@@ -78,18 +78,19 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
     """
     if isinstance(head, HeadDescription):
         width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
+    aux: Sequence[int] | None = None
         hidden = head.hidden_size
         head.check_wiring()
         if head.family == "eagle3":
-            head.aux.indices(target.layers)
+            aux = head.aux.indices(target.layers)
     else:
         hidden, size = head.config.hidden_size, head.config.vocab_size
         width, own = hidden, head.embed_tokens is not None
         if isinstance(head, Eagle3Head):
-            width = head.wiring.target_hidden_size
+            width, aux = head.wiring.target_hidden_size, head.aux_layers
             _check_module(head, target)
     for name, given, wanted in (
-        ("hidden_size", width, target.hidden_size),
+        ("hidden_size", width, target.aux_hidden_size if aux else target.hidden_size),
         ("vocab_size", size, target.vocab_size),
     ):
         if given != wanted:

@@ -57,7 +57,7 @@ class Eagle3Recipe(HeadRecipe):
         options, target, vocabulary = self.options, self.target, self._vocabulary
         wiring = Eagle3Wiring(
             aux_layers=self.needs.aux_layers,
-            target_hidden_size=target.hidden_size,
+            target_hidden_size=target.aux_hidden_size,
             draft_vocab_size=len(vocabulary),
             fc_norm=options.fc_norm,
             norm_output=options.norm_output,
