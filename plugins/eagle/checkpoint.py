@@ -64,9 +64,11 @@ def load_head(
     found = read_head(checkpoint, overrides)
     try:
         check_fit(found.description, target)
-        return build(found, target, dtype)
+        head = build(found, target, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"the head in {found.folder}: {error}") from error
+    head.made_for = found.description.made_for
+    return head
 
 
 def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:

@@ -56,7 +56,7 @@ def inspect(
     """Say what the checkpoint of a drafter is: kind, layout, sizes, flags.
 
     With [cyan]--model[/cyan] it also says whether it fits that model, and what does not; then the
-    exit code is 1.
+    exit code is 1. That a head names another model as its target changes neither.
 
     [bold]Examples[/bold]
 
