@@ -78,9 +78,9 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
         CheckpointError: another hidden size or vocabulary than the target's, hidden states of
             layers that it does not have, or embeddings of another width than the head reads.
     """
+    aux: Sequence[int] | None = None
     if isinstance(head, HeadDescription):
         width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
-    aux: Sequence[int] | None = None
         hidden = head.hidden_size
         head.check_wiring()
         if head.family == "eagle3":
@@ -243,8 +243,8 @@ def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
     bias = "fc" in description.biases
     if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
         return ""
+    name = "fusion_bias" if description.layout == "speculators" else "bias"
     return (
         f'. config.json says "{name}": {str(bias).lower()}, and fc.bias is '
         f"{'missing' if bias else 'there'}: take the entry out, and the tensors decide"
-    name = "fusion_bias" if description.layout == "speculators" else "bias"
     )
