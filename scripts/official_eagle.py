@@ -29,7 +29,9 @@ from torch.overrides import TorchFunctionMode
 from specdec.errors import CheckpointError, UnsupportedModelError
 
 _MARGIN = 32  # it stops 10 tokens and a tree before max_length
-_CONVERT = "give a head in the official layout (specdec convert HEAD OUT --to official)"
+_CONVERT = (
+    "give a head in the official layout (specdec convert HEAD OUT --to official --model MODEL)"
+)
 _NOT_SAVED = {"embed_tokens.weight", "d2t", "t2d"}  # the target's, and a whole vocabulary's
 
 

@@ -38,7 +38,7 @@ def make_heads(target: PreTrainedModel, folder: Path, seed: int) -> Iterator[tup
     }
     for number, (name, head) in enumerate(heads.items()):
         place = folder / str(number)
-        save_head(head.float(), place, "official")
+        save_head(head.float(), place, "official", target_layers=LAYERS)
         yield name, place
 
 

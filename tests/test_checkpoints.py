@@ -81,15 +81,30 @@ def test_missing_extra_and_misshapen_tensors_are_each_named(
     )
 
 
-def test_the_bias_of_fc_must_agree_with_the_config(plain: Engine, editable: Editable) -> None:
+def test_a_bias_that_the_config_does_not_speak_of_is_read_off_the_tensors(
+    plain: Engine, editable: Editable
+) -> None:
+    def bias() -> Any:
+        return plain.with_strategy("eagle2", drafter=editable.folder).parts.drafter.head.fc.bias
+
     editable.config(bias=False)
-    refused(plain, editable.folder, "unexpected keys: fc.bias", '"bias": false')
+    refused(plain, editable.folder, "unexpected keys: fc.bias", '"bias": false, and fc.bias is th')
     editable.config(bias=None)
-    plain.with_strategy("eagle2", drafter=editable.folder)  # a missing entry means true
+    assert bias() is not None
     editable.weights(fc__bias=None)
-    refused(plain, editable.folder, "missing keys: fc.bias", "missing entry means true")
+    assert bias() is None
+    editable.config(bias=True)
+    refused(plain, editable.folder, "missing keys: fc.bias", '"bias": true, and fc.bias is miss')
     editable.config(bias=False)
-    plain.with_strategy("eagle2", drafter=editable.folder)
+    assert bias() is None
+
+
+def test_where_there_are_weights_twice_it_is_told_which_are_read(
+    plain: Engine, editable: Editable
+) -> None:
+    (editable.folder / "pytorch_model.bin").write_bytes(b"not looked at")
+    with pytest.warns(UserWarning, match=r"has model\.safetensors and pytorch_model\.bin: the fir"):
+        plain.with_strategy("eagle2", drafter=editable.folder)
 
 
 def test_a_bin_head_equals_its_safetensors_twin(
@@ -160,6 +175,10 @@ def test_a_head_with_qkv_bias_needs_no_bias_of_o_proj(
     names = load_file(folder / "model.safetensors").keys()
     biases = {name.split(".")[-2] for name in names if name.endswith("proj.bias")}
     assert biases == {"q_proj", "k_proj", "v_proj"}
+    tiny.engine(plain, "eagle2", folder)
+    path = Path(folder) / "config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in fields.items() if k != "qkv_bias"}))
     tiny.engine(plain, "eagle2", folder)
 
 

@@ -287,6 +287,20 @@ def test_a_head_of_little_use_is_told_by_a_measure_that_goes_with_the_tokens(
     assert bool(advice(reading, (), tokens, from_files=True)) == told
 
 
+def test_of_a_head_of_little_use_it_is_told_that_it_names_another_target(
+    deep: Engine, tmp_path: Path
+) -> None:
+    written = in_layout("speculators", random_eagle3_head(deep.target.model, aux_layers=USUAL))
+    written.weights["lm_head.weight"].zero_()  # it drafts one token
+    folder = written.save(tmp_path)
+    _, warned = report_of(deep, folder)
+    assert "Is it for another model, or unfinished?" in warned[0], "this model has no name"
+    model = copy.deepcopy(deep.target.model)
+    model.config.name_or_path = "org/model"
+    _, warned = report_of(Engine(model, strategy="plain", tokenizer=deep.tokenizer), folder)
+    assert "It names x as its target, and this model is org/model" in warned[0]
+
+
 def test_a_loaded_head_is_not_told_of_options_that_it_is_refused(
     deep: Engine, able: Eagle3Head
 ) -> None:

@@ -39,6 +39,23 @@ def test_every_layout_loads_to_the_same_network_and_drafts_the_same_trees(
     same_trees(by_file, by_module, max_new_tokens=8, temperature=0)
 
 
+def test_a_bias_that_the_config_does_not_speak_of_is_read_off_the_tensors(
+    plain: Engine, own: EagleHead, tmp_path: Path, layout: str
+) -> None:
+    def loaded() -> Any:
+        return load_head(written.save(tmp_path), plain.target)
+
+    written = eagle_in_layout(layout, own)
+    name = "bias" if layout == "official" else "fusion_bias"
+    del written.fields[name]
+    assert loaded().fc.bias is not None
+    (bias,) = (key for key in written.weights if key.endswith("fc.bias"))
+    del written.weights[bias]
+    assert loaded().fc.bias is None
+    written.fields[name] = True
+    refused(written.save(tmp_path), plain, f"missing keys: {bias}", f'"{name}": true, and fc.bias')
+
+
 def test_each_missing_tensor_is_named(
     plain: Engine, own: EagleHead, tmp_path: Path, layout: str
 ) -> None:

@@ -133,7 +133,10 @@ FLAGS: list[tuple[str, dict[str, Any], str]] = [
     ("vllm", {"parallel_draft_step": 4}, "parallel_draft_step=4"),
     ("modelopt", {"eagle_config": {"eh_proj_before_attn": True}}, "eh_proj_before_attn=True"),
     ("vllm", {"eagle_config": {"new_trick": 3}}, "eagle_config.new_trick=3, which specdec does"),
+    ("vllm", {"eagle_config": {"new_trick": False}}, "eagle_config.new_trick=False, which"),
+    ("vllm", {"eagle_config": {"new_factor": 0}}, "eagle_config.new_factor=0, which specdec does"),
     ("speculators", {"new_trick": True}, "new_trick=True, which specdec does not know"),
+    ("speculators", {"new_trick": False}, "new_trick=False, which specdec does not know"),
     ("vllm", {"eagle_config": {"eagle_decoder_type": "kimi"}}, "eagle_decoder_type='kimi'"),
     ("vllm", {"norm_output": "yes"}, "norm_output='yes': it must be true or false"),
     ("vllm", {"norm_output": True, "eagle_config": {"norm_output": False}}, "contradicts itself"),
@@ -170,6 +173,13 @@ def test_flags_that_do_not_fit_are_named(
     if layout == "vllm" and "draft_vocab_size" in changes:
         written.weights["d2t"] = written.weights["d2t"][:44]
     refused(written.save(tmp_path), deep, says)
+
+
+def test_norms_before_fc_that_exclude_each_other_are_refused(deep: Engine, tmp_path: Path) -> None:
+    both = head_for(deep.target.model, norm_before_fc=True, fc_norm=True)
+    for layout in ("vllm", "speculators"):
+        folder = in_layout(layout, both).save(tmp_path / layout)
+        refused(folder, deep, "norm_before_fc", "and fc_norm", "exclude each other")
 
 
 def test_an_option_says_what_the_tensors_do_not_show(

@@ -75,6 +75,7 @@ ONE_WINDOW = {"layer_types": ["sliding_attention"], "sliding_window": 4}
 # (layout, change of the config, options, what differs from the head that was written)
 READ: list[tuple[str, Change, dict[str, Any], dict[str, Any]]] = [
     ("modelopt", eagle(**{IDS: []}), {}, {}),
+    ("modelopt", eagle(has_lm_head=False, new_trick=None), {}, {}),
     ("modelopt", eagle(**{IDS: "1,3,4"}), {"aux_layers": (2, 4, 5)}, {}),
     ("vllm", eagle(**{IDS: [4, 3, 1]}), {"aux_layers": (2, 4, 5)}, {}),
     ("vllm", ids_at_top([1, 4, 6]), {}, {"aux_layers": (1, 4, 6)}),
@@ -167,6 +168,8 @@ REFUSED: list[tuple[str, Change, str]] = [
         inner(new_trick=True),
         "transformer_layer_config.new_trick=True, which specdec",
     ),
+    ("speculators", inner(new_trick=False), "transformer_layer_config.new_trick=False, which"),
+    ("speculators", inner(new_factor=0), "transformer_layer_config.new_factor=0, which specdec"),
     ("speculators", inner(quantization_config={}), "transformer_layer_config.quantization_config"),
     ("speculators", inner(model_type="gemma2"), "model_type='gemma2': an EAGLE-3 head has layers"),
     ("speculators", inner(model_type="llama4_text"), "transformer_layer_config.model_type='llama4"),

@@ -79,7 +79,8 @@ def test_greedy_text_is_that_of_specdec(kind: str, engine: Engine, tmp_path: Pat
     elif kind.startswith("eagle3"):
         torch.manual_seed(0)
         head = random_eagle3_head(engine.target.model, aux_layers=(2, 4, 5)).float()
-        save_head(head, tmp_path / "official", "official")
+        layers = engine.target.layers
+        save_head(head, tmp_path / "official", "official", target_layers=layers)
         layout = "speculators" if "of" in kind else "specforge"
         folder = convert(tmp_path / "official", tmp_path / "head", layout)
         mode = {"head": str(folder), "depth": DEPTH, "method": "eagle3"}

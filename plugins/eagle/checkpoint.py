@@ -64,9 +64,11 @@ def load_head(
     found = read_head(checkpoint, overrides)
     try:
         check_fit(found.description, target)
-        return build(found, target, dtype)
+        head = build(found, target, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"the head in {found.folder}: {error}") from error
+    head.made_for = found.description.made_for
+    return head
 
 
 def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
@@ -76,20 +78,21 @@ def check_fit(head: HeadDescription | Head, target: HFTarget) -> None:
         CheckpointError: another hidden size or vocabulary than the target's, hidden states of
             layers that it does not have, or embeddings of another width than the head reads.
     """
+    aux: Sequence[int] | None = None
     if isinstance(head, HeadDescription):
         width, size, own = head.target_hidden_size, head.vocab_size, head.own_embedding
         hidden = head.hidden_size
         head.check_wiring()
         if head.family == "eagle3":
-            head.aux.indices(target.layers)
+            aux = head.aux.indices(target.layers)
     else:
         hidden, size = head.config.hidden_size, head.config.vocab_size
         width, own = hidden, head.embed_tokens is not None
         if isinstance(head, Eagle3Head):
-            width = head.wiring.target_hidden_size
+            width, aux = head.wiring.target_hidden_size, head.aux_layers
             _check_module(head, target)
     for name, given, wanted in (
-        ("hidden_size", width, target.hidden_size),
+        ("hidden_size", width, target.aux_hidden_size if aux else target.hidden_size),
         ("vocab_size", size, target.vocab_size),
     ):
         if given != wanted:
@@ -240,7 +243,8 @@ def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
     bias = "fc" in description.biases
     if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
         return ""
+    name = "fusion_bias" if description.layout == "speculators" else "bias"
     return (
-        f'. config.json says "bias": {str(bias).lower()} (a missing entry means true); it decides '
-        "whether fc.bias is expected"
+        f'. config.json says "{name}": {str(bias).lower()}, and fc.bias is '
+        f"{'missing' if bias else 'there'}: take the entry out, and the tensors decide"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import LlamaConfig, Qwen3Config
 
 from specdec.errors import CheckpointError
-from specdec_plugins.eagle.aux_layers import AuxLayers
+from specdec_plugins.eagle.aux_layers import ADVICE, AuxLayers
 from specdec_plugins.eagle.eagle3_head import Eagle3Wiring
 from specdec_plugins.eagle.layouts import Family, Layout
 from specdec_plugins.eagle.named_target import NamedTarget
@@ -99,7 +99,8 @@ class HeadDescription:
             named = list(aux.given) if aux.given else "2, n // 2, n - 3"
             raise CheckpointError(
                 f"the head names {aux.states} auxiliary layers {named} ({aux.in_words()}), "
-                f"and fc.weight reads {self.states} states of {self.target_hidden_size} channels"
+                f"and fc.weight reads {self.states} states of {self.target_hidden_size} channels; "
+                f"{ADVICE}"
             )
         if not self.fc and len(aux.given) > 1:
             raise CheckpointError(
@@ -109,6 +110,12 @@ class HeadDescription:
             raise CheckpointError(
                 f"the head has no fc.weight (use_aux_hidden_state is false): its hidden_size "
                 f"{self.hidden_size} must be that of the target, {self.target_hidden_size}"
+            )
+        if self.norm_before_fc and self.fc_norm:
+            raise CheckpointError(
+                "norm_before_fc (one norm over all states) and fc_norm (a norm for each) exclude "
+                "each other: take out of config.json the one that the head was not trained with, "
+                "and its tensors"
             )
         if self.norm_output and not self.final_norm:
             raise CheckpointError(

@@ -15,6 +15,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from specdec.kv_cache.keyword import cache_keyword
 from specdec.models.hf_target import Hidden
+from specdec_plugins.eagle.named_target import NamedTarget
 from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 _CACHE = cache_keyword(LlamaDecoderLayer)
@@ -84,6 +85,7 @@ class Eagle3Head(nn.Module):
     """
 
     vocabulary: Tensor
+    made_for: NamedTarget | None = None  # what its checkpoint names as its target
 
     def __init__(self, config: LlamaConfig | Qwen3Config, wiring: Eagle3Wiring) -> None:
         super().__init__()

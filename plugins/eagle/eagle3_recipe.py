@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from specdec.decoding.interfaces import Needs
-from specdec.errors import OptionError
+from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.distillation import cross_entropy, likeliest
 from specdec.training.documents import Documents
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 from specdec_plugins.eagle.head_recipe import HeadRecipe, begun_from, head_config, quieten
+from specdec_plugins.eagle.saving import check_can_be_saved
 from specdec_plugins.eagle.training import EagleTraining
 
 _VOCABULARY = 8192
@@ -52,12 +53,18 @@ class Eagle3Recipe(HeadRecipe):
         self.needs = Needs(hidden=True, aux_layers=tuple(aux_layers))
 
     def make(self) -> Eagle3Head:
-        if self._start is not None:
-            return copy.deepcopy(self._start).float().train()
+        made = self._new() if self._start is None else copy.deepcopy(self._start).float()
+        try:
+            check_can_be_saved(made, self.target.layers)
+        except CheckpointError as error:
+            raise CheckpointError(f"what is trained could not be saved: {error}") from error
+        return made.train()
+
+    def _new(self) -> Eagle3Head:
         options, target, vocabulary = self.options, self.target, self._vocabulary
         wiring = Eagle3Wiring(
             aux_layers=self.needs.aux_layers,
-            target_hidden_size=target.hidden_size,
+            target_hidden_size=target.aux_hidden_size,
             draft_vocab_size=len(vocabulary),
             fc_norm=options.fc_norm,
             norm_output=options.norm_output,
@@ -67,7 +74,7 @@ class Eagle3Recipe(HeadRecipe):
         head.vocabulary = vocabulary
         rows = target.model.get_output_embeddings().weight.detach()[vocabulary]
         head.lm_head.weight.data.copy_(rows)
-        return head.to(target.device).train()
+        return head.to(target.device)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(network, Eagle3Head)

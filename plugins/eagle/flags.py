@@ -49,6 +49,7 @@ _HARMLESS = {
     "eagle_self_logit_distillation",
     "eagle_ttt_steps",
     "eagle_use_torch_compile",
+    "has_lm_head",  # seen in the tensors
 }
 # The top level of a config in the layout of speculators.
 _SPECULATORS = {
@@ -217,7 +218,7 @@ def _check_layers(family: Family, fields: Mapping[str, Any], inner: Mapping[str,
 
 def _refuse_unknown(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
     for name in sorted(given.keys() - set(known)):
-        if given[name] not in (None, False):
+        if given[name] is not None:  # false and 0 may turn off what is on by default
             raise CheckpointError(
                 f"config.json has {where}{name}={given[name]!r}, which specdec does not know: the "
                 "head may compute something else than it would here. If it is of no account, take "

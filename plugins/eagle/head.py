@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from specdec.kv_cache.keyword import cache_keyword
+from specdec_plugins.eagle.named_target import NamedTarget
 from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 _CACHE = cache_keyword(LlamaDecoderLayer)
@@ -31,6 +32,7 @@ class EagleHead(nn.Module):
     """
 
     aux_layers: tuple[int, ...] = ()
+    made_for: NamedTarget | None = None  # what its checkpoint names as its target
 
     def __init__(self, config: LlamaConfig, fc_bias: bool, own_embedding: bool = False) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from specdec_plugins.eagle.aux_layers import AuxLayers
 from specdec_plugins.eagle.checkpoint import build, check_fit, checked_tensors
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.layouts import FAMILIES
-from specdec_plugins.eagle.named_target import NamedTarget
+from specdec_plugins.eagle.named_target import NamedTarget, another
 from specdec_plugins.eagle.overrides import CheckpointOptions
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
 from specdec_plugins.eagle.recognition import recognises
@@ -59,6 +59,7 @@ def describe(folder: Path, target: HFTarget | None, options: CheckpointOptions) 
     if target is not None:
         mismatch = _mismatch(found, target)
         rows |= {"fits": not mismatch, "mismatch": mismatch or None}
+        rows |= {"made_for_another": another(head.made_for, target) or None}
     return rows
 
 

@@ -48,6 +48,22 @@ class NamedTarget:
         )
 
 
+def another(said: NamedTarget | None, target: HFTarget) -> str:
+    """What to say of a head that names another target than this one; empty where it names none, or
+    where this one has no name.
+
+    The owner's name is not compared, nor capitals: a folder seldom has the first.
+    """
+    own = NamedTarget.of(target)
+    if said is None or own is None or _last(said.name) == _last(own.name):
+        return ""
+    return f"it names {said.name} as its target, and this model is {own.name}"
+
+
+def _last(name: str) -> str:
+    return Path(name).name.lower()
+
+
 def _hub_id(source: str) -> str | None:
     """``org/model`` of a folder in the cache of the hub; None of any other."""
     parts = Path(source).parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def _describe(
         raise CheckpointError(
             f"it is one of EAGLE-1/2, which has no {', '.join(given)}: leave it out"
         )
-    return replace(plain, biases=_biases(layout, own))
+    return replace(plain, biases=_biases(layout, own, weights))
 
 
 def _family(fields: Mapping[str, Any], hidden_size: int, weights: Mapping[str, Tensor]) -> Family:
@@ -122,8 +122,14 @@ def _family(fields: Mapping[str, Any], hidden_size: int, weights: Mapping[str, T
     return "eagle3" if says or "d2t" in weights else "eagle"
 
 
-def _biases(layout: Layout, own: HeadFields) -> frozenset[str]:
-    if layout == "speculators":
-        return frozenset({"fc"} if own.fusion_bias else ())
-    fc = own.bias is not False  # a missing entry means true
-    return frozenset((["fc"] if fc else []) + (list(ATTENTION) if own.qkv_bias else []))
+def _biases(layout: Layout, own: HeadFields, weights: Collection[str]) -> frozenset[str]:
+    """Linear layers with a bias, of an EAGLE-1/2 head: as the config says, else as the tensors
+    show."""
+    of_fc = own.fusion_bias if layout == "speculators" else own.bias
+    if of_fc is None:
+        of_fc = "fc.bias" in weights
+    of_attention = own.qkv_bias
+    if of_attention is None:
+        ends = tuple(f".{name}.bias" for name in ATTENTION)
+        of_attention = any(name.endswith(ends) for name in weights)
+    return frozenset((["fc"] if of_fc else []) + (list(ATTENTION) if of_attention else []))

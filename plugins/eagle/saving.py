@@ -53,20 +53,35 @@ def save_head(
         layout: ``official``, ``speculators``, ``specforge`` or ``sglang``; the first of these that
             can say what the head computes if not given.
         target_layers: decoder layers of the target: the official layout does not say which hidden
-            states an EAGLE-3 head reads, so it is not chosen without.
+            states an EAGLE-3 head reads, and is not written without.
         made_for: the target, which the layout speculators names; vLLM asks for it.
 
     Returns:
         The layout.
 
     Raises:
-        CheckpointError: a layout that cannot say what the head computes.
+        CheckpointError: a layout that cannot say what the head computes, or none that can.
     """
     description = replace(described(head), made_for=made_for)
-    vocabulary = head.vocabulary if isinstance(head, Eagle3Head) else None
-    written = write(description, tensors_of(head), vocabulary, layout, target_layers)
+    written = _written(description, head, layout, target_layers)
     save_files(written, folder)
     return written.layout
+
+
+def check_can_be_saved(head: Head, target_layers: int) -> None:
+    """Refuse a head that :func:`save_head` could not write in any layout.
+
+    Raises:
+        CheckpointError: what each layout cannot say of it.
+    """
+    _written(described(head), head, None, target_layers)
+
+
+def _written(
+    description: HeadDescription, head: Head, layout: str | None, target_layers: int | None
+) -> Written:
+    vocabulary = head.vocabulary if isinstance(head, Eagle3Head) else None
+    return write(description, tensors_of(head), vocabulary, layout, target_layers)
 
 
 def write(
@@ -84,8 +99,10 @@ def write(
         layout, target_layers: as for :func:`save_head`.
 
     Raises:
-        CheckpointError: a layout that does not exist or cannot say what the head computes.
+        CheckpointError: a layout that does not exist or cannot say what the head computes; a head
+            that is put together as none can be.
     """
+    description.check_wiring()
     if layout is not None and layout not in WRITERS:
         raise CheckpointError(
             f"there is no layout {layout!r} to write: give one of {', '.join(WRITERS)}"
@@ -98,21 +115,22 @@ def write(
     if target_layers is not None and ids == usual_of(target_layers):
         usual = True
     for name in [layout] if layout else WRITERS:
-        if (
-            name == "official"
-            and description.family == "eagle3"
-            and not usual
-            and (layout is None or target_layers is not None)
-        ):
-            problems.append(
-                "the layout official does not say which hidden states a head reads, and these are "
-                "not known to be 2, n // 2, n - 3 of a target of n layers"
-            )
-            continue
         try:
-            return WRITERS[name](description, tensors, vocabulary)
+            written = WRITERS[name](description, tensors, vocabulary)
         except CheckpointError as error:
             problems.append(str(error))
+            continue
+        if name != "official" or description.family == "eagle" or usual:
+            return written
+        problems.append(
+            "the layout official does not say which hidden states a head reads: "
+            + (
+                "give the target model (--model), so that it is known whether these are its 2, "
+                "n // 2, n - 3"
+                if target_layers is None
+                else f"{list(ids or ())} are not 2, n // 2, n - 3 of n = {target_layers} layers"
+            )
+        )
     raise CheckpointError("; ".join(problems))
 
 

@@ -16,6 +16,7 @@ from specdec.errors import UnsupportedModelError
 from specdec.models.hf_target import HFTarget, Hidden
 from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
+from specdec_plugins.eagle.named_target import another
 
 if TYPE_CHECKING:
     from specdec_plugins.eagle.drafter import EagleDrafter
@@ -43,9 +44,9 @@ def check(drafter: EagleDrafter, text: Tensor, start: int) -> DrafterReport:
         if isinstance(head, Eagle3Head) and written.states.keys() >= {*wiring.aux_layers}
     )
     tokens = text.shape[1] - start
-    return DrafterReport(
-        tokens, own, tried, advice(own, tried, tokens, from_files=drafter.from_files)
-    )
+    other = another(head.made_for, drafter.target)
+    told = advice(own, tried, tokens, from_files=drafter.from_files, other_target=other)
+    return DrafterReport(tokens, own, tried, told)
 
 
 def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagle3Wiring]]:
@@ -64,12 +65,20 @@ def _alternatives(wiring: Eagle3Wiring, layers: int) -> Iterator[tuple[str, Eagl
             yield f"aux_layers={list(moved)}", replace(wiring, aux_layers=moved)
 
 
-def advice(own: Reading, tried: tuple[Reading, ...], tokens: int, *, from_files: bool) -> str:
+def advice(
+    own: Reading,
+    tried: tuple[Reading, ...],
+    tokens: int,
+    *,
+    from_files: bool,
+    other_target: str = "",
+) -> str:
     """What to do about a head; empty where nothing seems wrong.
 
     Args:
         tokens: how many were compared.
         from_files: whether it was read from files, so that options say how.
+        other_target: what its checkpoint says of its target, where that is another.
     """
     best = max(tried, key=lambda reading: reading.score, default=own)
     found = f"the head predicts {own.agreement:.0%} of the tokens that the target writes itself"
@@ -87,7 +96,8 @@ def advice(own: Reading, tried: tuple[Reading, ...], tokens: int, *, from_files:
             )
         )
     if own.agreement < (_USELESS if tokens >= _MANY else _USELESS_OF_FEW):
-        return f"{found}: it will be of little use here. Is it for another model, or unfinished?"
+        why = other_target or "Is it for another model, or unfinished?"
+        return f"{found}: it will be of little use here. {why[0].upper()}{why[1:]}"
     return ""
 
 

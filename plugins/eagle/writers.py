@@ -40,7 +40,8 @@ Writer = Callable[[HeadDescription, Mapping[str, Tensor], Tensor | None], Writte
 def official(
     head: HeadDescription, tensors: Mapping[str, Tensor], vocabulary: Tensor | None
 ) -> Written:
-    """As the code of SafeAILab/EAGLE reads it."""
+    """As the code of SafeAILab/EAGLE reads it; that the auxiliary layers of an EAGLE-3 head are the
+    usual three of its target is for the caller to see."""
     rope, decoder = head.decoder["rope_parameters"], head.decoder
     # The base of a linear rope is fixed there.
     linear = rope["rope_type"] == "linear" and rope["rope_theta"] == THETA
@@ -63,7 +64,6 @@ def official(
         **beyond,
         fc_norm=head.fc_norm,
         no_norm_before_the_lm_head=not head.final_norm,
-        other_auxiliary_layers_than_the_usual=not _usual(head),
     )
     fields = {
         "architectures": ["LlamaForCausalLM"],
@@ -231,12 +231,6 @@ def _midlayer(name: str) -> str:
 
 def _vocabulary(head: HeadDescription, vocabulary: Tensor) -> dict[str, Tensor]:
     return {"d2t": offsets(vocabulary), "t2d": marks(vocabulary, head.vocab_size)}
-
-
-def _usual(head: HeadDescription) -> bool:
-    """Whether some target has these as its usual three auxiliary layers."""
-    ids = head.aux.indices(None)
-    return ids is None or (len(ids) == 3 and ids[0] == 2 and ids[1] == (ids[2] + 3) // 2)
 
 
 def _beyond_three_states(head: HeadDescription) -> dict[str, bool]:

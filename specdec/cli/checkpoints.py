@@ -56,7 +56,7 @@ def inspect(
     """Say what the checkpoint of a drafter is: kind, layout, sizes, flags.
 
     With [cyan]--model[/cyan] it also says whether it fits that model, and what does not; then the
-    exit code is 1.
+    exit code is 1. That a head names another model as its target changes neither.
 
     [bold]Examples[/bold]
 
@@ -95,9 +95,10 @@ def convert(
     """Write the checkpoint of a drafter in the layout of another tool, bit for bit.
 
     A layout that cannot say what the drafter computes is refused. For EAGLE heads there are
-    [cyan]official[/cyan], [cyan]speculators[/cyan] (with [cyan]--model[/cyan] where the head does
-    not name its target), [cyan]specforge[/cyan] and [cyan]sglang[/cyan]. What the checkpoint does
-    not say for certain is told; [cyan]--set[/cyan] says it.
+    [cyan]official[/cyan] (with [cyan]--model[/cyan] where the head names its auxiliary layers),
+    [cyan]speculators[/cyan] (with [cyan]--model[/cyan] where the head does not name its target),
+    [cyan]specforge[/cyan] and [cyan]sglang[/cyan]. What the checkpoint does not say for certain is
+    told; [cyan]--set[/cyan] says it.
 
     [bold]Examples[/bold]
 

@@ -54,9 +54,11 @@ def prefill(target: HFTarget, state: State) -> Features:
     counts = [n - 1 - start for n, start in zip(state.host_lengths, state.cached, strict=True)]
     longest = max(counts)
     if longest == 0:
-        shape = (state.rows, 0, target.hidden_size)
-        nothing = torch.zeros(shape, dtype=target.dtype, device=target.device)
-        return Features(Hidden(nothing, (nothing,) * len(target.aux_layers)), state.cached)
+        last, aux = (
+            torch.zeros(state.rows, 0, channels, dtype=target.dtype, device=target.device)
+            for channels in (target.hidden_size, target.aux_hidden_size)
+        )
+        return Features(Hidden(last, (aux,) * len(target.aux_layers)), state.cached)
     if state.cache is None:
         return Features(target.read(state.tokens[:, :longest]), state.cached)
     if any(state.cached):

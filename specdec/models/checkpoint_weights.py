@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec.errors import CheckpointError, first_line
+from specdec.errors import CheckpointError, first_line, warn
 
 _SAFETENSORS, _PICKLE = "model.safetensors", "pytorch_model.bin"
+_INDEX = ".index.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,8 +37,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_weights(folder: Path, names: Sequence[str] = (_SAFETENSORS, _PICKLE)) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU.
 
-    In the order of ``names``, each of them, then its shards (``model.safetensors.index.json``).
-    Pickles are read with ``weights_only=True``, so that no code in them runs.
+    In the order of ``names``, each of them, then its shards (``model.safetensors.index.json``);
+    where there are several, a warning says which is read. Pickles are read with
+    ``weights_only=True``, so that no code in them runs.
 
     Args:
         names: what the file may be called: ``model.safetensors`` or ``pytorch_model.bin``, unless a
@@ -48,15 +50,20 @@ def read_weights(folder: Path, names: Sequence[str] = (_SAFETENSORS, _PICKLE)) -
         CheckpointError: no weights, a corrupt file, a shard that is missing or lies outside the
             folder, or a pickle that is more than weights.
     """
-    for name in names:
-        if (path := folder / name).is_file():
-            return _read(path)
-        if (index := folder / f"{name}.index.json").is_file():
-            return _read_shards(index)
-    raise CheckpointError(
-        f"{folder} has no weights: one of {' or '.join(names)} is needed, or their shards with an "
-        f"index ({names[0]}.index.json)"
-    )
+    places = [folder / f"{name}{end}" for name in names for end in ("", _INDEX)]
+    found = [path for path in places if path.is_file()]
+    if not found:
+        raise CheckpointError(
+            f"{folder} has no weights: one of {' or '.join(names)} is needed, or their shards with "
+            f"an index ({names[0]}{_INDEX})"
+        )
+    path, *others = found
+    if others:
+        warn(
+            f"{folder} has {path.name} and {', '.join(each.name for each in others)}: the first is "
+            "read, and other tools may read another. Remove what is not meant"
+        )
+    return _read_shards(path) if path.name.endswith(_INDEX) else _read(path)
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

@@ -33,8 +33,9 @@ class Hidden:
 
     Attributes:
         last: ``[B, n, H]``, the input of the lm_head (after the final norm).
-        aux: auxiliary hidden states ``[B, n, H]``, of the layers that the drafter asked for, in
-            its order; none of them has gone through the final norm.
+        aux: auxiliary hidden states ``[B, n, H]`` (``aux_hidden_size`` channels, of most models H),
+            of the layers that the drafter asked for, in its order; none of them has gone through
+            the final norm.
     """
 
     last: Tensor
@@ -168,8 +169,15 @@ class HFTarget:
 
     @property
     def hidden_size(self) -> int:
-        """Channels H of a hidden state."""
+        """Channels H of the last hidden state, which the lm_head reads."""
         return self._lm_head_shape[1]
+
+    @property
+    def aux_hidden_size(self) -> int:
+        """Channels of an auxiliary hidden state: H, unless the model projects its layers' output
+        down to what the lm_head reads (OPT's ``word_embed_proj_dim``)."""
+        size = getattr(self.config, "hidden_size", None)
+        return size if isinstance(size, int) else self.hidden_size
 
     @cached_property
     def _lm_head_shape(self) -> tuple[int, int]:

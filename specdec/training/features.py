@@ -38,7 +38,8 @@ def bytes_of_a_token(target: HFTarget, aux_layers: int, dtype: torch.dtype) -> i
         aux_layers: how many auxiliary states there are.
         dtype: of the states.
     """
-    return (1 + aux_layers) * target.hidden_size * dtype.itemsize + 4
+    channels = target.hidden_size + aux_layers * target.aux_hidden_size
+    return channels * dtype.itemsize + 4
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ class Features:
         self._target, self._precision = target, precision or target.dtype
         self._states = [_LAST, *(f"layer-{layer}" for layer in layers)]
         self._opened: dict[tuple[int, str], Tensor] = {}
-        self._width = target.hidden_size
+        self._widths = dict.fromkeys(self._states, target.aux_hidden_size)
+        self._widths[_LAST] = target.hidden_size
         identity = _identity(target, documents, dtype, self._precision)
-        size = self._checked(identity, max(1, shard_bytes // (self._width * dtype.itemsize)))
+        size = self._checked(identity, max(1, shard_bytes // (target.hidden_size * dtype.itemsize)))
         self.shards = list(_shards(documents.lengths, size))
         self._shard_of = {
             document: number for number, shard in enumerate(self.shards) for document in shard
@@ -169,7 +171,9 @@ class Features:
         shard = self.shards[number]
         begin = self.documents.starts[shard[0]]
         rows = self.documents.starts[shard[-1] + 1] - begin
-        states = {name: torch.empty(rows, self._width, dtype=self.dtype) for name in self._states}
+        states = {
+            name: torch.empty(rows, width, dtype=self.dtype) for name, width in self._widths.items()
+        }
         best = torch.empty(rows, dtype=torch.int32)
         for documents in _forwards(shard, self.documents.lengths):
             hidden = self._read(documents)

@@ -305,7 +305,8 @@ class _Training:
     ) -> Iterator[Row]:
         """The target's answers to the prompts of the data, kept or made now."""
         left_out: Counter[str] = Counter()
-        prompts = list(prompts_of(read_rows(self.data), engine.tokenizer, left_out))
+        length = self._length(engine)
+        prompts = list(prompts_of(read_rows(self.data), engine.tokenizer, left_out, length))
         key = fingerprint(
             [fingerprint_of_model(engine.target.model), options.model_dump(mode="json")],
             [self.settings.seed, [list(prompt.ids) for prompt in prompts]],
@@ -324,9 +325,7 @@ class _Training:
             tokens, seconds = answers.estimate(missing)
             count = sum(len(batch.prompts) for batch in missing)
             layers = len(recipe.needs.aux_layers)
-            states = answers.most_tokens(self._length(engine)) * bytes_of_a_token(
-                engine.target, layers, KEPT_IN
-            )
+            states = answers.most_tokens(length) * bytes_of_a_token(engine.target, layers, KEPT_IN)
             self.reporter.note(
                 f"answers: {count:,}, at most {tokens:,} tokens and {seconds / 60:.1f} minutes; "
                 f"the hidden states of all take at most {states / GIGABYTE:.2f} GB then"

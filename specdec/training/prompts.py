@@ -33,19 +33,23 @@ def prompts_of(
     rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase | None,
     left_out: Counter[str] | None = None,
+    length: int | None = None,
 ) -> Iterator[Prompt]:
     """The prompt of each row, once: of a dialogue all before the assistant's last message, of a
-    plain text its first tokens. A row whose prompt cannot be encoded is left out.
+    plain text its first tokens. A row whose prompt cannot be encoded is left out, and so is a
+    prompt as long as a document may be, whose answer would be cut off.
 
     Args:
-        left_out: counts such rows.
+        left_out: counts them.
+        length: tokens of a document at most; None for any number.
 
     Raises:
         OptionError: no prompt at all, with what became of the first row that could not be encoded:
-            text without a tokenizer or a chat template.
+            text without a tokenizer or a chat template; or none that leaves room for an answer.
     """
     seen: set[tuple[int, ...]] = set()
-    refused = ""
+    refused, given = "", 0
+    cut = f"no room for an answer in {length} tokens"
     for row in rows:
         try:
             ids = tuple(_prompt_ids(row, tokenizer))
@@ -54,11 +58,21 @@ def prompts_of(
                 left_out["refused"] += 1
             refused = refused or f"{row.place or 'a row'}: {error}"
             continue
-        if ids and ids not in seen:
-            seen.add(ids)
+        if not ids or ids in seen:
+            continue
+        seen.add(ids)
+        if length is None or len(ids) < length:
+            given += 1
             yield Prompt(ids, row.source, row.licence)
+        elif left_out is not None:
+            left_out[cut] += 1
     if refused and not seen:
         raise OptionError(refused)
+    if seen and not given:
+        raise OptionError(
+            f"all {len(seen)} prompts have {cut}: give others, or a larger length (--set length=), "
+            "up to the model's context"
+        )
 
 
 def _prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[int]:

@@ -43,7 +43,8 @@ class Recipe(ABC):
         called before answers and hidden states are made, to see that there is such a network.
 
         Raises:
-            SpecdecError: options of which no network can be made for the target.
+            SpecdecError: options of which no network can be made for the target, or none that
+                :meth:`save` can write.
         """
 
     @abstractmethod

@@ -110,7 +110,8 @@ def test_conversions_there_and_back_are_bit_exact(
     folder = source = first.save(tmp_path / "0")
     for number, layout in enumerate(chain[1:], start=1):
         out = tmp_path / str(number)
-        named = ["--set", "target=x"] if layout == "speculators" else []
+        needs = {"speculators": ["--set", "target=x"], "official": ["-m", deep[1]]}
+        named = needs.get(layout, [])
         result = run("convert", folder, out, "--to", layout, *named)
         assert result.exit_code == 0, result.stderr
         assert told(run, out)[1]["layout"] == layout
@@ -136,7 +137,7 @@ INEXPRESSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"norm_before_residual": True}, "official", "norm before residual"),
     ({"norm_before_fc": True}, "specforge", "norm before fc"),
     ({"fc_norm": True}, "official", "fc norm"),
-    ({"aux_layers": (2, 3, 8)}, "official", "other auxiliary layers than the usual"),
+    ({"aux_layers": (2, 3, 8)}, "official", "does not say which hidden states a head"),
     ({"aux_layers": (3, 4, 5)}, "specforge", "auxiliary layers that begin with 0 or 3"),
     ({"aux_layers": (2, 4)}, "specforge", "other than three auxiliary layers"),
     ({"sliding_window": 4}, "official", "sliding windows"),
@@ -161,7 +162,8 @@ def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_m
     """It knows no rope_parameters, and takes no embeddings of a target whose size is named."""
     written = in_layout("specforge", head_for(deep[0]))
     written.fields["rope_scaling"] = {"rope_type": "linear", "factor": 2}
-    run("convert", written.save(tmp_path / "head"), tmp_path / "out", "--to", "official")
+    model = ["-m", deep[1]]
+    run("convert", written.save(tmp_path / "head"), tmp_path / "out", "--to", "official", *model)
     fields = json.loads((tmp_path / "out" / "config.json").read_text())
     assert fields["rope_scaling"] == {"type": "linear", "factor": 2.0}
     assert not {"rope_parameters", "target_hidden_size"} & fields.keys()
@@ -169,6 +171,39 @@ def test_the_official_layout_has_what_the_official_code_reads_and_nothing_that_m
     other = written.save(tmp_path / "other")
     result = run("convert", other, tmp_path / "no", "--to", "official")
     assert result.exit_code == 2 and "rope of that type or base" in result.stderr
+
+
+def test_the_official_layout_is_not_written_where_other_auxiliary_layers_would_be_read(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    """[2, 4, 5] are the usual of eight layers, and of no other number."""
+    head, out = (
+        in_layout("speculators", head_for(deep[0])).save(tmp_path / "head"),
+        tmp_path / "out",
+    )
+    nine = tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS + 1))
+    other = tiny.save_model(nine, tmp_path / "nine")
+    for more, says in (
+        ([], "give the target model (--model), so that it is known"),
+        (["-m", other], "[2, 4, 5] are not 2, n // 2, n - 3 of n = 9 layers"),
+    ):
+        result = run("convert", head, out, "--to", "official", *more)
+        assert result.exit_code == 2 and says in result.stderr
+        assert not out.exists()
+    assert run("convert", head, out, "--to", "official", "-m", deep[1]).exit_code == 0
+
+
+def test_a_head_that_names_another_target_is_told_and_fits(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    written = in_layout("speculators", head_for(deep[0]))
+    for name, another in (("Org/Other", True), (f"Org/{Path(deep[1]).name.upper()}", False)):
+        written.fields["speculators_config"]["verifier"]["name_or_path"] = name
+        code, row = told(run, written.save(tmp_path / "head"), "-m", deep[1])
+        assert code == 0 and row["fits"]
+        wanted = f"it names {name} as its target, and this model is {deep[1]}" if another else None
+        assert row["made_for_another"] == wanted
+    assert "made_for_another" not in told(run, tmp_path / "head")[1]
 
 
 def test_numbers_that_depend_on_the_target_wait_for_it(
@@ -233,7 +268,7 @@ def test_a_tied_head_is_written_whole(run: Command, deep: Any, tmp_path: Path, l
     written.fields["tie_word_embeddings"] = True
     del written.weights["lm_head.weight"]
     head, out = written.save(tmp_path / "head"), tmp_path / "out"
-    result = run("convert", head, out, "--to", layout, "--set", "target=x")
+    result = run("convert", head, out, "--to", layout, "-m", deep[1])
     assert result.exit_code == 0, result.stderr
     assert torch.equal(tensors(out)["lm_head.weight"], tensors(head)["embed_tokens.weight"])
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from heads import Written, head_for, in_layout
 from torch import Tensor
 
 from specdec import Engine, SpecdecError
@@ -258,6 +259,33 @@ def test_a_head_of_qwen3s_layers_has_norms_of_queries_and_keys_in_every_layer(
     loaded = load_head(tmp_path, decoding.target)
     names = {f"layers.{i}.self_attn.{name}_norm.weight" for i in (0, 1) for name in "qk"}
     assert names <= tensors_of(loaded).keys()
+
+
+Change = Callable[[Written], Any]
+UNSAVABLE: dict[str, Change] = {
+    "no final norm": lambda written: (
+        written.fields["eagle_config"].update(use_last_layernorm=False),
+        written.weights.pop("norm.weight"),
+    ),
+    "no fc": lambda written: (
+        written.fields.update(eagle_config={"use_aux_hidden_state": False}),
+        written.weights.pop("fc.weight"),
+    ),
+    "a bias of fc": lambda written: written.weights.update({"fc.bias": torch.zeros(32)}),
+}
+
+
+@pytest.mark.parametrize("change", UNSAVABLE)
+def test_a_head_that_no_layout_can_express_is_no_start(
+    decoding: Engine, documents: Documents, tmp_path: Path, change: str
+) -> None:
+    head = head_for(decoding.target.model, aux_layers=(1, 2, 3))
+    written = in_layout("modelopt", head)
+    UNSAVABLE[change](written)
+    load_head(written.save(tmp_path), decoding.target)
+    options = EagleTraining(recipe="eagle3", start=str(tmp_path))
+    with pytest.raises(SpecdecError, match="could not be saved: the layout official cannot say"):
+        make_recipe(options, decoding.target, documents).make()
 
 
 def test_a_head_of_the_other_family_is_no_start(

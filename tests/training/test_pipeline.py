@@ -19,6 +19,8 @@ from accelerate import Accelerator
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from training_process import SHORT
+from transformers import OPTConfig, OPTForCausalLM
 
 from specdec import Engine, SpecdecError
 from specdec.progress import Reporter
@@ -238,6 +240,8 @@ def test_every_stage_says_beforehand_how_much_it_will_do(
     ("trainer", "options", "says"),
     [
         ("eagle", {"aux_layers": (1, 9)}, "9 is none of the hidden states"),
+        ("eagle", {"aux_layers": (3, 2, 1)}, "could not be saved: .* must be in ascending order"),
+        ("eagle", {"aux_layers": (2, 2, 3)}, "could not be saved: .* must be in ascending order"),
         ("eagle", {"heads": 3}, "heads=3: the hidden size 32 must be a multiple"),
         ("eagle", {"recipe": "eagle1", "heads": 3}, "heads=3: the hidden size 32"),
         ("draft-model", {"hidden_size": 9}, "hidden_size=9 must be a multiple"),
@@ -500,6 +504,45 @@ def test_any_architecture_gets_a_head(tokenizer: Any, data: Path, tmp_path: Path
                 precision="float32",
             )
             assert summary.tau is not None and summary.tau >= 1
+
+
+@pytest.mark.parametrize("recipe", ["unrolled", "eagle3"])
+def test_a_model_whose_lm_head_is_narrower_than_its_layers_gets_a_head(
+    tokenizer: Any, data: Path, tmp_path: Path, recipe: str
+) -> None:
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64, "vocab_size": 60}
+    config = OPTConfig(
+        **sizes, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
+        do_layer_norm_before=False, init_std=0.3, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = OPTForCausalLM(config).eval()
+    options = {"recipe": recipe, **({"aux_layers": (1, 2)} if recipe == "eagle3" else {})}
+    given: dict[str, Any] = {**SHORT, "tau_every": 1, "tau_prompts": 2, "tau_tokens": 4}
+    out = tmp_path / "head"
+    summary = train(model, tokenizer=tokenizer, data=data, out=out, options=options, **given)
+    assert summary.tau is not None and summary.tau >= 1
+    plain = Engine(model, strategy="plain", tokenizer=tokenizer)
+    engine = plain.with_strategy("auto", drafter=out)
+    for prompt in ([5], [6, 7, 8]):  # of one token nothing is read before the first step
+        own, wanted = (
+            each.generate(prompt, max_new_tokens=6, temperature=0) for each in (engine, plain)
+        )
+        assert own.token_ids == wanted.token_ids
+
+
+def test_answers_that_the_length_would_cut_off_are_not_made(trained: Train, tmp_path: Path) -> None:
+    draw, path = random.Random(2), tmp_path / "prompts.jsonl"
+    sizes = [5] * 20 + [48, 60]
+    rows = [{"prompt_ids": [draw.randrange(4, 60) for _ in range(size)]} for size in sizes]
+    path.write_text("\n".join(json.dumps({**row, "answer_ids": [5]}) for row in rows))
+    notes = Notes()
+    trained(data=path, regenerate={"new_tokens": 6}, steps=2, length=48, progress=notes)
+    assert "20 prompts; left out: 2 (no room for an answer in 48 tokens)" in notes.notes
+    assert any(note.startswith("answers: 20, ") for note in notes.notes)
+    path.write_text(json.dumps({**rows[-1], "answer_ids": [5]}))
+    with pytest.raises(SpecdecError, match=r"all 1 prompts have no room .*a larger length"):
+        trained(data=path, regenerate={"new_tokens": 6}, out=tmp_path / "other")
 
 
 def test_answers_depend_on_the_prompt_and_not_on_the_batch(
