@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from transformers.utils import get_json_schema
 
 from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError
@@ -135,6 +139,7 @@ class Job:
             "chat template": fingerprint(getattr(engine.tokenizer, "chat_template", None)),
             "tokenizer": fingerprint_of_tokenizer(engine.tokenizer),
             **self._options.model_dump(),
+            "settings": _with_schemas(self._options.settings),
         }
 
     def _answer(self, log: AnswerLog) -> None:
@@ -183,11 +188,29 @@ class Job:
 
 
 def _in_words(value: Any) -> Any:
-    """An option's value; of a checkpoint's folder what is in it, wherever it lies."""
+    """An option's value; of a checkpoint what is in it, wherever it lies."""
+    if isinstance(value, nn.Module):
+        return fingerprint_of_model(value)
     if isinstance(value, str | Path) and (folder := Path(value)).is_dir():
         files = sorted(path for path in folder.iterdir() if path.is_file())
         return fingerprint([[path.name, path.stat().st_size] for path in files])
     return value
+
+
+def _with_schemas(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what a chat template makes of functions among the tools."""
+    found = dict(settings)
+    if tools := found.get("tools"):
+        found["tools"] = [_schema(each) if inspect.isroutine(each) else each for each in tools]
+    return found
+
+
+def _schema(tool: Any) -> Any:
+    """The function itself if none can be made of it, as the template will say."""
+    try:
+        return get_json_schema(tool)
+    except Exception:
+        return tool
 
 
 def _told(costs: Costs) -> str:
