@@ -35,6 +35,7 @@ from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
 from specdec.plugin.selection import OptionsByRole, Selection, select
+from specdec.request.copying import with_own_containers
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
@@ -114,7 +115,7 @@ class Engine:
             "policy": policy,
             "verifier": verifier,
             "acceptor": acceptor,
-            "options": options,
+            "options": with_own_containers(options),
         }
         selection = self._select(**chosen)
         began = time.perf_counter()
@@ -169,7 +170,7 @@ class Engine:
             "policy": policy,
             "verifier": verifier,
             "acceptor": acceptor,
-            "options": options,
+            "options": with_own_containers(options),
         }
         selection = self._select(**chosen)
         other = copy.copy(self)

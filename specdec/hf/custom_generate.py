@@ -24,6 +24,7 @@ from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.loading import check_tokenizer
 from specdec.plugin.registry import listed_plugins
+from specdec.request.copying import with_own_containers
 from specdec.request.stopping import stop_strings_in
 from specdec.streamers import check_streamer, told_of_the_end
 
@@ -56,7 +57,7 @@ class CustomGenerate:
         check_tokenizer(tokenizer := engine.get("tokenizer"))
         check_bools(**{name: engine[name] for name in FLAGS if name in engine})
         check_streamer(streamer)
-        self._engine, self._seed, self._streamer = dict(engine), seed, streamer
+        self._engine, self._seed, self._streamer = with_own_containers(engine), seed, streamer
         if "plugins" in engine:  # an iterator would have none for a second model
             self._engine["plugins"] = listed_plugins(engine["plugins"])
         self._stopping: list[Any] = []
