@@ -346,11 +346,12 @@ class Engine:
         return await turns.finish(steps)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
-        """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return Generation(self.generation_setup(), self._request(prompt, **settings))
+        """A generation whose steps are run by iterating over it; arguments as for ``generate``, but
+        for ``streamer``, ``batch_size`` and ``progress``."""
+        return Generation(self.generation_setup(), self._agreed_request(prompt, settings))
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
-        """Decode and yield text as it is committed; arguments as for ``generate``.
+        """Decode and yield text as it is committed; arguments as for :meth:`start`.
 
         Returns:
             An iterator over pieces of text whose ``result`` has the rest when it is done; for a
@@ -373,7 +374,7 @@ class Engine:
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
-        return Session(self.generation_setup, self._request)
+        return Session(self.generation_setup, self._agreed_request)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -407,7 +408,7 @@ class Engine:
         """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and
         errors as for ``generate``, ``batch_size``, ``progress`` and ``streamer`` left out.
         ``max_time`` counts from here."""
-        return self._request(prompt, **settings)
+        return self._agreed_request(prompt, settings)
 
     def decode(
         self, request: Request, *, advance: Callable[[int], Any] | None = None
@@ -447,15 +448,6 @@ class Engine:
             )
         return results if request.batched else results[0]
 
-    def _request(self, prompt: Any, **settings: Any) -> Request:
-        """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
-
-        Raises:
-            PromptError, OptionError, UnknownNameError: as for ``generate``.
-            OptionError: the ranks of a sharded model were not asked for the same.
-        """
-        return self._agreed_request(prompt, settings)
-
     def _agreed_request(
         self,
         prompt: Any,
@@ -464,7 +456,17 @@ class Engine:
         *,
         beside: object = None,
     ) -> Request:
-        """The same, with what else is checked of the call and compared between ranks."""
+        """A call's prompts, seeds and settings, resolved.
+
+        Args:
+            settings: arguments of ``generate``.
+            check: what else may refuse the call.
+            beside: what else the ranks of a sharded model must have been given alike.
+
+        Raises:
+            PromptError, OptionError, UnknownNameError: as for ``generate``.
+            OptionError: the ranks were not asked for the same.
+        """
 
         def make() -> Request:
             request = make_request(
@@ -478,9 +480,10 @@ class Engine:
             check(request)
             return request
 
-        return self.generation_setup().agreed(
-            make, drawn=settings.get("seed") is None, beside=beside
-        )
+        with told_of_the_end(settings.get("streamer")):  # which is refused here
+            return self.generation_setup().agreed(
+                make, drawn=settings.get("seed") is None, beside=beside
+            )
 
     def generation_setup(self) -> GenerationSetup:
         """What the generations of this engine share."""
