@@ -69,31 +69,49 @@ def run_job(
                 f"{name} must be the name of a file, not {type(path).__name__} {path!r:.80}: "
                 "answer_rows takes rows that are in memory"
             )
-    reporter = reporter_of(progress)
-    job = Job(engine, Path(prompts), Path(out), make_job_options(options), reporter)
-    return job.run()
+    reporter, checked = reporter_of(progress), make_job_options(options)
+    rows = checked_files(Path(prompts), Path(out), checked)
+    return Job(engine, rows, Path(out), checked, reporter).run()
+
+
+def checked_files(prompts: Path, out: Path, options: JobOptions) -> PromptFile:
+    """The file of prompts of a job, once both files are checked, which takes no model.
+
+    Raises:
+        OptionError: prompts that cannot be read or are none; a folder, or a file that is there and
+            no job has written.
+    """
+    if out.is_dir():
+        raise OptionError(f"{out} is a folder: give the file to write to")
+    if out.exists() and not _log_of(out).exists():
+        same = prompts.exists() and out.samefile(prompts)
+        what = "is the file of prompts" if same else "is there, and not from a job"
+        raise OptionError(f"{out} {what}: give another file to write to")
+    return PromptFile(prompts, options.seed, options.window)
+
+
+def _log_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.job")
 
 
 class Job:
-    """One run of a job; arguments as for :func:`run_job`."""
+    """One run of a job; arguments as for :func:`run_job`, the files checked."""
 
     def __init__(
-        self, engine: Engine, prompts: Path, out: Path, options: JobOptions, reporter: Reporter
+        self,
+        engine: Engine,
+        prompts: PromptFile,
+        out: Path,
+        options: JobOptions,
+        reporter: Reporter,
     ) -> None:
-        if out.is_dir():
-            raise OptionError(f"{out} is a folder: give the file to write to")
         self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
-        self._log_path = out.with_name(f"{out.name}.job")
-        if out.exists() and not self._log_path.exists():
-            same = prompts.exists() and out.samefile(prompts)
-            what = "is the file of prompts" if same else "is there, and not from a job"
-            raise OptionError(f"{out} {what}: give another file to write to")
+        self._log_path, self._prompts = _log_of(out), prompts
         if (ranks := engine.generation_setup().ranks) is not None:
             raise OptionError(
                 f"the {ranks.size} processes that hold this model would all write {out}: a job is "
                 "for a model in one process. Call Engine.generate(prompts, batch_size=...)"
             )
-        self._prompts = PromptFile(prompts, options.seed, options.window)
         self._answerer = Answerer(engine, options)
 
     def run(self) -> JobSummary:
