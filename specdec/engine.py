@@ -22,7 +22,15 @@ from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import TargetText, report_on
-from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
+from specdec.errors import (
+    CheckpointError,
+    DrafterWarning,
+    OptionError,
+    PluginError,
+    SpecdecError,
+    first_line,
+    warn,
+)
 from specdec.generation import Generation, GenerationSetup
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
@@ -32,7 +40,7 @@ from specdec.models.ranks import Ranks
 from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
-from specdec.plugin.loading import check_tokenizer, find_alias, load_target
+from specdec.plugin.loading import alias_beside, check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
 from specdec.plugin.selection import OptionsByRole, Selection, select
 from specdec.request.copying import with_own_containers
@@ -58,6 +66,8 @@ class Engine:
         model: an alias (see ``specdec plugins``), a folder, a hub id, a ``.gguf`` file or a loaded
             transformers model; the embedded default if left out. A loaded model is not changed:
             the engine works on a copy of its modules that shares its weights, in evaluation mode.
+            The drafters of an alias are also those of its hub id, and of a model that was loaded
+            from there.
         strategy: name of a strategy (see ``specdec strategies``). ``auto`` drafts from the text
             itself, and warns, where there is no drafter for the model.
         drafter: name of another drafter, the folder or hub id of the drafter's checkpoint, or a
@@ -108,7 +118,7 @@ class Engine:
         self.acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
-        self._alias = find_alias(self.registry, model)
+        named, self._alias = (find(self.registry, model) for find in (find_alias, alias_beside))
         chosen: dict[str, Any] = {
             "strategy": strategy,
             "drafter": drafter,
@@ -120,7 +130,7 @@ class Engine:
         selection = self._select(**chosen)
         began = time.perf_counter()
         self.model_name, loaded, own = load_target(
-            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
+            named, model, dtype, device, trust_remote_code=trust_remote_code
         )
         _LOG.info("%s is loaded, in %.1f s", self.model_name, time.perf_counter() - began)
         if self.acceleration.changes and (Ranks.of(loaded) or is_placed(loaded)):
@@ -135,7 +145,17 @@ class Engine:
         self._target_text, self._turns = TargetText(), Turns()
         self._report: DrafterReport | None = None
         self._reported = False
-        self._equip(selection)
+        try:
+            self._equip(selection)
+        except (CheckpointError, OptionError) as error:
+            if named is self._alias:
+                raise
+            beside, self._alias = self._alias, None
+            self._equip(selection := self._select(**chosen))
+            warn(
+                f"this model has the name of {beside.name!r}, whose drafter does not go with it: "
+                f"{first_line(error)}"
+            )
         if not (model is None or isinstance(model, (str, Path))):
             model, dtype, device = loaded, None, None
         arguments = {
