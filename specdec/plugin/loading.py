@@ -52,9 +52,8 @@ def alias_beside(registry: Registry, model: str | Path | nn.Module | None) -> Mo
         return named
     loaded = not isinstance(model, (str, Path))
     name = getattr(getattr(model, "config", None), "name_or_path", "") if loaded else str(model)
-    if not name or Path(name).exists():  # a folder, which may hold anything
-        return None
-    return next((alias for alias in registry.models.values() if alias.model == name), None)
+    found = next((alias for alias in registry.models.values() if alias.model == name), None)
+    return None if found and Path(name).exists() else found  # a folder may hold anything
 
 
 def find_model(alias: ModelAlias | None, model: str, *, trust_remote_code: bool = False) -> Path:
