@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-libraries lint format docs site clean
+.PHONY: help demo test test-slow test-libraries test-site lint format docs site clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,10 @@ test-libraries: $(VENV)/.installed-test-libraries ## run the tests that need oth
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow or not slow" -rs $(ARGS) \
 		tests/test_quantised.py tests/test_adapters.py tests/test_structured_output.py \
 		tests/test_observers.py tests/test_ray.py tests/test_docs.py
+
+test-site: $(VENV)/.installed-docs ## run the tests of the site, which build it
+	@OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m pytest -n $(WORKERS) \
+		-m "slow or not slow" -rs $(ARGS) tests/test_site.py
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> ruff check' && $(BIN)/ruff check .

@@ -57,18 +57,19 @@ SETTINGS = {
     "`specdec.ray.Generator` take all but `window`. `specdec batch` has flags for them "
     "([batch jobs](batch-jobs.md)).\n\n",
 }
-# Arguments that generate and agenerate alone take.
-ALONE = ("streamer", "batch_size", "progress")
+# Arguments that whatever decodes step by step does not take.
+ALONE = ("batch_size", "progress")
 GENERATE = """\
 ## Arguments of generate
 
 `Engine.generate` and `Engine.agenerate` take the arguments below and the fields of
-transformers' `GenerationConfig` in the second table, with their meaning there; `Engine.stream`,
-`Engine.astream` and `Session.generate` too, but for {alone}. The call's own come first, then
-those of its `generation_config`, then those of the model's generation config; what none of them
-sets is off. In a call any other field with a value that is not neutral is refused. In a config,
-fields that the text does not depend on are left alone, and so are names that transformers does
-not read; what could change the text is refused, with the way to unset it.
+transformers' `GenerationConfig` in the second table, with their meaning there; `Session.generate`
+too, but for {alone}; `Engine.stream`, `Engine.astream` and `Session.stream` but for
+`streamer` as well. The call's own come first, then those of its `generation_config`, then those of
+the model's generation config; what none of them sets is off. In a call any other field with a value
+that is not neutral is refused. In a config, fields that the text does not depend on are left alone,
+and so are names that transformers does not read; what could change the text is refused, with the
+way to unset it.
 """
 MESSAGES = """\
 Messages may have `tool_calls` in place of content, and content that is a list of text parts; a
@@ -106,7 +107,7 @@ def page(registry: Registry) -> str:
         parts.append(SETTINGS[title] + "\n".join(fields_table(settings.model_fields)) + "\n")
     parts.append(models(ours("model", registry.models.values())))
     parts.append("## Arguments of Engine\n\n" + "\n".join(arguments(Engine)) + "\n")
-    parts.append(GENERATE.format(alone=", ".join(f"`{name}`" for name in ALONE)))
+    parts.append(GENERATE.format(alone=" and ".join(f"`{name}`" for name in ALONE)))
     parts.append("\n".join(arguments(Engine.generate)) + "\n")
     parts.append(MESSAGES + "\n" + "\n".join(generate_fields()) + "\n")
     return "\n".join(parts)

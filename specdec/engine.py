@@ -22,7 +22,15 @@ from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.interfaces import Drafter
 from specdec.decoding.randomness import KeyedRandomness, Randomness
 from specdec.drafter_check import TargetText, report_on
-from specdec.errors import DrafterWarning, OptionError, PluginError, SpecdecError, warn
+from specdec.errors import (
+    CheckpointError,
+    DrafterWarning,
+    OptionError,
+    PluginError,
+    SpecdecError,
+    first_line,
+    warn,
+)
 from specdec.generation import Generation, GenerationSetup
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
@@ -32,9 +40,10 @@ from specdec.models.ranks import Ranks
 from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
-from specdec.plugin.loading import check_tokenizer, find_alias, load_target
+from specdec.plugin.loading import alias_beside, check_tokenizer, find_alias, load_target
 from specdec.plugin.registry import Registry, listed_plugins
 from specdec.plugin.selection import OptionsByRole, Selection, select
+from specdec.request.copying import with_own_containers
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
@@ -57,6 +66,8 @@ class Engine:
         model: an alias (see ``specdec plugins``), a folder, a hub id, a ``.gguf`` file or a loaded
             transformers model; the embedded default if left out. A loaded model is not changed:
             the engine works on a copy of its modules that shares its weights, in evaluation mode.
+            The drafters of an alias are also those of its hub id, and of a model that was loaded
+            from there.
         strategy: name of a strategy (see ``specdec strategies``). ``auto`` drafts from the text
             itself, and warns, where there is no drafter for the model.
         drafter: name of another drafter, the folder or hub id of the drafter's checkpoint, or a
@@ -107,19 +118,19 @@ class Engine:
         self.acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
-        self._alias = find_alias(self.registry, model)
+        named, self._alias = (find(self.registry, model) for find in (find_alias, alias_beside))
         chosen: dict[str, Any] = {
             "strategy": strategy,
             "drafter": drafter,
             "policy": policy,
             "verifier": verifier,
             "acceptor": acceptor,
-            "options": options,
+            "options": with_own_containers(options),
         }
         selection = self._select(**chosen)
         began = time.perf_counter()
         self.model_name, loaded, own = load_target(
-            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
+            named, model, dtype, device, trust_remote_code=trust_remote_code
         )
         _LOG.info("%s is loaded, in %.1f s", self.model_name, time.perf_counter() - began)
         if self.acceleration.changes and (Ranks.of(loaded) or is_placed(loaded)):
@@ -134,7 +145,17 @@ class Engine:
         self._target_text, self._turns = TargetText(), Turns()
         self._report: DrafterReport | None = None
         self._reported = False
-        self._equip(selection)
+        try:
+            self._equip(selection)
+        except (CheckpointError, OptionError) as error:
+            if named is self._alias:
+                raise
+            beside, self._alias = self._alias, None
+            self._equip(selection := self._select(**chosen))
+            warn(
+                f"this model has the name of {beside.name!r}, whose drafter does not go with it: "
+                f"{first_line(error)}"
+            )
         if not (model is None or isinstance(model, (str, Path))):
             model, dtype, device = loaded, None, None
         arguments = {
@@ -169,7 +190,7 @@ class Engine:
             "policy": policy,
             "verifier": verifier,
             "acceptor": acceptor,
-            "options": options,
+            "options": with_own_containers(options),
         }
         selection = self._select(**chosen)
         other = copy.copy(self)
@@ -345,11 +366,12 @@ class Engine:
         return await turns.finish(steps)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
-        """A generation whose steps are run by iterating over it; arguments as for ``generate``."""
-        return Generation(self.generation_setup(), self._request(prompt, **settings))
+        """A generation whose steps are run by iterating over it; arguments as for ``generate``, but
+        for ``streamer``, ``batch_size`` and ``progress``."""
+        return Generation(self.generation_setup(), self._agreed_request(prompt, settings))
 
     def stream(self, prompt: Any, **settings: Any) -> TextStream | BatchStream:
-        """Decode and yield text as it is committed; arguments as for ``generate``.
+        """Decode and yield text as it is committed; arguments as for :meth:`start`.
 
         Returns:
             An iterator over pieces of text whose ``result`` has the rest when it is done; for a
@@ -372,7 +394,7 @@ class Engine:
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
-        return Session(self.generation_setup, self._request)
+        return Session(self.generation_setup, self._agreed_request)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -406,7 +428,7 @@ class Engine:
         """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and
         errors as for ``generate``, ``batch_size``, ``progress`` and ``streamer`` left out.
         ``max_time`` counts from here."""
-        return self._request(prompt, **settings)
+        return self._agreed_request(prompt, settings)
 
     def decode(
         self, request: Request, *, advance: Callable[[int], Any] | None = None
@@ -446,15 +468,6 @@ class Engine:
             )
         return results if request.batched else results[0]
 
-    def _request(self, prompt: Any, **settings: Any) -> Request:
-        """A call's prompts, seeds and settings, resolved; arguments as for ``generate``.
-
-        Raises:
-            PromptError, OptionError, UnknownNameError: as for ``generate``.
-            OptionError: the ranks of a sharded model were not asked for the same.
-        """
-        return self._agreed_request(prompt, settings)
-
     def _agreed_request(
         self,
         prompt: Any,
@@ -463,7 +476,17 @@ class Engine:
         *,
         beside: object = None,
     ) -> Request:
-        """The same, with what else is checked of the call and compared between ranks."""
+        """A call's prompts, seeds and settings, resolved.
+
+        Args:
+            settings: arguments of ``generate``.
+            check: what else may refuse the call.
+            beside: what else the ranks of a sharded model must have been given alike.
+
+        Raises:
+            PromptError, OptionError, UnknownNameError: as for ``generate``.
+            OptionError: the ranks were not asked for the same.
+        """
 
         def make() -> Request:
             request = make_request(
@@ -477,9 +500,10 @@ class Engine:
             check(request)
             return request
 
-        return self.generation_setup().agreed(
-            make, drawn=settings.get("seed") is None, beside=beside
-        )
+        with told_of_the_end(settings.get("streamer")):  # which is refused here
+            return self.generation_setup().agreed(
+                make, drawn=settings.get("seed") is None, beside=beside
+            )
 
     def generation_setup(self) -> GenerationSetup:
         """What the generations of this engine share."""

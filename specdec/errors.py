@@ -91,6 +91,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def full_name(error: BaseException) -> str:
+    """The name of an error's type, with its module unless that is Python's own."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn the user, at their own line of code."""
     level, frame = 1, sys._getframe()

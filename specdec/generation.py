@@ -23,6 +23,7 @@ from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import Randomness
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
+from specdec.errors import full_name
 from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
 from specdec.models.ranks import Ranks
@@ -253,6 +254,9 @@ class Generation:
                     setup.check_length(min(state.longest + AHEAD, most))
             between_steps = True
             self._log_end()
+        except Exception as error:
+            self._info.failure.append(full_name(error))
+            raise
         finally:
             if between_steps and self._on_end:
                 self._on_end(ResumePoint(state, self._drafting.drafts))

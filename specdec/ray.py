@@ -23,6 +23,7 @@ import numpy as np
 
 from specdec.engine import ARGUMENTS, Engine
 from specdec.errors import OptionError, UnknownNameError
+from specdec.files.entry_log import without_address
 from specdec.jobs.answering import Answer, Answerer, answers_in_order
 from specdec.jobs.options import make_job_options
 from specdec.jobs.rows import GivenRow
@@ -110,7 +111,7 @@ class Generator:
     def _seed(self, row: Mapping[str, Any]) -> int:
         if type(index := row.get("index")) is int:
             return seed_of_row(self._options.seed, index)
-        own = json.dumps(_canonical(row), sort_keys=True, default=str)
+        own = json.dumps(_canonical(row), sort_keys=True, default=without_address)
         return int(fingerprint([self._options.seed, own]), 16) % (1 << 63)
 
     def _columns(self, answers: list[Answer]) -> dict[str, list[Any]]:

@@ -546,6 +546,28 @@ def test_another_job_is_not_gone_on_with_and_all_that_differs_is_named(
     assert told.endswith("Give what was given there to go on with it, or another file")
 
 
+def weather(summary: str) -> Callable[..., Any]:
+    """A tool, made anew."""
+
+    def get_weather(city: str) -> str:
+        return city
+
+    get_weather.__doc__ = f"{summary}\n\nArgs:\n    city: Where."
+    return get_weather
+
+
+@pytest.mark.filterwarnings("ignore:the chat template does not use tools")
+def test_a_function_among_the_tools_is_the_same_where_its_schema_is(
+    plain: Engine, prompts: Path
+) -> None:
+    out, chat = prompts.with_name("out.jsonl"), write(prompts, ROWS[3:4])
+    tools = [weather("Tells the weather."), weather("Tells the weather."), weather("Forgets it.")]
+    done = [run_job(plain, chat, out, settings={"tools": [tool]}) for tool in tools[:2]]
+    assert done[0] == done[1]
+    with pytest.raises(OptionError, match=r"settings\.tools is .*weather"):
+        run_job(plain, chat, out, settings={"tools": tools[2:]})
+
+
 def test_a_checkpoint_that_lies_elsewhere_is_the_same(
     plain: Engine, draft: Path, prompts: Path
 ) -> None:
@@ -725,6 +747,19 @@ def test_a_log_of_entries_gives_them_back_by_place(tmp_path: Path) -> None:
     assert [entry for _, entry in again.entries()] == [{"n": 9}]
     again.clear()
     assert not list(again.entries()) and again.add(1) == places[0]
+
+
+def test_what_a_log_is_about_is_known_again_or_refused(tmp_path: Path) -> None:
+    class Thing:
+        """Says nothing of itself."""
+
+    for made in (lambda: weather(""), lambda: [Path("a"), torch.float16]):
+        EntryLog(tmp_path / "known", {"of": made()}, kind="test", holds="things")
+        EntryLog(tmp_path / "known", {"of": made()}, kind="test", holds="things")
+        (tmp_path / "known").unlink()
+    with pytest.raises(OptionError, match="a Thing says of itself where it lies in memory"):
+        EntryLog(tmp_path / "log", {"of": {"a": [Thing()]}}, kind="test", holds="things")
+    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

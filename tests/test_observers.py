@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +50,19 @@ def end_by_criterion(model: Any, decoder: Any) -> None:
         eos_token_id=1,
         pad_token_id=0,
     )
+
+
+def fails_once() -> dict[str, Any]:
+    """An argument of generate by which the first batch runs out of memory after some steps."""
+    failed: list[int] = []
+
+    def processor(ids: Any, scores: Any) -> Any:
+        if ids.shape[1] == 6 and not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("no memory for that many")
+        return scores
+
+    return {"logits_processor_by_prompt": lambda prompt: partial(processor)}
 
 
 class TestPrometheus:
@@ -102,6 +116,21 @@ class TestPrometheus:
         reason = {**labels, "finish_reason": "abandoned"}
         assert registry.get_sample_value("specdec_requests_total", reason) == 1
 
+    def test_a_batch_that_is_halved_is_counted_as_failed_and_again(
+        self, plain: Engine, registry: Any
+    ) -> None:
+        engine = watched(plain, PrometheusCounters(registry))
+        with pytest.warns(UserWarning, match="does not fit into memory"):
+            results: Any = engine.generate([[5, 9], [4, 6]], max_new_tokens=9, **fails_once())
+        gc.collect()
+        labels = {"model": engine.model_name, "strategy": "plain"}
+        assert registry.get_sample_value("specdec_rows_running", labels) == 0
+        assert registry.get_sample_value("specdec_prompt_tokens_total", labels) == 2 * 4
+        for reason, rows in (("failed", 2), ("length", len(results)), ("abandoned", None)):
+            own = {**labels, "finish_reason": reason}
+            assert registry.get_sample_value("specdec_requests_total", own) == rows
+        assert registry.get_sample_value("specdec_request_seconds_count", labels) == 2
+
     def test_a_text_that_a_criterion_of_generate_ends_has_its_reason(
         self, model: Any, registry: Any
     ) -> None:
@@ -147,7 +176,9 @@ class TestOpenTelemetry:
             assert span.name == f"text_completion {engine.model_name}"
             assert span.parent.span_id == parent.get_span_context().span_id
             assert began <= span.start_time < span.end_time <= time.time_ns()
+            assert span.attributes["gen_ai.provider.name"] == "specdec"
             assert span.attributes["specdec.strategy"] == "eagle2"
+            assert span.status.is_unset
             assert span.attributes["specdec.seconds.verify"] > 0
         told = {
             span.attributes["gen_ai.usage.input_tokens"]: (
@@ -213,6 +244,20 @@ class TestOpenTelemetry:
         assert span.end_time <= dropped < other.end_time
         assert span.attributes["gen_ai.usage.output_tokens"] >= 1
         assert "gen_ai.response.finish_reasons" not in span.attributes
+
+    def test_a_generation_that_raises_has_the_status_and_the_type_of_its_error(
+        self, plain: Engine, traced: Any
+    ) -> None:
+        provider, spans = traced
+        engine = watched(plain, OpenTelemetrySpans(provider))
+        with pytest.warns(UserWarning, match="does not fit into memory"):
+            engine.generate([[5, 9], [4, 6]], max_new_tokens=9, **fails_once())
+        failed = [span for span in spans() if "error.type" in span.attributes]
+        assert len(failed) == 2 and len(spans()) == 4
+        for span in failed:
+            assert span.attributes["error.type"] == "torch.OutOfMemoryError"
+            assert span.status.status_code.name == "ERROR"
+            assert "gen_ai.response.finish_reasons" not in span.attributes
 
 
 def test_what_is_dropped_is_given_up_outside_of_the_garbage_collector(plain: Engine) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from tiny import PROMPTS
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 import specdec.hf
 from specdec import Engine
@@ -35,6 +35,17 @@ def by_torchao(kind: str) -> Callable[[Path], Any]:
         return model
 
     return make
+
+
+def loaded_by_torchao(folder: Path) -> Any:
+    """A model that is quantised as it is loaded."""
+    quantization = pytest.importorskip("torchao.quantization")
+    tiny.save_model(base(), folder)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        quantization_config=TorchAoConfig(quantization.Int8WeightOnlyConfig()),
+    )
 
 
 def by_bitsandbytes(dtype: torch.dtype, **how: Any) -> Callable[[Path], Any]:
@@ -65,6 +76,7 @@ EIGHT_BITS = by_bitsandbytes(torch.float64, load_in_8bit=True, llm_int8_threshol
 ROUNDS_INPUTS = by_torchao("Int8DynamicActivationInt8WeightConfig")
 KINDS = {
     "torchao, 8-bit weights": by_torchao("Int8WeightOnlyConfig"),
+    "torchao, as it is loaded": loaded_by_torchao,
     "bitsandbytes, 4-bit": FOUR_BITS,
     "bitsandbytes, 8-bit": EIGHT_BITS,
     "LoRA on 4 bits": with_adapter(FOUR_BITS),
@@ -122,7 +134,9 @@ def test_where_inputs_are_rounded_texts_part_at_near_ties_alone(tmp_path: Path) 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
-    "make", [EIGHT_BITS, KINDS["torchao, 8-bit weights"]], ids=["bitsandbytes", "torchao"]
+    "make",
+    [EIGHT_BITS, KINDS["torchao, 8-bit weights"], loaded_by_torchao],
+    ids=["bitsandbytes", "torchao", "torchao, as it is loaded"],
 )
 def test_a_quantised_target_is_not_converted(make: Callable[[Path], Any], tmp_path: Path) -> None:
     model = make(tmp_path)

@@ -91,6 +91,11 @@ def test_without_an_index_a_sample_is_a_function_of_the_row(generator: Generator
     assert generator(columns(rows[1:]))["text"].tolist() == [two, three, four]
 
 
+def test_where_an_object_lies_in_memory_does_not_change_a_sample(generator: Generator) -> None:
+    rows = [{"prompt": "HELLO", "picture": object()} for _ in range(2)]
+    assert generator._seed(rows[0]) == generator._seed(rows[1])
+
+
 def test_a_table_comes_back_as_a_table(generator: Generator, wanted: list[Any]) -> None:
     pa = pytest.importorskip("pyarrow")
     chat = [{"role": "user", "content": "HI"}, {"role": "assistant", "content": "A", "name": "x"}]

@@ -121,6 +121,38 @@ def test_a_streamer_is_told_of_the_end_after_an_error_too(plain: Engine) -> None
     assert len(streamer.got) > 2 and streamer.got[-1] == "end"
 
 
+def test_a_streamer_of_a_turn_gets_what_that_of_a_call_gets(dynamic: Engine) -> None:
+    session, prompts = dynamic.session(), [list(prompt) for prompt in PROMPTS]
+    settings: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0}
+    for _ in range(2):
+        ours, theirs = Written(), Written()
+        results: Any = session.generate(prompts, streamer=ours, **settings)
+        dynamic.generate(prompts, streamer=theirs, **settings)
+        assert ours.got == theirs.got and ours.got[-1] == "end"
+        prompts = [row + each.token_ids for row, each in zip(prompts, results, strict=True)]
+
+
+@pytest.mark.parametrize("fault", ["a refusal", "no streamer", "an error of its own"])
+def test_a_streamer_of_a_turn_is_told_of_the_end_whatever_comes(plain: Engine, fault: str) -> None:
+    class Breaks(Written):
+        def put(self, value: Any) -> None:
+            super().put(value)
+            if len(self.got) == 3:
+                raise ZeroDivisionError
+
+    session, settings = plain.session(), {"max_new_tokens": 6, "temperature": 0}
+    streamer = Breaks() if fault == "an error of its own" else Written()
+    with pytest.raises((SpecdecError, ZeroDivisionError)):
+        if fault == "no streamer":
+            session.start(PROMPTS[0], streamer=streamer)
+        else:
+            more = {"top_p": 7.0} if fault == "a refusal" else {}
+            session.generate(PROMPTS[0], streamer=streamer, **settings, **more)
+    assert streamer.got.count("end") == 1 and streamer.got[-1] == "end"
+    again: Any = session.generate(PROMPTS[0], **settings)
+    assert again.token_ids == tiny.tokens(plain, PROMPTS[0], **settings)
+
+
 @pytest.mark.parametrize("refused", [{"top_p": 7}, {"batch_size": 0}, {"prompt": []}], ids=str)
 def test_a_streamer_is_told_of_the_end_of_a_call_that_is_refused(
     plain: Engine, refused: dict[str, Any]
@@ -132,13 +164,15 @@ def test_a_streamer_is_told_of_the_end_of_a_call_that_is_refused(
 
 
 def test_what_cannot_be_streamed_is_refused(plain: Engine, model: Any) -> None:
+    refused = Written()
     with pytest.raises(OptionError, match="streamer must be one of transformers"):
         plain.generate(PROMPTS[0], streamer=print)
     with pytest.raises(OptionError, match="a TextStreamer takes one text, and 3 are asked for"):
         plain.generate(PROMPTS, streamer=hf.TextStreamer(plain.tokenizer))
     with pytest.raises(OptionError, match=r"batch_size=2 .* leave out one"):
         plain.generate(PROMPTS, streamer=Written(), batch_size=2)
-    with pytest.raises(OptionError, match=r"streamer is an argument of Engine\.generate alone"):
-        plain.stream(PROMPTS[0], streamer=Written())
+    with pytest.raises(OptionError, match=r"streamer is an argument of Engine\.generate and"):
+        plain.stream(PROMPTS[0], streamer=refused)
+    assert refused.got == ["end"]
     with pytest.raises(PromptError, match="needs a tokenizer"):
         Engine(model, strategy="plain").stream(PROMPTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,13 @@ class _Running:
         spans: by prompt, those that have not ended.
         metrics: of its steps so far.
         ended: rows that were ended between steps.
+        failure: what the generation ended with, if it raised an error.
     """
 
     spans: dict[int, Any]
     metrics: Metrics
     ended: Mapping[int, tuple[str, int]]
+    failure: Sequence[str]
 
     def end_between_steps(self, when: int | None = None) -> None:
         """End the spans of rows that were ended since the last step."""
@@ -46,12 +48,15 @@ class OpenTelemetrySpans:
     """Makes a span for each prompt, from the start of its generation to the end of its row.
 
     A span is a child of the one that is current when the first step is committed. Its attributes
-    are ``gen_ai.operation.name``, ``gen_ai.request.model``, ``gen_ai.usage.input_tokens``,
-    ``gen_ai.usage.output_tokens``, ``gen_ai.response.finish_reasons`` and, of the project's own,
+    are ``gen_ai.operation.name``, ``gen_ai.provider.name``, ``gen_ai.request.model``,
+    ``gen_ai.usage.input_tokens``, ``gen_ai.usage.output_tokens``,
+    ``gen_ai.response.finish_reasons`` and, of the project's own,
     ``specdec.strategy``, ``specdec.lossless``, ``specdec.rows`` (of its batch), ``specdec.tau``,
     ``specdec.target_forwards``, ``specdec.accepted_tokens`` and ``specdec.seconds.<phase>``. The
-    span of a generation that was given up has no finish reason; it is exported with the next step
-    that is observed, or when the program ends.
+    span of a generation that was given up has no finish reason; that of one that raised an error
+    has its type as ``error.type``, and the status of an error. Both are exported with the next step
+    that is observed, or when the program ends. A generation that ends before its first step has no
+    span.
 
     Example:
         >>> engine = Engine(plugins=[OpenTelemetrySpans()])
@@ -78,7 +83,8 @@ class OpenTelemetrySpans:
 
         self._tracer = trace.get_tracer("specdec", __version__, tracer_provider)
         self._kind, self._steps = trace.SpanKind.INTERNAL, steps
-        self._watched = Watched(self._begin, _give_up)
+        self._failed = trace.Status(trace.StatusCode.ERROR)
+        self._watched = Watched(self._begin, self._give_up)
         atexit.register(self._watched.settle)
 
     @hookimpl
@@ -109,6 +115,7 @@ class OpenTelemetrySpans:
         rows = len(generation.prompt_tokens)
         shared = {
             "gen_ai.operation.name": _OPERATION,
+            "gen_ai.provider.name": "specdec",
             "gen_ai.request.model": generation.model,
             "specdec.strategy": generation.strategy,
             "specdec.lossless": generation.lossless,
@@ -124,13 +131,15 @@ class OpenTelemetrySpans:
             for row, tokens in enumerate(generation.prompt_tokens)
         }
         metrics = Metrics(rows, generation.clock, lossless=generation.lossless)
-        return _Running(spans, metrics, generation.ended)
+        return _Running(spans, metrics, generation.ended, generation.failure)
 
-
-def _give_up(running: _Running, when: int) -> None:
-    running.end_between_steps(when)
-    for row, span in running.spans.items():
-        _end(span, row, running.metrics, when)
+    def _give_up(self, running: _Running, when: int) -> None:
+        running.end_between_steps(when)
+        for row, span in running.spans.items():
+            if running.failure:
+                span.set_attribute("error.type", running.failure[0])
+                span.set_status(self._failed)
+            _end(span, row, running.metrics, when)
 
 
 def _end(

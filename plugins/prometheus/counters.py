@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter as Counts
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class _Running:
         rows: that are being decoded.
         started: when it began, in nanoseconds since 1970.
         ended: rows that were ended between steps; those that have been counted are known by number.
+        failure: what it ended with, if it raised an error.
         counted: its seconds by phase that have been counted.
     """
 
@@ -37,6 +38,7 @@ class _Running:
     rows: int
     started: int
     ended: Mapping[int, tuple[str, int]]
+    failure: Sequence[str]
     ends: int = 0
     counted: dict[str, float] = field(default_factory=dict)
 
@@ -50,7 +52,8 @@ class PrometheusCounters:
 
     One object may be given to any number of engines; the labels ``model`` and ``strategy`` tell
     them apart. tau is the rate of ``specdec_generated_tokens_total`` over that of
-    ``specdec_target_forwards_total``.
+    ``specdec_target_forwards_total``. Prompts that are decoded anew, as those of a batch that does
+    not fit into memory, are counted each time.
 
     Args:
         registry: a registry of ``prometheus_client``; its own if left out.
@@ -110,7 +113,7 @@ class PrometheusCounters:
         self._change_rows(labels, len(generation.prompt_tokens))
         self._running.labels(*labels).set_function(lambda: self._rows_running(labels))
         rows = len(generation.prompt_tokens)
-        return _Running(labels, rows, generation.started, generation.ended)
+        return _Running(labels, rows, generation.started, generation.ended, generation.failure)
 
     def _rows_running(self, labels: tuple[str, str]) -> int:
         self._watched.settle()
@@ -136,7 +139,8 @@ class PrometheusCounters:
         if not running.rows:
             return
         self._change_rows(running.labels, -running.rows)
-        self._requests.labels(*running.labels, "abandoned").inc(running.rows)
+        reason = "failed" if running.failure else "abandoned"
+        self._requests.labels(*running.labels, reason).inc(running.rows)
 
     def _count_rows(self, step: Step, labels: tuple[str, str]) -> None:
         every = zip(step.new_tokens, step.accepted, step.tried, strict=True)

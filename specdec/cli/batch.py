@@ -99,10 +99,23 @@ def batch(
     plugins = [load_plugin(path) for path in plugin or ()]
     swaps, options = parts_from_flags(given)
     (choice,) = choose(Registry.load(plugins), [strategy], swaps, options)
+    options_of_job = {
+        "settings": settings,
+        "seed": seed,
+        "chat": chat,
+        "keep": tuple(keep or ()),
+        "token_ids": token_ids,
+        "batch_size": batch_size,
+        "slots": slots,
+        "window": window,
+    }
     with terminal.working("loading the target model and its drafter"):
         from specdec.engine import Engine
         from specdec.jobs import run_job
+        from specdec.jobs.job import checked_files
+        from specdec.jobs.options import make_job_options
 
+        checked_files(prompts, out, make_job_options(options_of_job))
         quiet_libraries()
         if threads is not None:
             import torch
@@ -111,20 +124,7 @@ def batch(
         loading: dict[str, Any] = {name: given[name] for name in LOADING}
         engine = Engine(**loading, **choice.arguments(), plugins=plugins)
     try:
-        summary = run_job(
-            engine,
-            prompts,
-            out,
-            progress=not (quiet or json),
-            settings=settings,
-            seed=seed,
-            chat=chat,
-            keep=tuple(keep or ()),
-            token_ids=token_ids,
-            batch_size=batch_size,
-            slots=slots,
-            window=window,
-        )
+        summary = run_job(engine, prompts, out, progress=not (quiet or json), **options_of_job)
     except KeyboardInterrupt:
         if not json:
             typer.echo("stopped: the same command goes on from here", err=True)

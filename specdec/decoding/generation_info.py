@@ -21,6 +21,8 @@ class GenerationInfo:
         clock: its seconds by phase, so far.
         ended: rows that were ended between steps, as by a criterion of transformers' ``generate``:
             why, and how many of their new tokens are meant.
+        failure: the type of the error that a step of it raised, by name, once it has; else empty.
+            Its prompts may be decoded anew, as those of a batch that does not fit into memory.
     """
 
     model: str
@@ -30,6 +32,7 @@ class GenerationInfo:
     started: int
     clock: Clock
     ended: dict[int, tuple[FinishReason, int]] = field(default_factory=dict)
+    failure: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:

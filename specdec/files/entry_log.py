@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +14,8 @@ from specdec.errors import OptionError
 from specdec.files.whole_files import unwritten, write_whole
 
 _SHOWN = 5  # differences that an error names
+# What Python writes of an object that says nothing of itself: where it lies, in this process.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class EntryLog:
@@ -25,7 +29,8 @@ class EntryLog:
 
     Raises:
         OptionError: a file of another run of that kind, with what differs; one with something else
-            in it; or none that this could write.
+            in it; none that this could write; or something in ``about`` that no later run could
+            compare.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
@@ -128,15 +133,34 @@ class EntryLog:
 
 
 def in_json(value: Any) -> Any:
-    """A value as JSON has it: names as strings, tuples, tensors and arrays as lists, and what
-    ``str`` makes of anything else."""
+    """A value as JSON has it: names as strings, tuples, tensors and arrays as lists, functions by
+    module and name, and what ``str`` makes of anything else.
+
+    Raises:
+        OptionError: an object whose text is where it lies in memory, another place in every run.
+    """
     if isinstance(value, Mapping):
         return {str(name): in_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [in_json(each) for each in value]
     if hasattr(value, "tolist"):
         return in_json(value.tolist())
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if inspect.isroutine(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    if without_address(value) != (text := str(value)):
+        raise OptionError(
+            f"a {type(value).__name__} says of itself where it lies in memory ({text:.80}), by "
+            "which a later run could not know it again: give text, numbers, lists or mappings in "
+            "its place, or its class a __str__ that says what it is"
+        )
+    return text
+
+
+def without_address(value: Any) -> str:
+    """What ``str`` makes of a value, without where objects lie in memory."""
+    return _ADDRESS.sub("", str(value))
 
 
 def _line(entry: Any) -> bytes:

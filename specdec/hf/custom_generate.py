@@ -20,11 +20,11 @@ from specdec.hf.engines import engine_for
 from specdec.hf.prepared import Prepared
 from specdec.hf.refusals import check_config, check_dropped, check_inputs, warn_of_idle
 from specdec.hf.written_batch import WrittenBatch
-from specdec.models.placement import device_of
 from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.loading import check_tokenizer
 from specdec.plugin.registry import listed_plugins
+from specdec.request.copying import with_own_containers
 from specdec.request.stopping import stop_strings_in
 from specdec.streamers import check_streamer, told_of_the_end
 
@@ -57,7 +57,7 @@ class CustomGenerate:
         check_tokenizer(tokenizer := engine.get("tokenizer"))
         check_bools(**{name: engine[name] for name in FLAGS if name in engine})
         check_streamer(streamer)
-        self._engine, self._seed, self._streamer = dict(engine), seed, streamer
+        self._engine, self._seed, self._streamer = with_own_containers(engine), seed, streamer
         if "plugins" in engine:  # an iterator would have none for a second model
             self._engine["plugins"] = listed_plugins(engine["plugins"])
         self._stopping: list[Any] = []
@@ -84,12 +84,13 @@ class CustomGenerate:
         dropped = dropped_arguments(input_ids)
         streamer = dropped.get("streamer", self._streamer)
         mask = inputs.get("attention_mask")
+        mask = None if mask is None else mask.to(input_ids.device)
 
         def check() -> None:
             check_dropped(dropped)
             check_config(generation_config)
             warn_of_idle(generation_config, model.generation_config)
-            check_inputs(mask, input_ids, device_of(model.get_input_embeddings()), inputs)
+            check_inputs(mask, input_ids, inputs)
             check_streamer(streamer, len(input_ids))
 
         with told_of_the_end(streamer):
@@ -112,6 +113,7 @@ class CustomGenerate:
                     given,
                     vocab_size=engine.target.vocab_size,
                     context=engine.target.context_limit,
+                    device=engine.target.device,
                 ),
                 drawn=drawn,
                 beside=(len(prepared.other_criteria), prepared.pads),

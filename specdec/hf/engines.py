@@ -15,6 +15,7 @@ from specdec.engine import Engine
 from specdec.hf.model_state import ENGINES, model_state
 from specdec.models.fingerprints import fingerprint_of_model
 from specdec.models.ranks import is_sharded
+from specdec.request.copying import with_own_containers
 
 # Engines that are kept for one model, those used last. They share the model's weights.
 MOST = 4
@@ -72,7 +73,7 @@ def engine_for(model: PreTrainedModel, arguments: Mapping[str, Any]) -> Engine:
         if found is None or found.stale(model):
             engine = Engine(model, **arguments)
             weights = fingerprint_of_model(model) if _copies(engine, model) else None
-            found = _Built(dict(arguments), state, weights, engine)
+            found = _Built(with_own_containers(arguments), state, weights, engine)
         engines.built = [found, *others][:MOST]
         return found.engine
 

@@ -32,7 +32,8 @@ class Prepared:
     """The arguments of a decoding function of transformers.
 
     Attributes:
-        input_ids: ``[B, P]`` int64, padded on the left.
+        input_ids: ``[B, P]`` int64, padded on the left; on a device of their own, where processors
+            and stopping criteria work.
         mask: ``[B, P]``, 0 at padding; None where there is none.
         processors: in the order in which they apply, warps included.
         stopping: the stopping criteria, transformers' own and the caller's.
@@ -88,13 +89,14 @@ class Prepared:
         ``transformers.set_seed`` hold; 0 where nothing is sampled."""
         return int(torch.randint((1 << 63) - 1, ())) if self.config.do_sample else 0
 
-    def request(self, seed: Any, *, vocab_size: int, context: int) -> Request:
+    def request(self, seed: Any, *, vocab_size: int, context: int, device: torch.device) -> Request:
         """The request that stands for it.
 
         Args:
             seed: an int, or one for each row.
             vocab_size: tokens V of the target.
             context: the most tokens that it takes.
+            device: where it works.
 
         Raises:
             PromptError: a prompt that cannot be decoded.
@@ -132,7 +134,13 @@ class Prepared:
             limits=limits,
             sampling=sampling,
             skip_special_tokens=True,
-            place=Place(range(len(rows)), len(rows), samples, shown),
+            place=Place(
+                range(len(rows)),
+                len(rows),
+                samples,
+                shown,
+                device=None if self.input_ids.device == device else self.input_ids.device,
+            ),
             keeps_scores=keeps,
         )
 

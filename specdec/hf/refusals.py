@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -135,35 +134,26 @@ def check_dropped(dropped: Mapping[str, Any]) -> None:
             raise OptionError(f"specdec cannot honour {name} in generate: {remedy}")
 
 
-def check_inputs(
-    mask: Tensor | None, input_ids: Tensor, device: torch.device, inputs: Mapping[str, Any]
-) -> None:
+def check_inputs(mask: Tensor | None, input_ids: Tensor, inputs: Mapping[str, Any]) -> None:
     """Refuse inputs that are not text alone, read from its beginning.
 
     Args:
-        mask: ``[B, P]``, None where nothing is padded.
+        mask: ``[B, P]`` on the device of the tokens, None where nothing is padded.
         input_ids: ``[B, P]``.
-        device: of the model, where it reads tokens.
         inputs: what ``generate`` hands to the model, by name.
 
     Raises:
-        PromptError: embeddings, images and the like, a cache with something in it, inputs on
-            another device, no tokens, a mask of another shape, padding that is not on the left,
-            positions of the caller's own.
+        PromptError: embeddings, images and the like, a cache of the caller's own, no tokens, a
+            mask of another shape, padding that is not on the left, positions of the caller's own.
     """
     for name, value in inputs.items():
         if not _taken(name, value):
             raise _unreadable(name)
-    if input_ids.device != device:
-        raise PromptError(
-            f"input_ids are on {input_ids.device}, and the model reads tokens on {device}: give "
-            f"inputs.to({str(device)!r})"
-        )
     if input_ids.shape[-1] == 0:
         raise PromptError(
             f"input_ids {list(input_ids.shape)} have no tokens: give at least one to go on from"
         )
-    mask = torch.ones_like(input_ids) if mask is None else mask
+    mask = input_ids.new_ones(input_ids.shape) if mask is None else mask
     if mask.shape != input_ids.shape or not ((mask == 0) | (mask == 1)).all():
         raise PromptError(
             f"attention_mask must be zeros and ones {list(input_ids.shape)}, as input_ids, not "
@@ -211,7 +201,7 @@ def _check_positions(positions: Any, mask: Tensor) -> None:
             f"{[rows, tokens]}: give the mask in the shape of input_ids, and leave out position_ids"
         )
     counted = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-    if not ((positions == counted) | (mask == 0)).all():
+    if not ((positions.to(mask.device) == counted) | (mask == 0)).all():
         raise _unreadable("position_ids")
 
 

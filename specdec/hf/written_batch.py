@@ -39,8 +39,9 @@ class WrittenBatch:
         self._criteria = prepared.other_criteria
         self._done = [False] * self._rows
         keeps = generation.request.keeps_scores
-        self._scores = _ScoreColumns(self._rows) if keeps and config.output_scores else None
-        self._logits = _ScoreColumns(self._rows) if keeps and config.output_logits else None
+        scores, logits = keeps and config.output_scores, keeps and config.output_logits
+        self._scores = _ScoreColumns(self._rows, ids.device) if scores else None
+        self._logits = _ScoreColumns(self._rows, ids.device) if logits else None
 
     def write(self) -> None:
         """Decode to the end."""
@@ -97,18 +98,20 @@ class WrittenBatch:
 
 class _ScoreColumns:
     """Scores of each new token by column, ``[B, V]`` float32 as in transformers; 0 for rows that
-    have ended."""
+    have ended. On the device of the prompts, as there."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._device = device
         self.columns: list[Tensor] = []
         self._waiting: list[deque[Tensor]] = [deque() for _ in range(rows)]
         self._blank: Tensor | None = None
 
     def take(self, step: Step, scores: Tensor) -> None:
         """Take in ``scores [B, n, V]`` of a step's new tokens."""
+        scores = scores.to(self._device, torch.float32)
         for row, member in enumerate(step.members):
-            self._waiting[member].extend(scores[row, : len(step.new_tokens[row])].float())
-        self._blank = torch.zeros_like(scores[0, 0], dtype=torch.float32)
+            self._waiting[member].extend(scores[row, : len(step.new_tokens[row])])
+        self._blank = torch.zeros_like(scores[0, 0])
 
     def write(self) -> None:
         """Put together one column."""

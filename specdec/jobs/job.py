@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from transformers.utils import get_json_schema
 
 from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError
@@ -65,31 +69,49 @@ def run_job(
                 f"{name} must be the name of a file, not {type(path).__name__} {path!r:.80}: "
                 "answer_rows takes rows that are in memory"
             )
-    reporter = reporter_of(progress)
-    job = Job(engine, Path(prompts), Path(out), make_job_options(options), reporter)
-    return job.run()
+    reporter, checked = reporter_of(progress), make_job_options(options)
+    rows = checked_files(Path(prompts), Path(out), checked)
+    return Job(engine, rows, Path(out), checked, reporter).run()
+
+
+def checked_files(prompts: Path, out: Path, options: JobOptions) -> PromptFile:
+    """The file of prompts of a job, once both files are checked, which takes no model.
+
+    Raises:
+        OptionError: prompts that cannot be read or are none; a folder, or a file that is there and
+            no job has written.
+    """
+    if out.is_dir():
+        raise OptionError(f"{out} is a folder: give the file to write to")
+    if out.exists() and not _log_of(out).exists():
+        same = prompts.exists() and out.samefile(prompts)
+        what = "is the file of prompts" if same else "is there, and not from a job"
+        raise OptionError(f"{out} {what}: give another file to write to")
+    return PromptFile(prompts, options.seed, options.window)
+
+
+def _log_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.job")
 
 
 class Job:
-    """One run of a job; arguments as for :func:`run_job`."""
+    """One run of a job; arguments as for :func:`run_job`, the files checked."""
 
     def __init__(
-        self, engine: Engine, prompts: Path, out: Path, options: JobOptions, reporter: Reporter
+        self,
+        engine: Engine,
+        prompts: PromptFile,
+        out: Path,
+        options: JobOptions,
+        reporter: Reporter,
     ) -> None:
-        if out.is_dir():
-            raise OptionError(f"{out} is a folder: give the file to write to")
         self.out, self._engine, self._options, self._reporter = out, engine, options, reporter
-        self._log_path = out.with_name(f"{out.name}.job")
-        if out.exists() and not self._log_path.exists():
-            same = prompts.exists() and out.samefile(prompts)
-            what = "is the file of prompts" if same else "is there, and not from a job"
-            raise OptionError(f"{out} {what}: give another file to write to")
+        self._log_path, self._prompts = _log_of(out), prompts
         if (ranks := engine.generation_setup().ranks) is not None:
             raise OptionError(
                 f"the {ranks.size} processes that hold this model would all write {out}: a job is "
                 "for a model in one process. Call Engine.generate(prompts, batch_size=...)"
             )
-        self._prompts = PromptFile(prompts, options.seed, options.window)
         self._answerer = Answerer(engine, options)
 
     def run(self) -> JobSummary:
@@ -135,6 +157,7 @@ class Job:
             "chat template": fingerprint(getattr(engine.tokenizer, "chat_template", None)),
             "tokenizer": fingerprint_of_tokenizer(engine.tokenizer),
             **self._options.model_dump(),
+            "settings": _with_schemas(self._options.settings),
         }
 
     def _answer(self, log: AnswerLog) -> None:
@@ -183,11 +206,29 @@ class Job:
 
 
 def _in_words(value: Any) -> Any:
-    """An option's value; of a checkpoint's folder what is in it, wherever it lies."""
+    """An option's value; of a checkpoint what is in it, wherever it lies."""
+    if isinstance(value, nn.Module):
+        return fingerprint_of_model(value)
     if isinstance(value, str | Path) and (folder := Path(value)).is_dir():
         files = sorted(path for path in folder.iterdir() if path.is_file())
         return fingerprint([[path.name, path.stat().st_size] for path in files])
     return value
+
+
+def _with_schemas(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what a chat template makes of functions among the tools."""
+    found = dict(settings)
+    if tools := found.get("tools"):
+        found["tools"] = [_schema(each) if inspect.isroutine(each) else each for each in tools]
+    return found
+
+
+def _schema(tool: Any) -> Any:
+    """The function itself if none can be made of it, as the template will say."""
+    try:
+        return get_json_schema(tool)
+    except Exception:
+        return tool
 
 
 def _told(costs: Costs) -> str:

@@ -133,7 +133,8 @@ class ModelAlias:
         model: folder, GGUF file or hub id of the target model.
         find: called when the model is loaded, for one that may lie elsewhere on this machine:
             returns its folder or GGUF file, or raises a CheckpointError that says how to get it.
-        drafters: for each drafter the checkpoint that fits the model.
+        drafters: for each drafter the checkpoint that fits the model; they and the options go with
+            the model under its hub id too, and with one that was loaded from there.
         options: for each strategy the options that suit the model, by role.
         dtype: the dtype to load in unless the user says otherwise.
         description: one line.

@@ -24,7 +24,7 @@ _DTYPES = {
 
 
 def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
-    """The alias that ``model`` names; the embedded default for None.
+    """The alias that ``model`` names, and that says what is loaded; the embedded default for None.
 
     Raises:
         UnknownNameError: a bare name that is no alias, no folder or file, and not on the hub.
@@ -39,6 +39,21 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
             hint = f"A folder or hub id does as well, or a .gguf file, but {error}"
             raise UnknownNameError("model", name, registry.models, hint) from error
     return registry.models.get(name)
+
+
+def alias_beside(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
+    """The alias whose drafters and options go with ``model``: the one that it names, or the one of
+    the same hub id, which a loaded model has in its config.
+
+    Raises:
+        UnknownNameError: as for :func:`find_alias`.
+    """
+    if (named := find_alias(registry, model)) is not None:
+        return named
+    loaded = not isinstance(model, (str, Path))
+    name = getattr(getattr(model, "config", None), "name_or_path", "") if loaded else str(model)
+    found = next((alias for alias in registry.models.values() if alias.model == name), None)
+    return None if found and Path(name).exists() else found  # a folder may hold anything
 
 
 def find_model(alias: ModelAlias | None, model: str, *, trust_remote_code: bool = False) -> Path:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
+from specdec.request.other_device import OnDevice
 from specdec.request.processor_stages import (
     PREFIX_FREE,
     SET_BASED,
     PerRow,
+    PrefixFree,
     SetBased,
     Stage,
     named,
@@ -61,12 +64,14 @@ class Place:
         samples: how many of them each prompt has; those of one prompt come one after the other.
         shown: for each row the prompt as the caller's processors are to see it; empty where that is
             the prompt as the model reads it.
+        device: where the caller's processors work; None where the model does.
     """
 
     rows: Sequence[int]
     total: int
     samples: int = 1
     shown: Sequence[ShownPrompt] = ()
+    device: torch.device | None = None
 
     @property
     def prompts(self) -> int:
@@ -224,7 +229,8 @@ def stages(processors: Sequence[LogitsProcessor], place: Place) -> list[Stage]:
             allowed = processor._prefix_allowed_tokens_fn
             own = [_constrained(allowed, place.prompt(row)) for row in place.rows]
             stage = PerRow(tuple(own))
-        found.append(_on_shown(stage, place.shown) if place.shown else stage)
+        stage = _on_shown(stage, place.shown) if place.shown else stage
+        found.append(_on_device(stage, place.device) if place.device else stage)
     return found
 
 
@@ -249,6 +255,14 @@ def _on_shown(stage: Stage, shown: Sequence[ShownPrompt]) -> Stage:
         alike *= len(shown)
     own = zip(alike, shown, strict=True)
     return PerRow(tuple(processor and OnShownPrompt(processor, one) for processor, one in own))
+
+
+def _on_device(stage: Stage, device: torch.device) -> Stage:
+    """A stage whose processors work on a device of their own."""
+    if not isinstance(stage, (PerRow, SetBased, PrefixFree)):
+        return stage
+    alike = stage.processors if isinstance(stage, PerRow) else (stage.processor,)
+    return PerRow(tuple(each and OnDevice(each, device) for each in alike))
 
 
 def _flat(processor: LogitsProcessor) -> Iterator[LogitsProcessor]:

@@ -1,8 +1,9 @@
-"""Deep copies of a caller's objects; models and tokenizers that they hold are shared."""
+"""Copies of a caller's objects, which stay as they are when the caller's own change."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -14,6 +15,16 @@ T = TypeVar("T")
 
 # What a copy shares with its original: read, not written, and too large to have many of.
 SHARED = (ModuleType, type, torch.nn.Module, PreTrainedTokenizerBase)
+
+
+def with_own_containers(value: Any) -> Any:
+    """A value whose mappings, lists and tuples are copies, however deep; what they hold in the end,
+    such as models and tensors, is shared."""
+    if isinstance(value, Mapping):
+        return {name: with_own_containers(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(with_own_containers, value))
+    return value
 
 
 def copied(originals: list[T]) -> list[T]:

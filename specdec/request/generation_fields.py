@@ -257,7 +257,8 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 def _refuse_unknown(name: str, kind: str = "argument of generate") -> None:
     if name in ARGUMENTS:
-        raise OptionError(f"{name} is an argument of Engine.generate alone")
+        sessions = " and Session.generate" if name == "streamer" else ""
+        raise OptionError(f"{name} is an argument of Engine.generate{sessions} alone")
     known = {*ARGUMENTS, *Fields.model_fields, *HARMLESS}
     raise UnknownNameError(kind, name, known, _ELSEWHERE.get(name, ""))
 

@@ -58,6 +58,25 @@ def test_it_answers_a_file_and_tells_what_it_did(batch: Command, prompts: Path) 
     assert again.exit_code == 0 and json.loads(again.stdout) == summary
 
 
+@pytest.mark.parametrize(
+    ("names", "more", "says"),
+    [
+        (("typo.jsonl", "out.jsonl"), (), "there is no file"),
+        (("in.jsonl", "in.jsonl"), (), "is the file of prompts"),
+        (("in.jsonl", "notes.txt"), (), "is there, and not from a job"),
+        (("in.jsonl", "out.jsonl"), ("--keep", "text"), "an answer has a field 'text' of its own"),
+    ],
+    ids=["no file", "the same file", "a file of another's", "a field of the answer's own"],
+)
+def test_files_and_options_are_checked_before_the_model_is_loaded(
+    run: Command, prompts: Path, names: tuple[str, str], more: tuple[str, ...], says: str
+) -> None:
+    prompts.with_name("notes.txt").write_text("mine")
+    files = [prompts.with_name(name) for name in names]
+    done = run("batch", *files, "-m", prompts.with_name("no-model"), *more)
+    assert done.exit_code == 2 and says in " ".join(done.stderr.split())
+
+
 def test_its_table_and_its_bar_are_apart(batch: Command, prompts: Path) -> None:
     done = batch("-s", "eagle2")
     assert done.exit_code == 0, done.stderr

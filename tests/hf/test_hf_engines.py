@@ -7,6 +7,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -47,6 +48,25 @@ def test_an_engine_is_found_again_by_model_and_arguments() -> None:
         is not looked
     )
     assert engine_for(model, PLAIN) is first
+
+
+@pytest.mark.parametrize("kind", ["mapping", "list"])
+def test_options_that_the_caller_changes_later_stay_as_they_were_given(
+    kind: str, head: Path
+) -> None:
+    model = tiny.make_model()
+    policy: dict[str, Any] = {"budget": 5} if kind == "mapping" else {"choices": [[0], [1]]}
+    strategy = "eagle2" if kind == "mapping" else "static_tree"
+    arguments = {"strategy": strategy, "drafter": str(head), "options": {"policy": policy}}
+    engine, decoder = engine_for(model, arguments), specdec.hf.decoder(**arguments)
+    given = copy.deepcopy(policy)
+    if kind == "mapping":
+        policy["budget"] = 40
+    else:
+        policy["choices"].append([2])
+    assert engine_for(model, arguments) is not engine
+    for each in (engine, engine_for(model, decoder._engine)):
+        assert each._arguments["options"]["policy"] == given  # of which it is pickled
 
 
 def test_the_last_used_are_kept() -> None:

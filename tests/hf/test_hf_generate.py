@@ -20,6 +20,7 @@ import specdec.hf
 from examples import examples
 from specdec import Engine
 from specdec.errors import OptionError, SpecdecError, UnknownNameError
+from specdec.hf.prepared import Prepared
 
 EOS = [7, 45]
 FIELDS: dict[str, Any] = {
@@ -131,6 +132,45 @@ def test_sampled_tokens_are_drawn_from_the_scores_that_transformers_would_make(
         assert torch.allclose(output.scores[place][alive], due, atol=1e-4)
         drawn = output.sequences[alive, start + place]
         assert (due.gather(1, drawn[:, None]) > float("-inf")).all()
+
+
+def test_processors_on_another_device_than_the_model_give_the_same_text(
+    model: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AfterItself(hf.LogitsProcessor):
+        """Gives the last token's successor a better score."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            after = (input_ids[:, -1:] + 1) % scores.shape[1]
+            return scores.scatter_add(1, after, torch.full_like(scores[:, :1], 2.0))
+
+    settings: dict[str, Any] = {"logits_processor": lambda: hf.LogitsProcessorList([AfterItself()])}
+    settings |= {"eos_token_id": EOS, "return_dict_in_generate": True, "output_scores": True}
+    settings |= FIELDS
+    theirs, _ = both(model, PROMPTS, decoder, **settings)
+    request = Prepared.request
+    called: list[str] = []
+
+    def far(prepared: Prepared, *given: Any, **more: Any) -> Any:
+        """The request as if the model were elsewhere."""
+        found = request(prepared, *given, **more | {"device": torch.device("meta")})
+        called.append(str(found.place.device))
+        return found
+
+    monkeypatch.setattr(Prepared, "request", far)
+    _, ours = both(model, PROMPTS, decoder, **settings)
+    assert called == ["cpu"]
+    assert ours.sequences.equal(theirs.sequences)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_inputs_and_outputs_may_be_on_the_cpu_while_the_model_is_on_a_gpu(decoder: Any) -> None:
+    far = tiny.make_model().cuda()
+    settings = {"eos_token_id": EOS, "return_dict_in_generate": True, "output_scores": True}
+    theirs, ours = both(far, PROMPTS, decoder, **settings, **FIELDS)
+    assert ours.sequences.equal(theirs.sequences)
+    assert ours.sequences.device == theirs.sequences.device
+    assert [x.device for x in ours.scores] == [x.device for x in theirs.scores]
 
 
 def test_sampled_tokens_are_those_of_the_engine_with_the_same_seed(

@@ -141,14 +141,16 @@ def test_masks_that_are_no_left_padding_are_refused(model: Any, kind: str) -> No
         )
 
 
-@pytest.mark.parametrize("name", ["cache", "position_ids", "inputs_embeds"])
+@pytest.mark.parametrize("name", ["cache", "an empty cache", "position_ids", "inputs_embeds"])
 def test_inputs_beside_the_text_are_refused(model: Any, name: str) -> None:
     ids = torch.tensor(PROMPTS[:1])
     value = {
         "cache": lambda: filled(model),
+        "an empty cache": hf.DynamicCache,  # which would have to be filled
         "position_ids": lambda: torch.arange(3, 13)[None],
         "inputs_embeds": lambda: model.get_input_embeddings()(ids),
     }[name]()
+    name = name.removeprefix("an empty ")
     with pytest.raises(PromptError, match=name):
         model.generate(ids, custom_generate=specdec.hf.decoder("lookup"), **{name: value})
 
@@ -190,7 +192,7 @@ def test_inputs_of_another_type_are_refused_by_name(model: Any, name: str) -> No
     ids = torch.tensor([[1, 2, 3, 4, 5]])
     for value in ([[0, 1, 2, 3, 4]], torch.tensor([1, 2]), "x"):
         with pytest.raises(PromptError, match=name):
-            refusals.check_inputs(None, ids, ids.device, {name: value})
+            refusals.check_inputs(None, ids, {name: value})
 
 
 def test_positions_that_are_the_numbers_of_the_tokens_are_taken(model: Any) -> None:
