@@ -46,8 +46,8 @@ class EagleTraining(BaseModel):
     )
     by_document: bool | None = Field(
         None,
-        description="every document counts the same, whatever the length of its answers; default: "
-        "for eagle3",
+        description="every document of a batch counts the same, whatever the length of its answers "
+        "(documents of like length share batches); default: for eagle3",
     )
     vocabulary: int | None = Field(
         None,

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from specdec.testing.support import DrafterSupport
 
-SUPPORT = [DrafterSupport("lookup", options={"costs": False})]
+SUPPORT = [
+    DrafterSupport("lookup", options={"costs": False}, adaptive=lambda options: options.costs)
+]

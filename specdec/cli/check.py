@@ -204,7 +204,8 @@ def _notes(
         names = ", ".join(prop.replace("_", " ") for prop in left_out)
         console.print(f"left out after the failure (--all goes on): {names}", markup=False)
     if subject.reach.rows:
-        console.print(f"\n{subject.reach.describe(subject.levels)}", markup=False, style="dim")
+        drafted = subject.levels if subject.drafts or subject.grows else None
+        console.print(f"\n{subject.reach.describe(drafted)}", markup=False, style="dim")
     console.print(f"\n{_summary(subject, verdicts, left_out)}", markup=False)
 
 

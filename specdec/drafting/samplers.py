@@ -30,7 +30,9 @@ def sample_without_replacement(builder: TreeBuilder, proposal: Proposal, n: int)
 
 def _sample(builder: TreeBuilder, proposal: Proposal, n: int, draws: Draws) -> None:
     state, frontier = builder.state, builder.frontier
-    q = state.draft_distribution(vocabulary_logits(proposal, state.vocab_size)).probs
+    # What is drawn from is what the acceptor divides by: in the precision that it does so in.
+    logits = vocabulary_logits(proposal, state.vocab_size).double()
+    q = state.draft_distribution(logits).probs
     abstained = (proposal.logits == NEVER).all(dim=-1)
     tokens, values = [], []
     for index in range(frontier.width):

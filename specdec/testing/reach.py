@@ -33,8 +33,13 @@ class Reach:
         self.position = max(self.position, len(case.prompts[0]) + steps - 1)
         self.rows = max(self.rows, len(case.prompts))
 
-    def describe(self, drafted: int) -> str:
-        """It in one sentence, for a strategy whose trees have that many levels."""
+    def describe(self, drafted: int | None) -> str:
+        """It in one sentence.
+
+        Args:
+            drafted: levels of the trees of the strategy, as far as they are known; None where it
+                drafts nothing.
+        """
         parts = [
             f"token ids up to {self.token:,}",
             f"positions up to {self.position:,}",
@@ -42,8 +47,11 @@ class Reach:
             f"up to {self.steps} steps",
         ]
         line = f"Distributions were enumerated for {', '.join(parts)}"
-        if not drafted:
+        if drafted is None:
             return line
+        drafted = max(drafted, self.levels)
+        if not drafted:
+            return f"{line}, but no draft token was met: how deep the strategy drafts is not known"
         line += f", and draft tokens down to level {self.levels} of {drafted}"
         if self.levels < drafted:
             line += f"; below level {self.levels} the distribution is not known"

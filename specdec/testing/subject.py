@@ -126,8 +126,10 @@ class Subject:
         whole = getattr(parts.drafter, "vocabulary", None) is None
         self.has_table = set_draft_table(engine, _ANY) and whole
         parsed, growing = selection.parsed.get("policy"), support.policy(selection.names["policy"])
-        self.adaptive = adaptive or growing.adaptive(parsed)
-        self.remembers = support.drafter(selection.names["drafter"]).remembers
+        drafting = support.drafter(selection.names["drafter"])
+        learns = drafting.adaptive(selection.parsed.get("drafter")) if self.drafts else False
+        self.adaptive = adaptive or learns or growing.adaptive(parsed)
+        self.remembers = drafting.remembers
         self.known_values = growing.confidence(parsed) is not None
         self.reference = reference or (None if self.adaptive else growing.reference)
         self.levels, self.sampled = self._drafted(parsed)

@@ -45,6 +45,8 @@ class DrafterSupport:
             need not be those of a drafter that has just begun on the same text.
         options: options that it is examined with unless others are given: those that make its
             drafts a function of the texts alone, where they may depend on the clock.
+        adaptive: from the drafter's options, whether its drafts depend on how earlier ones fared
+            or on what they cost.
     """
 
     role: ClassVar[Role] = "drafter"
@@ -53,6 +55,7 @@ class DrafterSupport:
     set_table: Callable[[Any, Table], bool] | None = None
     remembers: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    adaptive: Callable[[Any], bool] = lambda options: False
 
 
 @dataclass(frozen=True)

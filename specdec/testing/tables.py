@@ -123,7 +123,7 @@ class Table:
 
     def __repr__(self) -> str:
         distributions = ", ".join(
-            ":".join(f"{w:g}" for w in distribution) for distribution in self.weights
+            ":".join(map(_exactly, distribution)) for distribution in self.weights
         )
         facts = [f"V={self.vocab_size}", f"order={self.order}", f"weights {distributions}"]
         if self.vocabulary is not None:
@@ -132,3 +132,8 @@ class Table:
             certain = [self.tokens[slot] for slot in self.quiet]
             facts.append(f"after positions {list(self.open)}, elsewhere certainly {certain}")
         return f"<{' '.join(facts)}>"
+
+
+def _exactly(weight: float) -> str:
+    """The shortest text that is the number."""
+    return short if float(short := f"{weight:g}") == weight else repr(weight)

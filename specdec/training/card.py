@@ -131,7 +131,9 @@ def summarize(
         agreement=best[0]["agreement"] if best else [],
         tau=best[0].get("tau") if best else None,
         seconds={**seconds, "training": round(progress.seconds, 1)},
-        tokens_per_second=round(progress.tokens / max(1e-9, progress.seconds), 1),
+        tokens_per_second=round(
+            progress.tokens / max(1e-9, progress.seconds - progress.measuring), 1
+        ),
         peak_memory=PeakMemory(device).read(),
         history=progress.history,
         machine=machine(device),

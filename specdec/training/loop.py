@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,13 @@ class _Loss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         with autocast(batch.tokens.device, self._precision):
             return self._recipe.loss(self.network, batch)
+
+
+class _Now(NamedTuple):
+    """Where a run is: the share that is behind, and the share of the learning rates."""
+
+    done: float
+    rate: float
 
 
 @dataclass
@@ -98,11 +105,11 @@ class Run:
         clock = _Clock(progress.seconds)
         saved = clock.seconds
         with interrupts() as interrupted, self._stage() as stage:
-            while (done := self._done(clock)) < 1 and not self._stale():
-                if self._agreed([self._evaluation_is_due(done, clock)])[0]:
-                    self._evaluate(done, clock)
+            while (now := self._now(clock)).done < 1 and not self._stale():
+                if self._agreed([self._evaluation_is_due(now.done, clock)])[0]:
+                    self._evaluate(now.done, clock)
                     continue
-                loss = self._step(loss_of, batches, clock)
+                loss = self._step(loss_of, batches, now.rate)
                 self._tell(stage, loss, clock)
                 due = clock.seconds - saved > 60 * self.settings.save_every
                 stop, due = self._agreed([bool(interrupted), due])
@@ -112,16 +119,16 @@ class Run:
                 if stop:
                     return "interrupted"
         if progress.evaluated != progress.step:
-            self._evaluate(done, clock)
+            self._evaluate(now.done, clock)
         self._measure_best(clock)
-        return "early" if done < 1 else "finished"
+        return "early" if now.done < 1 else "finished"
 
     def _step(
-        self, loss_of: nn.Module, batches: Iterator[tuple[Dealt, Batch]], clock: _Clock
+        self, loss_of: nn.Module, batches: Iterator[tuple[Dealt, Batch]], rate: float
     ) -> float:
-        """One step of the optimizers; the mean loss of its batches."""
+        """One step of the optimizers at a share of their rates; the mean loss of its batches."""
         progress, total = self.progress, 0.0
-        set_rate(self._optimizers, self.schedule.rate(progress.step, clock.seconds))
+        set_rate(self._optimizers, rate)
         self._seed(progress.step)
         for _ in range(self.settings.accumulate):
             dealt, batch = next(batches)
@@ -168,10 +175,9 @@ class Run:
         key = self.settings.seed, step, self.accelerator.process_index
         torch.manual_seed(int(fingerprint(list(key)), 16) % (1 << 63))
 
-    def _done(self, clock: _Clock) -> float:
-        """The share of the run that is behind."""
-        done: float = self._agreed([self.schedule.progress(self.progress.step, clock.seconds)])[0]
-        return done
+    def _now(self, clock: _Clock) -> _Now:
+        step, seconds, schedule = self.progress.step, clock.seconds, self.schedule
+        return _Now(*self._agreed([schedule.progress(step, seconds), schedule.rate(step, seconds)]))
 
     def _agreed(self, values: list[Any]) -> list[Any]:
         """What the main process has: clocks and signals differ between processes, and what they
@@ -222,9 +228,9 @@ class Run:
         progress.history.append(entry)
         self._save(clock)
         every = self.settings.tau_every
-        if self.tau and every and progress.evaluations % every == 0 and self._has_time(clock):
-            meter = self.tau
-            self._on_main(lambda: entry.update(tau=meter.measure(self.network)))
+        due_tau = bool(every) and progress.evaluations % every == 0
+        if (meter := self.tau) and due_tau and self._agreed([self._has_time(clock)])[0]:
+            entry["tau"] = self._measured(lambda: meter.measure(self.network))
         progress.measuring += clock.seconds - began
         shown = "  ".join(f"{value:.3f}" for value in depths)
         tau = f", tau {entry['tau']:.2f}" if "tau" in entry else ""
@@ -236,8 +242,19 @@ class Run:
         at_best = (e for e in self.progress.history if e["step"] == self.progress.best_step)
         entry = next(e for e in at_best if "agreement" in e)
         if (meter := self.tau) is not None and "tau" not in entry:
-            self._on_main(lambda: entry.update(tau=meter.of_checkpoint(self.best)))
+            entry["tau"] = self._measured(lambda: meter.of_checkpoint(self.best))
             self._save(clock)
+
+    def _measured(self, measure: Callable[[], float]) -> float:
+        """What one process measures while the others wait, known to all."""
+        found = [0.0]
+
+        def act() -> None:
+            found[0] = measure()
+
+        self._on_main(act)
+        tau: float = self._agreed(found)[0]
+        return tau
 
     def _stale(self) -> bool:
         return 0 < self.settings.patience <= self.progress.stale

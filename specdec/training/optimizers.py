@@ -54,8 +54,9 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
             {"params": [w for _, w in trained if w.ndim < 2], "lr": rate, "weight_decay": 0.0},
         ]
         return _with_base_rates([_adam([g for g in groups if g["params"]], settings.weight_decay)])
-    hidden = [w for name, w in trained if w.ndim == 2 and not _is_by_token(name)]
-    rest = [w for name, w in trained if w.ndim != 2 or _is_by_token(name)]
+    by_token = _by_token(network)
+    hidden = [w for _, w in trained if w.ndim == 2 and id(w) not in by_token]
+    rest = [w for _, w in trained if w.ndim != 2 or id(w) in by_token]
     made: list[torch.optim.Optimizer] = []
     if hidden:
         rate, decay = usual_rate(settings), settings.weight_decay
@@ -70,8 +71,11 @@ def usual_rate(settings: Settings) -> float:
     return settings.rate or (_ADAM_RATE if settings.optimizer == "adamw" else _MUON_RATE)
 
 
-def _is_by_token(name: str) -> bool:
-    return "embed" in name or "lm_head" in name
+def _by_token(network: nn.Module) -> set[int]:
+    """Weights whose rows are tokens, by their id."""
+    modules = (each for each in network.modules() if isinstance(each, nn.Embedding))
+    heads = (weight for name, weight in network.named_parameters() if "lm_head" in name)
+    return {*(id(each.weight) for each in modules), *map(id, heads)}
 
 
 def _adam(groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:

@@ -412,7 +412,8 @@ class _Training:
         )
         meter = None
         if settings.tau_every and recipe.strategy in engine.registry.strategies:
-            prompts = documents.prompts(held_out[: settings.tau_prompts])
+            every = map(tuple, documents.prompts(held_out))  # several answers may have one prompt
+            prompts = list(map(list, dict.fromkeys(every)))[: settings.tau_prompts]
             meter = TauMeter(engine, recipe, prompts, settings.tau_tokens)
         schedule = schedule_of(settings, batches, accelerator.num_processes)
         each = settings.accumulate * accelerator.num_processes

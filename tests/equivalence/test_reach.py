@@ -16,6 +16,7 @@ from specdec.testing.case_strategies import WIDEST, cases
 from specdec.testing.cases import Case
 from specdec.testing.enumerated_distributions import Autoregressive, Enumerated
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes, outcomes_apart
+from specdec.testing.reach import Reach
 from specdec.testing.smallest_case import Failure, simplest
 from specdec.testing.table_drafter import TableDrafter
 from specdec.testing.table_model import TableForCausalLM
@@ -91,6 +92,8 @@ def test_distributions_are_enumerated_down_to_the_deepest_level() -> None:
     assert reach.rows >= 4 and reach.token > 255 and reach.position > 20 and reach.steps > 4
     assert "down to level 4 of 4" in reach.describe(4)
     assert "below level 4 the distribution is not known" in reach.describe(6)
+    assert "level" not in Reach().describe(None)
+    assert "no draft token was met" in Reach().describe(0)
 
 
 def test_beginnings_are_compared_as_far_as_they_can_differ() -> None:

@@ -35,6 +35,7 @@ def test_two_processes_end_with_one_network_that_of_accumulated_gradients(
     adamw = {"optimizer": "adamw", "rate": 0.01}  # Muon computes in bfloat16
     common = {**SHORT, **adamw, **RECIPES[name], "model": str(tmp_path / "model")}
     common |= {"data": str(data), "device": "cpu"}
+    common |= {"tau_every": 3, "tau_prompts": 2, "tau_tokens": 8}  # one process measures it
 
     def found(kind: str, process: int) -> Any:
         return torch.load(tmp_path / kind / f"{process}.pt", weights_only=True)
@@ -58,4 +59,4 @@ def test_two_processes_end_with_one_network_that_of_accumulated_gradients(
     assert apart <= 1e-3 * one["loss"]
     assert apart < 0.1 * abs(first["loss"] - found("half", 0)["loss"]), "of half the batches"
     summary = json.loads((tmp_path / "two" / "out" / "training.json").read_text())
-    assert summary["steps"] == SHORT["steps"]
+    assert summary["steps"] == SHORT["steps"] and summary["tau"] >= 1
