@@ -64,6 +64,19 @@ def test_rows_that_leave_the_batch_change_no_other_row(
     assert together == alone
 
 
+def test_the_room_of_other_rows_changes_no_draft_under_rejection(
+    plain: Engine, draft: Path
+) -> None:
+    """Rows of one length and limit have different room once they have accepted differently."""
+    tree = {"policy": {"depth": 4, "top_k": 4, "budget": 6}}
+    own = tiny.engine(plain, "eagle2+draft_model", draft, acceptor="rejection", options=tree)
+    prompt, seeds = [5, 9, 1, 5, 9, 4, 5, 9], list(range(40))
+    chosen = {"max_new_tokens": 6, "temperature": 2.0, "eos_token_id": []}
+    together = tiny.tokens(own, [prompt] * len(seeds), seed=seeds, **chosen)
+    alone = [tiny.tokens(own, prompt, seed=[seed], **chosen) for seed in seeds]
+    assert together == alone
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_finished_rows_leave_the_batch(plain: Engine, head: Path, draft: Path, name: str) -> None:
     own, seeds = engine(plain, name, head, draft), list(range(len(PROMPTS)))

@@ -26,8 +26,10 @@ from specdec.decoding.interfaces import (
     Features,
     LevelDrafter,
     LevelDrafts,
+    Needs,
     TreeFunction,
     TreeGrower,
+    TreePolicy,
 )
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
@@ -434,3 +436,32 @@ def test_importing_specdec_pulls_in_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_grower_that_adds_no_level_is_told_so(plain: Engine, draft: Path) -> None:
+    class Grower(TreeGrower):
+        levels = 2
+
+        def expand(self, builder: Any, proposal: Any) -> None:
+            """Nothing."""
+
+    class Policy(TreePolicy):
+        def start(self, state: Any, drafts: Any) -> TreeGrower:
+            return Grower()
+
+    class Plugin:
+        @hookimpl
+        def specdec_tree_policies(self) -> list[Component]:
+            return [Component("idle", lambda options: Policy())]
+
+    engine = Engine(
+        plain.target.model, strategy="draft_model", drafter=draft, policy="idle",
+        acceptor="match", plugins=[Plugin()],
+    )  # fmt: skip
+    with pytest.raises(PluginError, match=r"Grower\.expand added no level"):
+        engine.generate([1, 2], max_new_tokens=4)
+
+
+def test_layers_are_not_read_without_hidden_states() -> None:
+    with pytest.raises(PluginError, match="hidden=True"):
+        Needs(aux_layers=(1,))

@@ -15,7 +15,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree import DraftTree, Draws, tree_from_choices
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
-from specdec.drafting.reranking import top_by_value
+from specdec.drafting.reranking import keep_nodes, top_by_value
 from specdec.drafting.samplers import sample, sample_without_replacement
 from specdec.errors import PluginError
 
@@ -184,6 +184,36 @@ def test_reranking_keeps_the_best_in_order_and_whole_paths_even_with_ties(
             assert int(everything.parents[row, old]) in best, "closed under parents"
             renamed = [best[n] for n in path(kept.parents[row], new)]
             assert renamed == path(everything.parents[row], old)
+
+
+@given(forests(), st.data())
+def test_whatever_nodes_are_kept_the_valid_ones_are_a_tree_of_valid_paths(
+    tree: DraftTree, data: Any
+) -> None:
+    """Values that rise along a path would keep a node without its parent."""
+    count = data.draw(st.integers(0, tree.size - 1))
+    below = st.lists(
+        st.integers(1, max(1, tree.size - 1)), min_size=count, max_size=count, unique=True
+    )
+    nodes = torch.tensor([[0, *data.draw(below)] for _ in range(2)])
+    kept = keep_nodes(tree, nodes, depth=tree.depth)
+    for row in range(2):
+        old = nodes[row].sort().values.tolist()
+        for new in range(kept.size):
+            whole = set(path(tree.parents[row], old[new])) <= {*old}
+            walked = [new]
+            while kept.valid[row, walked[-1]] and kept.parents[row, walked[-1]] >= 0:
+                walked.append(int(kept.parents[row, walked[-1]]))
+                assert walked[-1] < walked[-2]
+            reached = walked[-1] == 0 and bool(kept.valid[row, walked].all())
+            assert reached == (whole and bool(tree.valid[row, old[new]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ancestors_are_those_of_a_walk_up_within_autocast_too(dtype: torch.dtype) -> None:
+    chain = DraftTree.chain(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 60).long())
+    with torch.autocast("cpu", dtype):
+        assert chain.ancestors.equal(torch.ones(1, 61, 61).tril().bool())
 
 
 def test_a_vocabulary_smaller_than_k_gives_as_many_children_as_it_has() -> None:

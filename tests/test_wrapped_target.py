@@ -105,7 +105,7 @@ def test_drafters_get_their_layers_from_a_wrapped_target(model: Any) -> None:
     seen: list[Tensor] = []
 
     class Reader(TreeFunction):
-        needs = Needs(aux_layers=(1,))
+        needs = Needs(hidden=True, aux_layers=(1,))
 
         def start(self, state: State, features: Features) -> TreeDrafts:
             seen.extend(features.hidden.aux)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from specdec_plugins.auto.decision import Exploration
 # Sampling settings that are remembered, the latest ones: a bound on the memory of a server whose
 # requests bring settings of their own.
 SETTINGS = 256
+# One thread at a time changes what is known. No attribute: what is learned is copied.
+_CHANGING = threading.Lock()
 
 
 class Memory:
@@ -54,16 +57,16 @@ class Memory:
 
     def calibration(self, setting: str, prior: Prior, device: torch.device) -> Calibration:
         """That of a setting: known, saved or new."""
-        if setting not in self.calibrations:
-            made = Calibration(prior, device, LASTING)
-            if setting in self._saved:
-                made.restore(self._saved[setting])
-            self.calibrations[setting] = made
+        with _CHANGING:
+            found = self.calibrations.pop(setting, None)
+            if found is None:
+                found = Calibration(prior, device, LASTING)
+                if setting in self._saved:
+                    found.restore(self._saved[setting])
+            self.calibrations[setting] = found  # the latest one is last
             if len(self.calibrations) > SETTINGS:
                 self._forget(next(iter(self.calibrations)))
-        # The latest one is last.
-        self.calibrations[setting] = found = self.calibrations.pop(setting)
-        return found
+            return found
 
     def _forget(self, setting: str) -> None:
         del self.calibrations[setting]
@@ -73,31 +76,37 @@ class Memory:
     def acceptance(self, setting: str, rows: int) -> AcceptanceEstimates:
         """That of a batch size; a new one begins with what is known of the nearest size."""
         size = round(math.log2(rows))
-        if (setting, size) not in self._acceptance:
-            known = [(abs(other - size), other) for s, other in self._acceptance if s == setting]
-            near = self._acceptance[setting, min(known)[1]] if known else AcceptanceEstimates()
-            self._acceptance[setting, size] = copy.deepcopy(near)
-        return self._acceptance[setting, size]
+        with _CHANGING:
+            if (setting, size) not in self._acceptance:
+                own = [(abs(other - size), other) for s, other in self._acceptance if s == setting]
+                near = self._acceptance[setting, min(own)[1]] if own else AcceptanceEstimates()
+                self._acceptance[setting, size] = copy.deepcopy(near)
+            return self._acceptance[setting, size]
 
     def costs(self, rows: int, length: int = 0) -> Costs:
         """Those of a batch size and a length in doublings; new ones begin with what is known of
         the nearest, at most a doubling of the batch away."""
-        if (rows, length) not in self._costs:
-            known = [
-                (not costs.drafting_known, abs(math.log2(size / rows)), abs(other - length), key)
-                for key, costs in self._costs.items()
-                for size, other in [key]
-                if 0.5 <= size / rows <= 2 and costs.plain_known
-            ]
-            near = self._costs[min(known)[-1]] if known else Costs(rows)
-            self._costs[rows, length] = near.for_rows(rows)
-        return self._costs[rows, length]
+        with _CHANGING:
+            if (rows, length) not in self._costs:
+                known = [
+                    (not own.drafting_known, abs(math.log2(size / rows)), abs(other - length), key)
+                    for key, own in self._costs.items()
+                    for size, other in [key]
+                    if 0.5 <= size / rows <= 2 and own.plain_known
+                ]
+                near = self._costs[min(known)[-1]] if known else Costs(rows)
+                self._costs[rows, length] = near.for_rows(rows)
+            return self._costs[rows, length]
 
     def save(self) -> None:
         """Write the calibrations to the file, if there is one; whole or not at all.
 
         Warns where it cannot be written: a text that is complete is not lost for it.
         """
+        with _CHANGING:
+            self._write()
+
+    def _write(self) -> None:
         if self._file is None:
             return
         self._saved.update((name, known.saved()) for name, known in self.calibrations.items())

@@ -120,8 +120,10 @@ class SuffixDrafts(TreeDrafts):
 
     def tree(self, state: State) -> DraftTree:
         trees = [
-            [] if why else self._likeliest(member)
-            for member, why in zip(state.members, state.finish_reasons, strict=True)
+            [] if why else self._likeliest(member, state.room_of(row))
+            for row, (member, why) in enumerate(
+                zip(state.members, state.finish_reasons, strict=True)
+            )
         ]
         if self._paying:
             most = max(map(len, trees))
@@ -133,12 +135,11 @@ class SuffixDrafts(TreeDrafts):
             trees = [nodes[:count] for nodes in trees]
         return _draft_tree(state.root(), trees, self._least)
 
-    def _likeliest(self, member: int) -> list[Node]:
+    def _likeliest(self, member: int, room: int) -> list[Node]:
         options, text = self._options, self._texts[member]
         text.extend(self._unread[member])
         self._unread[member] = []
-        depth = min(options.depth, self._state.room)
-        return text.tree(options.budget, depth, options.floor)
+        return text.tree(options.budget, min(options.depth, room), options.floor)
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
         """Take in what a step has committed and how long it took; texts that have ended join the

@@ -115,8 +115,14 @@ class Drafting:
         builder = TreeBuilder(state)
         levels = 0 if drafts is None else min(grower.levels, state.room)
         while drafts is not None and self._another(builder.depth < levels and not builder.stopped):
+            depth = builder.depth
             with self._clock.draft_level():
                 grower.expand(builder, drafts.propose(builder.frontier))
+            if builder.depth == depth and not builder.stopped:
+                raise PluginError(
+                    f"{type(grower).__name__}.expand added no level: it must call builder.add, or "
+                    "builder.stop where it wants none"
+                )
         return grower.rerank(builder)
 
     def _another(self, wanted: bool) -> bool:

@@ -23,6 +23,7 @@ from specdec.decoding.step import Acceptance, Step
 from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
+from specdec.errors import PluginError
 from specdec.models.hf_target import HFTarget, Hidden
 
 
@@ -34,10 +35,19 @@ class Needs:
         hidden: whether it reads hidden states at all.
         aux_layers: layers whose hidden states it reads besides the features (0 is the embedding,
             i the output of layer i, the last of them before the final norm).
+
+    Raises:
+        PluginError: layers without ``hidden``.
     """
 
     hidden: bool = False
     aux_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.aux_layers and not self.hidden:
+            raise PluginError(
+                f"Needs(aux_layers={self.aux_layers}) reads hidden states: say hidden=True too"
+            )
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,8 @@ class TreeGrower(ABC):
 
     @abstractmethod
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
-        """Add one level below the frontier and choose the next frontier (expansion phase)."""
+        """Add one level below the frontier and choose the next frontier (expansion phase), or
+        ``stop`` the builder."""
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         """The tree to verify (reranking phase); everything that was grown unless overridden.

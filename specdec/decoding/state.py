@@ -109,14 +109,12 @@ class State:
         """The deepest tree that every unfinished row can use."""
         return min(self._rooms(), default=0)
 
+    def room_of(self, row: int) -> int:
+        """The deepest tree that a row can still use."""
+        return self.stopping.limits[row] - self.host_lengths[row] - 1
+
     def _rooms(self) -> list[int]:
-        return [
-            limit - length - 1
-            for limit, length, reason in zip(
-                self.stopping.limits, self.host_lengths, self.finish_reasons, strict=True
-            )
-            if reason is None
-        ]
+        return [self.room_of(row) for row, why in enumerate(self.finish_reasons) if why is None]
 
     @property
     def verification_inputs(self) -> VerificationInputs:

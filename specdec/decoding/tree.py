@@ -140,12 +140,16 @@ class DraftTree:
         step = (self.parents[:, :, None] == nodes).logical_or_(itself)
         if self.depth == 1:
             return step
-        ways = step.float()
+        with torch.autocast(step.device.type, enabled=False):  # half precision ends at 65504
+            return self._paths(step.float()) > 0
+
+    def _paths(self, ways: Tensor) -> Tensor:
+        """How many ways lead up from each node to each other, from those of one step."""
         for squaring in range(1, math.ceil(math.log2(self.depth)) + 1):
             ways = ways @ ways
             if squaring % 6 == 0:  # counts of paths, which 2**6 steps keep below 2**64
                 ways = ways.clamp_(max=1)
-        return ways > 0
+        return ways
 
     @cached_property
     def depths(self) -> Tensor:

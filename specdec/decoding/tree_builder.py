@@ -100,6 +100,7 @@ class TreeBuilder:
         if self.depth != self.frontier.depth:
             raise PluginError("this frontier has been expanded: choose the next one with advance")
         nodes = self.frontier.nodes
+        log_value = self._within_room(log_value, self.depth + 1)
         self._parents_in_frontier = parents
         self._tokens.append(tokens)
         self._parents.append(
@@ -110,6 +111,13 @@ class TreeBuilder:
         self.size += tokens.shape[1]
         self.depth += 1
         self.branching = max(self.branching, branching)
+
+    def _within_room(self, log_value: Tensor, level: int) -> Tensor:
+        """Values of a level, ``-inf`` in rows that have no room for it: what is kept of a row's
+        candidates must not depend on how much room other rows have."""
+        if level <= self.state.least_room:
+            return log_value
+        return log_value.masked_fill((self.state.room_by_row() < level)[:, None], NEVER)
 
     def merge_chain(self, tokens: Tensor, log_value: Tensor) -> None:
         """Add a chain below the root, once, after the last level.
@@ -130,6 +138,10 @@ class TreeBuilder:
         self._draws, self._drawn_from = Draws.POINT, []
         length = tokens.shape[1]
         log_value = log_value.to(self._values[0].dtype)
+        if length > self.state.least_room:
+            levels = torch.arange(1, length + 1, device=tokens.device)
+            beyond = levels > self.state.room_by_row()[:, None]
+            log_value = log_value.masked_fill(beyond, NEVER)
         new = torch.arange(self.size, self.size + length, device=tokens.device)
         added = log_value.clone()
         node, start = torch.zeros_like(tokens[:, :1]), 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Sequence
 
 from specdec.decoding.clock import StepSeconds
@@ -15,6 +16,8 @@ from specdec.drafting.seconds_by_size import Curve, doublings
 _RENEW = 128
 # Of all seconds, the share that steps may lose which try again what once seemed not to pay.
 _SHARE = 0.005
+# What is known, one thread at a time. No attribute: what is learned is copied.
+_CHANGING = threading.Lock()
 
 
 class PayingSize:
@@ -45,11 +48,13 @@ class PayingSize:
         if not gains:
             return 0
         unfinished = sum(reason is None for reason in state.finish_reasons)
-        return self._of(state).count(gains, unfinished, least)
+        with _CHANGING:
+            return self._of(state).count(gains, unfinished, least)
 
     def learn(self, step: Step, seconds: StepSeconds, state: State) -> None:
         """A step has been committed to ``state``, drafted or plain."""
-        self._of(state).take(step.tree.size, seconds.verify + seconds.other)
+        with _CHANGING:
+            self._of(state).take(step.tree.size, seconds.verify + seconds.other)
 
     def _of(self, state: State) -> _Seconds:
         """What is known of a batch size and a length; at first that of the nearest, at most a

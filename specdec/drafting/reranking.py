@@ -33,17 +33,21 @@ def keep_nodes(tree: DraftTree, nodes: Tensor, *, depth: int) -> DraftTree:
     """The tree of some of its nodes, in the order grown; a sampled tree becomes ``POINT``.
 
     Args:
-        nodes: ``[B, m]`` int64, the root and nodes whose parents are among them, in any order.
+        nodes: ``[B, m]`` int64, the root and nodes whose parents are among them, in any order. One
+            whose parent is not becomes invalid, so that the tree is one whatever a policy's values
+            are.
         depth: of the deepest of them, or more.
     """
     kept = nodes.sort(dim=1).values
-    parents = torch.searchsorted(kept, tree.parents.gather(1, kept))
-    parents[:, 0] = -1
+    wanted = tree.parents.gather(1, kept)
+    parents = torch.searchsorted(kept, wanted)
+    orphaned = kept.gather(1, parents) != wanted
+    orphaned[:, 0], parents[:, 0] = False, -1
     return DraftTree(
         tokens=tree.tokens.gather(1, kept),
         parents=parents,
         log_value=tree.log_value.gather(1, kept),
-        valid=tree.valid.gather(1, kept),
+        valid=tree.valid.gather(1, kept) & ~orphaned,
         depth=depth,
         branching=tree.branching,
         from_text=tree.from_text,
