@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec.errors import CheckpointError, first_line, warn
+from specdec.errors import CheckpointError, first_line
 
+_LOG = logging.getLogger(__name__)
 _SAFETENSORS, _PICKLE = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
 
@@ -38,7 +40,7 @@ def read_weights(folder: Path, names: Sequence[str] = (_SAFETENSORS, _PICKLE)) -
     """The tensors of a checkpoint, on the CPU.
 
     In the order of ``names``, each of them, then its shards (``model.safetensors.index.json``);
-    where there are several, a warning says which is read. Pickles are read with
+    where there are several, the log says which is read. Pickles are read with
     ``weights_only=True``, so that no code in them runs.
 
     Args:
@@ -59,9 +61,9 @@ def read_weights(folder: Path, names: Sequence[str] = (_SAFETENSORS, _PICKLE)) -
         )
     path, *others = found
     if others:
-        warn(
-            f"{folder} has {path.name} and {', '.join(each.name for each in others)}: the first is "
-            "read, and other tools may read another. Remove what is not meant"
+        _LOG.info(
+            "%s has %s and %s: the first is read",
+            *(folder, path.name, ", ".join(each.name for each in others)),
         )
     return _read_shards(path) if path.name.endswith(_INDEX) else _read(path)
 
