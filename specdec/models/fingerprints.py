@@ -59,9 +59,11 @@ def fingerprint_of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 
 def fingerprint_of_files(folder: Path) -> str:
-    """A fingerprint of the files of a checkpoint: their names and all that they hold."""
+    """A fingerprint of the files of a checkpoint, their names and all that they hold; its card and
+    pictures change nothing."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    files = (path for path in folder.iterdir() if path.is_file())
+    for path in sorted(path for path in files if path.suffix not in (".md", ".png")):
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
