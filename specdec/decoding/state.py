@@ -175,11 +175,11 @@ class State:
         self.finish_reasons = [
             now or before for now, before in zip(finished, self.finish_reasons, strict=True)
         ]
-        # In one copy, and before the cache moves anything: a GPU would be waited for.
-        unfinished = [reason is None for reason in self.finish_reasons]
-        decided = [list(map(len, new_tokens)), unfinished]
-        counts, active = torch.tensor(decided, device=self.lengths.device)
-        self.active = active.bool()
+        # Copied before the cache moves anything: a GPU would be waited for.
+        counts = torch.tensor(list(map(len, new_tokens)), device=self.lengths.device)
+        if any(finished):
+            unfinished = [reason is None for reason in self.finish_reasons]
+            self.active = torch.tensor(unfinished, device=self.lengths.device)
         longest = max(map(len, new_tokens))
         kept = nodes[:, :longest]
         in_place = all(

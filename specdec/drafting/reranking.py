@@ -39,15 +39,15 @@ def keep_nodes(tree: DraftTree, nodes: Tensor, *, depth: int) -> DraftTree:
         depth: of the deepest of them, or more.
     """
     kept = nodes.sort(dim=1).values
-    wanted = tree.parents.gather(1, kept)
+    wanted = tree.parents.gather(1, kept).clamp_(min=0)  # the root's is the root
     parents = torch.searchsorted(kept, wanted)
-    orphaned = kept.gather(1, parents) != wanted
-    orphaned[:, 0], parents[:, 0] = False, -1
+    whole = kept.gather(1, parents) == wanted
+    parents[:, 0] = -1
     return DraftTree(
         tokens=tree.tokens.gather(1, kept),
         parents=parents,
         log_value=tree.log_value.gather(1, kept),
-        valid=tree.valid.gather(1, kept) & ~orphaned,
+        valid=whole.logical_and_(tree.valid.gather(1, kept)),
         depth=depth,
         branching=tree.branching,
         from_text=tree.from_text,
