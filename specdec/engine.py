@@ -148,9 +148,10 @@ class Engine:
         try:
             self._equip(selection)
         except (CheckpointError, OptionError) as error:
-            if named is self._alias:
+            beside = self._alias
+            if beside is None or named is not None:
                 raise
-            beside, self._alias = self._alias, None
+            self._alias = None
             self._equip(selection := self._select(**chosen))
             warn(
                 f"this model has the name of {beside.name!r}, whose drafter does not go with it: "
