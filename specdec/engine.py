@@ -148,7 +148,8 @@ class Engine:
         try:
             self._equip(selection)
         except (CheckpointError, OptionError) as error:
-            if (beside := self._alias) is None or named is not None:
+            beside = self._alias
+            if beside is None or named is not None:
                 raise
             self._alias = None
             self._equip(selection := self._select(**chosen))

@@ -21,16 +21,16 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 12, "eos_token_id"
 
 
 class Known:
-    """A plugin with an alias of that hub id."""
+    """A plugin with an alias."""
 
-    def __init__(self, head: Path) -> None:
-        self.head = head
+    def __init__(self, head: Path, model: str = HUB) -> None:
+        self.head, self.model = head, model
 
     @hookimpl
     def specdec_models(self) -> list[ModelAlias]:
         options = {"eagle2": {"policy": {"budget": 7}}, "auto": {"policy": {"budget": 7}}}
         alias = ModelAlias(
-            name="tiny", model=HUB, drafters={"eagle": str(self.head)}, options=options
+            name="tiny", model=self.model, drafters={"eagle": str(self.head)}, options=options
         )
         return [alias]
 
@@ -97,7 +97,7 @@ def test_in_generate_of_transformers_too(head: Path) -> None:
     assert found.equal(model.generate(ids, **settings))
 
 
-def test_a_folder_is_known_by_no_alias(model: Any, tmp_path: Path) -> None:
-    folder = tiny.save_model(model, tmp_path / "model")
-    model.config.name_or_path = str(folder)
-    assert Engine(str(folder), strategy="plain")._alias is None
+def test_a_folder_is_known_by_no_alias(model: Any, head: Path, tmp_path: Path) -> None:
+    folder = str(tiny.save_model(model, tmp_path / "model"))
+    engine = Engine(folder, strategy="plain", plugins=[Known(head, folder)])
+    assert engine._alias is None and engine.model_name == folder
