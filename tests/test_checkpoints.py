@@ -99,12 +99,13 @@ def test_a_bias_that_the_config_does_not_speak_of_is_read_off_the_tensors(
     assert bias() is None
 
 
-def test_where_there_are_weights_twice_it_is_told_which_are_read(
-    plain: Engine, editable: Editable
+def test_where_there_are_weights_twice_the_log_says_which_are_read(
+    plain: Engine, editable: Editable, caplog: pytest.LogCaptureFixture
 ) -> None:
     (editable.folder / "pytorch_model.bin").write_bytes(b"not looked at")
-    with pytest.warns(UserWarning, match=r"has model\.safetensors and pytorch_model\.bin: the fir"):
+    with caplog.at_level("INFO", "specdec"):
         plain.with_strategy("eagle2", drafter=editable.folder)
+    assert "has model.safetensors and pytorch_model.bin: the first is read" in caplog.text
 
 
 def test_a_bin_head_equals_its_safetensors_twin(

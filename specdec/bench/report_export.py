@@ -84,7 +84,7 @@ def all_as_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 def as_csv(reports: Sequence[Report]) -> str:
     """A line for each temperature, batch size, contender and prompt set: all prompts first, then
-    each set, then the mean over sets.
+    each set and the mean over sets, if there are several.
 
     Counts by position are on the lines of all prompts, as in JSON.
     """
@@ -94,7 +94,7 @@ def as_csv(reports: Sequence[Report]) -> str:
         for row in (
             *map(as_row, report.results),
             *(_without_curves(as_row(result)) for result in report.by_set),
-            *map(_means, report.means),
+            *map(_means, report.means if report.by_set else ()),
         )
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))

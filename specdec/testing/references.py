@@ -27,7 +27,7 @@ class Node:
 # All children that the draft distribution gives a node, the likeliest first.
 Children = Callable[[Node], list[Node]]
 # ``(options of the policy, levels, children) -> draft tokens``: the tree that is to be verified if
-# the texts have room for ``levels`` levels; how deep the policy goes is up to its options.
+# the text has room for ``levels`` levels; how deep the policy goes is up to its options.
 Reference = Callable[[Any, int, Children], Iterable[Node]]
 ROOT = Node((), 0.0)
 

@@ -39,7 +39,7 @@ MISTAKES = [
     (["-o", "eagle2.policy.budget=0"], "budget"),
     (["-o", "policy.budget=0"], "budget"),
     (["-o", "eagle2.drafter=/typo"], "/typo"),
-    (["-o", "drafter=/typo"], "/typo"),
+    (["-o", "drafter=/typo"], "-o drafter is there twice"),
     (["-o", "eagle3.drafter.dtype=float64"], "'eagle3' needs"),
 ]
 
