@@ -21,7 +21,8 @@ def tree_is_the_reference(subject: Subject, case: Case) -> float:
     assert subject.reference is not None
     options, largest = subject.of(case).selection.parsed["policy"], 0.0
     for tree, drafted, row, _, rooms in _trees(subject, case):
-        nodes = subject.reference(options, rooms[row], drafted.children(row))
+        room = rooms[row]
+        nodes = subject.reference(options, room, drafted.children(row)) if room else ()
         due = {node.path: node.value for node in nodes}
         found = nodes_of(tree, row)
         missing, extra = due.keys() - found.keys(), found.keys() - due.keys()
