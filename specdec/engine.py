@@ -118,7 +118,8 @@ class Engine:
         self.acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
-        named, self._alias = (find(self.registry, model) for find in (find_alias, alias_beside))
+        named = find_alias(self.registry, model)
+        self._named, self._alias = named is not None, alias_beside(self.registry, model)
         chosen: dict[str, Any] = {
             "strategy": strategy,
             "drafter": drafter,
@@ -145,18 +146,7 @@ class Engine:
         self._target_text, self._turns = TargetText(), Turns()
         self._report: DrafterReport | None = None
         self._reported = False
-        try:
-            self._equip(selection)
-        except (CheckpointError, OptionError) as error:
-            beside = self._alias
-            if beside is None or named is not None:
-                raise
-            self._alias = None
-            self._equip(selection := self._select(**chosen))
-            warn(
-                f"this model has the name of {beside.name!r}, whose drafter does not go with it: "
-                f"{first_line(error)}"
-            )
+        selection = self._equipped(chosen, selection)
         if not (model is None or isinstance(model, (str, Path))):
             model, dtype, device = loaded, None, None
         arguments = {
@@ -195,7 +185,7 @@ class Engine:
         }
         selection = self._select(**chosen)
         other = copy.copy(self)
-        other._equip(selection)
+        selection = other._equipped(chosen, selection)
         own = with_absolute_paths(chosen, self.registry, selection.names)
         other._arguments = {**self._arguments, **own}
         if selection.notice:
@@ -209,9 +199,11 @@ class Engine:
         options: OptionsByRole | None,
         **swaps: str | None,
     ) -> Selection:
+        # A tree that was fitted to the alias's heads is not for another one's.
+        own = drafter is not None and not self._named
         return select(
             self.registry,
-            self._alias,
+            None if own else self._alias,
             strategy,
             drafter=drafter,
             swaps=swaps,  # type: ignore[arg-type]
@@ -529,6 +521,28 @@ class Engine:
         """
         if self._check is not None and self.parts.verifier.uses_cache:
             self._check.check_length(self._checked, tokens)
+
+    def _equipped(self, chosen: dict[str, Any], selection: Selection) -> Selection:
+        """Make the parts; returns their selection. Where the model only has the hub id of an alias,
+        a drafter of the alias that does not fit is left out, with a warning."""
+        try:
+            self._equip(selection)
+            return selection
+        except CheckpointError as error:
+            alias = self._alias
+            if alias is None or self._named or selection.checkpoint not in alias.drafters.values():
+                raise
+            self._alias = None
+            try:
+                selection = self._select(**chosen)
+            except SpecdecError:
+                raise error from None
+            warn(
+                f"this model has the name of {alias.name!r}, whose drafter does not go with it: "
+                f"{first_line(error)}"
+            )
+        self._equip(selection)
+        return selection
 
     def _equip(self, selection: Selection) -> None:
         """Make the parts and check that they and the target go together."""

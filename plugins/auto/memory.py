@@ -23,7 +23,7 @@ from specdec_plugins.auto.decision import Exploration
 # requests bring settings of their own.
 SETTINGS = 256
 # One thread at a time changes what is known. No attribute: what is learned is copied.
-_CHANGING = threading.Lock()
+CHANGING = threading.RLock()
 
 
 class Memory:
@@ -57,7 +57,7 @@ class Memory:
 
     def calibration(self, setting: str, prior: Prior, device: torch.device) -> Calibration:
         """That of a setting: known, saved or new."""
-        with _CHANGING:
+        with CHANGING:
             found = self.calibrations.pop(setting, None)
             if found is None:
                 found = Calibration(prior, device, LASTING)
@@ -76,7 +76,7 @@ class Memory:
     def acceptance(self, setting: str, rows: int) -> AcceptanceEstimates:
         """That of a batch size; a new one begins with what is known of the nearest size."""
         size = round(math.log2(rows))
-        with _CHANGING:
+        with CHANGING:
             if (setting, size) not in self._acceptance:
                 own = [(abs(other - size), other) for s, other in self._acceptance if s == setting]
                 near = self._acceptance[setting, min(own)[1]] if own else AcceptanceEstimates()
@@ -86,7 +86,7 @@ class Memory:
     def costs(self, rows: int, length: int = 0) -> Costs:
         """Those of a batch size and a length in doublings; new ones begin with what is known of
         the nearest, at most a doubling of the batch away."""
-        with _CHANGING:
+        with CHANGING:
             if (rows, length) not in self._costs:
                 known = [
                     (not own.drafting_known, abs(math.log2(size / rows)), abs(other - length), key)
@@ -103,7 +103,7 @@ class Memory:
 
         Warns where it cannot be written: a text that is complete is not lost for it.
         """
-        with _CHANGING:
+        with CHANGING:
             self._write()
 
     def _write(self) -> None:

@@ -28,7 +28,7 @@ from specdec.drafting.seconds_by_size import doublings
 from specdec.plugin.components import IsPath
 from specdec_plugins.auto.acceptance import LASTING, prior_at
 from specdec_plugins.auto.decision import Decision
-from specdec_plugins.auto.memory import Memory
+from specdec_plugins.auto.memory import CHANGING, Memory
 
 # The most last tokens that are looked for earlier in the text: longer matches are hardly surer.
 MATCH = 5
@@ -183,6 +183,10 @@ class AutoGrower(TreeGrower):
         return top_by_value(builder, count, depth=builder.deepest(ranked.indices[:, :count] + 1))
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
+        with CHANGING:
+            self._learn(step, seconds)
+
+    def _learn(self, step: Step, seconds: StepSeconds) -> None:
         if self._grown:
             self._seen += 1
             few = self._calibration.steps < LASTING

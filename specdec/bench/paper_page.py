@@ -64,7 +64,7 @@ def paper_tables(report: Report, ablations: Sequence[str]) -> dict[str, ReportTa
 def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
     at = settings_text(report.settings)
     found = {
-        f"tau, {at}": _by_set(report, labels, _tau, lambda means: means.tau),
+        f"tau, {at}": _by_set(report, labels, _tau, lambda means: means.tau, unit=""),
         f"speedup over plain decoding, {at}": _by_set(
             report, labels, _speedup, lambda means: means.speedup
         ),
@@ -99,6 +99,7 @@ def _by_set(
     labels: Sequence[str],
     cell: Callable[[Result], str],
     mean: Callable[[Means], Mean | None],
+    unit: str = "x",
 ) -> ReportTable:
     of_sets = report.by_set or report.results
     sets = list(dict.fromkeys(result.set for result in of_sets))
@@ -107,7 +108,7 @@ def _by_set(
     for label in labels:
         own = [each for each in of_sets if each.strategy == label]
         found = means[label]
-        shown = _spread(number_text(found.value), found.interval) if found else "-"
+        shown = _spread(f"{found.value:.2f}{unit}", found.interval) if found else "-"
         rows.append((label, *map(cell, own), shown))
     titles = sets if report.by_set else list(report.prompts["sets"])
     return ReportTable(("method", *titles, "mean"), tuple(rows))

@@ -43,15 +43,13 @@ def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> Mode
 
 def alias_beside(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
     """The alias whose drafters and options go with ``model``: the one that it names, or the one of
-    the same hub id, which a loaded model has in its config.
-
-    Raises:
-        UnknownNameError: as for :func:`find_alias`.
-    """
-    if (named := find_alias(registry, model)) is not None:
-        return named
-    loaded = not isinstance(model, (str, Path))
-    name = getattr(getattr(model, "config", None), "name_or_path", "") if loaded else str(model)
+    the hub id that it is, or that a loaded model has in its config."""
+    if model is None or isinstance(model, (str, Path)):
+        name = EMBEDDED.name if model is None else str(model)
+        if name in registry.models:
+            return registry.models[name]
+    else:
+        name = getattr(getattr(model, "config", None), "name_or_path", "")
     found = next((alias for alias in registry.models.values() if alias.model == name), None)
     return None if found and Path(name).exists() else found  # a folder may hold anything
 

@@ -242,7 +242,9 @@ class Run:
         at_best = (e for e in self.progress.history if e["step"] == self.progress.best_step)
         entry = next(e for e in at_best if "agreement" in e)
         if (meter := self.tau) is not None and "tau" not in entry:
+            began = clock.seconds
             entry["tau"] = self._measured(lambda: meter.of_checkpoint(self.best))
+            self.progress.measuring += clock.seconds - began
             self._save(clock)
 
     def _measured(self, measure: Callable[[], float]) -> float:
