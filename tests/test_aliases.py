@@ -14,7 +14,7 @@ from tiny import PROMPTS
 
 import specdec.hf
 from specdec import Engine, ModelAlias, hookimpl
-from specdec.errors import OptionError
+from specdec.errors import CheckpointError
 
 HUB = "org/tiny"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 12, "eos_token_id": []}
@@ -72,6 +72,7 @@ def test_a_drafter_that_is_given_comes_before_that_of_the_alias(head: Path, tmp_
     other = shutil.copytree(head, tmp_path / "other")
     engine = Engine(loaded(), strategy="eagle2", drafter=other, plugins=[Known(head)])
     assert engine.selection.checkpoint == str(other)
+    assert "budget" not in engine.selection.options["policy"], "a tree for the alias's own head"
 
 
 def test_a_model_of_other_sizes_under_that_name_is_decoded_without_the_drafter(
@@ -83,8 +84,11 @@ def test_a_model_of_other_sizes_under_that_name_is_decoded_without_the_drafter(
     assert engine.selection.checkpoint is None
     alone = Engine(model, strategy="plain")
     assert tiny.tokens(engine, PROMPTS, **GREEDY) == tiny.tokens(alone, PROMPTS, **GREEDY)
-    with pytest.raises(OptionError, match="the drafter 'eagle' needs"):
+    with pytest.raises(CheckpointError, match="is for a target of hidden_size"):
         Engine(model, strategy="eagle2", plugins=[Known(head)])
+    bare = Engine(model, strategy="plain", plugins=[Known(head)])
+    with pytest.warns(UserWarning, match="the name of 'tiny', whose drafter does not go with it"):
+        assert bare.with_strategy("auto").selection.checkpoint is None
 
 
 def test_in_generate_of_transformers_too(head: Path) -> None:
