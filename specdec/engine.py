@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,29 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.acceleration import Acceleration
+from specdec.assembly import Assembly, SharedModel, assemble
 from specdec.asynchronous import AsyncStream, Turns
 from specdec.batching import check_batches, finished, in_batches
 from specdec.booleans import check_bools
 from specdec.decoding.drafter_report import DrafterReport
-from specdec.decoding.interfaces import Drafter
+from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import KeyedRandomness, Randomness
-from specdec.drafter_check import TargetText, report_on
 from specdec.errors import (
     CheckpointError,
     DrafterWarning,
     OptionError,
-    PluginError,
     SpecdecError,
     first_line,
     warn,
 )
 from specdec.generation import Generation, GenerationSetup
-from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
-from specdec.models.loaded_model import in_words
-from specdec.models.placement import is_placed
-from specdec.models.ranks import Ranks
 from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
-from specdec.plugin.loading import alias_beside, check_tokenizer, find_alias, load_target
+from specdec.plugin.loading import check_tokenizer, find_alias, is_named, load_target
 from specdec.plugin.registry import Registry, listed_plugins
-from specdec.plugin.selection import OptionsByRole, Selection, select
+from specdec.plugin.selection import Choice, OptionsByRole, Selection, select
 from specdec.request.copying import with_own_containers
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
@@ -115,42 +111,26 @@ class Engine:
         trust_remote_code: bool = False,
     ) -> None:
         check_bools(trust_remote_code=trust_remote_code)
-        self.acceleration = Acceleration(pack=pack, compile=compile)
+        acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
-        named = find_alias(self.registry, model)
-        self._named, self._alias = named is not None, alias_beside(self.registry, model)
-        chosen: dict[str, Any] = {
-            "strategy": strategy,
-            "drafter": drafter,
-            "policy": policy,
-            "verifier": verifier,
-            "acceptor": acceptor,
-            "options": with_own_containers(options),
-        }
-        selection = self._select(**chosen)
+        self._alias = find_alias(self.registry, model)
+        self._alias_is_named = is_named(self._alias, model)
+        options = with_own_containers(options)
+        choice = Choice(strategy, drafter, policy, verifier, acceptor, options)
+        selection = self._select(choice)
         began = time.perf_counter()
-        self.model_name, loaded, own = load_target(
-            named, model, dtype, device, trust_remote_code=trust_remote_code
+        name, loaded, own = load_target(
+            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
-        _LOG.info("%s is loaded, in %.1f s", self.model_name, time.perf_counter() - began)
-        if self.acceleration.changes and (Ranks.of(loaded) or is_placed(loaded)):
-            raise OptionError(
-                f"{self.acceleration} needs the weights in one place, and those of this model are "
-                "sharded over several processes, or placed by a device_map: leave it out"
-            )
+        _LOG.info("%s is loaded, in %.1f s", name, time.perf_counter() - began)
+        self._shared = SharedModel(name, loaded, acceleration)
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
-        self._model = loaded
-        self._check: TreeCheck | None = None
-        self._target_text, self._turns = TargetText(), Turns()
-        self._report: DrafterReport | None = None
-        self._reported = False
-        selection = self._equipped(chosen, selection)
-        if not (model is None or isinstance(model, (str, Path))):
+        self._turns = Turns()
+        if isinstance(model, nn.Module):
             model, dtype, device = loaded, None, None
-        arguments = {
-            **chosen,
+        self._arguments: dict[str, Any] = {
             "model": model,
             "tokenizer": tokenizer,
             "dtype": dtype,
@@ -160,9 +140,7 @@ class Engine:
             "compile": compile,
             "trust_remote_code": trust_remote_code,
         }
-        self._arguments = with_absolute_paths(arguments, self.registry, selection.names)
-        if selection.notice:
-            warn(selection.notice)
+        self._equip(choice, selection)
 
     def with_strategy(
         self,
@@ -175,40 +153,65 @@ class Engine:
         options: OptionsByRole | None = None,
     ) -> Engine:
         """Another engine on the same loaded model; arguments as for the class."""
-        chosen: dict[str, Any] = {
-            "strategy": strategy,
-            "drafter": drafter,
-            "policy": policy,
-            "verifier": verifier,
-            "acceptor": acceptor,
-            "options": with_own_containers(options),
-        }
-        selection = self._select(**chosen)
+        options = with_own_containers(options)
+        choice = Choice(strategy, drafter, policy, verifier, acceptor, options)
         other = copy.copy(self)
-        selection = other._equipped(chosen, selection)
-        own = with_absolute_paths(chosen, self.registry, selection.names)
-        other._arguments = {**self._arguments, **own}
-        if selection.notice:
-            warn(selection.notice)
+        other._equip(choice, self._select(choice))
         return other
 
-    def _select(
-        self,
-        strategy: str,
-        drafter: str | Path | nn.Module | None,
-        options: OptionsByRole | None,
-        **swaps: str | None,
-    ) -> Selection:
+    def with_parts(self, **parts: Any) -> Engine:
+        """Another engine on the same model, with parts that were made already.
+
+        Args:
+            parts: ``drafter``, ``policy``, ``verifier`` or ``acceptor``; the others are this
+                engine's own. They are not pickled.
+        """
+        other = copy.copy(self)
+        other._assembly = replace(self._assembly, parts=replace(self.parts, **parts))
+        return other
+
+    def _select(self, choice: Choice) -> Selection:
         # A tree that was fitted to the alias's heads is not for another one's.
-        own = drafter is not None and not self._named
-        return select(
-            self.registry,
-            None if own else self._alias,
-            strategy,
-            drafter=drafter,
-            swaps=swaps,  # type: ignore[arg-type]
-            options={} if options is None else options,
-        )
+        own = choice.drafter is not None and not self._alias_is_named
+        return select(self.registry, None if own else self._alias, choice)
+
+    def _equip(self, choice: Choice, selection: Selection) -> None:
+        """Make the parts, and say what a user should know of them."""
+        self._assembly = self._assemble(choice, selection)
+        selection = self._assembly.selection
+        arguments = {**self._arguments, **vars(choice)}
+        self._arguments = with_absolute_paths(arguments, self.registry, selection.names)
+        known = self._alias.drafters.values() if self._alias else ()
+        if (
+            selection.checkpoint is not None
+            and selection.checkpoint not in known
+            and (report := self.drafter_report)
+            and report.advice
+        ):
+            warn(report.advice, DrafterWarning)
+        if selection.notice:
+            warn(selection.notice)
+
+    def _assemble(self, choice: Choice, selection: Selection) -> Assembly:
+        """Make the parts. Where the model only has the hub id of an alias, a drafter of the alias
+        that does not fit is left out, with a warning."""
+        alias, made = self._alias, (self._shared, self.registry)
+        try:
+            return assemble(*made, selection, self.tokenizer)
+        except CheckpointError as error:
+            of_alias = alias is not None and selection.checkpoint in alias.drafters.values()
+            if alias is None or self._alias_is_named or not of_alias:
+                raise
+            self._alias = None
+            try:
+                selection = self._select(choice)
+            except SpecdecError:
+                raise error from None
+            warn(
+                f"this model has the name of {alias.name!r}, whose drafter does not go with it: "
+                f"{first_line(error)}"
+            )
+        return assemble(*made, selection, self.tokenizer)
 
     def __copy__(self) -> Engine:
         """Another engine with the same parts."""
@@ -378,7 +381,7 @@ class Engine:
 
     def _taken_in_turns(self) -> Turns:
         """The thread of asynchronous calls; OptionError for a sharded model."""
-        if self._checked.ranks is not None:
+        if self._assembly.checked.ranks is not None:
             raise OptionError(
                 "agenerate and astream take turns as calls arrive, and the ranks of a sharded "
                 "model must all take the same ones: use generate or stream"
@@ -399,6 +402,31 @@ class Engine:
         return KeyedRandomness(seeds)
 
     @property
+    def model_name(self) -> str:
+        """The model, for reports."""
+        return self._shared.name
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """How target and drafter run."""
+        return self._shared.acceleration
+
+    @property
+    def target(self) -> HFTarget:
+        """The target model."""
+        return self._assembly.target
+
+    @property
+    def parts(self) -> Parts:
+        """Drafter, tree policy, verifier and acceptor."""
+        return self._assembly.parts
+
+    @property
+    def selection(self) -> Selection:
+        """The names and options that the parts are made from."""
+        return self._assembly.selection
+
+    @property
     def strategy(self) -> Strategy:
         """The strategy that the parts come from."""
         return self.selection.strategy
@@ -408,14 +436,7 @@ class Engine:
         """How well the drafter predicts a few tokens of the target's own text; None for one that
         does not say. Made with the engine for a checkpoint that was given, else when it is asked
         for."""
-        if not self._reported:
-            drafter, target = self.parts.drafter, self._checked
-            cached = self.parts.verifier.uses_cache
-            self._report = report_on(
-                drafter, self._target_text, target, self.tokenizer, uses_cache=cached
-            )
-            self._reported = True
-        return self._report
+        return self._assembly.drafter_report
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and
@@ -509,99 +530,9 @@ class Engine:
             tokenizer=self.tokenizer,
             observers=[hook] if hook.get_hookimpls() else [],
             make_randomness=self.make_randomness,
-            check_length=self._check_length,
-            ranks=self._checked.ranks,
+            check_length=self._assembly.check_length,
+            ranks=self._assembly.checked.ranks,
         )
-
-    def _check_length(self, tokens: int) -> None:
-        """A text is about to have this many tokens: what was not checked at load is checked now.
-
-        Raises:
-            UnsupportedModelError: from such a length on, decoding would differ from the model.
-        """
-        if self._check is not None and self.parts.verifier.uses_cache:
-            self._check.check_length(self._checked, tokens)
-
-    def _equipped(self, chosen: dict[str, Any], selection: Selection) -> Selection:
-        """Make the parts; returns their selection. Where the model only has the hub id of an alias,
-        a drafter of the alias that does not fit is left out, with a warning."""
-        try:
-            self._equip(selection)
-            return selection
-        except CheckpointError as error:
-            alias = self._alias
-            if alias is None or self._named or selection.checkpoint not in alias.drafters.values():
-                raise
-            self._alias = None
-            try:
-                selection = self._select(**chosen)
-            except SpecdecError:
-                raise error from None
-            warn(
-                f"this model has the name of {alias.name!r}, whose drafter does not go with it: "
-                f"{first_line(error)}"
-            )
-        self._equip(selection)
-        return selection
-
-    def _equip(self, selection: Selection) -> None:
-        """Make the parts and check that they and the target go together."""
-        self.selection = selection
-        with in_words(self._model):
-            target = HFTarget(self._model, acceleration=self.acceleration)
-            check_lm_head(target)
-        wrapped = self.registry.manager.hook.specdec_wrap_target(target=target)
-        self.target: HFTarget = target if wrapped is None else self._as_asked(wrapped)
-        self.target.tokenizer = self.tokenizer
-        self.parts = selection.make(self.registry, self.target)
-        self.target.aux_layers = target.aux_layers = self._aux_layers(self.parts.drafter)
-        # What decodes is what is checked.
-        self._checked = self.target if isinstance(self.target, HFTarget) else target
-        _LOG.info(
-            "%s on %s in %s, strategy %s: %s",
-            *(self.model_name, self.target.device, self.target.dtype, selection.strategy.name),
-            ", ".join(f"{role} {name}" for role, name in selection.names.items() if name),
-        )
-        if self.parts.verifier.uses_cache and self._check is None:
-            began = time.perf_counter()
-            self._check = TreeCheck.at_load(self._checked)
-            _LOG.debug("the check at load took %.1f s", time.perf_counter() - began)
-        self._report, self._reported = None, False
-        known = self._alias.drafters.values() if self._alias else ()
-        if (
-            selection.checkpoint is not None
-            and selection.checkpoint not in known
-            and (report := self.drafter_report)
-            and report.advice
-        ):
-            warn(report.advice, DrafterWarning)
-
-    def _as_asked(self, wrapped: HFTarget) -> HFTarget:
-        """A target that a plugin made, with the engine's acceleration where it has none.
-
-        Raises:
-            PluginError: it cannot have it.
-        """
-        asked, own = self.acceleration, getattr(wrapped, "acceleration", None)
-        if own is asked or not asked.changes:
-            return wrapped
-        if not isinstance(wrapped, HFTarget) or (own and own.changes):
-            raise PluginError(
-                f"the target {type(wrapped).__name__} that a plugin returned from "
-                f"specdec_wrap_target does not run with {asked}: subclass HFTarget and make it "
-                "with acceleration=target.acceleration, or leave out the acceleration"
-            )
-        wrapped.accelerate(asked)
-        return wrapped
-
-    def _aux_layers(self, drafter: Drafter | None) -> tuple[int, ...]:
-        layers = drafter.needs.aux_layers if drafter else ()
-        if any(not 0 <= layer <= self.target.layers for layer in layers):
-            raise OptionError(
-                f"the drafter reads hidden states of layers {list(layers)}, the target model has "
-                f"layers 0 to {self.target.layers}"
-            )
-        return tuple(layers)
 
 
 # Arguments of Engine, but for the model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -133,7 +133,7 @@ def test_a_drafter_that_becomes_good_is_found_out(plain: Engine, same: Path, use
     with machine(**{**CHEAP, "level": 0.3}):
         run(own, texts=4)
         assert len(drafted(run(own))) <= 5
-        own.parts = replace(own.parts, drafter=good.parts.drafter)
+        own = own.with_parts(drafter=good.parts.drafter)
         run(own, texts=3)
         tau = [len(step.new_tokens[0]) for step in run(own).steps]
     assert statistics.mean(tau) > 4

@@ -156,11 +156,11 @@ def test_a_long_window_by_its_name_is_tried_once_and_then_decoded() -> None:
     model = make_model(2, 32, 0.3, FLOAT64, False)
     model.config.sliding_window, model.config.max_position_embeddings = 600, 1024
     engine = Engine(model, strategy="lookup")
-    assert engine._check.untried == [600]
+    assert engine._shared.check.untried == [600]
     ids = torch.randint(1, 60, (570,), generator=torch.Generator().manual_seed(0)).tolist()
     got = tiny.tokens(engine, ids, max_new_tokens=60, temperature=0, eos_token_id=[])
     assert got == tiny.greedy_reference(model, ids, 60)
-    assert engine._check.untried == [] == engine.with_strategy("plain")._check.untried
+    assert engine._shared.check.untried == [] == engine.with_strategy("plain")._shared.check.untried
 
 
 @pytest.mark.parametrize(("name", "without"), [("llama", True), ("falcon", False)])
@@ -178,9 +178,11 @@ def test_one_token_goes_without_a_mask_where_that_changes_nothing(name: str, wit
         return run(self, tokens, positions, mask, cache)
 
     engine = Engine(target.model, strategy="plain")
-    with mock.patch.object(HFTarget, "_run", recorded):
-        engine.generate([3, 4, 5], max_new_tokens=4, temperature=0)
-    assert {mask is None for mask in given} == {without}
+    for each in (engine, engine.with_strategy("plain")):
+        given.clear()
+        with mock.patch.object(HFTarget, "_run", recorded):
+            each.generate([3, 4, 5], max_new_tokens=4, temperature=0)
+        assert {mask is None for mask in given} == {without}
 
 
 def test_a_window_read_from_the_outer_config_is_refused() -> None:
@@ -205,7 +207,7 @@ def test_a_late_check_and_decoding_in_other_threads_do_not_see_each_other() -> N
         others += [pool.submit(tiny.tokens, engine, [3, 4, 5], **short) for _ in range(4)]
         assert all(other.result() == wanted for other in others)
         assert len(late.result()) == 2
-    assert engine._check.untried == []
+    assert engine._shared.check.untried == []
 
 
 @pytest.mark.parametrize("verifier", ["tree", "path"])

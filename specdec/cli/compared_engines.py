@@ -149,7 +149,7 @@ def _inflated(
     from specdec.bench.inflate import inflate, inflate_head
     from specdec.bench.presets import PRESETS
     from specdec.engine import Engine
-    from specdec.plugin.loading import alias_beside
+    from specdec.plugin.loading import find_alias
 
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
@@ -157,7 +157,7 @@ def _inflated(
     accelerated = ("pack", "compile")
     own = {name: value for name, value in loading.items() if name not in accelerated}
     small = Engine(**own, strategy=PLAIN)
-    alias = alias_beside(registry, loading["model"])
+    alias = find_alias(registry, loading["model"])
     known = alias.drafters if alias else {}
     made: dict[str, Choice] = {}
     heads: dict[str, str] = {}

@@ -145,9 +145,9 @@ def _can_be_made_without(plain: Engine, choice: Choice) -> bool:
 
 def _with_own_tree(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
     """The strategies for whose tree the model's alias has options of its own."""
-    from specdec.plugin.loading import alias_beside
+    from specdec.plugin.loading import find_alias
 
-    alias = alias_beside(registry, loading["model"])
+    alias = find_alias(registry, loading["model"])
     return (
         {name for name, roles in alias.options.items() if roles.get("policy")} if alias else set()
     )

@@ -52,7 +52,7 @@ def started_peers(
         if label not in compared.ablations
     }
     first = next(iter(engines.values()))
-    place = find_model(find_alias(registry, model), str(model))
+    place = find_model(find_alias(registry, model), model)
     folder = place if place.is_dir() else kept(place) or place  # a GGUF file's conversion
     context = longest_text(prompts, first, settings.max_new_tokens)
     with start_peers(given, engines, folder, context=context, sampled=sampled) as found:

@@ -48,7 +48,7 @@ def vocabulary(
     check_apart([*(("a text", path) for path in texts), ("--out", out)])
     quiet_libraries()
     alias = find_alias(Registry.load(), model)
-    place = find_model(alias, str(model), trust_remote_code=trust_remote_code)
+    place = find_model(alias, model, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     if tokenizer is None:
         raise OptionError(f"{place} has no tokenizer, so no text can be counted")

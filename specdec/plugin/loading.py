@@ -24,43 +24,47 @@ _DTYPES = {
 
 
 def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
-    """The alias that ``model`` names, and that says what is loaded; the embedded default for None.
+    """The alias whose drafters and options go with ``model``: the one that it names (None is the
+    embedded default), or the one of the hub id that it is or, loaded, has in its config.
 
     Raises:
         UnknownNameError: a bare name that is no alias, no folder or file, and not on the hub.
     """
-    if model is not None and not isinstance(model, (str, Path)):
-        return None
-    name = EMBEDDED.name if model is None else str(model)
-    if name not in registry.models and "/" not in name and not Path(name).exists():
-        try:
-            resolve_model(name)
-        except CheckpointError as error:
-            hint = f"A folder or hub id does as well, or a .gguf file, but {error}"
-            raise UnknownNameError("model", name, registry.models, hint) from error
-    return registry.models.get(name)
-
-
-def alias_beside(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
-    """The alias whose drafters and options go with ``model``: the one that it names, or the one of
-    the hub id that it is, or that a loaded model has in its config."""
     if model is None or isinstance(model, (str, Path)):
         name = EMBEDDED.name if model is None else str(model)
         if name in registry.models:
             return registry.models[name]
+        if "/" not in name and not Path(name).exists():
+            try:
+                resolve_model(name)
+            except CheckpointError as error:
+                hint = f"A folder or hub id does as well, or a .gguf file, but {error}"
+                raise UnknownNameError("model", name, registry.models, hint) from error
     else:
         name = getattr(getattr(model, "config", None), "name_or_path", "")
     found = next((alias for alias in registry.models.values() if alias.model == name), None)
     return None if found and Path(name).exists() else found  # a folder may hold anything
 
 
-def find_model(alias: ModelAlias | None, model: str, *, trust_remote_code: bool = False) -> Path:
-    """The folder or GGUF file of the model that an alias stands for, or of ``model`` without one.
+def is_named(alias: ModelAlias | None, model: str | Path | nn.Module | None) -> bool:
+    """Whether ``model`` is the name of the alias that was found for it, which then says what is
+    loaded; otherwise ``model`` does, and the alias only knows of drafters for it."""
+    if alias is None or isinstance(model, nn.Module):
+        return False
+    return model is None or str(model) == alias.name
+
+
+def find_model(
+    alias: ModelAlias | None, model: str | Path | None, *, trust_remote_code: bool = False
+) -> Path:
+    """The folder or GGUF file that holds a model, given the alias that was found for it.
 
     Raises:
         CheckpointError: there is none.
     """
-    source = (alias.find() if alias.find else alias.model) if alias else model
+    source: str | Path = str(model)
+    if alias is not None and is_named(alias, model):
+        source = alias.find() if alias.find else alias.model
     return resolve_model(source, trust_remote_code=trust_remote_code)
 
 
@@ -93,6 +97,9 @@ def load_target(
 ) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
     """A name to report, the loaded model, and the tokenizer that lies beside it.
 
+    Args:
+        alias: what :func:`find_alias` found for ``model``.
+
     A model that was given is not changed: what comes back is a copy on its weights
     (:func:`~specdec.models.loaded_model.own_copy`).
 
@@ -113,9 +120,10 @@ def load_target(
             None if device is None else _device(device),
         )
         return given.config.name_or_path or type(given).__name__, own, None
+    named = alias if is_named(alias, model) else None
     if wanted is None:
-        wanted = _dtype(alias.dtype) if alias else "auto"
-    place = find_model(alias, str(model), trust_remote_code=trust_remote_code)
+        wanted = _dtype(named.dtype) if named else "auto"
+    place = find_model(named, model, trust_remote_code=trust_remote_code)
     loaded = load_model(
         place,
         dtype=wanted or "auto",
@@ -124,7 +132,7 @@ def load_target(
     )
     check_suitable(loaded)
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
-    return alias.name if alias else str(model), loaded, tokenizer
+    return named.name if named else str(model), loaded, tokenizer
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:

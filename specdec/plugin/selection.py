@@ -32,6 +32,25 @@ _SAID: Mapping[Role, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What is asked of an engine: a strategy, and what takes the place of its parts.
+
+    Attributes:
+        strategy: its name.
+        drafter: name of another drafter, or the folder, hub id or loaded model that it is made of.
+        policy, verifier, acceptor: names of other parts than the strategy's.
+        options: of the parts, by role.
+    """
+
+    strategy: str
+    drafter: str | Path | nn.Module | None = None
+    policy: str | None = None
+    verifier: str | None = None
+    acceptor: str | None = None
+    options: OptionsByRole | None = None
+
+
+@dataclass(frozen=True)
 class Selection:
     """The parts of an engine, by name.
 
@@ -134,15 +153,7 @@ def _check_own_row_only(role: Role, names: Mapping[Role, str | None], acceptor: 
         )
 
 
-def select(
-    registry: Registry,
-    alias: ModelAlias | None,
-    strategy: str,
-    *,
-    drafter: str | Path | nn.Module | None,
-    swaps: Mapping[Role, str | None],
-    options: OptionsByRole,
-) -> Selection:
+def select(registry: Registry, alias: ModelAlias | None, choice: Choice) -> Selection:
     """Resolve names and options.
 
     Options come from the strategy, then from the model's alias, then from the user; the first two
@@ -155,6 +166,8 @@ def select(
         OptionError: a value that is not allowed, something that the strategy has no use for, or a
             drafter without the checkpoint that it needs.
     """
+    strategy, drafter = choice.strategy, choice.drafter
+    options = {} if choice.options is None else choice.options
     if not isinstance(options, Mapping):
         raise OptionError(f"options are given by role, {{'policy': {{...}}}}, not {options!r}")
     chosen = registry.strategy(strategy)
@@ -164,8 +177,10 @@ def select(
         if not isinstance(own_options, Mapping):
             raise OptionError(f"options of the {role} must be a mapping, not {own_options!r}")
     own: dict[Role, str | None] = {role: getattr(chosen, role) for role in ROLES}
-    names = {role: own[role] if (n := swaps.get(role)) is None else n for role in ROLES}
-    checkpoint = None
+    names, checkpoint = dict(own), None
+    for role in ROLES[1:]:
+        if (other := getattr(choice, role)) is not None:
+            names[role] = other
     if drafter is not None:
         names["drafter"], checkpoint = _drafter(registry, chosen, drafter)
     for role in ROLES:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -168,8 +168,7 @@ def generation(
 
     Without neighbours there is nobody else to be the first.
     """
-    watched = drawing(engine, randomness)
-    watched.parts = replace(engine.parts, verifier=_Watching(engine.parts.verifier))
+    watched = drawing(engine, randomness).with_parts(verifier=_Watching(engine.parts.verifier))
     own, *others = case.rows
     above, below = others[len(others) // 2 :], others[: len(others) // 2]
     rows = above + [own] * branches + below
@@ -270,12 +269,11 @@ def _alone(
 
     In one batch the branches would teach each other, and no replay would draft as the run before.
     """
-    other = copy.copy(engine)
     parts = engine.parts
     own: dict[str, Any] = {"policy": copy.deepcopy(parts.policy)}
     if isinstance(parts.drafter, TreeDrafter):  # others keep what they learn in the policy
         own["drafter"] = copy.deepcopy(parts.drafter, {id(engine.target): engine.target})
-    other.parts = replace(parts, **own)
+    other = engine.with_parts(**own)
     with fake_clock():
         (branch,) = run(other, randomness, 1)
     return branch

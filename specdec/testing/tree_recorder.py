@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -117,12 +116,10 @@ def nodes_of(tree: DraftTree, row: int) -> dict[Path, float]:
 def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     """The engine, for one generation, and a list that gets an entry for every tree it drafts."""
     drafter, policy, found = engine.parts.drafter, engine.parts.policy, list[Drafted]()
-    other = copy.copy(engine)
     names, parsed = engine.selection.names, engine.selection.parsed
     growing = Support.of(engine.registry).policy(names["policy"])
     made_of = growing.confidence(parsed.get("policy")) or draft_distribution
-    other.parts = replace(
-        engine.parts,
+    other = engine.with_parts(
         drafter=_recording(drafter, found) if drafter else None,
         policy=_Policy(policy, found, made_of) if policy else None,
     )

@@ -80,10 +80,13 @@ class TreeCheck:
             <specdec.models.checks.attention_lengths.attention_lengths>`), too long to be tried at
             load; increasing.
         margin: the largest error in full precision so far, as a part of what is allowed.
+        skips_mask: whether a single token needs no mask, so that targets of this model may do
+            without.
     """
 
     untried: list[int]
     margin: float = 0.0
+    skips_mask: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -114,6 +117,7 @@ class TreeCheck:
                 raise
             target.skips_mask = False  # e.g. biases by position that are added to the mask
             check._compare(target, probe, shorten=True)
+        check.skips_mask = target.skips_mask
         check._compare_as_it_runs(target, probe)
         if tried := [length for length in lengths if _PROMPTS[1] < length <= _LONGEST]:
             check._compare_beyond(target, tried[-1])
