@@ -48,6 +48,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import contracts, stale docs
 	@echo '> docs/architecture.md' && $(BIN)/python scripts/make_house_picture.py --check
 	@echo '> docs/options.md' && $(BIN)/python scripts/make_options_doc.py --check
 	@echo '> docs/hooks.md' && $(BIN)/python scripts/make_hooks_doc.py --check
+	@echo '> docs/models.md' && $(BIN)/python scripts/make_models_list.py --check
 	@echo '> docs/transformers.md' && $(BIN)/python scripts/make_refusals_doc.py --check
 	@echo '> docs/planted-bugs.md' && $(BIN)/python scripts/make_planted_doc.py --check
 	@echo '> docs/results.md' && $(BIN)/python scripts/make_lines_table.py --check

@@ -34,7 +34,9 @@ from specdec.decoding.step import Step
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "eagle2": {"policy": {"depth": 6, "top_k": 10, "budget": 60}},
-    "auto": {"policy": {"depth": 6, "width": 10, "children": 10, "budget": 60, "costs": False}},
+    "auto": {
+        "policy": {"depth": 6, "width": 10, "children": 10, "budget": 60, "size_by_cost": False}
+    },
 }
 
 
@@ -71,7 +73,7 @@ class Tally:
             self.by_set[prompt.set].add(confidence, outcome)
             tokens += step.new_tokens[0]
             self.steps += 1
-            if step.finished[0] is None:
+            if step.finish_reasons[0] is None:
                 self.expected.append(expected_tokens(step))
                 self.realised.append(len(step.new_tokens[0]))
         self.tokens += len(tokens)

@@ -23,16 +23,20 @@ from torch.nn.modules import module
 
 from specdec import Engine
 from specdec.bench import load_sets
-from specdec.cli.choices import Choice
 from specdec.cli.compared_engines import make_engines
+from specdec.cli.strategy_choice import StrategyChoice
 from specdec.plugin.registry import Registry
 
 CHOICES = {
-    "plain": Choice("plain"),
-    "eagle2, published": Choice("eagle2", {}, {"policy": {"depth": 6, "top_k": 10, "budget": 60}}),
-    "eagle2, fitted": Choice("eagle2", {}, {"policy": {"depth": 5, "top_k": 2, "budget": 8}}),
-    "chain": Choice("chain"),
-    "auto": Choice("auto", {}, {"policy": {"costs": False}}),
+    "plain": StrategyChoice("plain"),
+    "eagle2, published": StrategyChoice(
+        "eagle2", {}, {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
+    ),
+    "eagle2, fitted": StrategyChoice(
+        "eagle2", {}, {"policy": {"depth": 5, "top_k": 2, "budget": 8}}
+    ),
+    "chain": StrategyChoice("chain"),
+    "auto": StrategyChoice("auto", {}, {"policy": {"size_by_cost": False}}),
 }
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import generated
+
 ROLE = re.compile(r":(?:class|meth|func|mod|attr|data):`(~?)(?:[^`<]*<)?([\w.]+)>?`")
 
 HEADS = {"Args": "what it does", "Attributes": "what it is"}
@@ -35,7 +37,7 @@ def table(of: Any, section: str, names: Collection[str], head: str) -> Iterator[
     found = [name.lstrip("*") for each, _ in entries for name in each.split(", ")]
     if not found or sorted(found) != sorted(names):
         raise ValueError(f"the docstring of {of.__qualname__} has {found}, it has {list(names)}")
-    yield from (f"| {head} | {HEADS[section]} |", "|---|---|")
-    for each, text in entries:
-        name = ", ".join(f"`{one}`" for one in each.split(", "))
-        yield f"| {name} | {shown(text).replace('|', chr(92) + '|')} |"
+    rows = [
+        (", ".join(f"`{one}`" for one in each.split(", ")), shown(text)) for each, text in entries
+    ]
+    return generated.table((head, HEADS[section]), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -23,12 +23,23 @@ def inserted(text: str, name: str, script: str, body: str) -> str:
     return before + begin + body + end + after
 
 
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table, whose cells are Markdown."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
 def main(description: str | None, path: Path, page: Callable[[], str]) -> int:
     """Write ``page()`` to ``path``, or with ``--check`` compare the two: the exit status."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    check = parser.parse_args().check
-    fresh = page()
+    return written(path, page(), check=parser.parse_args().check)
+
+
+def written(path: Path, fresh: str, *, check: bool) -> int:
+    """Write a page, or compare it with what is there: the exit status."""
     if not check:
         path.write_text(fresh, encoding="utf-8")
         return 0

@@ -16,17 +16,17 @@ from specdec import Engine
 from specdec.decoding.randomness import Key, KeyedRandomness, Stream
 from specdec.distribution import Distribution
 from specdec.request.seeds import row_seeds
-from specdec.tracing.record import Fate, Trace, TracedNode, TracedStep
+from specdec.tracing.record import Outcome, Trace, TracedNode, TracedStep
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 QUESTION = "What do bees do in winter?"
 BEGINNING = "The bees stay in the"
 OPTIONS = {"policy": {"depth": 4, "top_k": 2, "budget": 8}}
 CLASSES = {
-    Fate.ACCEPTED: ("accepted", "✓"),
-    Fate.REJECTED: ("rejected", "✗"),
-    Fate.NOT_REACHED: ("unreached", "·"),
-    Fate.CUT: ("unreached", "·"),
+    Outcome.ACCEPTED: ("accepted", "✓"),
+    Outcome.REJECTED: ("rejected", "✗"),
+    Outcome.NOT_REACHED: ("unreached", "·"),
+    Outcome.CUT: ("unreached", "·"),
 }
 WIDTH, BOX = 760, 26
 LONG = 124  # a box of the tree
@@ -92,7 +92,7 @@ def step_picture(step: TracedStep) -> str:
     drawing.text(28, top + 18, shown(step.root), "mono")
     for node in nodes:
         x, y = places[node.node]
-        kind, mark = CLASSES[node.fate]
+        kind, mark = CLASSES[node.outcome]
         drawing.box(x, y + top, LONG, BOX, kind)
         drawing.text(x + 8, y + top + 18, f"{mark} {shown(node.text)[:9]}", "mono")
         drawing.text(x + LONG - 6, y + top + 18, f"{node.value:.2f}", "small", "end")

@@ -17,7 +17,7 @@ COLUMNS = ("drafting", *FILES.values(), "all")
 
 def page() -> str:
     """The whole page."""
-    rows = [["method", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
+    rows = []
     for method in METHODS:
         lines = dict.fromkeys(COLUMNS, 0)
         for path in (ROOT / "plugins" / method).glob("*.py"):
@@ -25,7 +25,7 @@ def page() -> str:
             lines[FILES.get(path.name, "drafting")] += count
             lines["all"] += count
         rows.append([f"`{method}`", *map(str, lines.values())])
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "\n".join(generated.table(("method", *COLUMNS), rows)) + "\n"
     text = PAGE.read_text(encoding="utf-8")
     return generated.inserted(text, "lines", Path(__file__).name, table)
 

@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 
 from specdec import Engine
 from specdec.jobs.options import JobOptions
+from specdec.plugin import ROLES, Role
 from specdec.plugin.components import Component, ModelAlias, Strategy, Trainer
-from specdec.plugin.registry import ROLES, Registry, Role
+from specdec.plugin.registry import Registry
 from specdec.request.generation_fields import Fields
 from specdec.training.answer_options import AnswerOptions
 from specdec.training.settings import Settings
@@ -126,7 +127,7 @@ def strategies(found: list[Strategy]) -> str:
         for s in found
     ]
     head = ["strategy", *ROLES, "options that differ from the parts' defaults"]
-    return "## Strategies\n\n" + "\n".join(table(head, rows)) + "\n"
+    return "## Strategies\n\n" + "\n".join(generated.table(head, rows)) + "\n"
 
 
 def component_section(
@@ -150,7 +151,7 @@ def fields_table(fields: Mapping[str, FieldInfo]) -> Iterator[str]:
         [f"`{name}`", kind(info.annotation), _default(info), bounds(info), info.description or ""]
         for name, info in fields.items()
     ]
-    yield from table(["option", "type", "default", "allowed", "what it is"], rows)
+    yield from generated.table(["option", "type", "default", "allowed", "what it is"], rows)
 
 
 def models(found: list[ModelAlias]) -> str:
@@ -166,21 +167,13 @@ def models(found: list[ModelAlias]) -> str:
         for alias in found
     ]
     head = ["alias", "dtype", "drafters with a checkpoint", "options by strategy", "what it is"]
-    return "## Model aliases\n\n" + "\n".join(table(head, rows)) + "\n"
+    return "## Model aliases\n\n" + "\n".join(generated.table(head, rows)) + "\n"
 
 
 def generate_fields() -> Iterator[str]:
     """The fields of GenerationConfig that are honoured."""
     rows = [[f"`{name}`", field.description or ""] for name, field in Fields.model_fields.items()]
-    yield from table(["field", "allowed"], rows)
-
-
-def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+    yield from generated.table(["field", "allowed"], rows)
 
 
 def kind(annotation: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import generated
@@ -37,21 +36,13 @@ def page() -> str:
     ]
     parts = [
         INTRODUCTION.format(bugs=len(PLANTED)),
-        *table(["bug", "caught by"], caught),
+        *generated.table(["bug", "caught by"], caught),
         "",
         "## The properties",
         "",
-        *table(["property", "what it states"], stated),
+        *generated.table(["property", "what it states"], stated),
     ]
     return "\n".join(parts) + "\n"
-
-
-def table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 if __name__ == "__main__":

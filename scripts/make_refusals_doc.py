@@ -32,8 +32,8 @@ def page() -> str:
 
 def table(head: str, rows: Iterable[tuple[str, str]]) -> str:
     """A row for each argument."""
-    shown = (f"| `{name}` | {re.sub(r'decoder[(].*?[)]', code, why)} |\n" for name, why in rows)
-    return f"| argument | {head} |\n|---|---|\n{''.join(shown)}"
+    cells = ((f"`{name}`", re.sub(r"decoder[(].*?[)]", code, why)) for name, why in rows)
+    return "\n".join(generated.table(("argument", head), cells)) + "\n"
 
 
 def code(match: re.Match[str]) -> str:

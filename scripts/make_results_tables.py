@@ -1,18 +1,25 @@
-"""Write the tables of docs/results.md from results in docs/benchmarks; --check fails if stale."""
+"""Write the tables of README.md and docs/results.md from results in docs/benchmarks; --check fails
+if one is stale."""
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import json
+import re
+import statistics
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import generated
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "results.md"
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "docs" / "benchmarks"
-RUNS = {0: "2026-11-29-smollm2-t0.json", 1: "2026-11-29-smollm2-t1.json"}  # by temperature
+RUN = "2026-11-29-smollm2-t{}"
+TEMPERATURES = (0, 1)
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
 # Contenders in the order of the table, with their names in the paper.
 METHODS = {
@@ -25,27 +32,79 @@ NAMES = {
     "transformers prompt lookup": "transformers' prompt lookup",
     "transformers": "transformers' `generate`",
 }
+# Rows of the README's table.
+FIGURES = {
+    "`auto`": ("auto",),
+    "`eagle2`, `eagle3`, 5 draft tokens": ("eagle2", "eagle3"),
+    "the same, the paper's 60 draft tokens": ("eagle2:published", "eagle3:published"),
+    "`static_tree` (EAGLE, 25 draft tokens)": ("static_tree",),
+    "`hydra`, `medusa` (63 draft tokens)": ("hydra", "medusa"),
+    "`chain`": ("chain",),
+    "`lookahead`": ("lookahead",),
+    "`lookup`, `suffix`, without a head": ("lookup", "suffix"),
+    "transformers' `generate`, its prompt lookup (weights as they are)": (
+        "transformers",
+        "transformers prompt lookup",
+    ),
+}
+EAGLE, EAGLE2 = "static_tree", "eagle2:published"
+
+Cells = dict[tuple[str, str], tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 
 
-def page() -> str:
-    """The whole page."""
-    text = PAGE.read_text(encoding="utf-8")
-    for temperature, name in RUNS.items():
-        report = json.loads((RESULTS / name).read_text(encoding="utf-8"))["reports"][0]
-        script = Path(__file__).name
-        text = generated.inserted(text, f"temperature {temperature}", script, _table(report))
-    return text
+def _report(temperature: int) -> dict[str, Any]:
+    path = RESULTS / f"{RUN.format(temperature)}.json"
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["reports"][0]
+    return report
 
 
-def _table(report: dict[str, Any]) -> str:
-    """tau and speedup of each method on each prompt set, their means, and their quotient."""
+def _cells(report: dict[str, Any]) -> Cells:
+    """tau and speedup by method and prompt set, and their means."""
     rows = [*report["by_set"], *report["means"]]
-    cells = {(row["strategy"], row["set"]): (row["tau"], row["speedup"]) for row in rows}
+    return {(row["strategy"], row["set"]): (row["tau"], row["speedup"]) for row in rows}
+
+
+def results_page() -> str:
+    """docs/results.md, whole."""
+    text, script = PAGE.read_text(encoding="utf-8"), Path(__file__).name
+    for temperature in TEMPERATURES:
+        table = _by_set(_report(temperature))
+        text = generated.inserted(text, f"temperature {temperature}", script, table)
+    return generated.inserted(text, "gain", script, _gains(text))
+
+
+def readme() -> str:
+    """README.md, whole."""
+    cells = [_cells(_report(temperature)) for temperature in TEMPERATURES]
+
+    def shown(own: Cells, method: str) -> str:
+        tau, speedup = own[method, "mean"]
+        return (
+            f"{speedup:.2f}x"
+            if method.startswith("transformers")
+            else f"{tau:.2f} / {speedup:.2f}x"
+        )
+
+    rows = [
+        [name, *(", ".join(shown(own, method) for method in methods) for own in cells)]
+        for name, methods in FIGURES.items()
+    ]
+    head = ["", *(f"temperature {temperature}" for temperature in TEMPERATURES)]
+    table = "\n".join(generated.table(head, rows)) + "\n"
+    return generated.inserted(
+        README.read_text(encoding="utf-8"), "figures", Path(__file__).name, table
+    )
+
+
+def _by_set(report: dict[str, Any]) -> str:
+    """tau and speedup of each method on each prompt set, their means, and their quotient."""
+    cells = _cells(report)
     counts = {row["set"]: row["prompts"] for row in report["by_set"]}
     total, least, most = sum(counts.values()), min(counts.values()), max(counts.values())
     each = str(least) if least == most else f"{least} or {most}"
     columns = ["strategy", "in the paper", *SETS, "mean", "step"]
-    lines = [columns, ["---"] * len(columns)]
+    lines = []
     measured = {strategy for strategy, _ in cells}
     for method, in_paper in METHODS.items():
         if method not in measured:
@@ -54,10 +113,73 @@ def _table(report: dict[str, Any]) -> str:
         shown = [f"{tau:.2f} / {speedup:.2f}x" for tau, speedup in pairs]
         step = pairs[-1][0] / pairs[-1][1]
         lines.append([NAMES.get(method, f"`{method}`"), in_paper, *shown, f"{step:.2f}"])
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = "\n".join(generated.table(columns, lines)) + "\n"
     temperature = report["settings"]["temperature"]
     return f"Temperature {temperature:.0f}, {total} prompts ({each} a set):\n\n{table}"
 
 
+def _gains(page: str) -> str:
+    """How EAGLE-2's gain over EAGLE goes with EAGLE's tau, in the paper and here."""
+    head = ["", "points", "mean gain", "correlation with EAGLE's tau", "gain at EAGLE's tau here"]
+    rows = []
+    for temperature in TEMPERATURES:
+        cells = _cells(_report(temperature))
+        here = cells[EAGLE, "mean"][0]
+        by_set = [(cells[EAGLE, name][0], cells[EAGLE2, name][0]) for name in SETS]
+        for name, points in (
+            ("the paper's cells, 7B models", _in_paper(page, temperature)),
+            ("here, by prompt set", by_set),
+            ("here, by prompt", [*_by_prompt(temperature)]),
+        ):
+            rows.append([f"temperature {temperature}, {name}", *_figures(points, here)])
+    return "\n".join(generated.table(head, rows)) + "\n"
+
+
+def _figures(points: Points, here: float) -> list[str]:
+    tau = [eagle for eagle, _ in points]
+    gain = [eagle2 / eagle for eagle, eagle2 in points]
+    line = statistics.linear_regression(tau, gain)
+    found = statistics.mean(gain), statistics.correlation(tau, gain)
+    return [str(len(points)), *(f"{x:.2f}" for x in (*found, line.slope * here + line.intercept))]
+
+
+def _in_paper(page: str, temperature: int) -> Points:
+    """tau of EAGLE and EAGLE-2 for each model and task of the paper's table on the page."""
+    table = page.partition("## What the paper reports")[2].partition(f"Temperature {temperature}:")[
+        2
+    ]
+    found: dict[str, list[float]] = {"EAGLE": [], "EAGLE-2": []}
+    for line in table.partition("Temperature")[0].splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and (name := cells[2]) in found:
+            found[name] += [float(cell.split(" / ")[0]) for cell in cells[3:9]]
+    return list(zip(*found.values(), strict=True))
+
+
+def _by_prompt(temperature: int) -> Iterator[tuple[float, float]]:
+    """tau of EAGLE and EAGLE-2 in each round of the run."""
+    with gzip.open(RESULTS / f"{RUN.format(temperature)}-runs.jsonl.gz", "rt") as lines:
+        next(lines)  # what the run was asked
+        for line in lines:
+            runs = json.loads(line)["runs"]
+            if EAGLE in runs and EAGLE2 in runs:
+                yield _tau(runs[EAGLE]["stats"]), _tau(runs[EAGLE2]["stats"])
+
+
+def _tau(stats: Sequence[dict[str, Any]]) -> float:
+    """Of all turns together."""
+    tokens = sum(turn["new_tokens"] for turn in stats)
+    return float(tokens / sum(turn["target_forwards"] for turn in stats))
+
+
+def main() -> int:
+    """Write or compare both pages: the exit status."""
+    parser = argparse.ArgumentParser(description=re.sub(r"\s+", " ", __doc__ or ""))
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    check = parser.parse_args().check
+    pages = {PAGE: results_page(), README: readme()}
+    return max([generated.written(path, fresh, check=check) for path, fresh in pages.items()])
+
+
 if __name__ == "__main__":
-    sys.exit(generated.main(__doc__, PAGE, page))
+    sys.exit(main())

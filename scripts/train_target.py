@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from specdec.files.whole_files import replace_folder, write_json
+from specdec.files.atomic_files import replace_folder, write_json
 
 SIZES = {
     "hidden_size": 256,

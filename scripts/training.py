@@ -24,7 +24,7 @@ import torch
 from common import log
 from torch import Tensor, nn
 
-from specdec.files.whole_files import write_whole
+from specdec.files.atomic_files import write_atomically
 from specdec.training.optimizers import make_optimizers, set_rate
 from specdec.training.schedule import Schedule
 from specdec.training.settings import make_settings
@@ -48,7 +48,9 @@ class Run:
     @classmethod
     def of(cls, model: nn.Module, args: argparse.Namespace) -> Run:
         """A run by the options of `add_training_options`, resumed if it has begun."""
-        settings = make_settings({"rate": args.muon_rate, "adam_rate": args.adam_rate})
+        settings = make_settings(
+            {"learning_rate": args.muon_rate, "adam_learning_rate": args.adam_rate}
+        )
         schedule = Schedule(None, args.minutes, _WARMUP, _DECAY)
         run = cls(model, make_optimizers(model, settings), schedule)
         run.resume(args.run / "checkpoint.pt")
@@ -74,7 +76,7 @@ class Run:
             "step": self.step,
             "tokens": self.tokens,
         }
-        write_whole(path, lambda fresh: torch.save(state, fresh))
+        write_atomically(path, lambda fresh: torch.save(state, fresh))
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one."""

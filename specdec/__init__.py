@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from specdec.decoding.interfaces import Acceptor as Acceptor
     from specdec.decoding.interfaces import LevelDrafter as LevelDrafter
-    from specdec.decoding.interfaces import LevelDrafts as LevelDrafts
+    from specdec.decoding.interfaces import LevelProposer as LevelProposer
     from specdec.decoding.interfaces import Needs as Needs
     from specdec.decoding.interfaces import TreeDrafter as TreeDrafter
-    from specdec.decoding.interfaces import TreeDrafts as TreeDrafts
     from specdec.decoding.interfaces import TreeFunction as TreeFunction
     from specdec.decoding.interfaces import TreeGrower as TreeGrower
     from specdec.decoding.interfaces import TreePolicy as TreePolicy
+    from specdec.decoding.interfaces import TreeProposer as TreeProposer
     from specdec.decoding.interfaces import Verifier as Verifier
     from specdec.decoding.proposal import Proposal as Proposal
     from specdec.decoding.tree import DraftTree as DraftTree
@@ -45,10 +45,10 @@ _WHERE = {
     "hookimpl": "plugin.components",
     "Acceptor": "decoding.interfaces",
     "LevelDrafter": "decoding.interfaces",
-    "LevelDrafts": "decoding.interfaces",
+    "LevelProposer": "decoding.interfaces",
     "Needs": "decoding.interfaces",
     "TreeDrafter": "decoding.interfaces",
-    "TreeDrafts": "decoding.interfaces",
+    "TreeProposer": "decoding.interfaces",
     "TreeFunction": "decoding.interfaces",
     "TreeGrower": "decoding.interfaces",
     "TreePolicy": "decoding.interfaces",

@@ -17,7 +17,7 @@ from specdec.drafter_check import TargetText, report_on
 from specdec.errors import OptionError, PluginError
 from specdec.models.checks.tree_attention import TreeCheck, check_lm_head
 from specdec.models.hf_target import HFTarget
-from specdec.models.loaded_model import in_words
+from specdec.models.loaded_model import explaining_model_errors
 from specdec.models.placement import is_placed
 from specdec.models.ranks import Ranks
 from specdec.plugin.registry import Registry
@@ -119,7 +119,7 @@ def assemble(
         PluginError: a target that a plugin wrapped so that it cannot be accelerated.
         UnsupportedModelError: a model whose forwards over a tree are not its own.
     """
-    with in_words(shared.model):
+    with explaining_model_errors(shared.model):
         own = HFTarget(shared.model, acceleration=shared.acceleration)
         check_lm_head(own)
     wrapped = registry.manager.hook.specdec_wrap_target(target=own)

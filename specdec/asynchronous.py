@@ -16,7 +16,7 @@ T = TypeVar("T")
 _END = object()
 
 
-class Turns:
+class DecodingThread:
     """One thread in which all asynchronous calls of an engine take turns after every step."""
 
     def __init__(self) -> None:
@@ -59,12 +59,14 @@ class AsyncStream:
     a string for several. A piece that nobody waited for, after a timeout, is the next one.
 
     Args:
-        turns: the thread in which it runs.
+        thread: the thread in which it runs.
         make: makes the stream, in that thread.
     """
 
-    def __init__(self, turns: Turns, make: Callable[[], TextStream | BatchStream]) -> None:
-        self._turns, self._make, self._context = turns, make, copy_context()
+    def __init__(
+        self, thread: DecodingThread, make: Callable[[], TextStream | BatchStream]
+    ) -> None:
+        self._thread, self._make, self._context = thread, make, copy_context()
         self._stream: Any = None
         self._asked: Future[Any] | None = None
         self._waiting, self._closed = 0, False
@@ -75,7 +77,7 @@ class AsyncStream:
     async def __anext__(self) -> Any:
         while True:
             if self._asked is None:
-                self._asked = self._turns.submit(self._context, self._next)
+                self._asked = self._thread.submit(self._context, self._next)
             asked, self._waiting = self._asked, self._waiting + 1
             try:
                 piece = await asyncio.shield(asyncio.wrap_future(asked))
@@ -106,7 +108,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Stop here: what has been committed stands."""
         self._closed, self._asked = True, None
-        closing = self._turns.submit(self._context, self._close)
+        closing = self._thread.submit(self._context, self._close)
         await asyncio.shield(asyncio.wrap_future(closing))
 
     def _close(self) -> None:

@@ -113,7 +113,7 @@ def _decode(
 ) -> Generator[None, None, list[GenerationResult]]:
     generation = Generation(setup, request)
     for step in generation if streamer is None else fed(generation, streamer):
-        advance(sum(reason is not None for reason in step.finished))
+        advance(sum(reason is not None for reason in step.finish_reasons))
         yield
     return generation.results()
 

@@ -27,10 +27,10 @@ class Columns:
 
     def take(self, step: Step) -> Iterator[list[int]]:
         """The columns that a step completes, each a token for every row of the request."""
-        for row, member in enumerate(step.members):
-            self._waiting[member].extend(step.new_tokens[row])
-            if step.finished[row] is not None:
-                self._ended[member] = True
+        for row, request_row in enumerate(step.request_rows):
+            self._waiting[request_row].extend(step.new_tokens[row])
+            if step.finish_reasons[row] is not None:
+                self._ended[request_row] = True
         while self._complete():
             yield [own.popleft() if own else self._pad for own in self._waiting]
 

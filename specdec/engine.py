@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from specdec.acceleration import Acceleration
 from specdec.assembly import Assembly, SharedModel, assemble
-from specdec.asynchronous import AsyncStream, Turns
+from specdec.asynchronous import AsyncStream, DecodingThread
 from specdec.batching import check_batches, finished, in_batches
 from specdec.booleans import check_bools
 from specdec.decoding.drafter_report import DrafterReport
@@ -37,14 +37,15 @@ from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
 from specdec.plugin.loading import check_tokenizer, find_alias, is_named, load_target
-from specdec.plugin.registry import Registry, listed_plugins
+from specdec.plugin.manager import listed_plugins
+from specdec.plugin.registry import Registry
 from specdec.plugin.selection import Choice, OptionsByRole, Selection, select
 from specdec.request.copying import with_own_containers
 from specdec.request.generation_fields import plain
 from specdec.request.request import Request, make_request
 from specdec.results import GenerationResult
 from specdec.session import Session
-from specdec.streamers import told_of_the_end
+from specdec.streamers import ending_streamer
 from specdec.streaming import BatchStream, TextStream, text_stream
 
 _LOG = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class Engine:
         self._shared = SharedModel(name, loaded, acceleration)
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
-        self._turns = Turns()
+        self._thread = DecodingThread()
         if isinstance(model, nn.Module):
             model, dtype, device = loaded, None, None
         self._arguments: dict[str, Any] = {
@@ -355,11 +356,11 @@ class Engine:
         steps = self._run(prompt, **settings)
         next(steps)  # begun: from here on a streamer is told of the end, whatever comes
         try:
-            turns = self._taken_in_turns()
+            thread = self._own_thread()
         except SpecdecError:
             steps.close()
             raise
-        return await turns.finish(steps)
+        return await thread.finish(steps)
 
     def start(self, prompt: Any, **settings: Any) -> Generation:
         """A generation whose steps are run by iterating over it; arguments as for ``generate``, but
@@ -377,16 +378,16 @@ class Engine:
 
     def astream(self, prompt: Any, **settings: Any) -> AsyncStream:
         """:meth:`stream` for ``async for``; it runs as :meth:`agenerate` does."""
-        return AsyncStream(self._taken_in_turns(), lambda: self.stream(prompt, **settings))
+        return AsyncStream(self._own_thread(), lambda: self.stream(prompt, **settings))
 
-    def _taken_in_turns(self) -> Turns:
+    def _own_thread(self) -> DecodingThread:
         """The thread of asynchronous calls; OptionError for a sharded model."""
         if self._assembly.checked.ranks is not None:
             raise OptionError(
                 "agenerate and astream take turns as calls arrive, and the ranks of a sharded "
                 "model must all take the same ones: use generate or stream"
             )
-        return self._turns
+        return self._thread
 
     def session(self) -> Session:
         """Generations that share a prefix without reading it again, as the turns of a chat do."""
@@ -464,14 +465,14 @@ class Engine:
         **settings: Any,
     ) -> Generator[None, None, GenerationResult | list[GenerationResult]]:
         """What :meth:`generate` does, in steps; returns what it returns."""
-        with told_of_the_end(streamer):
+        with ending_streamer(streamer):
             yield
             size = plain(batch_size)
             request = self._agreed_request(
                 prompt,
                 settings,
                 lambda request: check_batches(len(request.rows), size, progress, streamer),
-                beside=size,
+                also_equal=size,
             )
             results = yield from in_batches(
                 self.generation_setup(),
@@ -488,14 +489,14 @@ class Engine:
         settings: Mapping[str, Any],
         check: Callable[[Request], None] = lambda request: None,
         *,
-        beside: object = None,
+        also_equal: object = None,
     ) -> Request:
         """A call's prompts, seeds and settings, resolved.
 
         Args:
             settings: arguments of ``generate``.
             check: what else may refuse the call.
-            beside: what else the ranks of a sharded model must have been given alike.
+            also_equal: what else the ranks of a sharded model must have been given alike.
 
         Raises:
             PromptError, OptionError, UnknownNameError: as for ``generate``.
@@ -514,9 +515,9 @@ class Engine:
             check(request)
             return request
 
-        with told_of_the_end(settings.get("streamer")):  # which is refused here
+        with ending_streamer(settings.get("streamer")):  # which is refused here
             return self.generation_setup().agreed(
-                make, drawn=settings.get("seed") is None, beside=beside
+                make, drawn=settings.get("seed") is None, also_equal=also_equal
             )
 
     def generation_setup(self) -> GenerationSetup:

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from specdec.decoding.clock import Clock
-from specdec.decoding.draft import Drafting
+from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.first_rank import FirstRankAccepts
 from specdec.decoding.generation_info import GenerationInfo
-from specdec.decoding.interfaces import Drafts, Resumable
+from specdec.decoding.interfaces import Proposer, Resumable
 from specdec.decoding.loop import decode
 from specdec.decoding.metrics import Metrics
 from specdec.decoding.parts import Parts
@@ -77,14 +77,14 @@ class GenerationSetup:
         return decide() if self.ranks is None else self.ranks.decided(decide)
 
     def agreed(
-        self, make: Callable[[], Request], *, drawn: bool = False, beside: object = None
+        self, make: Callable[[], Request], *, drawn: bool = False, also_equal: object = None
     ) -> Request:
         """The request that ``make`` makes; of a sharded model every rank makes the same.
 
         Args:
             make: all that may refuse the call belongs in it.
             drawn: whether its seeds were drawn, not given: then those of the first rank count.
-            beside: what else the ranks must have been given alike.
+            also_equal: what else the ranks must have been given alike.
 
         Raises:
             OptionError: the ranks were not asked for the same.
@@ -93,7 +93,7 @@ class GenerationSetup:
             return make()
 
         def said(request: Request) -> str:
-            return f"{beside} {(replace(request, seeds=[]) if drawn else request).digest}"
+            return f"{also_equal} {(replace(request, seeds=[]) if drawn else request).digest}"
 
         request = ranks.agreed(make, said)
         if not drawn:
@@ -106,7 +106,7 @@ class ResumePoint:
     """What the next turn of a session goes on from: consistent between steps only."""
 
     state: State
-    drafts: Drafts | None
+    proposer: Proposer | None
 
 
 class Generation:
@@ -146,9 +146,9 @@ class Generation:
 
         processors = made() if setup.ranks is None else setup.ranks.agreed(made)
         randomness = setup.make_randomness(torch.tensor(request.seeds, device=target.device))
-        cache, cached, drafts = None, None, None
+        cache, cached, proposer = None, None, None
         if before and (cached := _shared(before, parts, rows)) is not None:
-            cache, drafts = before.state.cache, before.drafts
+            cache, proposer = before.state.cache, before.proposer
         elif parts.verifier.uses_cache:
             cache = target.new_cache(len(rows), min(max(limits), max(lengths) + ROOM) + AHEAD)
         detokenizers = [
@@ -176,10 +176,10 @@ class Generation:
             cache.truncate(torch.tensor(cached, device=target.device), max(cached))
         self.clock = Clock()
         self.metrics = Metrics(len(rows), self.clock, lossless=parts.acceptor.lossless)
-        self._drafting = Drafting(
+        self._draft_phase = DraftPhase(
             parts,
             self.clock,
-            drafts,
+            proposer,
             may_shrink=on_end is None and len(rows) > 1,
             ranks=setup.ranks,
         )
@@ -216,9 +216,10 @@ class Generation:
         """End a row of the request between steps: it gets no further token.
 
         Args:
-            new_tokens: how many of those that it has are meant; the others are no part of its
-                result or its statistics, though the forwards that gave them are. Logits processors
-                that can be rolled back are, to there. A trace keeps what was decoded.
+            new_tokens: how many of the row's tokens to keep. The rest are dropped from its result
+                and statistics, but the forwards that produced them still count. Logits processors
+                that support rollback are rolled back to that length. A trace keeps what was
+                decoded.
         """
         if self._reasons[row] is None:
             self._info.ended[row] = reason, new_tokens
@@ -233,7 +234,7 @@ class Generation:
         acceptor = parts.acceptor
         if setup.ranks is not None:
             acceptor = FirstRankAccepts(acceptor, setup.ranks)
-        steps = decode(setup.target, self._drafting, parts.verifier, acceptor, state, self.clock)
+        steps = decode(setup.target, self._draft_phase, parts.verifier, acceptor, state, self.clock)
         between_steps = False
         try:
             for step in self.metrics.timed(steps):
@@ -259,7 +260,7 @@ class Generation:
             raise
         finally:
             if between_steps and self._on_end:
-                self._on_end(ResumePoint(state, self._drafting.drafts))
+                self._on_end(ResumePoint(state, self._draft_phase.proposer))
 
     def _log_end(self) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):
@@ -271,9 +272,11 @@ class Generation:
             )
 
     def _collect(self, step: Step) -> None:
-        for member, tokens, why in zip(step.members, step.new_tokens, step.finished, strict=True):
-            self._tokens[member] += tokens
-            self._reasons[member] = why or self._reasons[member]
+        for request_row, tokens, why in zip(
+            step.request_rows, step.new_tokens, step.finish_reasons, strict=True
+        ):
+            self._tokens[request_row] += tokens
+            self._reasons[request_row] = why or self._reasons[request_row]
 
     def new_tokens(self, row: int) -> list[int]:
         """The tokens that the answer to a row of the request has so far."""
@@ -326,12 +329,12 @@ def _shared(before: ResumePoint, parts: Parts, rows: Sequence[Sequence[int]]) ->
 
     None: another number of rows, or no cache.
     """
-    old, cache, drafts = before.state, before.state.cache, before.drafts
+    old, cache, proposer = before.state, before.state.cache, before.proposer
     if cache is None or old.rows != len(rows):
         return None
     most = cache.lengths
-    if isinstance(drafts, Resumable):
-        most = torch.minimum(most, drafts.cached_tokens())
+    if isinstance(proposer, Resumable):
+        most = torch.minimum(most, proposer.cached_tokens())
     elif parts.drafter is not None and (needs := parts.drafter.needs) and needs.hidden:
         return None  # a drafter that starts anew wants the hidden states of all tokens
     starts = []

@@ -18,18 +18,18 @@ class TokenLogprobs:
 
     Attributes:
         token: its id.
-        before: its log-probability under the model's own distribution.
-        after: the same after the request's logits processors, temperature and truncation; of greedy
-            decoding after its processors alone.
-        top_before, top_after: the likeliest tokens under each with their log-probabilities, the
+        raw: its log-probability under the model's own distribution.
+        processed: the same after the request's logits processors, temperature and truncation; of
+            greedy decoding after its processors alone.
+        top_raw, top_processed: the likeliest tokens under each with their log-probabilities, the
             likeliest first; as many as ``logprobs`` says, without tokens of probability 0.
     """
 
     token: int
-    before: float
-    after: float
-    top_before: tuple[tuple[int, float], ...] = ()
-    top_after: tuple[tuple[int, float], ...] = ()
+    raw: float
+    processed: float
+    top_raw: tuple[tuple[int, float], ...] = ()
+    top_processed: tuple[tuple[int, float], ...] = ()
 
 
 class LogprobRecorder:
@@ -53,11 +53,13 @@ class LogprobRecorder:
         """Take in a step. Reads from the device."""
         new = [torch.tensor(own, dtype=torch.int64) for own in step.new_tokens]
         tokens = pad_sequence(new, batch_first=True).to(step.kept.device)
-        before, after = self._read(step.logits, tokens), self._read(step.scores, tokens)
-        for row, member in enumerate(step.members):
+        raw, processed = self._read(step.logits, tokens), self._read(step.scores, tokens)
+        for row, request_row in enumerate(step.request_rows):
             for place, token in enumerate(step.new_tokens[row]):
-                (own, top), (own_after, top_after) = before[row][place], after[row][place]
-                self._rows[member].append(TokenLogprobs(token, own, own_after, top, top_after))
+                (own, top), (own_processed, top_processed) = raw[row][place], processed[row][place]
+                self._rows[request_row].append(
+                    TokenLogprobs(token, own, own_processed, top, top_processed)
+                )
 
     def _read(
         self, scores: Tensor, tokens: Tensor

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 from specdec.models.loaded_model import without_capturing
 from specdec.models.placement import is_placed
 from specdec.models.ranks import Ranks
+from specdec.plugin import Role
 from specdec.plugin.components import IsPath
-from specdec.plugin.registry import Registry, Role
+from specdec.plugin.registry import Registry
 
 
 @dataclass(frozen=True)

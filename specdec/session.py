@@ -8,7 +8,7 @@ from typing import Any
 from specdec.generation import Generation, GenerationSetup, ResumePoint
 from specdec.request.request import Request
 from specdec.results import GenerationResult
-from specdec.streamers import check_streamer, fed, told_of_the_end
+from specdec.streamers import check_streamer, ending_streamer, fed
 from specdec.streaming import BatchStream, TextStream, text_stream
 
 
@@ -38,7 +38,7 @@ class Session:
         def check(request: Request) -> None:
             check_streamer(streamer, len(request.rows))
 
-        with told_of_the_end(streamer):
+        with ending_streamer(streamer):
             generation = self._start(self._request(prompt, settings, check))
             try:
                 for _ in generation if streamer is None else fed(generation, streamer):

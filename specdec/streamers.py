@@ -37,9 +37,9 @@ def check_streamer(streamer: Any, texts: int = 1) -> None:
 
 
 @contextmanager
-def told_of_the_end(streamer: Any) -> Iterator[None]:
-    """Tell a streamer, if it is one, of the end of what is done within, also after an error or a
-    refusal, so that nobody waits for it for ever."""
+def ending_streamer(streamer: Any) -> Iterator[None]:
+    """Call ``streamer.end()``, if there is a streamer, when what is done within is over, also after
+    an error or a refusal, so that nobody waits for it for ever."""
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def told_of_the_end(streamer: Any) -> Iterator[None]:
 def fed(generation: Generation, streamer: Any) -> Iterator[Step]:
     """The steps of a generation, whose tokens a streamer gets as transformers' ``generate`` gives
     them: the prompts ``[B, P]`` first, padded on the left, then the t-th new token of every row,
-    ``[B]``, the padding token for rows that have ended. See :func:`told_of_the_end`."""
+    ``[B]``, the padding token for rows that have ended. See :func:`ending_streamer`."""
     request = generation.request
     pad = request.sampling.pad
     columns = Columns(len(request.rows), pad)

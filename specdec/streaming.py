@@ -46,19 +46,19 @@ class _Stream(ABC, Generic[Piece]):
         rest = dict.fromkeys(range(len(self._given)))  # rows whose end was not given yet
         try:
             for step in self._generation:
-                for row, member in enumerate(step.members):
+                for row, request_row in enumerate(step.request_rows):
                     for token in step.new_tokens[row]:
-                        self._growing[member].push(token, self._stop)
-                    if piece := self._growing[member].take(self._stop):
-                        self._given[member] += len(piece)
-                        yield self._piece(member, piece)
-                    if step.finished[row] is not None:
-                        del rest[member]
-                        yield from self._end(member)
+                        self._growing[request_row].push(token, self._stop)
+                    if piece := self._growing[request_row].take(self._stop):
+                        self._given[request_row] += len(piece)
+                        yield self._piece(request_row, piece)
+                    if step.finish_reasons[row] is not None:
+                        del rest[request_row]
+                        yield from self._end(request_row)
         finally:
             self._generation.close()
-        for member in rest:
-            yield from self._end(member)
+        for request_row in rest:
+            yield from self._end(request_row)
 
     def _end(self, row: int) -> Iterator[Piece]:
         """What the text of a row that has ended has more than was given of it."""

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.network_drafter import NetworkProposer
 from specdec.models.hf_target import HFTarget
 
 # What makes the host wait for the device. On the CPU some of them never reach the dispatcher.
 READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy", "cpu")
-CALLS = ((HFTarget, "forward"), (HFTarget, "logits"), (NetworkDrafts, "propose"))
+CALLS = ((HFTarget, "forward"), (HFTarget, "logits"), (NetworkProposer, "propose"))
 READING_OPERATORS = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "equal")
 
 

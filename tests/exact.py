@@ -17,7 +17,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec.testing.enumerated_distributions import only_asked
 from specdec.testing.enumeration import EnumeratedRandomness, outcomes
 
@@ -31,7 +31,7 @@ class Written(Verification):
     """The distributions of a table at every node; a point mass for rows that do not ask."""
 
     def __init__(self, state: State, tree: DraftTree, p: Table) -> None:
-        hidden = Hidden(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
+        hidden = HiddenStates(torch.zeros(*tree.tokens.shape, 1, dtype=torch.float64))
         super().__init__(state, tree, hidden, at_paths(p, tree))
 
     def distribution(self, node: Tensor, needed: Tensor) -> Distribution:

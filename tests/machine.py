@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.network_drafter import NetworkProposer
 from specdec.models.hf_target import HFTarget
 
 
@@ -23,7 +23,7 @@ def machine(*, forward: float, token: float, level: float) -> Iterator[None]:
         level: what a draft level takes.
     """
     now = 0.0
-    target, draft = HFTarget.forward, NetworkDrafts.propose
+    target, draft = HFTarget.forward, NetworkProposer.propose
 
     def verified(self: Any, tokens: Any, *given: Any, **named: Any) -> Any:
         nonlocal now
@@ -38,5 +38,5 @@ def machine(*, forward: float, token: float, level: float) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch("time.perf_counter", lambda: now))
         stack.enter_context(mock.patch.object(HFTarget, "forward", verified))
-        stack.enter_context(mock.patch.object(NetworkDrafts, "propose", drafted))
+        stack.enter_context(mock.patch.object(NetworkProposer, "propose", drafted))
         yield

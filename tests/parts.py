@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, TreeGrower, TreePolicy
 from specdec.decoding.state import State
 
 
@@ -19,7 +19,7 @@ class GrownBy(TreePolicy):
     def __init__(self, make: Callable[[], TreeGrower]) -> None:
         self._make = make
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:
+    def start(self, state: State, proposer: LevelProposer | None) -> TreeGrower:
         return self._make()
 
 

@@ -98,7 +98,7 @@ def in_generate(model: Any, prompts: list[list[int]], rank: int) -> dict[str, An
 
 def likely(results: list[Any]) -> list[Any]:
     """The likeliest tokens at each place."""
-    return [[token for token, _ in each.top_after] for own in results for each in own.logprobs]
+    return [[token for token, _ in each.top_processed] for own in results for each in own.logprobs]
 
 
 def of_rank(rank: int, settings: dict[str, list[Any]]) -> dict[str, Any]:

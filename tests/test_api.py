@@ -151,7 +151,7 @@ def test_stats_agree_with_the_steps(
         assert stats.tau * stats.target_forwards == pytest.approx(stats.new_tokens)
         assert stats.accepted_tokens == sum(step.accepted[row] for step in own)
         # Every step adds its accepted drafts and a bonus token, unless a stop rule cut it short.
-        full = [s for s in own if s.finished[row] is None]
+        full = [s for s in own if s.finish_reasons[row] is None]
         assert sum(s.accepted[row] + 1 for s in full) == sum(len(s.new_tokens[row]) for s in full)
         for step in own:
             length, tree = int(step.acceptance.length[row]), step.tree

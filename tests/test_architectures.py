@@ -5,8 +5,6 @@ Batch 1 and a ragged batch, plain and drafted, on random models in float64.
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import architectures
@@ -22,7 +20,6 @@ PROMPTS = [
     torch.randint(1, architectures.VOCAB - 4, (n,), generator=torch.Generator().manual_seed(n))
     for n in (37, 5, 50)
 ]
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 
 
 @pytest.fixture(scope="module", params=architectures.ARCHITECTURES)
@@ -43,10 +40,3 @@ def test_greedy_text_is_transformers_own_alone_and_in_a_ragged_batch(model: Any)
 def test_prompts_reach_past_every_window(model: Any) -> None:
     windows = MaskForm.of(model.config.get_text_config()).windows.values()
     assert max((window for window in windows if window is not None), default=0) < len(PROMPTS[0])
-
-
-def test_the_list_in_the_readme_is_the_list_of_this_test() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    found = re.search(r"<!-- architectures -->\n(.*?)\n<!-- /architectures -->", text, re.DOTALL)
-    assert found is not None
-    assert found[1].replace("\n", " ") == architectures.listed(), "run scripts/make_models_list.py"

@@ -30,8 +30,8 @@ SIZES = [
 
 
 def auto(plain: Engine, folder: Path, drafter: str = "draft_model", **policy: Any) -> Engine:
-    """An engine; depth and budget as given unless ``costs=True``."""
-    options = {"policy": {**SMALL, "costs": False, **policy}}
+    """An engine; depth and budget as given unless ``size_by_cost=True``."""
+    options = {"policy": {**SMALL, "size_by_cost": False, **policy}}
     own = plain.with_strategy(
         "auto", drafter=drafter, options={**options, "drafter": {"checkpoint": str(folder)}}
     )
@@ -150,7 +150,7 @@ def test_noise_does_not_blow_up_what_is_learned(spread: float) -> None:
 def test_trees_stay_within_depth_and_budget(
     plain: Engine, draft: Path, costs: bool, temperature: float, options: dict[str, int]
 ) -> None:
-    own = auto(plain, draft, costs=costs, **options)
+    own = auto(plain, draft, size_by_cost=costs, **options)
     running = own.session().start(PROMPTS, max_new_tokens=24, temperature=temperature, seed=1)
     steps = list(running)
     for one in steps:
@@ -174,7 +174,9 @@ def test_texts_are_plain_decodings(
     costs: bool,
     temperature: float,
 ) -> None:
-    own = auto(plain, draft if kind == "draft_model" else head, kind, costs=costs, coupled=coupled)
+    own = auto(
+        plain, draft if kind == "draft_model" else head, kind, size_by_cost=costs, coupled=coupled
+    )
     prompts = [*PROMPTS, [3, 3, 8], [12, 40]]
     chosen: dict[str, Any] = {"max_new_tokens": 30, "temperature": temperature, "seed": 5}
     text = tiny.tokens(plain, prompts, eos_token_id=[], **chosen)
@@ -188,7 +190,7 @@ def test_texts_are_plain_decodings(
 def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
     plain: Engine, draft: Path
 ) -> None:
-    own = auto(plain, draft, costs=True)
+    own = auto(plain, draft, size_by_cost=True)
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0, "eos_token_id": []}
     drafted: list[bool] = []
     with fake_clock():
@@ -206,7 +208,7 @@ def test_it_pauses_and_drafts_again_and_the_text_is_plain_decodings(
 def test_every_turn_of_a_session_equals_a_fresh_run(
     plain: Engine, head: Path, costs: bool, temperature: float
 ) -> None:
-    own = auto(plain, head, "eagle", costs=costs)
+    own = auto(plain, head, "eagle", size_by_cost=costs)
     session, prompts = own.session(), [list(prompt) for prompt in PROMPTS]
     chosen: dict[str, Any] = {"max_new_tokens": 9, "temperature": temperature, "seed": [1, 2, 3]}
     for turn in ([3, 9, 11], [40], [8, 8, 2, 1], []):
@@ -241,12 +243,12 @@ def test_what_was_learned_outlives_the_engine_in_a_file(
     plain: Engine, draft: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "memory.json"
-    first = auto(plain, draft, memory=str(file))
+    first = auto(plain, draft, calibration_file=str(file))
     chosen: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 4}
     wanted = tiny.tokens(first, PROMPTS, **chosen)
     (known,) = first.parts.policy.memory.calibrations.values()  # type: ignore[union-attr]
     assert known.steps > 0
-    again = auto(plain, draft, memory=str(file))
+    again = auto(plain, draft, calibration_file=str(file))
     memory = again.parts.policy.memory  # type: ignore[union-attr]
     (setting,) = json.loads(file.read_text())
     read = memory.calibration(setting, PRIORS["coupled"], torch.device("cpu"))
@@ -260,8 +262,8 @@ def test_a_file_that_is_no_memory_is_refused_and_left_alone(
 ) -> None:
     file = tmp_path / "other.json"
     file.write_text(text)
-    with pytest.raises(OptionError, match=r"policy\.memory.*other\.json.*is no memory"):
-        auto(plain, draft, memory=str(file))
+    with pytest.raises(OptionError, match=r"policy\.calibration_file.*other\.json.*was not written by"):
+        auto(plain, draft, calibration_file=str(file))
     assert file.read_text() == text
 
 
@@ -272,8 +274,8 @@ def test_a_memory_of_numbers_that_no_fit_gives_is_refused(
     file = tmp_path / "memory.json"
     known = {"theta": theta, "precision": [[10.0, 0.0], [0.0, 1.0]], "steps": 3}
     file.write_text(json.dumps({"greedy, coupled=True": known}))
-    with pytest.raises(OptionError, match="is no memory"):
-        auto(plain, draft, memory=str(file))
+    with pytest.raises(OptionError, match="was not written by"):
+        auto(plain, draft, calibration_file=str(file))
 
 
 def test_an_answer_is_not_lost_where_the_memory_cannot_be_written(
@@ -281,8 +283,9 @@ def test_an_answer_is_not_lost_where_the_memory_cannot_be_written(
 ) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
-    own = auto(plain, draft, memory=str(folder / "memory.json"))
+    own = auto(plain, draft, calibration_file=str(folder / "memory.json"))
     folder.rmdir()
+    folder.write_text("a file in its place")
     with pytest.warns(UserWarning, match="cannot be written"):
         found = tiny.tokens(own, PROMPTS[0], max_new_tokens=6)
     assert found == tiny.tokens(plain, PROMPTS[0], max_new_tokens=6)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from specdec.decoding.clock import StepSeconds
-from specdec.drafting.seconds_by_size import WINDOW, Curve, doublings
+from specdec.drafting.seconds_by_size import WINDOW, SecondsBySize, length_bucket
 from specdec_plugins.auto.acceptance import AcceptanceEstimates, Estimate
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import SHARE, Decision, Exploration
@@ -20,8 +20,8 @@ from specdec_plugins.auto.memory import Memory
 # --- costs
 
 
-def curve(times: dict[int, float]) -> Curve:
-    made = Curve(rows=1)
+def curve(times: dict[int, float]) -> SecondsBySize:
+    made = SecondsBySize(rows=1)
     for size, seconds in times.items():
         for _ in range(WINDOW):
             made.take(size, seconds)
@@ -38,7 +38,7 @@ def test_seconds_are_linear_between_sizes_and_follow_the_guess_past_them() -> No
 
 def test_seconds_never_fall_with_the_size_whatever_was_measured() -> None:
     chance = random.Random(1)
-    known = Curve(rows=2)
+    known = SecondsBySize(rows=2)
     for _ in range(300):
         size = chance.choice([1, 2, 3, 5, 8, 13, 21, 34])
         known.take(size, (1 + size / 10) * chance.lognormvariate(0, 0.5))
@@ -70,7 +70,7 @@ def test_the_prompt_that_a_drafter_reads_is_a_cost_of_its_own() -> None:
 
 def test_costs_are_known_by_batch_size_and_length_and_acceptance_by_about_a_size() -> None:
     memory = Memory()
-    assert [doublings(longest) for longest in (5, 256, 500, 1000, 2100)] == [0, 0, 1, 2, 3]
+    assert [length_bucket(longest) for longest in (5, 256, 500, 1000, 2100)] == [0, 0, 1, 2, 3]
     assert memory.costs(2, 0) is memory.costs(2, 0)
     assert memory.costs(2, 0) is not memory.costs(2, 1)
     assert memory.costs(2, 0) is not memory.costs(3, 0)

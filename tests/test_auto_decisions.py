@@ -19,11 +19,18 @@ from specdec import Engine
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.step import Step
-from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.network_drafter import NetworkProposer
 
 PROMPT = tiny.PROMPTS[0]
 # Without lookup, so that all drafts are the drafter's.
-WIDE = {"costs": True, "depth": 8, "width": 2, "children": 3, "budget": 15, "lookup": False}
+WIDE = {
+    "size_by_cost": True,
+    "depth": 8,
+    "width": 2,
+    "children": 3,
+    "budget": 15,
+    "prompt_lookup": False,
+}
 CHEAP: dict[str, float] = {"forward": 1.0, "token": 0.001, "level": 0.01}
 
 
@@ -58,13 +65,13 @@ class Run:
 def run(engine: Engine, texts: int = 1, rows: int = 1, prompt: Any = PROMPT, **chosen: Any) -> Run:
     """Decode some texts within :func:`machine`."""
     made = Run([], 0, 0.0)
-    propose = NetworkDrafts.propose
+    propose = NetworkProposer.propose
 
-    def counted(self: NetworkDrafts, frontier: Frontier) -> Proposal:
+    def counted(self: NetworkProposer, frontier: Frontier) -> Proposal:
         made.asked += frontier.depth == 0
         return propose(self, frontier)
 
-    with mock.patch.object(NetworkDrafts, "propose", counted):
+    with mock.patch.object(NetworkProposer, "propose", counted):
         for seed in range(texts):
             settings = {"max_new_tokens": 90, "eos_token_id": [], "seed": seed, **chosen}
             running = engine.start([prompt] * rows, **settings)

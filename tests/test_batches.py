@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from specdec import Component, Engine, Strategy, hookimpl
-from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeProposer
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.errors import OptionError
@@ -108,7 +108,7 @@ def test_the_rows_that_stay_keep_their_cache(plain: Engine, dynamic: Engine) -> 
     state.finish_reasons = ["eos" if row not in (1, 3) else None for row in range(len(PROMPTS))]
     next(iter(running))
     texts = [state.tokens[row, : state.host_lengths[row]].tolist() for row in range(2)]
-    assert state.members == [1, 3] and state.rows == 2
+    assert state.request_rows == [1, 3] and state.rows == 2
     assert state.cache is not None
     for row, text in enumerate(texts):
         assert state.tokens[row, : state.host_lengths[row]].tolist() == text
@@ -135,7 +135,7 @@ def test_rows_leave_when_an_eighth_of_the_batch_has_ended(
 
 
 def test_a_drafter_that_cannot_let_rows_go_keeps_the_whole_batch(plain: Engine) -> None:
-    class Stubborn(TreeDrafts):
+    class Stubborn(TreeProposer):
         def tree(self, state: State) -> DraftTree:
             assert state.rows == len(PROMPTS)
             return DraftTree.chain(state.root(), state.root()[:, None])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from examples import examples
 from specdec import Component, Engine, Strategy, hookimpl
 from specdec.decoding.companions import Companions
-from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeProposer
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
@@ -28,7 +28,7 @@ from specdec.models.hf_target import HFTarget
 DEPTH = 3
 
 
-class Drafts(TreeDrafts):
+class Proposer(TreeProposer):
     """A chain of arbitrary tokens, and arbitrary companions below any of its nodes."""
 
     def __init__(self, number: int, state: State) -> None:
@@ -56,8 +56,8 @@ class Drafts(TreeDrafts):
 class Drafter(TreeDrafter):
     number = 0
 
-    def start(self, state: State, features: Features) -> Drafts:
-        return Drafts(self.number, state)
+    def start(self, state: State, features: Features) -> Proposer:
+        return Proposer(self.number, state)
 
 
 class Without(TreeVerifier):

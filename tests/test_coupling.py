@@ -17,7 +17,7 @@ from torch import Tensor
 
 from examples import examples
 from specdec import Engine
-from specdec.decoding.draft import Drafting
+from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.randomness import Key, KeyedRandomness, Randomness, Stream
 from specdec.decoding.state import State
@@ -30,8 +30,8 @@ from specdec.testing.case_strategies import prompts, tables
 from specdec.testing.cases import Case
 from specdec.testing.enumeration import EnumeratedRandomness
 
-CHAIN = {"policy": {"depth": 3, "width": 1, "children": 1, "costs": False}}
-SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12, "costs": False}
+CHAIN = {"policy": {"depth": 3, "width": 1, "children": 1, "size_by_cost": False}}
+SMALL = {"depth": 5, "width": 3, "children": 4, "budget": 12, "size_by_cost": False}
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +148,9 @@ def test_coupled_drafts_are_refused_with_an_acceptor_that_draws_otherwise(
     with pytest.raises(OptionError, match=f"'chain'.*'{acceptor}'.*'match'"):
         plain.with_strategy("chain", drafter=head, acceptor=acceptor, options=options)
     plain.with_strategy("chain", drafter=head, acceptor=acceptor)
-    free = {"policy": {"coupled": False, "calibrated": False, "costs": False}}
+    free = {"policy": {"coupled": False, "calibrated": False, "size_by_cost": False}}
     plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=free)
-    for learns in ({"calibrated": True}, {"costs": True}):
+    for learns in ({"calibrated": True}, {"size_by_cost": True}):
         options = {"policy": {**free["policy"], **learns}}
         with pytest.raises(OptionError, match=f"'auto'.*'{acceptor}'.*'match'"):
             plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=options)
@@ -161,9 +161,9 @@ def looks() -> Iterator[list[Stream]]:
     """The streams whose noise is asked for while trees are drafted, in any way."""
     seen: list[Stream] = []
     drafting = False
-    tree = Drafting.tree
+    tree = DraftPhase.tree
 
-    def drafted(self: Drafting) -> DraftTree:
+    def drafted(self: DraftPhase) -> DraftTree:
         nonlocal drafting
         drafting = True
         try:
@@ -182,7 +182,7 @@ def looks() -> Iterator[list[Stream]]:
         return mock.patch.object(KeyedRandomness, name, drawn)
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(Drafting, "tree", drafted))
+        stack.enter_context(mock.patch.object(DraftPhase, "tree", drafted))
         for name in ("categorical", "categorical_ahead", "bernoulli", "exponential"):
             stack.enter_context(watched(name))
         yield seen
@@ -254,7 +254,7 @@ def test_a_row_without_drafts_is_no_trouble_for_any_warp(
     plain: Engine, head: Path, warp: dict[str, float]
 ) -> None:
     """An EAGLE head has nothing to say after a prompt of one token."""
-    own = plain.with_strategy("auto", drafter=head, options={"policy": {"costs": False}})
+    own = plain.with_strategy("auto", drafter=head, options={"policy": {"size_by_cost": False}})
     chosen: dict[str, Any] = {"temperature": 0.8, "max_new_tokens": 8, "seed": 3, **warp}
     prompts = [[5, 6, 7], [4]]
     assert tiny.tokens(own, prompts, **chosen) == tiny.tokens(plain, prompts, **chosen)

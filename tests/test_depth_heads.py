@@ -1,4 +1,4 @@
-"""Heads of one depth each: what holds of the checkpoints of every kind of them."""
+"""Heads of one depth each: what holds of every kind of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,20 @@ KINDS: dict[str, tuple[HeadsKind[Any], Any, str]] = {
     "medusa": (MEDUSA, medusa.random_heads, "lm_heads."),
     "hydra": (HYDRA, hydra.random_heads, "hydra_lm_head."),
 }
+PROJECTIONS = ("own", "shared", "target")
 every_kind = pytest.mark.parametrize("name", KINDS)
+
+
+def kind_of(layout: str) -> str:
+    """The name of the kind whose layout it is."""
+    return layout.partition("-")[0].rstrip("+")
+
+
+def own_tensors(layout: str, whole: dict[str, Tensor]) -> list[str]:
+    """The names of the tensors that the heads need; where every head has many, those of one."""
+    own = [key for key in whole if key != "model.norm.weight" and "embed_" not in key]
+    few = layout in ("hydra-deep", "hydra++")
+    return [key for key in own if not few or ".1." in f".{key}"]
 
 
 def rewrite(folder: Path, change: Any) -> None:
@@ -129,7 +142,7 @@ def test_a_name_of_the_other_layout_is_surplus(
     fields, tensors, file = tiny_heads.make(layout)
     like = torch.ones(tiny_heads.HIDDEN, tiny_heads.HIDDEN)
     folder = tiny_heads.write((fields, {**tensors, surplus: like}, file), tmp_path)
-    kind, *_ = KINDS[layout.partition("-")[0].rstrip("+")]
+    kind, *_ = KINDS[kind_of(layout)]
     with pytest.raises(CheckpointError, match=f"config.json: unexpected keys: {surplus}$"):
         kind.load(folder, plain.target)
 
@@ -188,5 +201,100 @@ def test_what_heads_are_read_from_is_what_is_downloaded_from_the_hub(
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    kind = HYDRA if layout.startswith("hydra") else MEDUSA
+    kind, *_ = KINDS[kind_of(layout)]
     kind.load("org/heads", plain.target)
+
+
+@pytest.mark.parametrize("layout", tiny_heads.LAYOUTS)
+def test_every_missing_surplus_misshapen_or_nan_tensor_is_refused_by_name(
+    plain: Engine, tmp_path: Path, layout: str
+) -> None:
+    kind, *_ = KINDS[kind_of(layout)]
+    fields, whole, name = tiny_heads.make(layout)
+    stem = "medusa_head." if layout == "medusa-whole" else ""
+
+    def refused(change: str, tensors: dict[str, Tensor], key: str) -> None:
+        folder = tiny_heads.write((fields, tensors, name), tmp_path / change)
+        with pytest.raises(CheckpointError, match=key.removeprefix(stem).replace(".", r"\.")):
+            kind.load(folder, plain.target)
+
+    for i, key in enumerate(own_tensors(layout, whole)):
+        rest = {each: x for each, x in whole.items() if each != key}
+        lost = whole[key].clone().double()
+        lost.view(-1)[0] = float("nan")
+        refused(f"missing{i}", rest, key)
+        refused(f"shape{i}", {**rest, key: whole[key][..., :-1].contiguous()}, key)
+        refused(f"nan{i}", {**rest, key: lost}, key)
+    refused("surplus", {**whole, f"{stem}odd.weight": torch.ones(3)}, "odd.weight")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *(
+            ("medusa", {"projection": projection, "drafted": drafted})
+            for projection in PROJECTIONS
+            for drafted in (None, 20)
+        ),
+        *(
+            ("hydra", {"projection": projection, "drafted": drafted, "prefix": prefix})
+            for projection, drafted in (("own", None), ("target", 20))
+            for prefix in (False, True)
+        ),
+    ],
+)
+def test_saved_heads_are_loaded_back_unchanged(
+    plain: Engine, tmp_path: Path, name: str, sizes: dict[str, Any]
+) -> None:
+    kind, make, _ = KINDS[name]
+    made = make(plain.target.model, 2, 2, **sizes)
+    kind.save(made, tmp_path)
+    loaded = kind.load(tmp_path, plain.target)
+    assert loaded.sizes == made.sizes
+    assert loaded.state_dict().keys() == made.state_dict().keys()
+    for key, each in made.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], each), key
+    assert (loaded.vocabulary is None) == (sizes["drafted"] is None)
+    if loaded.vocabulary is not None:
+        assert torch.equal(loaded.vocabulary, made.vocabulary)
+
+
+@pytest.mark.parametrize("policy", ["static_tree", "eagle2", "auto"])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *(("medusa", {"projection": projection}) for projection in PROJECTIONS),
+        ("hydra", {"projection": "own", "prefix": False}),
+        ("hydra", {"projection": "own", "prefix": True}),
+        ("hydra", {"projection": "target", "prefix": True}),
+    ],
+)
+def test_text_is_that_of_plain_decoding_and_drafts_are_accepted(
+    plain: Engine, policy: str, name: str, sizes: dict[str, Any]
+) -> None:
+    _, make, _ = KINDS[name]
+    heads = make(plain.target.model, **sizes)
+    options = {"policy": tiny.AUTO["policy"]} if policy == "auto" else {}
+    engine = plain.with_strategy(name, drafter=heads, policy=policy, options=options)
+    taus = []
+    for temperature in (0.0, 1.0):
+        settings = {"max_new_tokens": 20, "temperature": temperature, "seed": 3}
+        own, wanted = (each.generate(tiny.PROMPTS, **settings) for each in (engine, plain))
+        assert [each.token_ids for each in own] == [each.token_ids for each in wanted]
+        taus += [each.stats.tau for each in own]
+    assert sum(taus) / len(taus) > 1.3
+
+
+@pytest.mark.parametrize("layout", tiny_heads.LAYOUTS)
+def test_inspection_says_what_the_heads_are(plain: Engine, tmp_path: Path, layout: str) -> None:
+    name = kind_of(layout)
+    kind, *_ = KINDS[name]
+    folder = tiny_heads.write(tiny_heads.make(layout), tmp_path)
+    assert kind.recognises(folder)
+    said = kind.describe(folder, plain.target, None)
+    assert said["heads"] == tiny_heads.HEADS and said["tensors"] == "complete" and said["fits"]
+    found = "vllm" if "vllm" in layout else layout if layout == "hydra++" else name
+    assert (said["kind"], said["layout"]) == (f"{name.capitalize()} heads", found)
+    assert said["draft_vocab_size"] == kind.read(folder).sizes.draft_vocab_size
+    alone = kind.describe(folder, None, None)["tensors"]
+    assert alone.startswith("not compared" if layout == "hydra++" else "complete")

@@ -20,12 +20,14 @@ sys.path.append(str(ROOT / "scripts"))
 import docstrings
 import generated
 import make_hooks_doc
+import make_models_list
 import make_options_doc
 import make_refusals_doc
 
 PAGES: dict[Path, Callable[[], str]] = {
     make_options_doc.PAGE: lambda: make_options_doc.page(Registry.load()),
     make_hooks_doc.PAGE: make_hooks_doc.page,
+    make_models_list.PAGE: make_models_list.page,
     make_refusals_doc.PAGE: make_refusals_doc.page,
 }
 

@@ -89,7 +89,7 @@ def test_trees_do_not_depend_on_the_batch(
     for row, prompt in enumerate(PROMPTS):
         alone = tiny.steps(engine, prompt, **settings)[:steps]
         for step, single in zip(together, alone, strict=True):
-            place = step.members.index(row)
+            place = step.request_rows.index(row)
             if single.tree.size == 1:
                 continue
             assert torch.equal(step.tree.tokens[place], single.tree.tokens[0])

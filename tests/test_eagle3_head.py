@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec_plugins.eagle.checkpoint import tensors_of
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
@@ -215,7 +215,7 @@ def test_every_flag_computes_what_plain_tensor_operations_say(case: str) -> None
     states = [torch.randn(LENGTH, width).double() for _ in range(head.wiring.states)]
     embedded = torch.randn(LENGTH, h).double()
     positions = torch.arange(LENGTH)
-    g = head.fuse(head.features(Hidden(states[0][None], tuple(s[None] for s in states))))
+    g = head.fuse(head.features(HiddenStates(states[0][None], tuple(s[None] for s in states))))
     torch.testing.assert_close(g[0], reference.fuse(states), atol=1e-5, rtol=1e-5)
     out = head(embedded[None], g, positions[None], masks(head, positions))
     wanted = reference.outputs(embedded, g[0], positions)

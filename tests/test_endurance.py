@@ -12,7 +12,7 @@ import torch
 
 from specdec import Engine
 from specdec.decoding.acceptors import Match
-from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.network_drafter import NetworkProposer
 
 SETTINGS: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
 
@@ -47,10 +47,10 @@ def test_a_generation_that_is_over_frees_its_caches_at_once(eagle: Engine) -> No
         for _ in generation:
             pass
         generation.results()
-        drafts = generation._drafting.drafts
-        assert isinstance(drafts, NetworkDrafts) and generation.state.cache is not None
-        caches = [weakref.ref(generation.state.cache), weakref.ref(drafts.cache)]
-        del generation, drafts, _
+        proposer = generation._draft_phase.proposer
+        assert isinstance(proposer, NetworkProposer) and generation.state.cache is not None
+        caches = [weakref.ref(generation.state.cache), weakref.ref(proposer.cache)]
+        del generation, proposer, _
         assert [cache() for cache in caches] == [None, None]
     finally:
         gc.enable()
@@ -77,7 +77,7 @@ def test_a_stream_that_is_left_does_not_change_the_next_generation(eagle: Engine
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, torch.OutOfMemoryError])
-@pytest.mark.parametrize(("owner", "method"), [(NetworkDrafts, "propose"), (Match, "accept")])
+@pytest.mark.parametrize(("owner", "method"), [(NetworkProposer, "propose"), (Match, "accept")])
 def test_a_part_that_raises_leaves_the_engine_as_it_was(
     eagle: Engine, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, error: Any
 ) -> None:

@@ -18,7 +18,7 @@ from specdec.testing.fake_clock import fake_clock
 PROMPTS = [[5, 9, 1, 7] * 8, [4], [6, 7, 1, 22] * 5]
 WAYS: dict[str, dict[str, Any]] = {
     "by costs": {},
-    "without costs": {"options": {"policy": {"costs": False}}},
+    "without costs": {"options": {"policy": {"size_by_cost": False}}},
     "path by path": {"verifier": "path"},
 }
 
@@ -63,7 +63,7 @@ def test_drafts_from_the_text_alone_are_accepted() -> None:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
     plain = Engine(looping, strategy="plain")
-    engine = auto(plain, options={"policy": {"costs": False}})
+    engine = auto(plain, options={"policy": {"size_by_cost": False}})
     result = engine.generate([3], max_new_tokens=120, temperature=0, eos_token_id=[])
     assert result.stats.tau > 1.5
     assert result.stats.draft_forwards == 0
@@ -118,4 +118,4 @@ def test_what_needs_a_checkpoint_says_so_and_names_what_does_not(
 
 def test_nothing_left_to_draft_with_is_refused(plain: Engine) -> None:
     with pytest.raises(OptionError, match="nothing is left to draft with"):
-        plain.with_strategy("auto", options={"policy": {"lookup": False}})
+        plain.with_strategy("auto", options={"policy": {"prompt_lookup": False}})

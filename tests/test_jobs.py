@@ -22,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import in_a_process
+from safetensors.torch import load_file, save_file
 
 from examples import examples
 from specdec import Engine
@@ -105,12 +106,14 @@ def test_a_window_is_for_files(plain: Engine) -> None:
 
 
 @examples(3, many=20)
-@given(batch_size=st.integers(1, 9), slots=st.sampled_from([1, 60, 50_000]))
+@given(batch_size=st.integers(1, 9), max_batch_tokens=st.sampled_from([1, 60, 50_000]))
 def test_batches_change_no_answer(
-    plain: Engine, dynamic: Engine, batch_size: int, slots: int
+    plain: Engine, dynamic: Engine, batch_size: int, max_batch_tokens: int
 ) -> None:
     wanted = answer_rows(plain, ROWS, **LISTED)
-    found = answer_rows(dynamic, ROWS, **{**LISTED, "batch_size": batch_size}, slots=slots)
+    found = answer_rows(
+        dynamic, ROWS, **{**LISTED, "batch_size": batch_size}, max_batch_tokens=max_batch_tokens
+    )
     assert found == wanted
 
 
@@ -581,6 +584,20 @@ def test_a_checkpoint_that_lies_elsewhere_is_the_same(
         run_job(engines[0], prompts, out, **OPTIONS)
 
 
+def test_a_checkpoint_that_was_trained_on_is_another_one_though_its_files_are_as_large(
+    plain: Engine, draft: Path, prompts: Path
+) -> None:
+    out, folder = prompts.with_name("out.jsonl"), shutil.copytree(draft, prompts.with_name("one"))
+    run_job(plain.with_strategy("draft_model", drafter=folder), prompts, out, **OPTIONS)
+    weights = folder / "model.safetensors"
+    sizes = weights.stat().st_size
+    values = load_file(weights)
+    save_file({name: value + 1 for name, value in values.items()}, weights, {"format": "pt"})
+    assert weights.stat().st_size == sizes
+    with pytest.raises(OptionError, match=r"another job: there part options\.drafter is"):
+        run_job(plain.with_strategy("draft_model", drafter=folder), prompts, out, **OPTIONS)
+
+
 def test_a_file_that_no_job_has_written_is_not_written_over(plain: Engine, prompts: Path) -> None:
     out = write(prompts.with_name("out.jsonl"), ["dear to somebody"])
     with pytest.raises(OptionError, match="is there, and not from a job: give another file"):
@@ -722,19 +739,21 @@ def test_the_bar_ends_with_all_rows_and_is_told_of_errors(plain: Engine, tmp_pat
 @given(
     lengths=st.lists(st.integers(1, 40), max_size=30),
     most=st.integers(1, 8),
-    slots=st.integers(1, 200),
+    max_batch_tokens=st.integers(1, 200),
 )
 def test_groups_are_neighbours_within_the_bounds_and_as_large_as_they_can_be(
-    lengths: list[int], most: int, slots: int
+    lengths: list[int], most: int, max_batch_tokens: int
 ) -> None:
-    groups = list(neighbours(lengths, lambda length: length, most=most, slots=slots))
+    groups = list(
+        neighbours(lengths, lambda length: length, most=most, max_batch_tokens=max_batch_tokens)
+    )
     assert [length for group in groups for length in group] == lengths
     for group, following in zip_longest(groups, groups[1:]):
         assert 1 <= len(group) <= most
-        assert len(group) == 1 or len(group) * max(group) <= slots
+        assert len(group) == 1 or len(group) * max(group) <= max_batch_tokens
         if following:
             larger = [*group, following[0]]
-            assert len(larger) > most or len(larger) * max(larger) > slots
+            assert len(larger) > most or len(larger) * max(larger) > max_batch_tokens
 
 
 def test_a_log_of_entries_gives_them_back_by_place(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_they_are_those_of_the_model_and_of_its_processed_scores(
     before, after = due(model, PROMPTS[row], result.token_ids, fields)
     assert [each.token for each in result.logprobs] == result.token_ids
     for place, found in enumerate(result.logprobs):
-        pairs = (found.before, found.top_before, before), (found.after, found.top_after, after)
+        pairs = (found.raw, found.top_raw, before), (found.processed, found.top_processed, after)
         for own, best, wanted in pairs:
             assert own == pytest.approx(float(wanted[place, found.token]), abs=1e-9)
             values = wanted[place].topk(top).values
@@ -100,7 +100,7 @@ def test_a_processor_with_a_state_is_called_as_often_as_without(dynamic: Engine)
         assert not isinstance(found, list)
         if more:
             assert found.logprobs is not None
-            assert all(each.before != each.after for each in found.logprobs)
+            assert all(each.raw != each.processed for each in found.logprobs)
         return found.token_ids, seen
 
     settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 1}
@@ -116,7 +116,7 @@ def test_a_batch_whose_rows_leave_has_every_row_of_them(dynamic: Engine) -> None
         alone: Any = dynamic.generate(prompt, logprobs=1, seed=[own.seed], **settings)
         assert alone.token_ids == own.token_ids == [each.token for each in own.logprobs]
         for a, b in zip(alone.logprobs, own.logprobs, strict=True):
-            assert (a.before, a.after) == pytest.approx((b.before, b.after), abs=1e-9)
+            assert (a.raw, a.processed) == pytest.approx((b.raw, b.processed), abs=1e-9)
 
 
 def test_there_are_none_unless_asked_for(plain: Engine) -> None:

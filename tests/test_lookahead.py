@@ -133,16 +133,16 @@ def test_drafts_are_ngrams_that_the_window_made_or_the_prompts_own(
             break
         with torch.inference_mode():
             made = engine.target.logits(step.verification.companions.last).argmax(dim=-1)
-        for row, member in enumerate(step.members):
+        for row, request_row in enumerate(step.request_rows):
             own = drafted(step, row) if step.tree.depth else set()
-            assert own <= pools[member]
+            assert own <= pools[request_row]
             seen += len(own)
             root = int(step.tree.tokens[row, 0])
             paths = step.tree.with_companions.ancestors[row, step.tree.size :]
             every = step.tree.with_companions.tokens[row]
-            assert [every[path].tolist() for path in paths] == columns[member].paths(root)
-            count = len(columns[member].columns)
-            pools[member] |= set(columns[member].take(root, made[row, -count:].tolist()))
+            assert [every[path].tolist() for path in paths] == columns[request_row].paths(root)
+            count = len(columns[request_row].columns)
+            pools[request_row] |= set(columns[request_row].take(root, made[row, -count:].tolist()))
     assert seen > 10
 
 

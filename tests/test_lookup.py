@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from examples import examples
 from specdec import Component, Engine, hookimpl
 from specdec.decoding.clock import StepSeconds
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
-from specdec.drafting.prompt_lookup import Lookup
-from specdec.drafting.repeating_text import RepeatingText
+from specdec.drafting.ngram_matcher import NgramMatcher
+from specdec.drafting.prompt_lookup import PromptLookup
 
 texts = st.lists(st.integers(0, 3), min_size=0, max_size=40)
 
@@ -43,7 +43,7 @@ def expected(text: list[int], longest: int, most: int) -> tuple[int, ...]:
 def test_a_guess_follows_the_latest_of_the_longest_matches_however_the_text_grew(
     start: list[int], more: list[int], longest: int, most: int
 ) -> None:
-    text, at_once = RepeatingText(longest), RepeatingText(longest)
+    text, at_once = NgramMatcher(longest), NgramMatcher(longest)
     text.extend(start)
     text.extend(more)
     at_once.extend(start + more)
@@ -52,28 +52,28 @@ def test_a_guess_follows_the_latest_of_the_longest_matches_however_the_text_grew
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.95])
-def test_chances_approach_the_rate_at_which_a_text_repeats_itself(rate: float) -> None:
-    draw, text, found = random.Random(0), RepeatingText(1), []
+def test_probabilities_approach_the_rate_at_which_a_text_repeats_itself(rate: float) -> None:
+    draw, text, found = random.Random(0), NgramMatcher(1), []
     text.extend([*range(50), 0])
     for step in range(2500):
         guess = text.guess(3)
         if step > 500:
-            found.append(guess.chances)
+            found.append(guess.probabilities)
         right = draw.random() < rate
         text.extend([guess.tokens[0] if right else (guess.tokens[0] + draw.randrange(1, 50)) % 50])
-    for place, chances in enumerate(zip(*found, strict=True)):
-        assert sum(chances) / len(chances) == pytest.approx(rate ** (place + 1), abs=0.05)
+    for place, probabilities in enumerate(zip(*found, strict=True)):
+        assert sum(probabilities) / len(probabilities) == pytest.approx(
+            rate ** (place + 1), abs=0.05
+        )
 
 
 @given(texts, st.integers(1, 5))
-def test_chances_are_probabilities_that_fall_along_the_guess(
-    tokens: list[int], longest: int
-) -> None:
-    text = RepeatingText(longest)
+def test_probabilities_fall_along_the_guess(tokens: list[int], longest: int) -> None:
+    text = NgramMatcher(longest)
     text.extend(tokens)
-    chances = text.guess(6).chances
-    assert list(chances) == sorted(chances, reverse=True)
-    assert all(0 < chance < 1 for chance in chances)
+    probabilities = text.guess(6).probabilities
+    assert list(probabilities) == sorted(probabilities, reverse=True)
+    assert all(0 < probability < 1 for probability in probabilities)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -81,7 +81,9 @@ def test_ragged_batches_decode_like_plain_decoding_with_long_accepted_paths(
     model: Any, temperature: float
 ) -> None:
     plain = Engine(model, strategy="plain")
-    engine = plain.with_strategy("lookup", options={"drafter": {"floor": 0.0, "costs": False}})
+    engine = plain.with_strategy(
+        "lookup", options={"drafter": {"min_probability": 0.0, "size_by_cost": False}}
+    )
     # A set of few tokens repeats itself whatever the model thinks of it.
     settings_: dict[str, Any] = {"top_k": 2} if temperature else {}
     asked = {"max_new_tokens": 60, "seed": 3, "temperature": temperature, **settings_}
@@ -101,7 +103,9 @@ def test_a_text_that_never_repeats_a_token_is_decoded_step_by_step(model: Any) -
 
 def test_rows_look_up_in_their_own_text(model: Any) -> None:
     engine = Engine(
-        model, strategy="lookup", options={"drafter": {"floor": 0.0, "depth": 2, "costs": False}}
+        model,
+        strategy="lookup",
+        options={"drafter": {"min_probability": 0.0, "depth": 2, "size_by_cost": False}},
     )
     prompts = [[11, 12, 13, 14, 11], [21, 22, 23, 24, 21]]
     step = next(iter(engine.session().start(prompts, max_new_tokens=9)))
@@ -109,7 +113,11 @@ def test_rows_look_up_in_their_own_text(model: Any) -> None:
 
 
 def test_a_guess_that_is_unlikely_is_not_drafted(model: Any) -> None:
-    engine = Engine(model, strategy="lookup", options={"drafter": {"floor": 0.99, "costs": False}})
+    engine = Engine(
+        model,
+        strategy="lookup",
+        options={"drafter": {"min_probability": 0.99, "size_by_cost": False}},
+    )
     running = engine.session().start(tiny.PROMPTS[0], max_new_tokens=20, eos_token_id=[])
     assert {step.tree.size for step in running} == {1}
 
@@ -118,7 +126,7 @@ class EveryOther(TreeGrower):
     """Grows a level in one step, drafts from the text in the next."""
 
     def __init__(self, state: State) -> None:
-        self._lookup, self._step = Lookup(state, 3, 4), 0
+        self._lookup, self._step = PromptLookup(state, 3, 4), 0
 
     @property
     def levels(self) -> int:  # type: ignore[override]
@@ -138,7 +146,7 @@ class EveryOther(TreeGrower):
 
 
 class EveryOtherPolicy(TreePolicy):
-    def start(self, state: State, drafts: LevelDrafts | None) -> EveryOther:
+    def start(self, state: State, proposer: LevelProposer | None) -> EveryOther:
         return EveryOther(state)
 
 

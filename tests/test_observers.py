@@ -20,7 +20,7 @@ import torch
 import specdec.hf
 from specdec import Engine, hookimpl
 from specdec.errors import OptionError, PluginError, install_extra
-from specdec.plugin.observing import Watched
+from specdec.plugin.observing import PerGeneration
 from specdec_plugins.otel import OpenTelemetrySpans
 from specdec_plugins.prometheus import PrometheusCounters
 
@@ -263,7 +263,7 @@ class TestOpenTelemetry:
 def test_what_is_dropped_is_given_up_outside_of_the_garbage_collector(plain: Engine) -> None:
     """It may run while the thread that it interrupts has a lock of the library that counts."""
     given_up: list[str] = []
-    watching = Watched(lambda info: info.model, lambda kept, when: given_up.append(kept))
+    watching = PerGeneration(lambda info: info.model, lambda kept, when: given_up.append(kept))
 
     class Watcher:
         @hookimpl

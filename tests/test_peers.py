@@ -23,6 +23,7 @@ from transformers import GenerationConfig
 
 from specdec import Engine, bench
 from specdec.bench import peers
+from specdec.bench.machine import commit_of
 from specdec.bench.peers import workers
 from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.heads import head_of, trees_of
@@ -232,26 +233,29 @@ def test_the_official_code_is_given_no_head_that_it_would_read_in_part(
 
 
 def test_facts_name_what_is_checked_out_and_whether_it_was_changed(tmp_path: Path) -> None:
-    assert workers.commit_of(tmp_path) is None
+    assert commit_of(tmp_path, "--abbrev=40") is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
     for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True)
-    commit = str(workers.commit_of(tmp_path))
+    commit = str(commit_of(tmp_path, "--abbrev=40"))
     assert re.fullmatch("[0-9a-f]{40}", commit)
     (tmp_path / "file").write_text("2")
-    assert workers.commit_of(tmp_path) == f"{commit}-dirty"
+    assert commit_of(tmp_path, "--abbrev=40") == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(
     ("sampled", "message"),
-    [(True, "also sets repetition_penalty, top_p:"), (False, "also sets repetition_penalty:")],
+    [
+        (True, "also sets repetition_penalty, top_p, top_h:"),
+        (False, "also sets repetition_penalty:"),
+    ],
 )
 def test_a_model_whose_config_changes_the_distribution_has_no_peers(
     model: Any, tmp_path: Path, sampled: bool, message: str
 ) -> None:
     changed = copy.deepcopy(model)
-    changed.generation_config = GenerationConfig(top_p=0.9, repetition_penalty=1.2)
+    changed.generation_config = GenerationConfig(top_p=0.9, top_h=0.4, repetition_penalty=1.2)
     other = Engine(changed, strategy="plain")
     given = {"vllm.python": sys.executable}
     with (

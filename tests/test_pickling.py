@@ -61,7 +61,7 @@ def test_paths_are_those_of_the_directory_in_which_the_engine_was_made(
     (tmp_path / "ids.json").write_text("[5, 9, 11, 22]")
     monkeypatch.chdir(tmp_path)
     options = {
-        "policy": {**tiny.AUTO["policy"], "memory": "learned.json"},
+        "policy": {**tiny.AUTO["policy"], "calibration_file": "learned.json"},
         "drafter": {"checkpoint": "draft", "vocabulary": "ids.json"},
     }
     plain = Engine("eagle", strategy="plain")
@@ -72,7 +72,7 @@ def test_paths_are_those_of_the_directory_in_which_the_engine_was_made(
         made = copied(each).selection.options
         assert made["drafter"]["checkpoint"] == str(draft.resolve())
         assert made["drafter"]["vocabulary"] == str(tmp_path / "ids.json")
-        assert made["policy"]["memory"] == str(tmp_path / "learned.json")
+        assert made["policy"]["calibration_file"] == str(tmp_path / "learned.json")
     assert copied(plain).generate(PROMPTS[0], **SETTINGS).stats.new_tokens == 6
 
 

@@ -15,7 +15,8 @@ import pytest
 from pages import ROOT
 
 import specdec
-from specdec.plugin.registry import ROLES, Registry
+from specdec.plugin import ROLES
+from specdec.plugin.registry import Registry
 
 PLUGINS = ROOT / "plugins"
 FOLDERS = sorted(path.parent.name for path in PLUGINS.glob("*/__init__.py"))

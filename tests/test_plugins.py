@@ -25,7 +25,7 @@ from specdec.decoding.interfaces import (
     Acceptor,
     Features,
     LevelDrafter,
-    LevelDrafts,
+    LevelProposer,
     Needs,
     TreeFunction,
     TreeGrower,
@@ -70,11 +70,11 @@ class Shift(LevelDrafter):
     def __init__(self, options: ShiftOptions, target: HFTarget) -> None:
         self.by, self.size = options.by, target.vocab_size
 
-    def start(self, state: State, features: Features) -> ShiftDrafts:
-        return ShiftDrafts(self.by, self.size)
+    def start(self, state: State, features: Features) -> ShiftProposer:
+        return ShiftProposer(self.by, self.size)
 
 
-class ShiftDrafts(LevelDrafts):
+class ShiftProposer(LevelProposer):
     def __init__(self, by: int, size: int) -> None:
         self.by, self.size = by, size
 

@@ -15,7 +15,7 @@ from specdec.decoding import verification as verifications
 from specdec.decoding.randomness import Key, KeyedRandomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec.request.generation_config import resolve
 
 WARPS: list[dict[str, Any]] = [
@@ -142,7 +142,7 @@ def test_draws_of_all_nodes_at_once_are_those_of_each(
     tree = DraftTree.chain(state.root(), torch.zeros(2, 6, dtype=torch.int64))
     for seed in range(10):
         logits = (4 * torch.randn(2, 7, 300)).to(dtype)
-        verification = Verification(state.verification_inputs, tree, Hidden(logits), logits)
+        verification = Verification(state.verification_inputs, tree, HiddenStates(logits), logits)
         randomness = KeyedRandomness(torch.tensor([seed, seed + 100]))
         drawn = verification.drawn_everywhere(randomness, Stream.TARGET)
         assert drawn is not None
@@ -175,7 +175,7 @@ def test_draws_are_not_made_at_once_where_that_is_wrong_or_takes_long(
     state.processors = sampling.processors([3], torch.device("cpu"))
     tree = DraftTree.chain(state.root(), torch.zeros(1, nodes - 1, dtype=torch.int64))
     logits = torch.randn(1, nodes, 100)
-    verification = Verification(state.verification_inputs, tree, Hidden(logits), logits)
+    verification = Verification(state.verification_inputs, tree, HiddenStates(logits), logits)
     assert verification.drawn_everywhere(KeyedRandomness(torch.tensor([1])), Stream.TARGET) is None
 
 
@@ -187,7 +187,7 @@ def test_draws_at_once_and_a_traversal_accept_the_same(
 
     def run() -> list[Any]:
         steps = tiny.steps(dynamic, PROMPTS, eos_token_id=EOS, **settings)
-        return [(step.new_tokens, step.accepted, step.tried, step.finished) for step in steps]
+        return [(step.new_tokens, step.accepted, step.tried, step.finish_reasons) for step in steps]
 
     at_once = run()
     monkeypatch.setattr(verifications, "MOST_LOGITS_ON_CPU", 0)

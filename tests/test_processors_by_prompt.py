@@ -596,9 +596,9 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "the row of a batch is taken for the prompt": (
         "loop over rows",
         lambda patch: patch.setattr(
-            caller_processors.Place,
+            caller_processors.BatchRows,
             "part",
-            lambda self, rows: caller_processors.Place(range(len(rows)), self.total),
+            lambda self, rows: caller_processors.BatchRows(range(len(rows)), self.total),
         ),
     ),
     "every prompt is taken for the first": (

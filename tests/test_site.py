@@ -87,7 +87,7 @@ def test_the_reference_has_every_public_class() -> None:
 def test_the_reference_has_what_the_how_tos_use() -> None:
     hf = vars(specdec.hf).items()
     wanted = {name for name, x in hf if getattr(x, "__module__", "").startswith("specdec.hf.")}
-    wanted |= {*specdec.jobs.__all__, "JobOptions", "AsyncStream", "TokenLogprobs", "Watched"}
+    wanted |= {*specdec.jobs.__all__, "JobOptions", "AsyncStream", "TokenLogprobs", "PerGeneration"}
     for path in ("specdec/ray.py", "specdec/streaming.py", "plugins/otel", "plugins/prometheus"):
         for module in [ROOT / path, *(ROOT / path).glob("*.py")]:
             wanted |= set(public(module, ast.ClassDef) if module.is_file() else ())

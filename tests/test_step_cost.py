@@ -22,7 +22,7 @@ from specdec.distribution import Distribution
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read once a level. Traversals look whether all rows have settled.
-AUTO = {"policy": {"costs": False, "depth": 8}}
+AUTO = {"policy": {"size_by_cost": False, "depth": 8}}
 OPTIONS = {"eagle2": PUBLISHED, "auto": AUTO}
 STEPS = 4
 # By strategy, at temperature 0 and 1: the most operators a step outside the calls of networks, and

@@ -129,7 +129,10 @@ def test_measurements_of_a_row_that_is_ended_are_of_what_is_left(
     accepted = tried = 0
     for count, deeper in steps:
         step: Any = SimpleNamespace(
-            members=[0], new_tokens=[[7] * (count + 1)], accepted=[count], tried=[count + deeper]
+            request_rows=[0],
+            new_tokens=[[7] * (count + 1)],
+            accepted=[count],
+            tried=[count + deeper],
         )
         metrics.observe(step)
         kept = min(count + 1, left)

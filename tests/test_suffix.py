@@ -20,7 +20,7 @@ from specdec_plugins.suffix.suffix_index import SuffixIndex, longer
 from specdec_plugins.suffix.suffix_text import SuffixText
 
 texts = st.lists(st.integers(0, 3), max_size=40)
-ALWAYS = {"drafter": {"costs": False, "floor": 0.01}}
+ALWAYS = {"drafter": {"size_by_cost": False, "min_probability": 0.01}}
 
 
 def followers(text: list[int], run: list[int]) -> dict[int, int]:
@@ -67,7 +67,7 @@ def test_a_tree_is_that_of_the_whole_text_however_it_grew(
 
 @examples(100, many=500)
 @given(texts, st.integers(1, 5), st.integers(1, 30), st.integers(1, 6))
-def test_every_draft_token_followed_the_longest_match_and_chances_add_up(
+def test_every_draft_token_followed_the_longest_match_and_probabilities_add_up(
     tokens: list[int], longest: int, most: int, depth: int
 ) -> None:
     text = SuffixText(longest)
@@ -83,13 +83,15 @@ def test_every_draft_token_followed_the_longest_match_and_chances_add_up(
         match = next(n for n in sizes if followers(tokens, context[-n:]))
         assert node.token in followers(tokens, context[-match:])
         paths.append([*path, node.token])
-        below[node.parent] = below.get(node.parent, 0.0) + node.chance
+        below[node.parent] = below.get(node.parent, 0.0) + node.probability
     assert max(map(len, paths), default=0) <= depth
     assert len({tuple(path) for path in paths}) == len(paths), "a path is drafted once"
-    chances = [node.chance for node in nodes]
-    assert chances == sorted(chances, reverse=True) and all(0.01 <= c < 1 for c in chances)
+    probabilities = [node.probability for node in nodes]
+    assert probabilities == sorted(probabilities, reverse=True) and all(
+        0.01 <= c < 1 for c in probabilities
+    )
     for parent, total in below.items():
-        assert total <= (1.0 if parent < 0 else nodes[parent].chance) + 1e-9
+        assert total <= (1.0 if parent < 0 else nodes[parent].probability) + 1e-9
 
 
 def test_a_more_frequent_follower_is_worth_more_and_of_equals_the_latest_comes_first() -> None:
@@ -97,7 +99,7 @@ def test_a_more_frequent_follower_is_worth_more_and_of_equals_the_latest_comes_f
     text.extend([7, 1, 7, 2, 7, 1, 7, 3, 7])
     tree = text.tree(3, 1, 0.001)
     assert [node.token for node in tree] == [1, 3, 2]
-    assert tree[0].chance == pytest.approx(2 * tree[1].chance)
+    assert tree[0].probability == pytest.approx(2 * tree[1].probability)
 
 
 @given(st.lists(st.integers(0, 99), unique=True, max_size=40))
@@ -148,7 +150,7 @@ def plain(model: Any) -> Engine:
 def test_ragged_batches_decode_like_plain_decoding_with_accepted_trees(
     plain: Engine, temperature: float, earlier: int
 ) -> None:
-    options = {"drafter": {**ALWAYS["drafter"], "earlier": earlier}}
+    options = {"drafter": {**ALWAYS["drafter"], "earlier_tokens": earlier}}
     engine = plain.with_strategy("suffix", options=options)
     # A set of few tokens repeats itself whatever the model thinks of it.
     few: dict[str, Any] = {"top_k": 2} if temperature else {}
@@ -174,7 +176,7 @@ def test_a_row_of_a_batch_is_drafted_as_alone(plain: Engine) -> None:
 
 
 @pytest.mark.parametrize("acceptor", ["rejection", "typical"])
-@pytest.mark.parametrize("options", [{"earlier": 100}, {"costs": True}])
+@pytest.mark.parametrize("options", [{"earlier_tokens": 100}, {"size_by_cost": True}])
 def test_drafts_by_other_texts_or_the_clock_are_refused_where_they_decide_what_is_drawn(
     plain: Engine, acceptor: str, options: dict[str, Any]
 ) -> None:
@@ -197,7 +199,7 @@ class Recorded(StrategyContender):
 
 
 def test_every_repetition_of_a_benchmark_drafts_from_other_answers_alone(plain: Engine) -> None:
-    options = {"drafter": {**ALWAYS["drafter"], "earlier": 500}}
+    options = {"drafter": {**ALWAYS["drafter"], "earlier_tokens": 500}}
     asked: dict[str, Any] = {"max_new_tokens": 20, "temperature": 0.0}
     settings = bench.Settings(**asked, repetitions=2, fields={"eos_token_id": []})
     prompts = [bench.Prompt("own", place, tuple(ids)) for place, ids in enumerate(tiny.PROMPTS)]
@@ -228,7 +230,7 @@ def test_a_resumed_benchmark_drafts_from_the_answers_that_a_whole_one_has(
             if what == stop and told.count(stop) > 2:
                 raise KeyboardInterrupt
 
-        options = {"drafter": {**ALWAYS["drafter"], "earlier": 500}}
+        options = {"drafter": {**ALWAYS["drafter"], "earlier_tokens": 500}}
         own = plain.with_strategy("suffix", options=options)
         report = bench.run(
             {"suffix": own}, prompts, settings, transformers=False, progress=progress, log=log

@@ -13,7 +13,7 @@ from tiny import EOS, PROMPTS
 
 from specdec import Engine, GenerationResult
 from specdec.errors import OptionError
-from specdec.tracing.record import Fate, Trace
+from specdec.tracing.record import Outcome, Trace
 
 
 def traced(engine: Engine, prompt: Any, **settings: Any) -> tuple[GenerationResult, Trace]:
@@ -43,7 +43,7 @@ def check(result: GenerationResult, trace: Trace) -> None:
         assert [node.parent for node in path] == [0, *(node.node for node in path)][: len(path)]
         end = path[-1].node if path else 0
         assert all(node.parent == end for node in step.rejected)
-        decided = [n for n in step.nodes if n.fate in (Fate.ACCEPTED, Fate.REJECTED)]
+        decided = [n for n in step.nodes if n.outcome in (Outcome.ACCEPTED, Outcome.REJECTED)]
         assert step.tried == max((node.depth for node in decided), default=0)
         places = {0: 0, **{node.node: node.depth for node in step.nodes}}
         for node in step.nodes:
@@ -118,7 +118,7 @@ def test_what_the_target_took_beyond_the_end_is_told_from_what_it_rejected(dynam
                 if found.token_ids != [*written, ids[0]]:
                     continue  # a special token, which the text does not show, has it in its name
                 last = trace.steps[-1]
-                cut = [node for node in last.nodes if node.fate is Fate.CUT]
+                cut = [node for node in last.nodes if node.outcome is Outcome.CUT]
                 assert [node.token for node in cut] == ids[1 : len(step.accepted)]
                 assert [node.depth for node in cut] == [*range(2, len(step.accepted) + 1)]
                 assert len(last.accepted) == 1 and not last.rejected

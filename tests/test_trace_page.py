@@ -104,7 +104,9 @@ def test_the_data_on_the_page_is_the_record(trace: Trace) -> None:
     steps = json.loads(data)["steps"]
     for step, shown in zip(trace.steps, steps, strict=True):
         assert [node["token"] for node in shown["nodes"]] == [node.text for node in step.nodes]
-        assert [node["fate"] for node in shown["nodes"]] == [node.fate.value for node in step.nodes]
+        assert [node["outcome"] for node in shown["nodes"]] == [
+            node.outcome.value for node in step.nodes
+        ]
         assert [node["value"] for node in shown["nodes"]] == pytest.approx(
             [node.value for node in step.nodes], rel=1e-2
         )
@@ -169,10 +171,12 @@ def test_a_browser_shows_the_step_of_the_address(trace: Trace, tmp_path: Path) -
     page = Elements(dom(tmp_path / "page.html", tmp_path, hash=f"#step-{number + 1}"))
     ((_, heading),) = page.all("h2", id_="step-heading")
     assert heading.startswith(f"Step {number + 1} of {len(trace.steps)}:")
-    for fate in ("accepted", "rejected", "not reached"):
-        shown = [own for own, _ in page.all("span") if own.get("title", "").startswith(f"{fate},")]
-        wanted = [node for node in step.nodes if node.fate.value == fate]
-        again = {"accepted": len(step.accepted), "rejected": len(step.rejected)}.get(fate, 0)
+    for outcome in ("accepted", "rejected", "not reached"):
+        shown = [
+            own for own, _ in page.all("span") if own.get("title", "").startswith(f"{outcome},")
+        ]
+        wanted = [node for node in step.nodes if node.outcome.value == outcome]
+        again = {"accepted": len(step.accepted), "rejected": len(step.rejected)}.get(outcome, 0)
         assert len(shown) == len(wanted) + again
     current = [own for own, _ in page.all("a") if own.get("aria-current") == "step"]
     assert [own["href"] for own in current] == [f"#step-{number + 1}"]

@@ -77,17 +77,17 @@ def skipping(plain: Engine, kind: str, folder: Path, every: int, verified: bool 
 @contextmanager
 def unread(most: int) -> Iterator[list[int]]:
     """Within, so many tokens may be left unread; yields how many each draft forward reads."""
-    from specdec.drafting.network_drafter import NetworkDrafts
+    from specdec.drafting.network_drafter import NetworkProposer
 
     reads: list[int] = []
-    propose, commit = NetworkDrafts.propose, NetworkDrafts.commit
+    propose, commit = NetworkProposer.propose, NetworkProposer.commit
 
-    def proposed(self: NetworkDrafts, frontier: Frontier) -> Proposal:
+    def proposed(self: NetworkProposer, frontier: Frontier) -> Proposal:
         if frontier.depth == 0:
             reads.append(self.unread_tokens)
         return propose(self, frontier)
 
-    def committed(self: NetworkDrafts, step: Step) -> None:
+    def committed(self: NetworkProposer, step: Step) -> None:
         before = self.unread_tokens
         commit(self, step)
         if self.unread_tokens < before + step.longest:
@@ -95,8 +95,8 @@ def unread(most: int) -> Iterator[list[int]]:
 
     with (
         mock.patch("specdec.drafting.network_drafter.MOST_UNREAD", most),
-        mock.patch.object(NetworkDrafts, "propose", proposed),
-        mock.patch.object(NetworkDrafts, "commit", committed),
+        mock.patch.object(NetworkProposer, "propose", proposed),
+        mock.patch.object(NetworkProposer, "commit", committed),
     ):
         yield reads
 

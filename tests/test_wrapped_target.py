@@ -14,7 +14,7 @@ from specdec import Component, Engine, Strategy, hookimpl
 from specdec.acceleration import Acceleration
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.packing import PackedLinear
-from specdec.decoding.interfaces import Features, Needs, TreeDrafts, TreeFunction
+from specdec.decoding.interfaces import Features, Needs, TreeFunction, TreeProposer
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.errors import PluginError
@@ -107,7 +107,7 @@ def test_drafters_get_their_layers_from_a_wrapped_target(model: Any) -> None:
     class Reader(TreeFunction):
         needs = Needs(hidden=True, aux_layers=(1,))
 
-        def start(self, state: State, features: Features) -> TreeDrafts:
+        def start(self, state: State, features: Features) -> TreeProposer:
             seen.extend(features.hidden.aux)
             return super().start(state, features)
 

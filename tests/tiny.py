@@ -33,7 +33,7 @@ EOS = 7
 PROMPTS = [[5, 9, 1, 7, 3, 22, 11, 40, 2, 8], [4], [6, 7, 1]]
 EAGLE2 = {"policy": {"depth": 4, "top_k": 4, "budget": 12}}
 # Without costs: next to a target that costs nothing it would draft next to nothing.
-AUTO = {"policy": {"depth": 4, "width": 3, "children": 4, "budget": 12, "costs": False}}
+AUTO = {"policy": {"depth": 4, "width": 3, "children": 4, "budget": 12, "size_by_cost": False}}
 
 
 def llama_config(**changes: Any) -> hf.LlamaConfig:

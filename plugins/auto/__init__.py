@@ -27,7 +27,7 @@ def specdec_strategies() -> list[Strategy]:
             policy="auto",
             description="an EAGLE head and a tree that learns what is accepted and what it costs; "
             "without a head: drafts from the text itself",
-            without_drafter={"policy": {"grow": False}},
+            without_drafter={"policy": {"use_drafter": False}},
         )
     ]
 

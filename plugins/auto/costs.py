@@ -6,7 +6,7 @@ import copy
 import statistics
 from collections.abc import Sequence
 
-from specdec.drafting.seconds_by_size import FREE, Curve, RunningMedian
+from specdec.drafting.seconds_by_size import BREAK_EVEN_TOKENS, RunningMedian, SecondsBySize
 
 
 class Costs:
@@ -27,7 +27,7 @@ class Costs:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.steps = Curve(rows)
+        self.steps = SecondsBySize(rows)
         self.first, self.level, self.reading = RunningMedian(), RunningMedian(), RunningMedian()
         self.since_plain = self.since_level = 0
         self.nodes, self._drafted = 0, False
@@ -62,7 +62,7 @@ class Costs:
 
     def read_seconds(self, unread: int) -> float:
         """What the drafter's reading of ``unread`` tokens a row adds to that."""
-        return self.reading.value * unread if unread > 4 * FREE else 0.0
+        return self.reading.value * unread if unread > 4 * BREAK_EVEN_TOKENS else 0.0
 
     def take(self, nodes: int, seconds: float, levels: Sequence[float], unread: int) -> None:
         """Take in a step.
@@ -86,7 +86,7 @@ class Costs:
         if further := levels[1:]:
             self.level.take(statistics.median_low(further))
             self.since_level = 0
-        if unread <= 4 * FREE:
+        if unread <= 4 * BREAK_EVEN_TOKENS:
             if drafted:
                 self.first.take(levels[0])
         elif usual := self.first.value or self.level.value:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 
 from specdec.drafting.calibration import Calibration, Prior
 from specdec.errors import OptionError, warn
+from specdec.files.atomic_files import write_json
 from specdec_plugins.auto.acceptance import LASTING, PRIORS, AcceptanceEstimates
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import Exploration
@@ -29,7 +28,7 @@ CHANGING = threading.RLock()
 class Memory:
     """Calibrations by sampling setting; acceptance by setting and batch size to the nearest power
     of two, as rows leave a batch in mid-text; costs by batch size and length of the texts
-    (:func:`~specdec.drafting.seconds_by_size.doublings`); one budget of exploration.
+    (:func:`~specdec.drafting.seconds_by_size.length_bucket`); one budget of exploration.
 
     Only calibrations are ever saved: the rest is about this process and its texts.
 
@@ -49,8 +48,8 @@ class Memory:
         self._saved: dict[str, dict[str, Any]] = {}
         if file is not None and not file.parent.is_dir():
             raise OptionError(
-                f"policy.memory={str(file)!r}: there is no folder {str(file.parent)!r}: make it, "
-                "or give another file"
+                f"policy.calibration_file={str(file)!r}: there is no folder {str(file.parent)!r}: "
+                "make it, or give another file"
             )
         if file is not None and file.exists():
             self._saved = _read(file)
@@ -84,7 +83,7 @@ class Memory:
             return self._acceptance[setting, size]
 
     def costs(self, rows: int, length: int = 0) -> Costs:
-        """Those of a batch size and a length in doublings; new ones begin with what is known of
+        """Those of a batch size and a length bucket; new ones begin with what is known of
         the nearest, at most a doubling of the batch away."""
         with CHANGING:
             if (rows, length) not in self._costs:
@@ -112,12 +111,9 @@ class Memory:
         self._saved.update((name, known.saved()) for name, known in self.calibrations.items())
         self._saved = dict([*self._saved.items()][-SETTINGS:])
         try:
-            place, name = tempfile.mkstemp(dir=self._file.parent, prefix=self._file.name)
-            with open(place, "w", encoding="utf-8") as beside:
-                beside.write(json.dumps(self._saved, indent=2) + "\n")
-            os.replace(name, self._file)
-        except OSError as error:
-            warn(f"policy.memory={str(self._file)!r} cannot be written, nothing is kept: {error}")
+            write_json(self._file, self._saved)
+        except OptionError as error:
+            warn(f"policy.calibration_file: {error}; nothing is kept")
             self._file = None
 
 
@@ -128,7 +124,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
             Calibration(PRIORS["greedy"], torch.device("cpu"), LASTING).restore(known)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OptionError(
-            f"policy.memory={str(file)!r} is no memory of the policy 'auto' ({error!r}): give a "
-            "file that it has written, or a name that does not exist yet"
+            f"policy.calibration_file={str(file)!r} was not written by the policy 'auto' "
+            f"({error!r}): give a file that it has written, or a name that does not exist yet"
         ) from error
     return dict(saved)

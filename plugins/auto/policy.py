@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from specdec.decoding.clock import StepSeconds
-from specdec.decoding.interfaces import LevelDrafts, ReadsLater, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, ReadsLater, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
@@ -21,10 +21,10 @@ from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftT
 from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 from specdec.drafting.calibration import ScoredLevel, learn_acceptance
 from specdec.drafting.coupling import couple
-from specdec.drafting.prompt_lookup import Lookup
-from specdec.drafting.repeating_text import Guess
+from specdec.drafting.ngram_matcher import Continuation
+from specdec.drafting.prompt_lookup import PromptLookup
 from specdec.drafting.reranking import top_by_value
-from specdec.drafting.seconds_by_size import doublings
+from specdec.drafting.seconds_by_size import length_bucket
 from specdec.plugin.components import IsPath
 from specdec_plugins.auto.acceptance import LASTING, prior_at
 from specdec_plugins.auto.decision import Decision
@@ -46,7 +46,8 @@ class AutoOptions(BaseModel):
         16,
         ge=1,
         le=MOST_LEVELS,
-        description="the most levels of draft tokens in a step; all of them where costs=false",
+        description="the most levels of draft tokens in a step; with size_by_cost=false all "
+        "of them",
     )
     width: int = Field(4, ge=1, le=MOST_CHILDREN, description="nodes expanded on each level")
     children: int = Field(8, ge=1, le=MOST_CHILDREN, description="children of each of them")
@@ -55,23 +56,26 @@ class AutoOptions(BaseModel):
     )
     coupled: bool = Field(True, description="rank draft tokens by the noise of the target's draw")
     calibrated: bool = Field(True, description="learn what draft scores mean from what is accepted")
-    costs: bool = Field(
+    size_by_cost: bool = Field(
         True, description="fit depth and budget of each step to measured costs; false: as given"
     )
-    lookup: bool = Field(
-        True, description="draft from the text itself too; beside a drafter it needs costs"
+    prompt_lookup: bool = Field(
+        True, description="draft from the text itself too; with a drafter it needs size_by_cost"
     )
-    grow: bool = Field(
+    use_drafter: bool = Field(
         True, description="grow trees with the drafter; false: draft from the text itself alone"
     )
-    memory: Annotated[str | None, IsPath()] = Field(
-        None, description="file that keeps what was learned of acceptance, read and written"
+    calibration_file: Annotated[str | None, IsPath()] = Field(
+        None,
+        description="file from which learned calibrations are loaded and to which they are saved",
     )
 
     @model_validator(mode="after")
-    def _drafts(self) -> AutoOptions:
-        if not (self.grow or self.lookup):
-            raise ValueError("without grow and lookup nothing is left to draft with: see 'plain'")
+    def _drafts_with_something(self) -> AutoOptions:
+        if not (self.use_drafter or self.prompt_lookup):
+            raise ValueError(
+                "without use_drafter and prompt_lookup nothing is left to draft with: see 'plain'"
+            )
         return self
 
 
@@ -80,7 +84,7 @@ class AutoPolicy(TreePolicy):
     over expected seconds; plain decoding is the tree of no draft tokens.
 
     * *Sources*: the drafter's levels and what followed the last tokens earlier in the text are
-      candidates of one tree. Without a drafter (``grow=False``) the text is the only source.
+      candidates of one tree. Without a drafter (``use_drafter=False``) the text is the only source.
     * *Acceptance*: a candidate's value is the learned probability that the target takes it
       (:mod:`~specdec.drafting.calibration`); at temperature above 0 draft scores carry the
       noise of the target's own draw.
@@ -96,24 +100,26 @@ class AutoPolicy(TreePolicy):
     def __init__(self, options: AutoOptions) -> None:
         self.options, self.coupled = options, options.coupled
         # What is learned is learned from all texts of the engine.
-        self.depends_on_own_row_only = not (options.calibrated or options.costs)
-        self.memory = Memory(Path(options.memory).expanduser() if options.memory else None)
+        self.depends_on_own_row_only = not (options.calibrated or options.size_by_cost)
+        self.memory = Memory(
+            Path(options.calibration_file).expanduser() if options.calibration_file else None
+        )
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> AutoGrower:
-        return AutoGrower(self.options, self.memory, state, drafts)
+    def start(self, state: State, proposer: LevelProposer | None) -> AutoGrower:
+        return AutoGrower(self.options, self.memory, state, proposer)
 
 
 class AutoGrower(TreeGrower):
     """The trees of one generation.
 
     Args:
-        drafts: what drafts the levels; None where the text is the only source.
+        proposer: of the levels; None where the text is the only source.
     """
 
     def __init__(
-        self, options: AutoOptions, memory: Memory, state: State, drafts: LevelDrafts | None
+        self, options: AutoOptions, memory: Memory, state: State, proposer: LevelProposer | None
     ) -> None:
-        self.options, self._memory, self._state, self._drafts = options, memory, state, drafts
+        self.options, self._memory, self._state, self._proposer = options, memory, state, proposer
         processors, coupled = state.processors, options.coupled
         prior = prior_at(processors.temperature, greedy=processors.greedy, coupled=coupled)
         self._setting = f"{processors.setting}, coupled={coupled}"
@@ -121,20 +127,20 @@ class AutoGrower(TreeGrower):
         self._seen, self._grown, self._expanded = 0, list[ScoredLevel](), 0.0
         # Where each path is verified by itself a node costs a forward: as without costs.
         self._decision: Decision | None = None
-        if options.costs and state.cache is not None:
-            depth = options.depth if drafts else 0
+        if options.size_by_cost and state.cache is not None:
+            depth = options.depth if proposer else 0
             self._decision = Decision(depth, options.budget, memory.exploration)
-        self._lookup: Lookup | None = None
-        if options.lookup and (self._decision or not drafts):
-            self._lookup = Lookup(state, MATCH, min(options.depth, options.budget))
-        self._guesses: dict[int, Guess] = {}
+        self._lookup: PromptLookup | None = None
+        if options.prompt_lookup and (self._decision or not proposer):
+            self._lookup = PromptLookup(state, MATCH, min(options.depth, options.budget))
+        self._guesses: dict[int, Continuation] = {}
         self._prepare(state.rows, new_tokens=0)
 
     @property
     def levels(self) -> int:  # type: ignore[override]
         if self._decision:
             return self._decision.levels
-        return self.options.depth if self._drafts else 0
+        return self.options.depth if self._proposer else 0
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         scores, tokens = self._scored(builder, proposal, self.options.children)
@@ -149,10 +155,12 @@ class AutoGrower(TreeGrower):
         builder.add(tokens.flatten(1), parents, values, branching=k)
         builder.advance_best(self.options.width)
         if self._decision and builder.depth < self.levels:
-            chances = self._chances(values)
-            best = chances.topk(min(self.options.width, chances.shape[1]), dim=1).values
+            probabilities = self._probabilities(values)
+            best = probabilities.topk(min(self.options.width, probabilities.shape[1]), dim=1).values
             unfinished = self._state.active.sum()
-            sums = torch.stack([chances.sum(), best.sum(), unfinished.to(chances.dtype)])
+            sums = torch.stack(
+                [probabilities.sum(), best.sum(), unfinished.to(probabilities.dtype)]
+            )
             candidates, to_expand, rows = sums.tolist()
             if not self._decision.another_level(
                 expanded=self._expanded if builder.depth > 1 else rows,
@@ -176,7 +184,7 @@ class AutoGrower(TreeGrower):
         if levels == 0:
             return builder.tree()
         ranked = builder.values.sort(dim=1, descending=True, stable=True)
-        gains = self._chances(ranked.values).sum(dim=0).cumsum(dim=0).tolist()
+        gains = self._probabilities(ranked.values).sum(dim=0).cumsum(dim=0).tolist()
         count = decision.nodes(gains)
         if count == 0:
             return DraftTree.root(self._state.root())
@@ -194,7 +202,7 @@ class AutoGrower(TreeGrower):
                 learn_acceptance(self._calibration, self._grown, self._state, step)
             self._grown = []
         if self._decision:
-            accepted = None if any(step.finished) else sum(step.accepted)
+            accepted = None if any(step.finish_reasons) else sum(step.accepted)
             self._decision.commit(seconds, step.tree.size, accepted)
         if self._lookup:
             self._lookup.commit(step)
@@ -211,18 +219,18 @@ class AutoGrower(TreeGrower):
         Args:
             new_tokens: committed ones that the drafter has not been told of yet.
         """
-        state, drafts, decision = self._state, self._drafts, self._decision
+        state, proposer, decision = self._state, self._proposer, self._decision
         self._guesses = {}
         if self._lookup:
-            guesses = zip(state.members, self._lookup.guesses(), strict=True)
-            self._guesses = {member: guess for member, guess in guesses if guess.tokens}
+            guesses = zip(state.request_rows, self._lookup.guesses(), strict=True)
+            self._guesses = {request_row: guess for request_row, guess in guesses if guess.tokens}
         if decision:
-            costs = self._memory.costs(batch, doublings(state.longest))
+            costs = self._memory.costs(batch, length_bucket(state.longest))
             decision.open(costs, self._memory.acceptance(self._setting, batch), batch)
             rows = sum(reason is None for reason in state.finish_reasons)
-            chances = [guess.chances for guess in self._guesses.values()]
-            unread = drafts.unread_tokens + new_tokens if isinstance(drafts, ReadsLater) else 0
-            decision.prepare(rows, state.room, unread, _summed(chances))
+            probabilities = [guess.probabilities for guess in self._guesses.values()]
+            unread = proposer.unread_tokens + new_tokens if isinstance(proposer, ReadsLater) else 0
+            decision.prepare(rows, state.room, unread, _summed(probabilities))
 
     def _merge_lookup(self, builder: TreeBuilder, most: int, share: float) -> None:
         """Make the first ``most`` tokens of the prompt-lookup chains candidates of the tree.
@@ -232,14 +240,17 @@ class AutoGrower(TreeGrower):
         """
         if self._lookup is None or most == 0:
             return
-        members = self._state.members
-        guesses = [self._guesses.get(member, Guess()).first(most) for member in members]
+        request_rows = self._state.request_rows
+        guesses = [
+            self._guesses.get(request_row, Continuation()).first(most)
+            for request_row in request_rows
+        ]
         chain = self._lookup.tree(guesses)
         if chain.depth:
             log_value = chain.log_value[:, 1:] + math.log(max(1e-9, min(1.0, share)))
             builder.merge_chain(chain.tokens[:, 1:], log_value)
 
-    def _chances(self, values: Tensor) -> Tensor:
+    def _probabilities(self, values: Tensor) -> Tensor:
         """Values ``[B, n]`` as probabilities, 0 in rows that have ended."""
         return values.exp() * self._state.active[:, None]
 
@@ -254,8 +265,8 @@ class AutoGrower(TreeGrower):
         return best.values, guess.tokens(best.indices)
 
 
-def _summed(chances: Sequence[Sequence[float]]) -> list[float]:
+def _summed(probabilities: Sequence[Sequence[float]]) -> list[float]:
     """Tokens that the first n of each row's chain expect, of all rows, by n from 1 on."""
-    length = max(map(len, chances), default=0)
-    by_place = [sum(own[n] for own in chances if n < len(own)) for n in range(length)]
+    length = max(map(len, probabilities), default=0)
+    by_place = [sum(own[n] for own in probabilities if n < len(own)) for n in range(length)]
     return list(accumulate(by_place))

@@ -22,7 +22,7 @@ def auto(options: Any, levels: int, children: Children) -> list[Node]:
 
 
 def _adaptive(options: Any) -> bool:
-    return bool(options.calibrated or options.costs)
+    return bool(options.calibrated or options.size_by_cost)
 
 
 def _confidence(options: Any) -> Confidence | None:

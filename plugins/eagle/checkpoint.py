@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from specdec.errors import CheckpointError
-from specdec.models.filling import check_tensors, fill
 from specdec.models.hf_target import HFTarget
+from specdec.models.rotary import RotaryEmbedding
+from specdec.models.tensor_loading import check_tensors, load_tensors
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.draft_tokens import read_vocabulary
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
@@ -19,7 +20,6 @@ from specdec_plugins.eagle.head import EagleHead
 from specdec_plugins.eagle.layouts import FAMILIES
 from specdec_plugins.eagle.overrides import Overrides
 from specdec_plugins.eagle.reading import HeadCheckpoint, read_head
-from specdec_plugins.eagle.rotary import RotaryEmbedding
 
 Head = EagleHead | Eagle3Head
 _VOCABULARY = ("d2t", "t2d")
@@ -142,7 +142,7 @@ def build(found: HeadCheckpoint, target: HFTarget, dtype: torch.dtype | None = N
     places = {name: module_name(head, name) for name in weights}
     own = {places[name]: each for name, each in weights.items()}
     keys = {place: found.names[name] for name, place in places.items()}
-    fill(head, own, keys, target.device, dtype or target.dtype)
+    load_tensors(head, own, keys, target.device, dtype or target.dtype)
     owner = head.decoder if isinstance(head, Eagle3Head) else head
     owner.rotary_emb = RotaryEmbedding(head.config)
     return head.to(target.device).eval()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -11,15 +10,10 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from transformers.activations import ACT2FN
-
-from specdec.errors import CheckpointError
-
-Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class HeadFields(BaseModel):
@@ -91,25 +85,3 @@ class DecoderFields(BaseModel):
     def width(self) -> int:
         """Channels of an attention head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
-
-
-def checked(kind: type[Fields], given: Mapping[str, Any], where: str = "") -> Fields:
-    """The fields of that kind.
-
-    Args:
-        given: a JSON object; what it has beside is of no account here.
-        where: the field of ``config.json`` that it stands in, with a dot; empty for the top.
-
-    Raises:
-        CheckpointError: a value that is not allowed, or one that is needed and not there, by name.
-    """
-    try:
-        return kind.model_validate({k: value for k, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise CheckpointError(f"config.json: {told}") from error
-        name = str(first["loc"][0])
-        said = f"{where}{name}={given.get(name)!r}"
-        raise CheckpointError(f"config.json has {said}: {told}") from error

@@ -24,8 +24,9 @@ from specdec.errors import CheckpointError, OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
-from specdec.models.filling import check_values
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
+from specdec.models.tensor_loading import check_values
 from specdec_plugins.eagle.checkpoint import Head, check_fit, load_head, tensors_of
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.head import EagleHead
@@ -122,7 +123,7 @@ class EagleDrafter(NetworkDrafter):
         bucket = self.target.acceleration.bucket
         return KVCache(layout, rows, capacity, self.dtype, self.target.device, bucket)
 
-    def features(self, hidden: Hidden) -> Tensor:
+    def features(self, hidden: HiddenStates) -> Tensor:
         return self.head.features(hidden) if isinstance(self.head, Eagle3Head) else hidden.last
 
     def fuse(self, features: Tensor) -> Tensor:

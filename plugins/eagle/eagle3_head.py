@@ -13,12 +13,9 @@ from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from specdec.kv_cache.keyword import cache_keyword
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
+from specdec.models.rotary import LLAMA_CACHE, RotaryEmbedding
 from specdec_plugins.eagle.named_target import NamedTarget
-from specdec_plugins.eagle.rotary import RotaryEmbedding
-
-_CACHE = cache_keyword(LlamaDecoderLayer)
 
 # Tensor [B, 1, n, S], bool (True: attend) or additive, or one for each type of layer.
 Mask = Tensor | Mapping[str, Tensor]
@@ -111,7 +108,7 @@ class Eagle3Head(nn.Module):
         """The target's layers whose hidden states it reads."""
         return self.wiring.aux_layers
 
-    def features(self, hidden: Hidden) -> Tensor:
+    def features(self, hidden: HiddenStates) -> Tensor:
         """What is read with committed tokens: the states side by side, ``[B, n, A * H]``."""
         return torch.cat(hidden.aux, dim=-1) if self.aux_layers else hidden.last
 
@@ -207,7 +204,7 @@ class Eagle3Decoder(nn.Module):
         rotary = self.rotary_emb(x, positions)
         for index, layer in enumerate(self.layers):
             own = mask if isinstance(mask, Tensor) else mask[self._types[index]]
-            given = {"attention_mask": own, _CACHE: cache, "position_embeddings": rotary}
+            given = {"attention_mask": own, LLAMA_CACHE: cache, "position_embeddings": rotary}
             x = layer(embeddings, x, **given) if index == 0 else layer(x, **given)
         return self.norm(x) if self.norm_output and self.norm is not None else x
 

@@ -35,7 +35,7 @@ class Eagle3Recipe(HeadRecipe):
     strategy = "eagle3"
 
     def __init__(self, options: EagleTraining, target: HFTarget, documents: Documents) -> None:
-        size = min(options.vocabulary or _VOCABULARY, target.vocab_size)
+        size = min(options.draft_vocab_size or _VOCABULARY, target.vocab_size)
         super().__init__(options, target, documents, None if options.start else size)
         self.decay = 0.8 if options.step_decay is None else options.step_decay
         self.by_document = options.by_document is not False

@@ -36,12 +36,12 @@ class EagleRecipe(HeadRecipe):
     needs = Needs(hidden=True)
 
     def __init__(self, options: EagleTraining, target: HFTarget, documents: Documents) -> None:
-        super().__init__(options, target, documents, options.vocabulary)
+        super().__init__(options, target, documents, options.draft_vocab_size)
         self._noise = options.noise if options.recipe == "eagle1" else 0.0
         self.steps = 1 if options.recipe == "eagle1" else options.unrolled_steps
         self.decay = _given(options.step_decay, 0.9)
         self.by_document = bool(options.by_document)
-        self._entropy = _given(options.entropy_weight, _ENTROPY_WEIGHT[options.recipe])
+        self._entropy = _given(options.cross_entropy_weight, _ENTROPY_WEIGHT[options.recipe])
         self._distance = _given(options.feature_weight, _FEATURE_WEIGHT[options.recipe])
 
     @property
@@ -49,7 +49,7 @@ class EagleRecipe(HeadRecipe):
         return {
             **super().chosen,
             "feature_weight": self._distance,
-            "entropy_weight": self._entropy,
+            "cross_entropy_weight": self._entropy,
         }
 
     def make(self) -> EagleHead:

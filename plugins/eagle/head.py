@@ -8,11 +8,8 @@ from transformers import LlamaConfig
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from specdec.kv_cache.keyword import cache_keyword
+from specdec.models.rotary import LLAMA_CACHE, RotaryEmbedding
 from specdec_plugins.eagle.named_target import NamedTarget
-from specdec_plugins.eagle.rotary import RotaryEmbedding
-
-_CACHE = cache_keyword(LlamaDecoderLayer)
 
 
 class EagleHead(nn.Module):
@@ -67,7 +64,7 @@ class EagleHead(nn.Module):
                 x,
                 attention_mask=mask,
                 position_ids=positions,
-                **{_CACHE: cache},
+                **{LLAMA_CACHE: cache},
                 position_embeddings=rotary,
             )
         return x

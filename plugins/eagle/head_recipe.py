@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, Qwen3Config
 
-from specdec.drafting.draft_vocabulary import check_size, lm_head_of
+from specdec.drafting.draft_vocabulary import check_size
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
-from specdec.training.distillation import likeliest
+from specdec.training.distillation import TargetScores, likeliest
 from specdec.training.documents import Documents
-from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
 from specdec_plugins.eagle.checkpoint import Head, load_head
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
@@ -40,6 +39,7 @@ class HeadRecipe(Recipe):
 
     Attributes:
         vocabulary: ``[D]`` int64, ascending, the tokens of the cross-entropy; None for all.
+        target_logits: of the target's last hidden states.
     """
 
     steps: int
@@ -53,15 +53,15 @@ class HeadRecipe(Recipe):
         documents: Documents,
         vocabulary: int | None,
     ) -> None:
-        if options.vocabulary is not None:
-            check_size(options.vocabulary, target)
+        if options.draft_vocab_size is not None:
+            check_size(options.draft_vocab_size, target, "draft_vocab_size")
         self.options, self.target = options, target
         self.steps = options.unrolled_steps
         self.vocabulary: Tensor | None = None
         if vocabulary is not None:
             ids = documents.frequent(vocabulary, target.ends)
             self.vocabulary = torch.tensor(ids, device=target.device)
-        self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
+        self.target_logits = TargetScores(target)
 
     @property
     def depths(self) -> int:  # type: ignore[override]
@@ -72,7 +72,7 @@ class HeadRecipe(Recipe):
         return {
             "step_decay": self.decay,
             "by_document": self.by_document,
-            "vocabulary": None if self.vocabulary is None else len(self.vocabulary),
+            "draft_vocab_size": None if self.vocabulary is None else len(self.vocabulary),
             "aux_layers": list(self.needs.aux_layers) or None,
         }
 
@@ -144,19 +144,11 @@ class HeadRecipe(Recipe):
 
     def target_score(self, hidden: Tensor) -> Tensor:
         """The target's logits of its last hidden states, over the vocabulary of the loss."""
-        return self.lm_head_logits(hidden, self.vocabulary)
-
-    def lm_head_logits(self, hidden: Tensor, vocabulary: Tensor | None) -> Tensor:
-        """The target's lm_head on ``hidden [..., H]``, over some tokens or all."""
-        dtype = dtype_within(hidden.device, self.target.dtype)
-        key = vocabulary is None, dtype
-        if key not in self._lm_heads:
-            self._lm_heads[key] = lm_head_of(self.target, vocabulary, dtype)
-        return self.target.logits(hidden.to(dtype), self._lm_heads[key])
+        return self.target_logits(hidden, self.vocabulary)
 
     def likeliest(self, outputs: Tensor) -> Tensor:
         """The likeliest token of all by the target's lm_head."""
-        return likeliest(lambda part: self.lm_head_logits(part, None), outputs)
+        return likeliest(self.target_logits, outputs)
 
 
 def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig | Qwen3Config:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
-from specdec_plugins.eagle.config_fields import DecoderFields, HeadFields, checked
+from specdec.models.heads.fields import checked_fields
+from specdec_plugins.eagle.config_fields import DecoderFields, HeadFields
 from specdec_plugins.eagle.decoder_config import decoder_config
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.eagle3_description import ATTENTION, as_eagle3
@@ -81,11 +82,11 @@ def _describe(
     weights: Mapping[str, Tensor],
     overrides: Overrides,
 ) -> HeadDescription:
-    own = checked(HeadFields, fields)
+    own = checked_fields(HeadFields, fields)
     layout = recognise(fields, written)
     inner = decoder_fields(layout, fields)
     where = "" if layout != "speculators" else "transformer_layer_config."
-    sizes = checked(DecoderFields, inner, where)
+    sizes = checked_fields(DecoderFields, inner, where=where)
     family = _family(fields, sizes.hidden_size, weights)
     check_flags(layout, family, fields)
     decoder = decoder_config(sizes, inner, family, written)

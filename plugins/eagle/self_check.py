@@ -13,7 +13,8 @@ from transformers import DynamicCache
 
 from specdec.decoding.drafter_report import DrafterReport, Reading
 from specdec.errors import UnsupportedModelError
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
 from specdec_plugins.eagle.checkpoint import rewired
 from specdec_plugins.eagle.eagle3_head import Eagle3Head, Eagle3Wiring
 from specdec_plugins.eagle.named_target import another
@@ -138,14 +139,14 @@ def _states_by_layer(
     return hidden.last, states
 
 
-def _hidden(target: HFTarget, text: Tensor, layers: Sequence[int]) -> Hidden:
+def _hidden(target: HFTarget, text: Tensor, layers: Sequence[int]) -> HiddenStates:
     """What a forward over the text gives; ``target.aux_layers`` stays as it is."""
     reader = target.unaccelerated()
     reader.aux_layers = tuple(layers)
     return reader.read(text)
 
 
-def _hidden_if_given(target: HFTarget, text: Tensor, layers: Sequence[int]) -> Hidden | None:
+def _hidden_if_given(target: HFTarget, text: Tensor, layers: Sequence[int]) -> HiddenStates | None:
     """The same; None if the target does not give one of the layers."""
     try:
         return _hidden(target, text, layers)
@@ -178,7 +179,7 @@ class _WrittenText:
         """Read once with the target's hidden states, and once with the head's own outputs in place
         of the last of them."""
         head, dtype = drafter.head, drafter.dtype
-        hidden = Hidden(self.features, tuple(self.states[i] for i in head.aux_layers))
+        hidden = HiddenStates(self.features, tuple(self.states[i] for i in head.aux_layers))
         features = drafter.features(hidden).to(dtype)[:, :-1]
         if isinstance(head, Eagle3Head):
             features = head.fuse(features)

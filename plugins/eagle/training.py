@@ -38,7 +38,7 @@ class EagleTraining(BaseModel):
         ge=0,
         description="of the distance of features; default: 1 for eagle1, 0.1 for unrolled",
     )
-    entropy_weight: float | None = Field(
+    cross_entropy_weight: float | None = Field(
         None, ge=0, description="of the cross-entropy; default: 0.1 for eagle1, 1 for unrolled"
     )
     noise: float = Field(
@@ -49,7 +49,7 @@ class EagleTraining(BaseModel):
         description="every document of a batch counts the same, whatever the length of its answers "
         "(documents of like length share batches); default: for eagle3",
     )
-    vocabulary: int | None = Field(
+    draft_vocab_size: int | None = Field(
         None,
         ge=2,
         description="how many of the most frequent tokens of the answers to learn, from places "
@@ -80,7 +80,7 @@ _OF_A_NEW_HEAD = ("layers", "heads", "intermediate_size", *_OF_EAGLE3)
 _UNUSED = {
     "eagle1": ("unrolled_steps", "step_decay", *_OF_EAGLE3),
     "unrolled": ("noise", *_OF_EAGLE3),
-    "eagle3": ("noise", "feature_weight", "entropy_weight"),
+    "eagle3": ("noise", "feature_weight", "cross_entropy_weight"),
 }
 
 
@@ -94,7 +94,7 @@ def check_used(options: EagleTraining) -> None:
     for name in _UNUSED[options.recipe]:
         if name in given:
             raise OptionError(f"{name} changes nothing in recipe={options.recipe!r}: leave it out")
-    fixed = (*_OF_A_NEW_HEAD, *(("vocabulary",) if options.recipe == "eagle3" else ()))
+    fixed = (*_OF_A_NEW_HEAD, *(("draft_vocab_size",) if options.recipe == "eagle3" else ()))
     for name in fixed if options.start is not None else ():
         if name in given:
             raise OptionError(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
@@ -49,7 +49,7 @@ class Eagle2Policy(TreePolicy):
     def __init__(self, options: Eagle2Options) -> None:
         self.options = options
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> Eagle2Grower:
+    def start(self, state: State, proposer: LevelProposer | None) -> Eagle2Grower:
         return Eagle2Grower(self.options)
 
 

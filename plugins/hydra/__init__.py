@@ -7,7 +7,7 @@ from specdec.drafting.sparse_tree import MC_SIM_7B_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.hydra.checkpoint import HEADS
 from specdec_plugins.hydra.drafter import HydraDrafter, HydraOptions
-from specdec_plugins.hydra.training import HydraTraining, make_recipe
+from specdec_plugins.hydra.training import HydraRecipe, HydraTraining
 
 _NEEDED = (
     "Hydra heads: give drafter=<folder or hub id> of some trained for the model, or make them with "
@@ -44,7 +44,7 @@ def specdec_strategies() -> list[Strategy]:
 
 @hookimpl
 def specdec_trainers() -> list[Trainer]:
-    return [Trainer("hydra", make_recipe, HydraTraining, "Hydra or Hydra++ heads")]
+    return [Trainer("hydra", HydraRecipe, HydraTraining, "Hydra or Hydra++ heads")]
 
 
 @hookimpl

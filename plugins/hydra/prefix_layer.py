@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,12 +25,10 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from specdec.errors import CheckpointError, first_line
-from specdec.kv_cache.keyword import cache_keyword
 from specdec.models.checkpoint_weights import listed
 from specdec.models.heads.fields import Size
 from specdec.models.hf_target import HFTarget
-
-_CACHE = cache_keyword(LlamaDecoderLayer)
+from specdec.models.rotary import LLAMA_CACHE, RotaryEmbedding
 
 
 class PrefixSizes(BaseModel):
@@ -127,18 +124,6 @@ def sizes_of(target: HFTarget) -> PrefixSizes:
         ) from error
 
 
-class _Rotary(LlamaRotaryEmbedding):  # type: ignore[misc]
-    """Frequencies stay float32 whatever the layer is cast to."""
-
-    inv_freq: Tensor
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        fresh = LlamaRotaryEmbedding(self.config).to(self.inv_freq.device)
-        self.inv_freq, self.original_inv_freq = fresh.inv_freq, fresh.original_inv_freq
-        return self
-
-
 class PrefixLayer(nn.Module):
     """A Llama decoder layer and its final norm: every hidden state sees those before it.
 
@@ -151,7 +136,7 @@ class PrefixLayer(nn.Module):
         self.layers = nn.ModuleList([LlamaDecoderLayer(self.config, layer_idx=0)])
         self.norm = LlamaRMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         with torch.device("cpu"):  # also where the rest is on meta: no checkpoint holds them
-            self.rotary_emb = _Rotary(self.config)
+            self.rotary_emb = RotaryEmbedding(self.config)
 
     def forward(
         self,
@@ -167,7 +152,7 @@ class PrefixLayer(nn.Module):
                 hidden,
                 attention_mask=mask,
                 position_ids=positions,
-                **{_CACHE: cache},
+                **{LLAMA_CACHE: cache},
                 position_embeddings=rotary,
             )
         normed: Tensor = self.norm(hidden)

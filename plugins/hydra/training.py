@@ -8,11 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.depth_options import DepthTraining
 from specdec.training.depth_recipe import DepthRecipe
-from specdec.training.documents import Documents
 from specdec_plugins.hydra.checkpoint import HEADS
 from specdec_plugins.hydra.heads import HydraSizes
 from specdec_plugins.hydra.prefix_layer import PrefixLayer, sizes_of
@@ -29,6 +27,9 @@ class HydraTraining(DepthTraining):
 class HydraRecipe(DepthRecipe):
     """Heads on a frozen target that read the tokens of the text as draft tokens, and begin as the
     hidden state that they read.
+
+    Raises:
+        CheckpointError: a prefix layer for a target whose layers are no Llama's.
 
     Source: Hydra (arXiv 2402.05109), sections 3 and 5.
     """
@@ -69,13 +70,3 @@ class HydraRecipe(DepthRecipe):
             path = torch.stack([embedded.roll(back, 1) for back in range(depth, -1, -1)], dim=-2)
             found.append(network(hidden.roll(depth + 1, 1), path, depth))
         return torch.stack(found)
-
-
-def make_recipe(options: HydraTraining, target: HFTarget, documents: Documents) -> HydraRecipe:
-    """The factory that the registry calls.
-
-    Raises:
-        OptionError: options of new heads beside heads to go on from.
-        CheckpointError: a prefix layer for a target whose layers are no Llama's.
-    """
-    return HydraRecipe(options, target, documents)

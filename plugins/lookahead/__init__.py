@@ -13,7 +13,7 @@ def specdec_drafters() -> list[Component]:
             "lookahead",
             LookaheadDrafter,
             LookaheadOptions,
-            "n-grams that the target makes in a window beside the tree",
+            "n-grams that the target makes in a window next to the tree",
         )
     ]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from specdec.decoding.companions import Companions
-from specdec.decoding.interfaces import Features, TreeDrafter, TreeDrafts
+from specdec.decoding.interfaces import Features, TreeDrafter, TreeProposer
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
@@ -52,11 +52,11 @@ class LookaheadDrafter(TreeDrafter):
     def __init__(self, options: LookaheadOptions, target: HFTarget) -> None:
         self.options, self.target = options, target
 
-    def start(self, state: State, features: Features) -> LookaheadDrafts:
-        return LookaheadDrafts(self.options, self.target, state)
+    def start(self, state: State, features: Features) -> LookaheadProposer:
+        return LookaheadProposer(self.options, self.target, state)
 
 
-class LookaheadDrafts(TreeDrafts):
+class LookaheadProposer(TreeProposer):
     """The windows and pools of one generation. They are kept by prompt, not by row."""
 
     def __init__(self, options: LookaheadOptions, target: HFTarget, state: State) -> None:
@@ -67,23 +67,23 @@ class LookaheadDrafts(TreeDrafts):
         self._newest = slice(0)
         self._windows: dict[int, Window] = {}
         self._pools: dict[int, NgramPool] = {}
-        for member in state.members:
-            prompt, width = state.prompts[member], options.window + options.ngram
-            self._windows[member] = Window(prompt[-width:], options.window, options.ngram)
-            self._pools[member] = pool = NgramPool(options.candidates)
+        for request_row in state.request_rows:
+            prompt, width = state.prompts[request_row], options.window + options.ngram
+            self._windows[request_row] = Window(prompt[-width:], options.window, options.ngram)
+            self._pools[request_row] = pool = NgramPool(options.candidates)
             if options.prompt:
                 for end in range(options.ngram, len(prompt) + 1):
                     pool.add(prompt[end - options.ngram : end])
 
     def tree(self, state: State) -> DraftTree:
         roots = state.root()
-        rows = zip(state.members, roots.tolist(), state.finish_reasons, strict=True)
+        rows = zip(state.request_rows, roots.tolist(), state.finish_reasons, strict=True)
         found = [
-            branches([] if ended else self._pools[member].candidates(root))
-            for member, root, ended in rows
+            branches([] if ended else self._pools[request_row].candidates(root))
+            for request_row, root, ended in rows
         ]
         tree = self._tree(roots, found)
-        return replace(tree, companions=self._companions(state.members, tree))
+        return replace(tree, companions=self._companions(state.request_rows, tree))
 
     def _tree(self, roots: Tensor, found: Sequence[Branches]) -> DraftTree:
         """The branches of each row below its root, filled up to one size with invalid nodes."""
@@ -113,8 +113,8 @@ class LookaheadDrafts(TreeDrafts):
             branching=max(children.values(), default=0),
         )
 
-    def _companions(self, members: Sequence[int], tree: DraftTree) -> Companions:
-        guesses = [self._windows[member].guesses() for member in members]
+    def _companions(self, request_rows: Sequence[int], tree: DraftTree) -> Companions:
+        guesses = [self._windows[request_row].guesses() for request_row in request_rows]
         _, parents, depth, newest = guesses[0]  # all windows have one form
         filling = [0] * (self._most - len(parents) if self._fixed else 0)
         self._newest = slice(len(parents) - newest, len(parents))
@@ -132,9 +132,9 @@ class LookaheadDrafts(TreeDrafts):
         read = step.verification.companions.last[:, first:end]
         made = self._target.logits(read).argmax(dim=-1)[:, start - first :].tolist()
         roots = step.tree.tokens[:, 0].tolist()
-        for member, root, tokens in zip(step.members, roots, made, strict=True):
-            for ngram in self._windows[member].take(root, tokens):
-                self._pools[member].add(ngram)
+        for request_row, root, tokens in zip(step.request_rows, roots, made, strict=True):
+            for ngram in self._windows[request_row].take(root, tokens):
+                self._pools[request_row].add(ngram)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""

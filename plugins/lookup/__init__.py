@@ -14,7 +14,7 @@ def specdec_drafters() -> list[Component]:
             LookupDrafter,
             LookupOptions,
             "what followed the last tokens earlier on",
-            repeatable={"costs": False},
+            repeatable={"size_by_cost": False},
         )
     ]
 

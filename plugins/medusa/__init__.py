@@ -7,7 +7,7 @@ from specdec.drafting.sparse_tree import MC_SIM_7B_63
 from specdec.plugin.components import CheckpointKind, Component, Strategy, Trainer, hookimpl
 from specdec_plugins.medusa.checkpoint import HEADS
 from specdec_plugins.medusa.drafter import MedusaDrafter, MedusaOptions
-from specdec_plugins.medusa.training import MedusaTraining, make_recipe
+from specdec_plugins.medusa.training import MedusaRecipe, MedusaTraining
 
 _NEEDED = (
     "Medusa heads: give drafter=<folder or hub id> of some trained for the model, e.g. "
@@ -45,7 +45,7 @@ def specdec_strategies() -> list[Strategy]:
 
 @hookimpl
 def specdec_trainers() -> list[Trainer]:
-    return [Trainer("medusa", make_recipe, MedusaTraining, "Medusa heads (Medusa-1)")]
+    return [Trainer("medusa", MedusaRecipe, MedusaTraining, "Medusa heads (Medusa-1)")]
 
 
 @hookimpl

@@ -8,11 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.depth_options import DepthTraining
 from specdec.training.depth_recipe import DepthRecipe
-from specdec.training.documents import Documents
 from specdec_plugins.medusa.checkpoint import HEADS
 from specdec_plugins.medusa.heads import MedusaSizes
 
@@ -42,12 +40,3 @@ class MedusaRecipe(DepthRecipe):
     def outputs(self, network: Any, batch: Batch) -> Tensor:
         found: Tensor = network(batch.hidden.last.float())
         return torch.stack([each.roll(depth + 1, 1) for depth, each in enumerate(found)])
-
-
-def make_recipe(options: MedusaTraining, target: HFTarget, documents: Documents) -> MedusaRecipe:
-    """The factory that the registry calls.
-
-    Raises:
-        OptionError: options of new heads beside heads to go on from.
-    """
-    return MedusaRecipe(options, target, documents)

@@ -12,7 +12,7 @@ from specdec.decoding.generation_info import GenerationInfo
 from specdec.decoding.metrics import Metrics
 from specdec.errors import PluginError, install_extra
 from specdec.plugin.components import hookimpl
-from specdec.plugin.observing import Watched
+from specdec.plugin.observing import PerGeneration
 
 if TYPE_CHECKING:
     from specdec.decoding.step import Step
@@ -84,7 +84,7 @@ class OpenTelemetrySpans:
         self._tracer = trace.get_tracer("specdec", __version__, tracer_provider)
         self._kind, self._steps = trace.SpanKind.INTERNAL, steps
         self._failed = trace.Status(trace.StatusCode.ERROR)
-        self._watched = Watched(self._begin, self._give_up)
+        self._watched = PerGeneration(self._begin, self._give_up)
         atexit.register(self._watched.settle)
 
     @hookimpl
@@ -94,11 +94,16 @@ class OpenTelemetrySpans:
         running.end_between_steps()
         running.metrics.observe(step)
         rows = zip(
-            step.members, step.new_tokens, step.accepted, step.tried, step.finished, strict=True
+            step.request_rows,
+            step.new_tokens,
+            step.accepted,
+            step.tried,
+            step.finish_reasons,
+            strict=True,
         )
-        for member, tokens, accepted, tried, reason in rows:
+        for request_row, tokens, accepted, tried, reason in rows:
             if tokens and self._steps:
-                running.spans[member].add_event(
+                running.spans[request_row].add_event(
                     "step",
                     {
                         "specdec.new_tokens": len(tokens),
@@ -107,7 +112,7 @@ class OpenTelemetrySpans:
                     },
                 )
             if reason is not None:
-                _end(running.spans.pop(member), member, running.metrics, reason=reason)
+                _end(running.spans.pop(request_row), request_row, running.metrics, reason=reason)
         if not running.spans:
             self._watched.end(generation)
 

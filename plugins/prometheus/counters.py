@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from specdec.decoding.generation_info import GenerationInfo
 from specdec.errors import PluginError, install_extra
 from specdec.plugin.components import hookimpl
-from specdec.plugin.observing import Watched
+from specdec.plugin.observing import PerGeneration
 
 if TYPE_CHECKING:
     from specdec.decoding.step import Step
@@ -93,7 +93,7 @@ class PrometheusCounters:
             buckets=_REQUEST_SECONDS,
             **where,
         )
-        self._watched = Watched(self._begin, self._give_up)
+        self._watched = PerGeneration(self._begin, self._give_up)
         self._rows: Counts[tuple[str, str]] = Counts()
         self._lock = threading.Lock()
 
@@ -103,7 +103,7 @@ class PrometheusCounters:
         running = self._watched.of(generation)
         self._count_rows(step, running.labels)
         self._count_seconds(generation, running)
-        self._count_ends(running, filter(None, step.finished), time.time_ns())
+        self._count_ends(running, filter(None, step.finish_reasons), time.time_ns())
         if not running.rows:
             self._watched.end(generation)
 

@@ -10,15 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from specdec.drafting.draft_vocabulary import lm_head_of
 from specdec.errors import OptionError
 from specdec.models.checkpoints import load_model
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import check_suitable
 from specdec.training.batch import Batch
-from specdec.training.distillation import cross_entropy, likeliest
+from specdec.training.distillation import TargetScores, cross_entropy, likeliest
 from specdec.training.documents import Documents
-from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
 
 _HEAD_WIDTH = 64
@@ -61,7 +59,7 @@ class DraftRecipe(Recipe):
                 f"{given[0]} is that of the model in start={options.start!r}: leave it out"
             )
         self.options, self.target = options, target
-        self._lm_heads: dict[torch.dtype, nn.Module] = {}
+        self._target_logits = TargetScores(target)
         self._viewed: tuple[nn.Module, HFTarget] | None = None
 
     def make(self) -> PreTrainedModel:
@@ -115,7 +113,7 @@ class DraftRecipe(Recipe):
         wanted = batch.hidden.last.flatten(0, 1)[chosen]
         parameters = list(view.model.get_output_embeddings().parameters())
         return cross_entropy(
-            view.logits, outputs[None], self._target_score, wanted, weights, parameters
+            view.logits, outputs[None], self._target_logits, wanted, weights, parameters
         )
 
     def agreement(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -150,12 +148,6 @@ class DraftRecipe(Recipe):
             use_cache=False,
         ).last_hidden_state
         return outputs
-
-    def _target_score(self, hidden: Tensor) -> Tensor:
-        dtype = dtype_within(hidden.device, self.target.dtype)
-        if dtype not in self._lm_heads:
-            self._lm_heads[dtype] = lm_head_of(self.target, None, dtype)
-        return self.target.logits(hidden.to(dtype), self._lm_heads[dtype])
 
 
 def _default_size(hidden: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_LEVELS
@@ -28,7 +28,7 @@ class SampledOptions(BaseModel):
 
 
 class Sampled(TreePolicy):
-    """Draft tokens sampled from q: a chain, or several that part at the root.
+    """Draft tokens sampled from q: one chain, or several that share only the root.
 
     Source: Leviathan et al. (arXiv 2211.17192); several drafts as in SpecTr (arXiv 2310.15141).
     """
@@ -36,7 +36,7 @@ class Sampled(TreePolicy):
     def __init__(self, options: SampledOptions) -> None:
         self.options = options
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> SampledGrower:
+    def start(self, state: State, proposer: LevelProposer | None) -> SampledGrower:
         return SampledGrower(self.options)
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from specdec.decoding.interfaces import LevelDrafts, TreeGrower, TreePolicy
+from specdec.decoding.interfaces import LevelProposer, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, tree_from_choices
@@ -104,7 +104,7 @@ class StaticTree(TreePolicy):
         paths = tree_from_choices(choices)
         self.levels = [_level(paths, depth) for depth in range(1, 1 + max(map(len, paths)))]
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> StaticGrower:
+    def start(self, state: State, proposer: LevelProposer | None) -> StaticGrower:
         device = state.tokens.device
         levels = [(width, keep.to(device), next.to(device)) for width, keep, next in self.levels]
         return StaticGrower(levels, self.coupled)

@@ -14,7 +14,7 @@ def specdec_drafters() -> list[Component]:
             SuffixDrafter,
             SuffixOptions,
             "trees of what followed the last tokens before",
-            repeatable={"costs": False},
+            repeatable={"size_by_cost": False},
         )
     ]
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from specdec.drafting.repeating_text import match_rates
+from specdec.drafting.ngram_matcher import match_rates
 from specdec_plugins.suffix.suffix_index import Runs, SuffixIndex, longer
 
 
@@ -16,12 +16,12 @@ class Node(NamedTuple):
     Attributes:
         token: its id.
         parent: the index of the node above it; -1 for the root.
-        chance: the estimated probability that it and all above it are right.
+        probability: the estimated probability that it and all above it are right.
     """
 
     token: int
     parent: int
-    chance: float
+    probability: float
 
 
 class SuffixText:
@@ -54,13 +54,14 @@ class SuffixText:
     def tree(self, most: int, depth: int, floor: float) -> list[Node]:
         """The ``most`` likeliest draft tokens, the likeliest first, so parents before children.
 
-        A child's chance is its parent's, times the measured share of matches of that length whose
-        followers held the next token, times its count among them. Matches are looked for anew at
-        every node, in the text followed by the node's path; of equal counts the latest comes first.
+        A child's probability is its parent's, times the measured share of matches of that length
+        whose followers held the next token, times its count among them. Matches are looked for anew
+        at every node, in the text followed by the node's path; of equal counts the latest comes
+        first.
 
         Args:
             depth: levels, at most.
-            floor: the smallest chance of a draft token.
+            floor: the smallest probability of a draft token.
 
         Source: SuffixDecoding (arXiv 2411.04975), section 3.2: greedy expansion by the product of
         frequencies; the trust in a match of some length stands in for its choice by summed scores.
@@ -69,17 +70,17 @@ class SuffixText:
         waiting: list[tuple[float, int, Node, int, Runs]] = []
         found = 0
 
-        def expand(parent: int, chance: float, level: int, runs: Runs) -> None:
+        def expand(parent: int, probability: float, level: int, runs: Runs) -> None:
             nonlocal found
             rate, counts = self._followers(runs)
-            if level > depth or chance * rate < floor:
+            if level > depth or probability * rate < floor:
                 return
             latest_first = tuple(counts.items())[::-1]
-            share = chance * rate / sum(count for _, count in latest_first)
+            share = probability * rate / sum(count for _, count in latest_first)
             for token, count in latest_first:
                 if share * count >= floor:
                     node = Node(token, parent, share * count)
-                    heapq.heappush(waiting, (-node.chance, found, node, level, runs))
+                    heapq.heappush(waiting, (-node.probability, found, node, level, runs))
                     found += 1
 
         expand(-1, 1.0, 1, self._runs)
@@ -87,7 +88,7 @@ class SuffixText:
             _, _, node, level, runs = heapq.heappop(waiting)
             nodes.append(node)
             below = longer(runs, node.token, self._longest)
-            expand(len(nodes) - 1, node.chance, level + 1, below)
+            expand(len(nodes) - 1, node.probability, level + 1, below)
         return nodes
 
     def _followers(self, runs: Runs) -> tuple[float, Mapping[int, int]]:

@@ -5,5 +5,7 @@ from __future__ import annotations
 from specdec.testing.support import DrafterSupport
 
 SUPPORT = [
-    DrafterSupport("suffix", options={"costs": False}, adaptive=lambda options: options.costs)
+    DrafterSupport(
+        "suffix", options={"size_by_cost": False}, adaptive=lambda options: options.size_by_cost
+    )
 ]

@@ -115,8 +115,4 @@ def _stats(tokens: list[list[int]], forwards: int) -> Stats:
         target_forwards=target_forwards,
         draft_forwards=0,
         tau=new_tokens / target_forwards if target_forwards else 0.0,
-        alpha=(),
-        accepted_tokens=0,
-        seconds={},
-        tokens_per_second=0.0,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import nn
 
 import specdec
+from specdec.bench.differences import may_differ
 from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
@@ -93,13 +94,7 @@ class StrategyContender:
 
     def may_differ(self, *, greedy: bool) -> str | None:
         """Only where tokens are sampled, by an acceptor that is not seed-exact."""
-        acceptor = self.engine.parts.acceptor
-        if greedy or acceptor.seed_exact:
-            return None
-        name = self.engine.selection.names["acceptor"]
-        if not acceptor.lossless:
-            return f"LOSSY: {name} does not keep the target's distribution"
-        return f"{name} keeps the distribution, not the draw"
+        return may_differ(self.engine, greedy=greedy)
 
     def weights(self) -> str | None:
         """A fingerprint of the drafter's checkpoint; None without one.

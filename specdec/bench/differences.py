@@ -1,11 +1,25 @@
-"""The first difference between two outputs, and the target's logit gap there."""
+"""Whether two outputs may differ, their first difference, and the target's logit gap there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from specdec.engine import Engine
+
+
+def may_differ(engine: Engine, *, greedy: bool) -> str | None:
+    """Why an engine's tokens need not be plain decoding's; None where they must be."""
+    acceptor = engine.parts.acceptor
+    if greedy or acceptor.seed_exact:
+        return None
+    name = engine.selection.names["acceptor"]
+    if not acceptor.lossless:
+        return f"LOSSY: {name} does not keep the target's distribution"
+    return f"{name} keeps the distribution, not the draw"
 
 
 def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:

@@ -19,14 +19,14 @@ class VerifiedTree(NamedTuple):
 
     Attributes:
         tree: without the distributions that it was sampled from.
-        kept, new_tokens, members: as of the step.
-        sampled: whether its tokens were drawn, so that their values are no chances to be accepted.
+        kept, new_tokens, request_rows: as of the step.
+        sampled: whether its tokens were drawn, so their values are no acceptance probabilities.
     """
 
     tree: DraftTree
     kept: Tensor
     new_tokens: list[list[int]]
-    members: Sequence[int]
+    request_rows: Sequence[int]
     sampled: bool
 
     @classmethod
@@ -35,7 +35,7 @@ class VerifiedTree(NamedTuple):
         tree = step.tree
         bare = replace(tree, companions=None)
         sampled = tree.draws is not Draws.POINT
-        return cls(bare, step.kept, step.new_tokens, step.members, sampled)
+        return cls(bare, step.kept, step.new_tokens, step.request_rows, sampled)
 
 
 class Children(NamedTuple):
@@ -123,20 +123,21 @@ class DraftOutcomes:
 
     @classmethod
     def of(
-        cls, trees: Iterable[VerifiedTree], members: Container[int] | None = None
+        cls, trees: Iterable[VerifiedTree], request_rows: Container[int] | None = None
     ) -> DraftOutcomes | None:
         """Of the trees of some texts; None if none had a draft token.
 
         Args:
-            members: the prompts that count, by their places in the batch; all if None.
+            request_rows: the prompts that count, by their places in the batch; all if None.
         """
         found, drawn = list[Children](), list[Children]()
         for each in trees:
             if each.tree.size > 1:
                 rows = (
                     row
-                    for row, member in enumerate(each.members)
-                    if each.new_tokens[row] and (members is None or member in members)
+                    for row, request_row in enumerate(each.request_rows)
+                    if each.new_tokens[row]
+                    and (request_rows is None or request_row in request_rows)
                 )
                 (drawn if each.sampled else found).extend(children(each, row) for row in rows)
         if not found and not drawn:

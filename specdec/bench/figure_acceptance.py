@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.bench.figure_style import (
-    FEWEST,
-    GRID,
-    SMALL,
-    legend,
-    marked_line,
-    new_figure,
-    title,
-)
+from specdec.bench.figure_style import FEWEST, headline, legend, marked_line, new_figure
 
 
 def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
@@ -39,8 +31,7 @@ def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     axes.set_ylim(0, 1)
     axes.set_xlabel("depth of the draft token (levels below the root)")
     axes.set_ylabel("acceptance rate")
-    axes.grid(color=GRID, linewidth=0.5)
     what = f"n: steps with a draft token at depth 1; depths with n < {FEWEST} left out"
-    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, report, what)
     legend(figure, axes)
     return figure

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.bench.figure_style import (
-    GRID,
-    SMALL,
-    legend,
-    marked_line,
-    new_figure,
-    prompts_measured,
-    title,
-)
+from specdec.bench.figure_style import headline, legend, marked_line, new_figure, prompts_measured
 
 
 def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any | None:
@@ -50,7 +42,6 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
             )
         axes.set_ylim(bottom=0)
         axes.set_ylabel(caption)
-        axes.grid(color=GRID, linewidth=0.5)
     panels[1].set_xscale("log", base=2)
     panels[1].set_xticks(sizes, list(map(str, sizes)))
     panels[1].minorticks_off()
@@ -59,6 +50,6 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
     panels[1].set_xlabel(f"batch size (rows decoded together), n = {n} prompts")
     new = reports[0]["settings"]["max_new_tokens"]
     what = f"at most {new} new tokens a row; prefill included"
-    figure.suptitle(f"{title(reports[0])}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, reports[0], what)
     legend(figure, panels[0])
     return figure

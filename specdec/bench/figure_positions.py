@@ -6,16 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.bench.figure_style import (
-    COLOURS,
-    FEWEST,
-    GRID,
-    MARKERS,
-    SMALL,
-    legend,
-    new_figure,
-    title,
-)
+from specdec.bench.figure_style import COLOURS, FEWEST, MARKERS, SMALL, headline, legend, new_figure
 from specdec.bench.report_tables import SHOWN_DEPTHS, SHOWN_RANKS
 
 _ACROSS = 2
@@ -39,7 +30,6 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     for axes in panels.flat[len(rows) :]:
         axes.remove()
     for axes in panels.flat[: len(rows)]:
-        axes.grid(color=GRID, linewidth=0.5)
         axes.set_ylim(0, 1)
         axes.set_xticks(range(1, most + 1, 1 + most // 9))
         axes.set_xlim(0.6, most + 0.4)
@@ -53,7 +43,7 @@ def positions(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         "rank: among the siblings, by confidence; bar: 95 % interval;\n"
         f"ranks to {SHOWN_RANKS}, depths to {SHOWN_DEPTHS}; positions with n < {FEWEST} left out"
     )
-    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, report, what)
     legend(figure, max(panels.flat[: len(rows)], key=lambda axes: len(axes.containers)))
     return figure
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from specdec.bench.figure_style import (
     FEWEST,
-    GRID,
     INK,
-    SMALL,
+    headline,
     legend,
     line_style,
     marked_line,
     new_figure,
-    title,
 )
 
 # Whose values are confidences as the drafter states them, and whose are calibrated.
@@ -54,14 +52,12 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     )
     lower.set_ylabel("draft tokens\nin the bin (n)")
     lower.set_xlabel("confidence of the draft token\n(its value by its parent's)")
-    for axes in (upper, lower):
-        axes.grid(color=GRID, linewidth=0.5)
     count = len(rows[0]["reliability"]["curve"])
     what = (
         "draft tokens below nodes that the text passed through\n"
         f"ECE: expected calibration error, {count} bins; marks with n < {FEWEST} left out"
     )
-    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, report, what)
     legend(figure, upper)
     return figure
 

@@ -15,7 +15,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#dddddd"
 TEXT_AS_IT_IS: dict[Any, Any] = {"text.parse_math": False}  # labels and sets may have a $
-RC: dict[Any, Any] = {"font.size": 7, "axes.linewidth": 0.6, **TEXT_AS_IT_IS}
+RC: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    **TEXT_AS_IT_IS,
+}
 SMALL = 6.5
 FEWEST = 20  # a rate of fewer is no rate
 _WIDTH = 3.4  # inches: a column of a paper
@@ -67,12 +74,13 @@ def legend(figure: Any, axes: Any) -> None:
     )
 
 
-def title(report: Mapping[str, Any]) -> str:
-    """Model, settings and date of a report as JSON."""
-    return (
+def headline(figure: Any, report: Mapping[str, Any], what: str) -> None:
+    """Model, settings and date of a report as JSON above the figure, and below them ``what``."""
+    title = (
         f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, "
         f"{settings_text(report['settings'])}, {report['date'][:10]}"
     )
+    figure.suptitle(f"{title}\n{what}", fontsize=SMALL, x=0.02, ha="left")
 
 
 def prompts_measured(report: Mapping[str, Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specdec.bench.figure_style import COLOURS, GRID, SMALL, new_figure, prompts_measured, title
+from specdec.bench.figure_style import COLOURS, headline, new_figure, prompts_measured
 
 SWEPT = {
     "budget": "budget (draft tokens verified a step)",
@@ -47,11 +47,10 @@ def sweep(report: Mapping[str, Any], option: str) -> Any | None:
         )
         axes.set_ylim(0, 1.15 * max(high for _, high in ends))
         axes.set_ylabel(caption)
-        axes.grid(color=GRID, linewidth=0.5)
     panels[1].set_xticks(values)
     panels[1].set_xlabel(f"{SWEPT[option]}\n{label}, n = {n} prompts")
     what = f"{_others(points[0][1], option)}; bars at tau: 95 % interval"
-    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, report, what)
     return figure
 
 

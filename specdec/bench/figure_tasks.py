@@ -7,14 +7,13 @@ from typing import Any
 
 from specdec.bench.figure_style import (
     COLOURS,
-    GRID,
     INK,
     MARKERS,
     SMALL,
+    headline,
     legend,
     new_figure,
     prompts_measured,
-    title,
 )
 
 _SPREAD = "#bbbbbb"
@@ -57,7 +56,7 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     if sets:
         legend(figure, panels[0])
     what = "line: mean over prompt sets; bar: its 95 % interval; marks: prompt sets"
-    figure.suptitle(f"{title(report)}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    headline(figure, report, what)
     return figure
 
 
@@ -71,5 +70,5 @@ def _method_rows(axes: Any, shown: Sequence[Mapping[str, Any]], measure: str) ->
     names = [row["strategy"].replace("transformers ", "transformers\n") for row in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=SMALL, linespacing=0.9)
     axes.set_ylim(-0.7, len(shown) - 0.3)
-    axes.grid(axis="x", color=GRID, linewidth=0.5)
+    axes.grid(visible=False, axis="y")
     axes.set_axisbelow(True)

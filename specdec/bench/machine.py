@@ -31,7 +31,7 @@ def versions() -> dict[str, Any]:
     """Of everything that the figures depend on; the commit is None outside a checkout."""
     return {
         "specdec": specdec.__version__,
-        "commit": _commit(Path(specdec.__file__).parent),
+        "commit": commit_of(Path(specdec.__file__).parent.parent),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -47,13 +47,20 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit(package: Path) -> str | None:
-    """Of the checkout that the package lies in, with ``-dirty`` where files differ from it."""
-    if not (package.parent / ".git").exists():
+def commit_of(checkout: Path, *options: str) -> str | None:
+    """What is checked out there, with ``-dirty`` where files differ from it.
+
+    Args:
+        checkout: a folder; None is returned unless it is the root of a repository.
+        options: further ones of ``git describe``.
+    """
+    if not (checkout / ".git").exists():
         return None
-    command = ["git", "-C", str(package.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            [*command, *options], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -14,7 +14,7 @@ from specdec.bench.benchmark_report import Mean, Range, Ratio
 from specdec.bench.bootstrap import Statistic, mean_interval
 from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.decoding.clock import PHASES
-from specdec.decoding.metrics import Stats
+from specdec.decoding.metrics import Stats, added_up
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,14 @@ def counts(runs: Sequence[Run]) -> Counts:
     stats = [one for run in first for one in run.stats]
     drafted = [one.draft_forwards for one in stats if one.draft_forwards is not None]
     steps = [run.steps for run in first if run.steps is not None]
+    together = added_up(stats) if stats else None
     return Counts(
         new_tokens=sum(run.new_tokens for run in first),
         steps=sum(steps) if steps else None,
-        target_forwards=sum(s.target_forwards for s in stats) if stats else None,
+        target_forwards=together.target_forwards if together else None,
         draft_forwards=sum(drafted) if drafted else None,
-        **_acceptance(stats),
+        alpha=together.alpha if together else (),
+        tried=together.tried if together else (),
     )
 
 
@@ -174,21 +176,6 @@ def outcomes(runs: Sequence[Run]) -> DraftOutcomes | None:
 def _first(runs: Sequence[Run]) -> list[Run]:
     """Those of the first repetition."""
     return [run for run in runs if run.repetition == runs[0].repetition]
-
-
-def _acceptance(stats: Sequence[Stats]) -> dict[str, Any]:
-    """``alpha`` and ``tried`` of all runs together."""
-    tried: dict[int, int] = defaultdict(int)
-    accepted: dict[int, float] = defaultdict(float)
-    for one in stats:
-        for depth, (rate, count) in enumerate(zip(one.alpha, one.tried, strict=True)):
-            tried[depth] += count
-            accepted[depth] += rate * count
-    depths = sorted(tried)
-    return {
-        "alpha": tuple(accepted[depth] / tried[depth] for depth in depths),
-        "tried": tuple(tried[depth] for depth in depths),
-    }
 
 
 def _quartiles(values: Sequence[float]) -> Range | None:

@@ -10,6 +10,7 @@ import typer
 from specdec.cli import batch_options as own
 from specdec.cli import generate_options as flags
 from specdec.cli.failures import quiet_libraries, reported
+from specdec.cli.flag_values import set_threads
 from specdec.cli.output_files import check_named
 from specdec.cli.request_from_flags import LOADING, parts_from_flags, settings_from_flags
 from specdec.plugin import DEFAULT_STRATEGY
@@ -30,6 +31,7 @@ def batch(
     verifier: flags.Verifier = None,
     acceptor: flags.Acceptor = None,
     option: flags.PartOptions = None,
+    plugin: flags.Plugin = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     pack: flags.Pack = False,
@@ -50,9 +52,8 @@ def batch(
     seed: own.Seed = 0,
     set_: flags.Fields = None,
     batch_size: own.BatchSize = 32,
-    slots: own.Slots = 50_000,
+    max_batch_tokens: own.MaxBatchTokens = 50_000,
     window: own.Window = 1024,
-    plugin: own.Plugin = None,
     quiet: own.Quiet = False,
     json: flags.Json = False,
     debug: flags.Debug = False,
@@ -89,8 +90,8 @@ def batch(
     specdec batch in.jsonl out.jsonl -m org/model --drafter org/head --batch-size 64 --json
     """
     from specdec.cli import terminal
-    from specdec.cli.choices import choose
     from specdec.cli.plugin_file import load_plugin
+    from specdec.cli.strategy_choice import choose
     from specdec.plugin.registry import Registry
 
     check_named("OUT.JSONL", out, "answers.jsonl")
@@ -106,7 +107,7 @@ def batch(
         "keep": tuple(keep or ()),
         "token_ids": token_ids,
         "batch_size": batch_size,
-        "slots": slots,
+        "max_batch_tokens": max_batch_tokens,
         "window": window,
     }
     with terminal.working("loading the target model and its drafter"):
@@ -117,10 +118,7 @@ def batch(
 
         checked_files(prompts, out, make_job_options(options_of_job))
         quiet_libraries()
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
+        set_threads(threads)
         loading: dict[str, Any] = {name: given[name] for name in LOADING}
         engine = Engine(**loading, **choice.arguments(), plugins=plugins)
     try:

@@ -46,9 +46,14 @@ Seed = Annotated[
 BatchSize = Annotated[
     int, _flag(_RUN, "--batch-size", "-b", text="Rows decoded at a time, at most.", min=1)
 ]
-Slots = Annotated[
+MaxBatchTokens = Annotated[
     int,
-    _flag(_RUN, "--slots", text="Tokens of a batch, answers included: bounds its memory.", min=1),
+    _flag(
+        _RUN,
+        "--max-batch-tokens",
+        text="Tokens of a batch, answers included: bounds its memory.",
+        min=1,
+    ),
 ]
 Window = Annotated[
     int,
@@ -57,17 +62,6 @@ Window = Annotated[
         "--window",
         text="Rows read at a time; those of like length are decoded together.",
         min=1,
-    ),
-]
-Plugin = Annotated[
-    list[str] | None,
-    _flag(
-        _RUN,
-        "--plugin",
-        text="A plugin that is not installed, as a Python file; repeatable. For observers, see "
-        "docs/observability.md.",
-        metavar="FILE",
-        show_default=False,
     ),
 ]
 Quiet = Annotated[bool, _flag(_RUN, "--quiet", "-q", text="No progress bar.")]

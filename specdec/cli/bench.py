@@ -11,15 +11,15 @@ from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_files import check_file, write_files
 from specdec.cli.bench_runs import measure, warn_of_noise
-from specdec.cli.bench_values import (
+from specdec.cli.compared_engines import DEFAULT_STRATEGIES
+from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.flag_values import (
     bench_fields,
     check_one_row,
-    parse_temperatures,
+    numbers,
     prompt_sets,
     set_threads,
 )
-from specdec.cli.compared_engines import DEFAULT_STRATEGIES
-from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
 from specdec.cli.output_files import STDOUT, check_apart
 from specdec.cli.request_from_flags import LOADING
@@ -102,7 +102,7 @@ def bench(
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
     for flag, path in [*files.items(), ("--log", log)]:
         check_file(flag, path)
-    temperatures = parse_temperatures(temperature)
+    temperatures = numbers("--temperature", temperature, float, "0,1")
     logs = [at_settings(log, each, batch_size) for each in temperatures] if log else []
     check_apart([*files.items(), *(("--log", each) for each in logs), ("--data", data)])
     loading = {name: context.params[name] for name in LOADING}
@@ -166,8 +166,8 @@ def _measure(
     from specdec.bench.baseline import TRANSFORMERS
     from specdec.bench.built_in_prompts import MIXED
     from specdec.cli import terminal
-    from specdec.cli.choices import PLAIN
     from specdec.cli.compared_engines import choose_labelled, labels_of, make_engines
+    from specdec.cli.strategy_choice import PLAIN
     from specdec.plugin.registry import Registry
 
     quiet_libraries()

@@ -11,15 +11,14 @@ import typer
 from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
 from specdec.cli.bench_runs import measure, warn_of_noise
-from specdec.cli.bench_values import (
+from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.flag_values import (
     bench_fields,
     check_one_row,
-    parse_batch_sizes,
-    parse_temperatures,
+    numbers,
     prompt_sets,
     set_threads,
 )
-from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
 from specdec.cli.given_options import given_options
 from specdec.cli.paper_files import make_folder, redraw_figures, write_results
 from specdec.cli.request_from_flags import LOADING
@@ -113,7 +112,8 @@ def paper(
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    temperatures, sizes = parse_temperatures(temperature), parse_batch_sizes(batch_size)
+    temperatures = numbers("--temperature", temperature, float, "0,1")
+    sizes = numbers("--batch-size", batch_size, int, "1,2,4")
     settings = Settings(
         max_new_tokens=max_new_tokens,
         seed=seed,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.completion import named, part_options
+from specdec.cli.completion import named
 from specdec.cli.failures import quiet_libraries, reported
+from specdec.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,44 +32,13 @@ def check(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer examples: under a minute.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Go on after a property that fails.")] = False,
     drafter: Annotated[
-        str | None,
-        typer.Option(
-            help="Draft with this drafter; 'table' drafts from tables.",
-            autocompletion=named("drafter"),
-        ),
+        str | None, flags.part("--drafter", "Another drafter; 'table' drafts from tables.")
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Grow trees with this tree policy.", autocompletion=named("policy")),
-    ] = None,
-    verifier: Annotated[
-        str | None,
-        typer.Option(help="Verify with this verifier.", autocompletion=named("verifier")),
-    ] = None,
-    acceptor: Annotated[
-        str | None,
-        typer.Option(help="Accept with this acceptor.", autocompletion=named("acceptor")),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            "-o",
-            metavar="ROLE.OPTION=VALUE",
-            help="Set an option of a part, e.g. policy.depth=4; repeatable.",
-            show_default=False,
-            autocompletion=part_options,
-        ),
-    ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--plugin",
-            metavar="FILE",
-            help="Register the plugin in this Python file, which is run; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    policy: flags.Policy = None,
+    verifier: flags.Verifier = None,
+    acceptor: flags.Acceptor = None,
+    option: flags.PartOptions = None,
+    plugin: flags.Plugin = None,
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -91,7 +59,6 @@ def check(
     """
     from specdec.cli import terminal
     from specdec.testing.suite import FULL, PROPERTIES, QUICK
-    from specdec.testing.suite import check as check_property
 
     quiet_libraries()
     swaps = {"drafter": drafter, "policy": policy, "verifier": verifier, "acceptor": acceptor}
@@ -107,8 +74,7 @@ def check(
     for prop in wanted:
         if not all_ and any(verdict.failure for verdict in verdicts):
             break
-        with _progress(prop, examples) as advance:
-            verdicts.append(check_property(subject, prop, examples=examples, progress=advance))
+        verdicts.append(_checked(subject, prop, examples))
         if console:
             _print(console, _row(verdicts[-1]))
             if verdicts[-1].failure:
@@ -127,8 +93,8 @@ def _subject(
     name: str, swaps: dict[str, str | None], options: dict[str, Any], plugins: list[str]
 ) -> Subject:
     """The strategy with the parts, options and plugins that were asked for."""
-    from specdec.cli.choices import choose
     from specdec.cli.plugin_file import load_plugin
+    from specdec.cli.strategy_choice import choose
     from specdec.plugin.registry import Registry
     from specdec.testing.subject import Subject
     from specdec.testing.table_drafter import TablePlugin
@@ -137,6 +103,18 @@ def _subject(
     registry = Registry.load([TablePlugin(), *loaded])
     (choice,) = choose(registry, [name], swaps, options)
     return Subject(name, plugins=loaded, options=choice.options, **swaps)  # type: ignore[arg-type]
+
+
+def _checked(subject: Subject, prop: Property, examples: int) -> Verdict:
+    """The verdict on one property, with a progress bar until it is there."""
+    from specdec.testing.suite import check as check_property
+
+    what, total, done = prop.name.replace("_", " "), prop.cases_of(examples), count(1)
+    with progress_bar() as move:
+        move(0, total, what)
+        return check_property(
+            subject, prop, examples=examples, progress=lambda: move(next(done), total, what)
+        )
 
 
 def _payload(
@@ -213,8 +191,8 @@ def _summary(subject: Subject, verdicts: list[Verdict], left_out: list[str]) -> 
     seconds = sum(verdict.seconds for verdict in verdicts)
     failed = sum(verdict.failure is not None for verdict in verdicts)
     distance = [v.figure for v in verdicts if v.measured and v.failure is None]
-    count = f"{len(verdicts)} properties" + (" checked" if left_out else "")
-    found = f"{failed} of {count} fail" if failed else "every property holds"
+    checked = f"{len(verdicts)} properties" + (" checked" if left_out else "")
+    found = f"{failed} of {checked} fail" if failed else "every property holds"
     if distance:
         rest = found if failed else "the other properties hold"
         found = f"lossy: measured up to {distance[0]}, the distribution is not judged; {rest}"
@@ -222,18 +200,3 @@ def _summary(subject: Subject, verdicts: list[Verdict], left_out: list[str]) -> 
     if subject.changed:
         name += f" with drafter.{subject.changed}"
     return f"{name}: {found}; {seconds:.1f} s"
-
-
-@contextmanager
-def _progress(prop: Property, examples: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, if that is a terminal, gone when the property is done; yields what
-    advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    shown = {"transient": True, "redirect_stdout": False, "refresh_per_second": 4}
-    with Progress(*columns, console=console, disable=not console.is_terminal, **shown) as bar:  # type: ignore[arg-type]
-        task = bar.add_task(prop.name.replace("_", " "), total=prop.cases_of(examples))
-        yield partial(bar.update, task, advance=1)

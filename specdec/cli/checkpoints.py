@@ -75,8 +75,8 @@ def inspect(
     if json:
         terminal.print_json(rows)
     else:
-        shown = [(name.replace("_", " "), _cell(value)) for name, value in rows.items()]
-        terminal.stdout().print(terminal.pairs(shown))
+        pairs = [(name.replace("_", " "), terminal.shown(value)) for name, value in rows.items()]
+        terminal.stdout().print(terminal.pairs(pairs))
     if rows.get("fits") is False:
         raise typer.Exit(1)
 
@@ -160,22 +160,10 @@ def _options(kind: CheckpointKind, given: list[str] | None) -> BaseModel:
     Raises:
         UnknownNameError, OptionError: an option that there is not, or a value that is not allowed.
     """
-    from pydantic import ValidationError
+    from specdec.plugin.options import checked_options
 
-    from specdec.errors import OptionError, UnknownNameError
-
-    named, fields = assignments("--set", given), kind.options.model_fields
-    for name in named:
-        if name not in fields:
-            raise UnknownNameError(f"option of an {kind.name}:", name, fields)
-    try:
-        return kind.options(**named)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise OptionError(
-            f"--set {name}={first['input']!r}: {first['msg']} ({fields[name].description})"
-        ) from error
+    named = assignments("--set", given)
+    return checked_options(kind.options, named, f"option of an {kind.name}:", prefix="--set ")
 
 
 def _target(model: str, trust_remote_code: bool) -> HFTarget:
@@ -188,13 +176,3 @@ def _target(model: str, trust_remote_code: bool) -> HFTarget:
     # As others find it, who have no alias and no cache of GGUF files.
     loaded.config.name_or_path = alias.model if alias else model
     return HFTarget(loaded)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or None
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
-    return f"{value:,}" if isinstance(value, int) else value

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec.cli.choices import PLAIN, Choice, choose
+from specdec.cli.strategy_choice import PLAIN, StrategyChoice, choose
 from specdec.errors import OptionError, SpecdecError, UnknownNameError
+from specdec.plugin import ROLES
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -27,7 +28,7 @@ def labels_of(registry: Registry, given: str) -> list[str]:
 
 def choose_labelled(
     registry: Registry, labels: Sequence[str], given: Mapping[str, Any]
-) -> dict[str, Choice]:
+) -> dict[str, StrategyChoice]:
     """Check labels and options.
 
     Args:
@@ -49,14 +50,14 @@ def choose_labelled(
             raise OptionError(
                 f"{label!r} is there twice: tell the two apart, {label} and {label}:other"
             )
-    found = {label: Choice(label.partition(":")[0]) for label in labels}
+    found = {label: StrategyChoice(label.partition(":")[0]) for label in labels}
     given = dict(sorted(given.items(), key=lambda pair: bool(_scope(pair[0]))))
     for key, value in given.items():
         scope, role = _split_part(key)
         if role:
             for label in _in_scope(registry, key, scope, labels):
                 swaps = {**found[label].swaps, role: str(value)}
-                found[label] = Choice(found[label].strategy, swaps, found[label].options)
+                found[label] = StrategyChoice(found[label].strategy, swaps, found[label].options)
     for key, value in given.items():
         if not _split_part(key)[1]:
             _set_option(registry, found, key, value)
@@ -67,8 +68,6 @@ def choose_labelled(
 
 def _split_part(key: str) -> tuple[str, str | None]:
     """Scope and role of ``[LABEL.]ROLE``; no role for anything else."""
-    from specdec.plugin.registry import ROLES
-
     scope, _, role = key.rpartition(".")
     return (scope, role) if role in ROLES else ("", None)
 
@@ -88,7 +87,7 @@ def _in_scope(registry: Registry, key: str, scope: str, labels: Sequence[str]) -
     return [scope]
 
 
-def _set_option(registry: Registry, found: dict[str, Choice], key: str, value: Any) -> None:
+def _set_option(registry: Registry, found: dict[str, StrategyChoice], key: str, value: Any) -> None:
     scope, role, option = ["", "", *key.rsplit(".", 2)][-3:]
     rest = f"{role}.{option}" if role else option
     labels = _in_scope(registry, key, scope, list(found))
@@ -108,7 +107,7 @@ def _set_option(registry: Registry, found: dict[str, Choice], key: str, value: A
 
 def make_engines(
     registry: Registry,
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, StrategyChoice],
     loading: Mapping[str, Any],
     preset: str | None,
 ) -> dict[str, Engine]:
@@ -140,11 +139,11 @@ def make_engines(
 
 def _inflated(
     registry: Registry,
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, StrategyChoice],
     loading: Mapping[str, Any],
     preset: str,
     folder: Path,
-) -> tuple[dict[str, Any], dict[str, Choice]]:
+) -> tuple[dict[str, Any], dict[str, StrategyChoice]]:
     """The same with the large model; heads are written below ``folder``."""
     from specdec.bench.inflate import inflate, inflate_head
     from specdec.bench.presets import PRESETS
@@ -159,7 +158,7 @@ def _inflated(
     small = Engine(**own, strategy=PLAIN)
     alias = find_alias(registry, loading["model"])
     known = alias.drafters if alias else {}
-    made: dict[str, Choice] = {}
+    made: dict[str, StrategyChoice] = {}
     heads: dict[str, str] = {}
     for label, choice in choices.items():
         drafter, given = _drafter(registry, choice)
@@ -179,7 +178,7 @@ def _inflated(
     return {**rest, "model": model, "tokenizer": small.tokenizer}, made
 
 
-def _drafter(registry: Registry, choice: Choice) -> tuple[str | None, str | None]:
+def _drafter(registry: Registry, choice: StrategyChoice) -> tuple[str | None, str | None]:
     """Name of the drafter, and the checkpoint that was asked for."""
     name, swap = registry.strategy(choice.strategy).drafter, choice.swaps.get("drafter")
     checkpoint = choice.options.get("drafter", {}).get("checkpoint")
@@ -188,10 +187,12 @@ def _drafter(registry: Registry, choice: Choice) -> tuple[str | None, str | None
     return name, swap or checkpoint
 
 
-def _with_checkpoint(choice: Choice, drafter: str | None, checkpoint: str | None) -> Choice:
+def _with_checkpoint(
+    choice: StrategyChoice, drafter: str | None, checkpoint: str | None
+) -> StrategyChoice:
     if not checkpoint:
         return choice
     swaps = {**choice.swaps, "drafter": drafter}
     options = {role: dict(own) for role, own in choice.options.items()}
     options.setdefault("drafter", {})["checkpoint"] = checkpoint
-    return Choice(choice.strategy, swaps, options)
+    return StrategyChoice(choice.strategy, swaps, options)

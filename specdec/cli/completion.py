@@ -16,6 +16,8 @@ from typing import Any
 
 import typer
 
+from specdec.plugin import ROLES
+
 Names = dict[str, list[str]]
 Completion = Callable[[str], list[str]]
 
@@ -81,7 +83,7 @@ def _names(kind: str, otherwise: str = "") -> list[str]:
 
 
 def _collected() -> Names:
-    from specdec.plugin.registry import ROLES, Registry
+    from specdec.plugin.registry import Registry
 
     registry = Registry.load()
     found: Names = {"strategy": list(registry.strategies), "model": list(registry.models)}

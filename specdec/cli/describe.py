@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import UnknownNameError
+from specdec.plugin import ROLES
 
 if TYPE_CHECKING:
     from specdec.plugin.components import Component, Trainer
@@ -38,8 +39,6 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
     Raises:
         UnknownNameError: neither a strategy nor a component.
     """
-    from specdec.plugin.registry import ROLES
-
     if chosen := registry.strategies.get(name):
         fitting = {
             alias.name: alias.options[name]

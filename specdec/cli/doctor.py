@@ -48,7 +48,7 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
             for each in told["plugins"]
         ]
         console.print(terminal.table(("plugin", "distribution", ""), plugins))
-        pairs = [(name.replace("_", " "), _cell(value)) for name, value in machine.items()]
+        pairs = [(name.replace("_", " "), terminal.shown(value)) for name, value in machine.items()]
         console.print(terminal.pairs(pairs))
         if faster:
             rows = [(each["what"], each["why"], each["how"]) for each in faster]
@@ -78,11 +78,3 @@ def _extras(extras: dict[str, list[str]]) -> list[tuple[str, str, str | None]]:
         else (name, "installed", None)
         for name, missing in extras.items()
     ]
-
-
-def _cell(value: object) -> str | None:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {part}" for name, part in value.items()) or None
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or None
-    return None if value is None else str(value)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.generate_run import prepare
 from specdec.cli.given_options import given_options
 from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError

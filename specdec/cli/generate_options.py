@@ -43,7 +43,8 @@ Strategy = Annotated[
 ]
 
 
-def _part(flag: str, text: str) -> Any:
+def part(flag: str, text: str) -> Any:
+    """The flag of a role, which takes the name of a part."""
     return typer.Option(
         flag,
         help=text,
@@ -54,22 +55,32 @@ def _part(flag: str, text: str) -> Any:
 
 
 Drafter = Annotated[
-    str | None, _part("--drafter", "Another drafter, or the folder or hub id of its checkpoint.")
+    str | None, part("--drafter", "Another drafter, or the folder or hub id of its checkpoint.")
 ]
-Policy = Annotated[str | None, _part("--policy", "Another tree policy.")]
-Verifier = Annotated[str | None, _part("--verifier", "Another verifier.")]
-Acceptor = Annotated[str | None, _part("--acceptor", "Another acceptor.")]
+Policy = Annotated[str | None, part("--policy", "Another tree policy.")]
+Verifier = Annotated[str | None, part("--verifier", "Another verifier.")]
+Acceptor = Annotated[str | None, part("--acceptor", "Another acceptor.")]
 PartOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
         "-o",
         metavar="ROLE.OPTION=VALUE",
-        help="Set an option of a part, e.g. policy.budget=25; repeatable. With --compare it goes "
-        "to every strategy that has it, or to one: eagle2.policy.budget=25.",
+        help="Set an option of a part, e.g. policy.budget=25; repeatable.",
         rich_help_panel=_PARTS,
         show_default=False,
         autocompletion=part_options,
+    ),
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A plugin that is not installed, as a Python file, which is run; repeatable. For "
+        "observers, see docs/observability.md.",
+        rich_help_panel=_PARTS,
+        show_default=False,
     ),
 ]
 
@@ -171,7 +182,8 @@ Compare = Annotated[
     typer.Option(
         "--compare",
         metavar="A,B,C",
-        help="Run these strategies and plain decoding in turns and print one table.",
+        help="Run these strategies and plain decoding in turns and print one table. "
+        "-o policy.budget=25 goes to each that has it, -o eagle2.policy.budget=25 to one.",
         rich_help_panel=_REPORT,
         show_default=False,
         autocompletion=listed("strategy"),

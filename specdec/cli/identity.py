@@ -26,20 +26,16 @@ class Identity:
 
 def compare(contender: ContenderRuns, plain: ContenderRuns | None, run: Streamed) -> Identity:
     """Compare a contender's tokens with plain decoding's under the same settings and seed."""
-    from specdec.bench.differences import first_difference, logit_gap
+    from specdec.bench.differences import first_difference, logit_gap, may_differ
 
-    acceptor = contender.engine.parts.acceptor
-    name = contender.engine.selection.names["acceptor"]
     if plain is None:
         return Identity(None, "not compared with plain decoding")
     if contender is plain:
         return Identity(True, "this is plain decoding")
     if contender.result is None or plain.result is None or run.interrupted:
         return Identity(None, "interrupted before the comparison")
-    if not run.greedy and not acceptor.lossless:
-        return Identity(None, f"LOSSY: {name} does not keep the target's distribution")
-    if not run.greedy and not acceptor.seed_exact:
-        return Identity(None, f"{name} keeps the distribution, not the draw")
+    if why := may_differ(contender.engine, greedy=run.greedy):
+        return Identity(None, why)
     both = zip(contender.results, plain.results, strict=True)
     texts = [(ours.token_ids, theirs.token_ids) for ours, theirs in both]
     found = [first_difference(*both) for both in texts]

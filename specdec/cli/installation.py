@@ -13,7 +13,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 import specdec
 from specdec.errors import DISTRIBUTION, SpecdecError
-from specdec.plugin.registry import PluginInfo, Registry
+from specdec.plugin.manager import PluginInfo
+from specdec.plugin.registry import Registry
 
 _TAKEN = "specdec"  # the name on the registry of another project, whose module is called so too
 

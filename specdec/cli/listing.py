@@ -10,21 +10,12 @@ import typer
 from specdec.cli.completion import named
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Json
+from specdec.plugin import ROLES
 
 if TYPE_CHECKING:
     from specdec.plugin.registry import Registry
 
-_ROLES = ("drafter", "policy", "verifier", "acceptor")  # the registry's, without its imports
-_STRATEGY_COLUMNS = (
-    "strategy",
-    "drafter",
-    "policy",
-    "verifier",
-    "acceptor",
-    "lossless",
-    "plugin",
-    "description",
-)
+_STRATEGY_COLUMNS = ("strategy", *ROLES, "lossless", "plugin", "description")
 _OPTION_COLUMNS = ("role", "part", "option", "type", "default", "allowed", "description")
 
 
@@ -74,7 +65,7 @@ def options(
         typer.Argument(
             help="A strategy or a part.",
             show_default=False,
-            autocompletion=named("strategy", *_ROLES, "trainer"),
+            autocompletion=named("strategy", *ROLES, "trainer"),
         ),
     ],
     json: Json = False,
@@ -178,10 +169,7 @@ def _strategy_row(registry: Registry, name: str) -> dict[str, Any]:
     origin = next((p.origin for p in registry.plugins if p.name == plugin), "unknown")
     return {
         "strategy": name,
-        "drafter": chosen.drafter,
-        "policy": chosen.policy,
-        "verifier": chosen.verifier,
-        "acceptor": chosen.acceptor,
+        **{role: getattr(chosen, role) for role in ROLES},
         "lossless": _lossless(registry, chosen.acceptor),
         "plugin": f"{plugin} ({origin})",
         "description": chosen.description,

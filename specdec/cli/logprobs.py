@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from specdec.results import GenerationResult
 
-_COLUMNS = ("token", "before", "after", "likeliest before", "likeliest after")
+_COLUMNS = ("token", "raw", "processed", "likeliest raw", "likeliest processed")
 _LEGEND = (
-    "log-probabilities of each token: before, under the model's own distribution; after, under the "
-    "one that it was drawn from, with logits processors, temperature and truncation."
+    "log-probabilities of each token: raw, under the model's own distribution; processed, under "
+    "the one that it was drawn from, with logits processors, temperature and truncation."
 )
 
 
@@ -39,10 +39,10 @@ def logprobs_as_table(result: GenerationResult, tokenizer: PreTrainedTokenizerBa
     rows = [
         (
             _named(names, each.token),
-            f"{each.before:.3f}",
-            f"{each.after:.3f}",
-            likeliest(each.top_before),
-            likeliest(each.top_after),
+            f"{each.raw:.3f}",
+            f"{each.processed:.3f}",
+            likeliest(each.top_raw),
+            likeliest(each.top_processed),
         )
         for each in result.logprobs or ()
     ]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from specdec.cli.choices import PLAIN, Choice
 from specdec.cli.compared_engines import choose_labelled, labels_of
-from specdec.cli.spread_options import named, spread, strategy_of
+from specdec.cli.options_by_label import named, options_by_label, strategy_of
+from specdec.cli.strategy_choice import PLAIN, StrategyChoice
 from specdec.errors import OptionError, SpecdecError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
 _AUTO_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "uncalibrated": {"calibrated": False},
     "uncoupled": {"coupled": False},
-    "nolookup": {"lookup": False},
-    "nocosts": {"costs": False},
+    "nolookup": {"prompt_lookup": False},
+    "nocosts": {"size_by_cost": False},
 }
 
 
@@ -78,8 +78,8 @@ def make_paper_engines(
         loading: arguments of ``Engine`` that hold for all.
         given: labels with commas; every complete strategy if None, of which those that cannot be
             made are left out.
-        options: as for ``spread``. A strategy that one of them keeps from being made is not left
-            out, and neither is one that an option names.
+        options: as for ``options_by_label``. A strategy that one of them keeps from being made is
+            not left out, and neither is one that an option names.
 
     Raises:
         SpecdecError: whatever is wrong with what was asked for.
@@ -101,7 +101,7 @@ def make_paper_engines(
     policies = {**compared, **extra}
     labels = list(policies)
     _check_fixed(policies, options)
-    own = spread(registry, labels, options)
+    own = options_by_label(registry, labels, options)
     chosen = choose_labelled(registry, labels, own)
     wanted = set(map(strategy_of, labels)) if given is not None else named(labels, own)
     engines: dict[str, Engine] = {}
@@ -131,9 +131,9 @@ def _check_fixed(policies: Mapping[str, _PolicyOptions], options: Mapping[str, A
                 )
 
 
-def _can_be_made_without(plain: Engine, choice: Choice) -> bool:
+def _can_be_made_without(plain: Engine, choice: StrategyChoice) -> bool:
     """Whether it is the user's options that keep the strategy from being made."""
-    bare = Choice(choice.strategy)
+    bare = StrategyChoice(choice.strategy)
     if choice == bare:
         return False
     try:
@@ -174,7 +174,7 @@ def _ablations(names: Sequence[str]) -> Iterator[tuple[str, _PolicyOptions]]:
             yield f"{_AUTO}:{variant}", _PolicyOptions(fixed=change)
 
 
-def _with_policy(choice: Choice, policy: _PolicyOptions) -> Choice:
+def _with_policy(choice: StrategyChoice, policy: _PolicyOptions) -> StrategyChoice:
     """The user's options in place of the defaults, and the fixed ones in place of both."""
     options = {**policy.defaults, **choice.options.get("policy", {}), **policy.fixed}
     if not options:

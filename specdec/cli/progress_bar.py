@@ -1,4 +1,4 @@
-"""A progress bar for runs that are timed."""
+"""A progress bar that takes no CPU time of its own."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.cli.demo import GenerateRequest
 from specdec.cli.generate_options import assignments
+from specdec.cli.generate_run import GenerateRequest
 from specdec.cli.set_fields import OF_A_CHAT, set_fields
+from specdec.plugin import ROLES
 
-ROLES = ("drafter", "policy", "verifier", "acceptor")
 LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
 _SAMPLING = (
     "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "n",

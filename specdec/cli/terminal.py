@@ -51,6 +51,17 @@ def _cell(value: Any) -> Text:
     return Text("-" if value is None else str(value))
 
 
+def shown(value: Any) -> Any:
+    """A JSON value as a cell: yes or no, lists and objects with commas, thousands apart."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or None
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items()) or None
+    return f"{value:,}" if isinstance(value, int) else value
+
+
 def print_json(payload: Any) -> None:
     """One JSON document on stdout: on one line, unless a person is reading."""
     sys.stdout.write(json.dumps(payload, indent=2 if sys.stdout.isatty() else None) + "\n")

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from specdec.cli import generate_options as flags
-from specdec.cli.demo import prepare
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.generate_run import prepare
 from specdec.cli.output_files import check_named
 from specdec.cli.request_from_flags import request_from_flags
 from specdec.errors import OptionError

@@ -12,6 +12,7 @@ import typer
 from specdec.cli import train_options as flags
 from specdec.cli.completion import named
 from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.flag_values import numbers, set_threads
 from specdec.cli.generate_options import (
     Debug,
     Device,
@@ -105,7 +106,9 @@ def train(
     check_named("--out", out, "head")
     check_named("--work", work, "head.work")
     answer_options = {
-        "temperatures": _numbers(temperatures),
+        "temperatures": None
+        if temperatures is None
+        else numbers("--temperatures", temperatures, float, "0,0.7,1"),
         "new_tokens": new_tokens,
         "most": answers,
     }
@@ -116,14 +119,11 @@ def train(
             "give --regenerate as well"
         )
     with terminal.working("loading the model"):
-        import torch
-
         from specdec.training.pipeline import train as run
         from specdec.training.settings import make_settings
 
         quiet_libraries()
-        if threads:
-            torch.set_num_threads(threads)
+        set_threads(threads)
     shorthands = {"recipe": recipe, "start": start}
     flagged: dict[str, Any] = {
         "minutes": minutes,
@@ -198,19 +198,3 @@ def _tell(summary: Summary, json: bool) -> None:
     by = f"--strategy {summary.strategy} " if summary.strategy else ""
     notes = [f"use it with {by}--drafter {summary.out}; {summary.work} may be removed"]
     terminal.stdout().print(terminal.pairs(rows, notes=notes))
-
-
-def _numbers(given: str | None) -> list[float] | None:
-    """Numbers with commas between.
-
-    Raises:
-        OptionError: something else.
-    """
-    from specdec.errors import OptionError
-
-    if given is None:
-        return None
-    try:
-        return [float(each) for each in given.split(",")]
-    except ValueError:
-        raise OptionError(f"--temperatures {given!r}: give numbers, like 0,0.7,1") from None

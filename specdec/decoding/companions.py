@@ -19,8 +19,8 @@ class Companions:
 
     Attributes:
         tokens: ``[B, M]`` int64, M at least 1.
-        parents: ``[B, M]`` int64; below N a node of the tree, which has N; ``N + j`` is companion
-            j. ``parents[:, i] < N + i``.
+        parents: ``[B, M]`` int64, the parent's index: 0 to N-1 is a node of the draft tree (N
+            nodes), ``N + j`` is companion j. ``parents[:, i] < N + i``.
         depth: the most levels that one is below the root.
     """
 

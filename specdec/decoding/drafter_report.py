@@ -10,7 +10,7 @@ class Reading:
     """One way to read a checkpoint, and how well it predicts.
 
     Attributes:
-        options: of the drafter, which choose it; empty for the way that it was read.
+        options: the drafter options that select this variant; empty for the one in use.
         agreement: share of the tokens that are the drafter's likeliest, given the target's own
             hidden states before each.
         agreement_fed_back: the same where the last of these was drafted too, as on the second

@@ -64,7 +64,7 @@ def _on(acceptance: Acceptance, device: torch.device) -> Acceptance:
         path=acceptance.path.to(device),
         length=acceptance.length.to(device),
         bonus=acceptance.bonus.to(device),
-        drafted=acceptance.drafted.to(device),
+        rejected=acceptance.rejected.to(device),
     )
 
 

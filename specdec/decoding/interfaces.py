@@ -24,7 +24,8 @@ from specdec.decoding.tree import DraftTree, Draws
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.errors import PluginError
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ class Features:
         starts: for each row the position of its first entry; 0 unless a cached prefix was kept.
     """
 
-    hidden: Hidden
+    hidden: HiddenStates
     starts: Sequence[int]
 
 
-class LevelDrafts(ABC):
-    """What drafts one generation level by level, for a tree policy to choose from."""
+class LevelProposer(ABC):
+    """Proposes draft tokens for one generation level by level, for a tree policy to choose from."""
 
     @abstractmethod
     def propose(self, frontier: Frontier) -> Proposal:
@@ -77,8 +78,8 @@ class LevelDrafts(ABC):
         called after the last step."""
 
 
-class TreeDrafts(ABC):
-    """What drafts one generation in whole trees (n-gram, lookup); it needs no policy."""
+class TreeProposer(ABC):
+    """Proposes whole draft trees for one generation (n-gram, lookup); it needs no policy."""
 
     @abstractmethod
     def tree(self, state: State) -> DraftTree:
@@ -99,8 +100,8 @@ class LevelDrafter(ABC):
     depends_on_own_row_only: bool = True
 
     @abstractmethod
-    def start(self, state: State, features: Features) -> LevelDrafts:
-        """The drafts of one generation. The prompts have been read; no step has been made."""
+    def start(self, state: State, features: Features) -> LevelProposer:
+        """What proposes the draft tokens of one generation, once the prompts have been read."""
 
 
 class TreeDrafter(ABC):
@@ -118,8 +119,8 @@ class TreeDrafter(ABC):
     depends_on_own_row_only: bool = True
 
     @abstractmethod
-    def start(self, state: State, features: Features) -> TreeDrafts:
-        """The drafts of one generation. The prompts have been read; no step has been made."""
+    def start(self, state: State, features: Features) -> TreeProposer:
+        """What proposes the draft tokens of one generation, once the prompts have been read."""
 
 
 class TreeFunction(TreeDrafter):
@@ -133,11 +134,11 @@ class TreeFunction(TreeDrafter):
     def __init__(self, function: Callable[[State], DraftTree]) -> None:
         self._function = function
 
-    def start(self, state: State, features: Features) -> TreeDrafts:
-        return _FunctionDrafts(self._function)
+    def start(self, state: State, features: Features) -> TreeProposer:
+        return _FunctionProposer(self._function)
 
 
-class _FunctionDrafts(TreeDrafts):
+class _FunctionProposer(TreeProposer):
     def __init__(self, function: Callable[[State], DraftTree]) -> None:
         self._function = function
 
@@ -181,15 +182,15 @@ class KeepsTexts(Protocol):
 
 
 Drafter = LevelDrafter | TreeDrafter
-Drafts = LevelDrafts | TreeDrafts
+Proposer = LevelProposer | TreeProposer
 
 
 @runtime_checkable
 class KeepsRows(Protocol):
-    """Drafts or a grower that can drop finished rows from what it keeps by row.
+    """A proposer or grower that can drop finished rows from what it keeps by row.
 
-    Finished rows stay in the batch to the end with drafts that cannot. A grower that keeps nothing
-    by row needs no such method.
+    Finished rows stay in the batch to the end with a proposer that cannot. A grower that keeps
+    nothing by row needs no such method.
     """
 
     def keep_rows(self, rows: Tensor) -> None:
@@ -198,7 +199,7 @@ class KeepsRows(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """Drafts that the next turn of a session may go on with, so that it need not read all anew."""
+    """A proposer that the next turn of a session may go on with, to read only what is new."""
 
     def cached_tokens(self) -> Tensor:
         """For each row how many leading tokens it has taken in for good, ``[B]`` int64."""
@@ -210,7 +211,7 @@ class Resumable(Protocol):
 
 @runtime_checkable
 class ReadsLater(Protocol):
-    """Drafts that read committed tokens when they are asked for a proposal, and not before."""
+    """A proposer that reads committed tokens when it is asked for a proposal, and not before."""
 
     @property
     def unread_tokens(self) -> int:
@@ -246,11 +247,11 @@ class TreeGrower(ABC):
 
 @runtime_checkable
 class LearnsFromSteps(Protocol):
-    """A grower, or drafts, that learn from what was committed and how long it took."""
+    """A grower or proposer that learns from what was committed and how long it took."""
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
         """A step has been committed, drafted or plain. Called after the last step too, and before
-        the drafts' ``commit``."""
+        the proposer's ``commit``."""
 
 
 class TreePolicy(ABC):
@@ -266,11 +267,11 @@ class TreePolicy(ABC):
     depends_on_own_row_only: bool = True
 
     @abstractmethod
-    def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:
+    def start(self, state: State, proposer: LevelProposer | None) -> TreeGrower:
         """What grows the trees of one generation.
 
         Args:
-            drafts: what proposes the draft tokens; None where the policy drafts from the text.
+            proposer: of the draft tokens; None where the policy drafts from the text.
         """
 
 

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import torch
 
 from specdec.decoding.clock import Clock
-from specdec.decoding.draft import Drafting
+from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.interfaces import Acceptor, Features, Verifier
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
 
 
 @torch.inference_mode()
 def decode(
     target: HFTarget,
-    drafting: Drafting,
+    draft_phase: DraftPhase,
     verifier: Verifier,
     acceptor: Acceptor,
     state: State,
@@ -30,14 +31,14 @@ def decode(
     with clock("prefill"):
         features = prefill(target, state)
     with clock("draft"):
-        drafting.start(state, features)
+        draft_phase.start(state, features)
     del features
     while not state.finished:
-        if state.many_finished and drafting.shrinks:
+        if state.many_finished and draft_phase.shrinks:
             with clock("commit"):
-                drafting.keep_unfinished()
+                draft_phase.keep_unfinished()
         with clock("draft"):
-            tree = drafting.tree()
+            tree = draft_phase.tree()
         with clock("verify"):
             verification = verifier.verify(target, state, tree)
         with clock("accept"):
@@ -45,7 +46,7 @@ def decode(
         with clock("commit"):
             step = state.commit(tree, verification, acceptance)
         with clock("draft"):
-            drafting.commit(step)
+            draft_phase.commit(step)
         yield step
 
 
@@ -58,7 +59,7 @@ def prefill(target: HFTarget, state: State) -> Features:
             torch.zeros(state.rows, 0, channels, dtype=target.dtype, device=target.device)
             for channels in (target.hidden_size, target.aux_hidden_size)
         )
-        return Features(Hidden(last, (aux,) * len(target.aux_layers)), state.cached)
+        return Features(HiddenStates(last, (aux,) * len(target.aux_layers)), state.cached)
     if state.cache is None:
         return Features(target.read(state.tokens[:, :longest]), state.cached)
     if any(state.cached):

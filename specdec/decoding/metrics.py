@@ -34,17 +34,17 @@ class Stats:
     target_forwards: int
     draft_forwards: int | None
     tau: float
-    alpha: tuple[float, ...]
-    accepted_tokens: int
-    seconds: dict[str, float]
-    tokens_per_second: float
+    alpha: tuple[float, ...] = ()
+    accepted_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float = 0.0
     row_processor_seconds: float = 0.0
     lossless: bool = True
     tried: tuple[int, ...] = ()
 
 
 def added_up(rows: Sequence[Stats]) -> Stats:
-    """Rows of one batch, added up."""
+    """Of several rows or batches together; what a batch shares is that of the first."""
     first = rows[0]
     if len(rows) == 1:
         return first
@@ -113,10 +113,10 @@ class Metrics:
 
     def observe(self, step: Step) -> None:
         """Count one step."""
-        facts = zip(step.members, step.new_tokens, step.accepted, step.tried, strict=True)
-        for member, tokens, accepted, tried in facts:
+        facts = zip(step.request_rows, step.new_tokens, step.accepted, step.tried, strict=True)
+        for request_row, tokens, accepted, tried in facts:
             if tokens:
-                self._rows[member].count(len(tokens), accepted, tried)
+                self._rows[request_row].count(len(tokens), accepted, tried)
 
     def end(self, row: int, new_tokens: int) -> None:
         """Leave out the tokens of a row beyond the first ``new_tokens``; the steps that gave them

@@ -16,8 +16,8 @@ class Proposal:
     """The draft distribution at every frontier node.
 
     Attributes:
-        logits: ``[B, n, C]`` floating point, normalised or not; ``-inf`` where the drafter has no
-            opinion, and a row that is all ``-inf`` grows no children.
+        logits: ``[B, n, C]`` floating point, normalised or not; ``-inf`` where the drafter
+            abstains, and a row that is all ``-inf`` grows no children.
         token_ids: ``[C]`` or ``[B, n, C]`` int64, what the columns stand for; None for all of V.
     """
 

@@ -36,7 +36,7 @@ class State:
 
     Attributes:
         prompts: token ids on the host, those of rows that have left the batch too.
-        members: for each row the index of its prompt.
+        request_rows: for each row of the batch its index among the rows of the request.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class State:
         self.processors, self.randomness, self.stopping = processors, randomness, stopping
         self.cache, self.keeps_scores, self._ranks = cache, keeps_scores, ranks
         self.vocab_size = vocab_size
-        self.prompts, self.members = prompts, list(range(len(prompts)))
+        self.prompts, self.request_rows = prompts, list(range(len(prompts)))
         self.cached = list(cached or [0] * len(prompts))
         self.host_lengths = [len(prompt) for prompt in prompts]
         self.finish_reasons: list[FinishReason | None] = [None] * len(prompts)
@@ -166,7 +166,7 @@ class State:
         nodes = pad(acceptance.path.clamp(min=0), (1, 0))  # the old root first
         tokens = pad(tree.tokens.gather(1, nodes)[:, 1:], (0, 1))
         candidates = tokens.scatter_(1, length, bonus)
-        facts = [length, acceptance.drafted[:, None], acceptance.path, candidates]
+        facts = [length, acceptance.rejected[:, None], acceptance.path, candidates]
         read = torch.cat(facts, dim=1).tolist()
 
         width = acceptance.path.shape[1]
@@ -207,14 +207,14 @@ class State:
             tried,
             finished,
             kept,
-            self.members,
+            self.request_rows,
         )
 
-    def end(self, member: int, length: int, reason: FinishReason) -> None:
+    def end(self, request_row: int, length: int, reason: FinishReason) -> None:
         """End the row of a prompt between steps, of whose tokens the first ``length`` are meant."""
-        if member not in self.members:
+        if request_row not in self.request_rows:
             return  # it has ended, and left the batch
-        row = self.members.index(member)
+        row = self.request_rows.index(request_row)
         self.processors.settle(row, length)
         self.finish_reasons[row] = self.finish_reasons[row] or reason
         unfinished = [why is None for why in self.finish_reasons]
@@ -229,7 +229,7 @@ class State:
         assert isinstance(randomness, RowRandomness)
         rows = [row for row, why in enumerate(self.finish_reasons) if why is None]
         index = torch.tensor(list(rows), device=self.tokens.device)
-        self.members = [self.members[row] for row in rows]
+        self.request_rows = [self.request_rows[row] for row in rows]
         self.host_lengths = [self.host_lengths[row] for row in rows]
         self.finish_reasons = [self.finish_reasons[row] for row in rows]
         for name in ("tokens", "lengths", "limits", "active"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec.request.stopping import FinishReason
 
 
@@ -21,14 +21,13 @@ class Acceptance:
         path: ``[B, D]`` int64 node ids below the root, -1 past the end.
         length: ``[B]`` int64, accepted draft tokens.
         bonus: ``[B]`` int64, the bonus token: drawn from the target at the end of the path.
-        drafted: ``[B]`` bool, whether the node at the end of the path had a draft token below it
-            that was rejected.
+        rejected: ``[B]`` bool, whether a draft token below the end of the path was rejected.
     """
 
     path: Tensor
     length: Tensor
     bonus: Tensor
-    drafted: Tensor
+    rejected: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,11 @@ class Step:
         counts: ``[B]`` int64, how many they are.
         accepted: for each row the draft tokens among them.
         tried: for each row the levels at which it had a draft token to accept or reject.
-        finished: for each row why it ended with this step, None if it did not.
+        finish_reasons: for each row why it ended with this step, None if it did not.
         kept: ``[B, longest]`` int64, the old root and the accepted path as nodes; the first
             ``counts`` of each row count.
-        members: for each row the prompt that it belongs to: rows that end may leave the batch.
+        request_rows: for each row of the batch its index among the rows of the request; rows that
+            end may leave the batch.
     """
 
     tree: DraftTree
@@ -54,9 +54,9 @@ class Step:
     counts: Tensor
     accepted: list[int]
     tried: list[int]
-    finished: list[FinishReason | None]
+    finish_reasons: list[FinishReason | None]
     kept: Tensor
-    members: Sequence[int]
+    request_rows: Sequence[int]
 
     @property
     def longest(self) -> int:
@@ -64,9 +64,9 @@ class Step:
         return max(map(len, self.new_tokens))
 
     @property
-    def features(self) -> Hidden:
-        """Hidden states of the tokens behind the new root that were not handed over before: the old
-        root and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
+    def features(self) -> HiddenStates:
+        """Hidden states of tokens before the new root that no earlier step returned: the old root
+        and the accepted path, ``[B, longest, H]``; the first ``counts`` of a row count."""
         return self.verification.hidden.gather(self.kept)
 
     @property

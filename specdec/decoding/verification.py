@@ -13,7 +13,7 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification_inputs import VerificationInputs
 from specdec.distribution import Distribution, at_least_float32
 from specdec.errors import PluginError
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec.request.processor_stages import Prefix
 from specdec.request.stopping import StopRules
 
@@ -36,16 +36,16 @@ class Verification:
         self,
         inputs: VerificationInputs,
         tree: DraftTree,
-        hidden: Hidden,
+        hidden: HiddenStates,
         logits: Tensor,
-        companions: Hidden | None = None,
+        companions: HiddenStates | None = None,
     ) -> None:
         self.tree, self.hidden, self.logits = tree, hidden, logits
         self._inputs, self._companions = inputs, companions
         self._asked: list[tuple[Tensor, Tensor, Tensor]] = []  # node, needed, processed scores
 
     @property
-    def companions(self) -> Hidden:
+    def companions(self) -> HiddenStates:
         """The hidden states of the tree's companions, ``[B, M, H]``; their scores are
         ``target.logits`` of them.
 
@@ -161,7 +161,7 @@ class Verification:
         """
         processors = self._inputs.processors
         if processors.greedy:
-            if processors.penalties or processors.warps:
+            if processors.processors or processors.warpers:
                 return None
             return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
         if stream is not Stream.TARGET or processors.reads_prefix:

@@ -8,7 +8,8 @@ from specdec.decoding.interfaces import Verifier
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
 
 
 class TreeVerifier(Verifier):
@@ -49,11 +50,13 @@ class PathVerifier(Verifier):
             picked = x.gather(1, last[:, :, None].expand(-1, -1, x.shape[-1]))
             return picked.view(state.rows, read.size, -1)
 
-        own = Hidden(at_ends(hidden.last), tuple(at_ends(each) for each in hidden.aux))
+        own = HiddenStates(at_ends(hidden.last), tuple(at_ends(each) for each in hidden.aux))
         return _verification(target, state, tree, own)
 
 
-def _verification(target: HFTarget, state: State, tree: DraftTree, read: Hidden) -> Verification:
+def _verification(
+    target: HFTarget, state: State, tree: DraftTree, read: HiddenStates
+) -> Verification:
     """Scores of the tree's nodes; of companions the hidden states are enough."""
     if tree.companions is None:
         return Verification(state.verification_inputs, tree, read, target.logits(read.last))

@@ -12,8 +12,8 @@ from specdec.decoding.tree_builder import TreeBuilder
 def couple(builder: TreeBuilder, proposal: Proposal) -> Proposal:
     """The proposal as a guess at the target's own draw at each position.
 
-    The request's warps and penalties are applied to the draft logits, as they will be to the
-    target's. Then each token's score is shifted by its noise: the target draws
+    The request's warpers and logits processors are applied to the draft logits, as they will be to
+    the target's. Then each token's score is shifted by its noise: the target draws
     ``argmin E / p = argmax log p - log E`` with noise E that is known beforehand, so with the draft
     distribution in the place of p the largest score says which token this seed will draw, not which
     is likeliest.

@@ -58,16 +58,19 @@ def draft_vocabulary(given: DraftVocabulary, target: HFTarget) -> Tensor | None:
     return torch.tensor(sorted(ids), device=target.device)
 
 
-def check_size(size: int, target: HFTarget) -> None:
+def check_size(size: int, target: HFTarget, option: str = "vocabulary") -> None:
     """Refuse a draft vocabulary of more tokens than there are.
+
+    Args:
+        option: that asked for it.
 
     Raises:
         OptionError: more than the target has.
     """
     if size > target.vocab_size:
         raise OptionError(
-            f"vocabulary={size}: the target model has {target.vocab_size} tokens; give at most as "
-            "many, or leave out vocabulary"
+            f"{option}={size}: the target model has {target.vocab_size} tokens; give at most as "
+            f"many, or leave out {option}"
         )
 
 

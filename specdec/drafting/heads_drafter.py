@@ -50,8 +50,8 @@ class HeadsDrafter(NetworkDrafter):
     before the root.
 
     A subclass gives :meth:`outputs_at`, and :meth:`read` and :meth:`cache_layers` where committed
-    hidden states go through layers first. Below the last head there is no opinion, so a tree ends
-    there.
+    hidden states go through layers first. Below the last head the drafter abstains, so a tree
+    ends there.
 
     Args:
         heads: fit the target, on its device, in the dtype of the options.

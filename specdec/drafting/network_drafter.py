@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import Features, LevelDrafter, LevelDrafts
+from specdec.decoding.interfaces import Features, LevelDrafter, LevelProposer
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.drafting.unread_tokens import UnreadTokens
 from specdec.kv_cache.kv_cache import KVCache
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 
 # Steps without drafts leave tokens unread, up to this many, so that they cost no draft forward.
 MOST_UNREAD = 128
@@ -50,7 +50,7 @@ class NetworkDrafter(LevelDrafter):
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of about ``capacity`` entries."""
 
-    def features(self, hidden: Hidden) -> Tensor:
+    def features(self, hidden: HiddenStates) -> Tensor:
         """What is read with committed tokens, of the target's hidden states: ``[B, n, F]``."""
         return hidden.last
 
@@ -93,12 +93,12 @@ class NetworkDrafter(LevelDrafter):
                 of the tokens that were read, whatever the depth.
         """
 
-    def start(self, state: State, features: Features) -> NetworkDrafts:
-        return NetworkDrafts(self, state, features)
+    def start(self, state: State, features: Features) -> NetworkProposer:
+        return NetworkProposer(self, state, features)
 
 
-class NetworkDrafts(LevelDrafts):
-    """The drafts of one generation.
+class NetworkProposer(LevelProposer):
+    """The proposer of one generation.
 
     The cache keeps only entries made from committed tokens and the target's own features. Whatever
     was computed while drafting is thrown away, and the accepted tokens are read again, in one

@@ -10,10 +10,10 @@ import torch
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
 from specdec.decoding.tree import DraftTree
-from specdec.drafting.repeating_text import Guess, RepeatingText
+from specdec.drafting.ngram_matcher import Continuation, NgramMatcher
 
 
-class Lookup:
+class PromptLookup:
     """Guesses at every row's next tokens, from its own text, prompt included.
 
     Rows may leave the batch at any time: texts are kept by prompt, not by row.
@@ -26,38 +26,38 @@ class Lookup:
 
     def __init__(self, state: State, longest: int, most: int) -> None:
         self._state, self._most = state, most
-        self._texts = {member: RepeatingText(longest) for member in state.members}
+        self._texts = {request_row: NgramMatcher(longest) for request_row in state.request_rows}
         # Committed tokens that the texts have not read yet: they do so when guesses are asked for.
-        prompts = [list(state.prompts[member]) for member in state.members]
-        self._unread: list[tuple[Sequence[int], list[list[int]]]] = [(state.members, prompts)]
-        self._guesses: dict[int, Guess] = {}
+        prompts = [list(state.prompts[request_row]) for request_row in state.request_rows]
+        self._unread: list[tuple[Sequence[int], list[list[int]]]] = [(state.request_rows, prompts)]
+        self._guesses: dict[int, Continuation] = {}
 
     def commit(self, step: Step) -> None:
         """Take in what a step has committed."""
-        self._unread.append((step.members, step.new_tokens))
+        self._unread.append((step.request_rows, step.new_tokens))
 
-    def guesses(self) -> list[Guess]:
+    def guesses(self) -> list[Continuation]:
         """For each row how it may go on, within its limit; nothing for a row that has ended."""
         state, room = self._state, self._state.room
         self._read()
         return [
-            Guess() if why else self._guesses[member].first(room)
-            for member, why in zip(state.members, state.finish_reasons, strict=True)
+            Continuation() if why else self._guesses[request_row].first(room)
+            for request_row, why in zip(state.request_rows, state.finish_reasons, strict=True)
         ]
 
     def _read(self) -> None:
-        unread: dict[int, list[int]] = {member: [] for member in self._texts}
-        for members, tokens in self._unread:
-            for member, new in zip(members, tokens, strict=True):
-                unread[member] += new
+        unread: dict[int, list[int]] = {request_row: [] for request_row in self._texts}
+        for request_rows, tokens in self._unread:
+            for request_row, new in zip(request_rows, tokens, strict=True):
+                unread[request_row] += new
         self._unread.clear()
-        for member in self._state.members:
-            if unread[member]:
-                self._texts[member].extend(unread[member])
-                self._guesses[member] = self._texts[member].guess(self._most)
+        for request_row in self._state.request_rows:
+            if unread[request_row]:
+                self._texts[request_row].extend(unread[request_row])
+                self._guesses[request_row] = self._texts[request_row].guess(self._most)
 
-    def tree(self, guesses: Sequence[Guess], depth: int = 0) -> DraftTree:
-        """A chain of each row's guess below its root, valued by chance.
+    def tree(self, guesses: Sequence[Continuation], depth: int = 0) -> DraftTree:
+        """A chain of each row's guess below its root, valued by its probability.
 
         Args:
             depth: nodes that a chain has at least, those that it has no guess for invalid.
@@ -68,8 +68,8 @@ class Lookup:
         missing = [depth - len(guess.tokens) for guess in guesses]
         rows = list(zip(guesses, missing, strict=True))
         tokens = [[*guess.tokens, *[0] * more] for guess, more in rows]
-        chances = [[1.0, *guess.chances, *[0.0] * more] for guess, more in rows]
-        value = torch.tensor(chances, device=root.device).log()
+        probabilities = [[1.0, *guess.probabilities, *[0.0] * more] for guess, more in rows]
+        value = torch.tensor(probabilities, device=root.device).log()
         valid = value[:, 1:] > float("-inf")
         chain = DraftTree.chain(root, torch.tensor(tokens, device=root.device), valid)
         return replace(chain, log_value=value, from_text=True)

@@ -12,10 +12,10 @@ from itertools import pairwise
 WINDOW = 7
 # Tokens of a batch that cost a forward as much as its weights do, where nothing is known: memory
 # bandwidth against arithmetic of usual processors.
-FREE = 16
+BREAK_EVEN_TOKENS = 16
 
 
-def doublings(longest: int) -> int:
+def length_bucket(longest: int) -> int:
     """The length of texts, for what a forward over them costs: 0 up to some 360 tokens, then one
     more for each doubling."""
     return max(0, round(math.log2(longest / 256)))
@@ -39,7 +39,7 @@ class RunningMedian:
         return len(self.recent) >= WINDOW // 2
 
 
-class Curve:
+class SecondsBySize:
     """Seconds by size, never falling: isotonic regression of the measurements by absolute error.
 
     Linear between measured sizes, in proportion to a guess outside them. A size that is measured
@@ -80,7 +80,7 @@ class Curve:
 
     def guess(self, size: int) -> float:
         """What a size costs where nothing is known, in an arbitrary unit."""
-        return 1 + self.rows * size / FREE
+        return 1 + self.rows * size / BREAK_EVEN_TOKENS
 
     def _fit(self) -> list[tuple[int, float]]:
         """Pool neighbours whose medians fall, until none do."""

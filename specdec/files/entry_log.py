@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from specdec.errors import OptionError
-from specdec.files.whole_files import unwritten, write_whole
+from specdec.files.atomic_files import unwritten, write_atomically
 
 _SHOWN = 5  # differences that an error names
 # What Python writes of an object that says nothing of itself: where it lies, in this process.
@@ -113,7 +113,7 @@ class EntryLog:
             OptionError: a full disk.
         """
         lines = [self._first, *map(_line, entries)]
-        write_whole(self.path, lambda fresh: fresh.write_bytes(b"".join(lines)))
+        write_atomically(self.path, lambda fresh: fresh.write_bytes(b"".join(lines)))
 
     def _parsed(self, line: bytes) -> Any:
         try:

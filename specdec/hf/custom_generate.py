@@ -15,7 +15,7 @@ from specdec.decoding.metrics import Stats
 from specdec.engine import ARGUMENTS, Engine
 from specdec.errors import OptionError, UnknownNameError, first_line
 from specdec.generation import Generation
-from specdec.hf.calling_generate import dropped_arguments
+from specdec.hf.dropped_arguments import dropped_arguments
 from specdec.hf.engines import engine_for
 from specdec.hf.prepared import Prepared
 from specdec.hf.refusals import check_config, check_dropped, check_inputs, warn_of_idle
@@ -23,10 +23,10 @@ from specdec.hf.written_batch import WrittenBatch
 from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.loading import check_tokenizer
-from specdec.plugin.registry import listed_plugins
+from specdec.plugin.manager import listed_plugins
 from specdec.request.copying import with_own_containers
 from specdec.request.stopping import stop_strings_in
-from specdec.streamers import check_streamer, told_of_the_end
+from specdec.streamers import check_streamer, ending_streamer
 
 # Arguments of decoder alone.
 OWN = ("seed", "stop_strings", "streamer")
@@ -93,7 +93,7 @@ class CustomGenerate:
             check_inputs(mask, input_ids, inputs)
             check_streamer(streamer, len(input_ids))
 
-        with told_of_the_end(streamer):
+        with ending_streamer(streamer):
             ranks = Ranks.of(model)
             if ranks is None:
                 check()
@@ -116,7 +116,7 @@ class CustomGenerate:
                     device=engine.target.device,
                 ),
                 drawn=drawn,
-                beside=(len(prepared.other_criteria), prepared.pads),
+                also_equal=(len(prepared.other_criteria), prepared.pads),
             )
             generation = Generation(setup, request)
             written = WrittenBatch(prepared, generation, setup, streamer)

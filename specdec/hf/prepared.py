@@ -13,18 +13,17 @@ from transformers.generation import logits_process as hf
 from transformers.generation import stopping_criteria as criteria
 
 from specdec.errors import warn
-from specdec.request.caller_processors import Place, processors_in
-from specdec.request.generation_config import Sampling, warpers
+from specdec.request.caller_processors import BatchRows, processors_in
+from specdec.request.config_processors import warpers
+from specdec.request.generation_config import Sampling
+from specdec.request.generation_fields import SAMPLING
 from specdec.request.prompts import encode
 from specdec.request.request import Request
 from specdec.request.seeds import row_seeds
 from specdec.request.shown_prompts import ShownPrompt
 
-# The fields that warps are made of.
-_WARPS = (
-    "temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
-    "renormalize_logits",
-)  # fmt: skip
+# The fields that warpers are made of.
+_WARPER_FIELDS = ("temperature", *SAMPLING, "renormalize_logits")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Prepared:
         input_ids: ``[B, P]`` int64, padded on the left; on a device of their own, where processors
             and stopping criteria work.
         mask: ``[B, P]``, 0 at padding; None where there is none.
-        processors: in the order in which they apply, warps included.
+        processors: in the order in which they apply, warpers included.
         stopping: the stopping criteria, transformers' own and the caller's.
         config: with everything filled in.
     """
@@ -134,7 +133,7 @@ class Prepared:
             limits=limits,
             sampling=sampling,
             skip_special_tokens=True,
-            place=Place(
+            place=BatchRows(
                 range(len(rows)),
                 len(rows),
                 samples,
@@ -148,11 +147,11 @@ class Prepared:
         self, shown: Sequence[ShownPrompt]
     ) -> tuple[GenerationConfig, list[LogitsProcessor]]:
         """The settings that the engine makes processors of itself, in the same order, and the
-        processors beside them: where it can, so that drafts are made under the same warps."""
+        processors beside them: where it can, so that drafts are made under the same warpers."""
         config, processors = GenerationConfig(), list(self.processors)
         if self.config.do_sample:
             asked = GenerationConfig()
-            for name in _WARPS:
+            for name in _WARPER_FIELDS:
                 setattr(asked, name, getattr(self.config, name))
             tail = [type(each) for each in warpers(asked, self.input_ids.device)]
             if tail and [type(each) for each in processors[-len(tail) :]] == tail:

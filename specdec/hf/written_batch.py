@@ -109,8 +109,8 @@ class _ScoreColumns:
     def take(self, step: Step, scores: Tensor) -> None:
         """Take in ``scores [B, n, V]`` of a step's new tokens."""
         scores = scores.to(self._device, torch.float32)
-        for row, member in enumerate(step.members):
-            self._waiting[member].extend(scores[row, : len(step.new_tokens[row])])
+        for row, request_row in enumerate(step.request_rows):
+            self._waiting[request_row].extend(scores[row, : len(step.new_tokens[row])])
         self._blank = torch.zeros_like(scores[0, 0])
 
     def write(self) -> None:

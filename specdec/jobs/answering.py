@@ -101,7 +101,10 @@ class Answerer:
                 refused.append((row, error))
                 continue
             read.setdefault(ready.like, []).append(ready)
-        bounds = {"most": self._options.batch_size, "slots": self._options.slots}
+        bounds = {
+            "most": self._options.batch_size,
+            "max_batch_tokens": self._options.max_batch_tokens,
+        }
         batches = [Batch(refused=tuple(refused))] if refused else []
         for alike in read.values():
             alike.sort(key=_longest_first)

@@ -14,14 +14,19 @@ from transformers.utils import get_json_schema
 
 from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError
+from specdec.files.atomic_files import sweep, write_atomically
 from specdec.files.locks import locked_file
-from specdec.files.whole_files import sweep, write_whole
 from specdec.jobs.answer_log import AnswerLog
 from specdec.jobs.answering import Answerer, Costs
 from specdec.jobs.options import JobOptions, make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.summary import JobSummary
-from specdec.models.fingerprints import fingerprint, fingerprint_of_model, fingerprint_of_tokenizer
+from specdec.models.fingerprints import (
+    fingerprint,
+    fingerprint_of_files,
+    fingerprint_of_model,
+    fingerprint_of_tokenizer,
+)
 from specdec.progress import Reporter, Stage, reporter_of
 
 _LOG = logging.getLogger(__name__)
@@ -126,7 +131,7 @@ class Job:
             self._answer(log)
             for path in (self.out, self._log_path):
                 sweep(path)
-            write_whole(self.out, lambda fresh: _write(fresh, log.lines()))
+            write_atomically(self.out, lambda fresh: _write(fresh, log.lines()))
             summary = self._summary(log.costs, resumed)
             log.finish(asdict(summary))
             _LOG.info("%s: %d rows, %d errors", self.out, summary.rows, summary.errors)
@@ -210,8 +215,7 @@ def _in_words(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return fingerprint_of_model(value)
     if isinstance(value, str | Path) and (folder := Path(value)).is_dir():
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        return fingerprint([[path.name, path.stat().st_size] for path in files])
+        return fingerprint_of_files(folder)
     return value
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.plugin.options import checked_options
 
 # What an answer has of its own.
 OWN = (
     "index", "id", "text", "finish_reason", "prompt_tokens", "new_tokens", "token_ids", "error",
 )  # fmt: skip
-_Options = TypeVar("_Options", bound=BaseModel)
 
 
 class JobOptions(BaseModel):
@@ -34,7 +33,7 @@ class JobOptions(BaseModel):
     )
     token_ids: bool = Field(False, description="whether answers have the ids of the new tokens")
     batch_size: int = Field(32, ge=1, description="rows decoded at a time, at most")
-    slots: int = Field(
+    max_batch_tokens: int = Field(
         50_000, ge=1, description="tokens of a batch, answers included: bounds its memory"
     )
     window: int = Field(
@@ -58,24 +57,3 @@ def make_job_options(given: Mapping[str, Any]) -> JobOptions:
         OptionError: a value that is not allowed.
     """
     return checked_options(JobOptions, given, "option of a job")
-
-
-def checked_options(model: type[_Options], given: Mapping[str, Any], kind: str) -> _Options:
-    """Options of a pydantic model, from values by name.
-
-    Args:
-        kind: what a name names, for an error.
-
-    Raises:
-        UnknownNameError: an option that does not exist.
-        OptionError: a value that is not allowed.
-    """
-    for name in given:
-        if name not in model.model_fields:
-            raise UnknownNameError(kind, name, model.model_fields)
-    try:
-        return model(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        why = first["msg"].removeprefix("Value error, ")
-        raise OptionError(f"{first['loc'][0]}={first['input']!r}: {why}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -17,39 +16,16 @@ from specdec.kv_cache.cache_layers import LayerShape, probe_layout
 from specdec.kv_cache.keyword import cache_keyword
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
-from specdec.models.in_own_dtype import InOwnDtype
+from specdec.models.hidden_states import HiddenStates
 from specdec.models.loaded_model import own_copy
+from specdec.models.logit_factors import LogitFactors
 from specdec.models.placement import device_of, is_placed, return_outputs
 from specdec.models.ranks import Ranks
+from specdec.models.weight_dtype import CastToWeightDtype
 
 # Names in configs of the most positions that a model has.
 _CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 _FALLBACK_CONTEXT = 1 << 30
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """What a forward hands to drafters.
-
-    Attributes:
-        last: ``[B, n, H]``, the input of the lm_head (after the final norm).
-        aux: auxiliary hidden states ``[B, n, H]`` (``aux_hidden_size`` channels, of most models H),
-            of the layers that the drafter asked for, in its order; none of them has gone through
-            the final norm.
-    """
-
-    last: Tensor
-    aux: tuple[Tensor, ...] = ()
-
-    def gather(self, index: Tensor) -> Hidden:
-        """The rows ``index [B, m]``: ``[B, m, H]`` each."""
-        return Hidden(_rows(self.last, index), tuple(_rows(each, index) for each in self.aux))
-
-    def split(self, n: int) -> tuple[Hidden, Hidden]:
-        """The first n tokens, and the others."""
-        aux = [(each[:, :n], each[:, n:]) for each in self.aux]
-        first, others = (tuple(part) for part in zip(*aux, strict=True)) if aux else ((), ())
-        return Hidden(self.last[:, :n], first), Hidden(self.last[:, n:], others)
 
 
 def _text_body(model: PreTrainedModel) -> nn.Module:
@@ -59,23 +35,6 @@ def _text_body(model: PreTrainedModel) -> nn.Module:
         bodies.insert(0, model.get_decoder())
     body: nn.Module = next((body for body in bodies if body is not model), model)
     return body
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    if x.shape[1] == index.shape[1] == 1:
-        return x.clone()  # a copy all the same: x may be a buffer of a graph
-    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
-
-
-def _factored(logits: Tensor, factors: tuple[float | None, ...]) -> Tensor:
-    scale, scaling, cap = factors
-    if scale:
-        logits = logits * scale
-    if scaling:
-        logits = logits / scaling
-    if cap:
-        logits = torch.tanh(logits / cap) * cap
-    return logits
 
 
 class HFTarget:
@@ -270,7 +229,7 @@ class HFTarget:
         if dtype == self.dtype:
             return self._scorer
         if self.ranks or self.is_placed:
-            return InOwnDtype(self._scorer, self.dtype)
+            return CastToWeightDtype(self._scorer, self.dtype)
         return self.accelerated(copy.deepcopy(self._head).to(dtype))
 
     def logits(self, hidden: Tensor, lm_head: nn.Module | None = None) -> Tensor:
@@ -280,37 +239,12 @@ class HFTarget:
             lm_head: a copy in the dtype of ``hidden`` where that is not the model's.
         """
         logits: Tensor = (lm_head or self._scorer)(hidden)
-        return _factored(logits, self._logit_factors)
+        return self._logit_factors.apply(logits)
 
     @cached_property
-    def _logit_factors(self) -> tuple[float | None, ...]:
-        """Read once: a config is slow to ask for what it may not have.
-
-        A class around a text model may not apply what the text config says, so it is asked: in one
-        call of the whole model the lm_head's output is replaced by known logits.
-        """
-        names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-        said = tuple(getattr(self.config, name, None) for name in names)
-        if not any(said):
-            return said
-        known: list[Tensor] = []
-
-        def replace(head: nn.Module, given: object, logits: Tensor) -> Tensor:
-            steps = torch.linspace(-64, 64, logits.shape[-1], device=logits.device)
-            known.append(steps.to(logits.dtype).expand_as(logits))
-            return known[-1]
-
-        hook = self._head.register_forward_hook(replace)
-        try:
-            token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
-            with torch.inference_mode():
-                theirs = self.model(input_ids=token, use_cache=False, return_dict=True).logits
-        finally:
-            hook.remove()
-        if not known:
-            return said  # the model scores tokens in another way: the check at load tells
-        off = [(_factored(known[-1], each) - theirs).abs().max() for each in (said, (None,) * 3)]
-        return said if off[0] <= off[1] else (None,) * 3
+    def _logit_factors(self) -> LogitFactors:
+        """Read once: a config is slow to ask for what it may not have."""
+        return LogitFactors.of(self.model, self.config, self._head)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for ``rows`` sequences of up to ``capacity`` tokens, scratch included."""
@@ -325,7 +259,7 @@ class HFTarget:
 
     def forward(
         self, tokens: Tensor, positions: Tensor, tree_mask: Tensor, cache: KVCache
-    ) -> Hidden:
+    ) -> HiddenStates:
         """One forward over tokens that are written right past each row's length.
 
         Args:
@@ -347,7 +281,7 @@ class HFTarget:
         visible: Tensor,
         cache: KVCache,
         scratch_positions: Tensor | None = None,
-    ) -> Hidden:
+    ) -> HiddenStates:
         """One forward over tokens whose slots the caller has reserved.
 
         Args:
@@ -366,7 +300,7 @@ class HFTarget:
         mask = self.mask_form.build(visible, positions, slots, self.dtype)
         return self._run(tokens, positions, mask, cache)
 
-    def prefill(self, tokens: Tensor, cache: KVCache) -> Hidden:
+    def prefill(self, tokens: Tensor, cache: KVCache) -> HiddenStates:
         """The first forward of every row, over ``tokens [B, n]`` from position 0; no logits.
 
         Rows shorter than n are padded on the right; what lies past a row's length is scratch.
@@ -381,7 +315,7 @@ class HFTarget:
         cache.reserve_prefix(n)
         return self._run(tokens, positions, mask, cache)
 
-    def read(self, tokens: Tensor) -> Hidden:
+    def read(self, tokens: Tensor) -> HiddenStates:
         """A forward over whole sequences ``tokens [B, n]`` as the model itself would run it.
 
         Neither cache, mask nor positions are given, so it is true for any causal model; rows may be
@@ -391,7 +325,7 @@ class HFTarget:
 
     def _run(
         self, tokens: Tensor, positions: Tensor | None, mask: object, cache: KVCache | None
-    ) -> Hidden:
+    ) -> HiddenStates:
         given = {"position_ids": positions, "attention_mask": mask}
         given[cache_keyword(type(self._body))] = cache
         output = self._body(
@@ -407,4 +341,4 @@ class HFTarget:
                 f"a {type(self.model).__name__} does not give the output of its last layer before "
                 f"the final norm, which the drafter reads (layer {self.layers})"
             )
-        return Hidden(last, aux)
+        return HiddenStates(last, aux)

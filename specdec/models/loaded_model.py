@@ -270,7 +270,7 @@ def _undo_compile(module: nn.Module) -> None:
 
 
 @contextmanager
-def in_words(model: PreTrainedModel) -> Iterator[None]:
+def explaining_model_errors(model: PreTrainedModel) -> Iterator[None]:
     """Within, an error of the model itself becomes one that says what it means.
 
     Raises:

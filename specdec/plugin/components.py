@@ -40,8 +40,8 @@ class Component:
         description: one line.
         needs_checkpoint: of a drafter that cannot be made without its option ``checkpoint``: what
             is missing and how to give it, as the end of a sentence ("a head: give ...").
-        repeatable: options that it has beside an acceptor that is not ``seed_exact``, unless others
-            are given: those that keep the clock out of its drafts.
+        repeatable: default values used with an acceptor that is not ``seed_exact``, to keep the
+            clock out of the drafts; explicit options override them.
         recognises: of a drafter with ``needs_checkpoint``: whether the checkpoint in a folder is
             of the kind that it drafts with, complete or not. None: it cannot tell.
     """

@@ -58,9 +58,9 @@ def specdec_models() -> list[ModelAlias]:  # type: ignore[empty-body]
 
 @hookspec
 def specdec_trainers() -> list[Trainer]:  # type: ignore[empty-body]
-    """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)`` when
-    a run begins, and where answers are made once before, of the prompts, to tell what will be
-    kept."""
+    """Trainers of drafters, whose recipes are made by ``factory(options, target, documents)``.
+    The factory is called when a run begins. If answers are generated first, it is also called once
+    before that, on the prompts, to estimate what will be stored on disk."""
 
 
 @hookspec

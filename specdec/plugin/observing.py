@@ -14,7 +14,7 @@ from specdec.decoding.generation_info import GenerationInfo
 _Kept = TypeVar("_Kept")
 
 
-class Watched(Generic[_Kept]):
+class PerGeneration(Generic[_Kept]):
     """Keeps something for each generation, until it ends or is given up. Threads may share it.
 
     A generation that is dropped before its end, as a stream that is left is, is noticed by the

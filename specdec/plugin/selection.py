@@ -18,8 +18,9 @@ from specdec.errors import CheckpointError, OptionError, PluginError, UnknownNam
 from specdec.models.checkpoints import resolve_checkpoint
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import unwrapped
+from specdec.plugin import ROLES, Role
 from specdec.plugin.components import ModelAlias, Strategy
-from specdec.plugin.registry import ROLES, Registry, Role
+from specdec.plugin.registry import Registry
 
 OptionsByRole = Mapping[str, Mapping[str, Any]]
 # What parts say of themselves, True or False: what is exact together is decided by it.
@@ -148,8 +149,8 @@ def _check_own_row_only(role: Role, names: Mapping[Role, str | None], acceptor: 
             f"the {role} {names[role]!r} drafts, with these options, by other texts or by the "
             f"clock: under the acceptor {names['acceptor']!r}, whose draws depend on the drafts, "
             "a seed would not repeat a run, and texts of one seed would be biased. Use "
-            "acceptor='match', options that turn this off (costs=False, calibrated=False, "
-            "earlier=0), or another strategy such as eagle2"
+            "acceptor='match', options that turn this off (size_by_cost=False, calibrated=False, "
+            "earlier_tokens=0), or another strategy such as eagle2"
         )
 
 

@@ -55,7 +55,7 @@ SEVERAL_ROWS = (
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchRows:
     """Where the rows of a batch stand among those of a call.
 
     Attributes:
@@ -82,7 +82,7 @@ class Place:
         """The index of the prompt of a row of the call."""
         return row // self.samples
 
-    def part(self, rows: Sequence[int]) -> Place:
+    def part(self, rows: Sequence[int]) -> BatchRows:
         """The place of some of the rows."""
         return replace(
             self,
@@ -183,12 +183,12 @@ class ByPrompt:
         """What was given, None included, unless it is one already."""
         return given if given is None or isinstance(given, cls) else cls(given, total)
 
-    def stages(self, place: Place) -> list[Stage]:
+    def stages(self, place: BatchRows) -> list[Stage]:
         """How they are called on the rows of a batch: each as if its row were alone."""
         rows = [self._entry(row, place) for row in place.rows]
         return [PerRow(tuple(map(rewound, column))) for column in zip_longest(*rows)]
 
-    def _entry(self, row: int, place: Place) -> tuple[LogitsProcessor, ...]:
+    def _entry(self, row: int, place: BatchRows) -> tuple[LogitsProcessor, ...]:
         prompt = place.prompt(row)
         found = processors_in(self._make(prompt), f"logits_processor_by_prompt, prompt {prompt}")
         for processor in found:
@@ -208,7 +208,7 @@ class ByPrompt:
         return found
 
 
-def stages(processors: Sequence[LogitsProcessor], place: Place) -> list[Stage]:
+def stages(processors: Sequence[LogitsProcessor], place: BatchRows) -> list[Stage]:
     """How processors that were given for all prompts are called on a batch.
 
     Raises:
@@ -274,7 +274,7 @@ def _flat(processor: LogitsProcessor) -> Iterator[LogitsProcessor]:
         yield from _flat(inner)
 
 
-def _copied(processor: LogitsProcessor, place: Place) -> bool:
+def _copied(processor: LogitsProcessor, place: BatchRows) -> bool:
     """Whether every prompt has a copy of its own."""
     kind = type(processor)
     if place.total == 1 or kind in BY_PREFIX or kind is hf.PrefixConstrainedLogitsProcessor:

@@ -13,11 +13,12 @@ from transformers.generation import MaxTimeCriteria
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError, warn
-from specdec.request.caller_processors import ByPrompt, Place, processors_in, stages
+from specdec.request.caller_processors import BatchRows, ByPrompt, processors_in, stages
+from specdec.request.config_processors import penalties, warpers
 from specdec.request.criteria import Criterion, criteria_in
 from specdec.request.generation_fields import SAMPLING, apply, plain, settings_of
 from specdec.request.logits_processors import Processors
-from specdec.request.processor_stages import PerRow, Stage
+from specdec.request.processor_stages import Stage
 from specdec.request.stopping import stop_strings_in
 
 
@@ -108,7 +109,7 @@ class Sampling:
                 )
 
     def processors(
-        self, prompt_lengths: Sequence[int], device: torch.device, place: Place | None = None
+        self, prompt_lengths: Sequence[int], device: torch.device, place: BatchRows | None = None
     ) -> Processors:
         """The logits processors of a batch, in transformers' order.
 
@@ -120,16 +121,16 @@ class Sampling:
             OptionError: a processor that the prompts cannot share, or too few of them.
         """
         rows = len(prompt_lengths)
-        place = place or Place(range(rows), rows)
+        place = place or BatchRows(range(rows), rows)
         by_prompt = ByPrompt.of(self.by_prompt, place.prompts)
         custom = stages(self.custom, place)
         custom += by_prompt.stages(place) if by_prompt else []
         try:
-            penalties = _penalties(self.config, self.eos, prompt_lengths, device)
-            warps = [] if self.greedy else [Stage.of(p) for p in warpers(self.config, device)]
+            before = penalties(self.config, self.eos, prompt_lengths, device)
+            last = [] if self.greedy else [Stage.of(p) for p in warpers(self.config, device)]
         except (ValueError, TypeError) as error:
             raise OptionError(f"transformers refuses a setting: {error}") from error
-        return Processors([*penalties, *custom], warps, greedy=self.greedy)
+        return Processors([*before, *custom], last, greedy=self.greedy)
 
 
 def resolve(
@@ -225,78 +226,3 @@ def _warn_of_idle(asked: Mapping[str, Any], *, do_sample: bool) -> None:
         remedy = "give do_sample=True to sample"
     if idle:
         warn(f"{', '.join(idle)} has no effect on greedy decoding: {remedy}")
-
-
-def _penalties(
-    config: GenerationConfig,
-    eos: Sequence[int],
-    prompt_lengths: Sequence[int],
-    device: torch.device,
-) -> list[Stage]:
-    stages: list[Stage] = []
-    eos_ids = torch.tensor(list(eos), device=device) if eos else None
-    if config.sequence_bias is not None:
-        stages.append(Stage.of(hf.SequenceBiasLogitsProcessor(config.sequence_bias)))
-    if config.repetition_penalty not in (None, 1, 1.0):
-        stages.append(Stage.of(hf.RepetitionPenaltyLogitsProcessor(config.repetition_penalty)))
-    if config.no_repeat_ngram_size:
-        stages.append(Stage.of(hf.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)))
-    if config.bad_words_ids is not None:
-        stages.append(Stage.of(hf.NoBadWordsLogitsProcessor(config.bad_words_ids, eos_ids)))
-    if config.min_length and eos_ids is not None:
-        stages.append(
-            Stage.of(hf.MinLengthLogitsProcessor(config.min_length, eos_ids, device=str(device)))
-        )
-    if config.min_new_tokens and eos_ids is not None:
-        stages.append(
-            PerRow(
-                tuple(
-                    hf.MinNewTokensLengthLogitsProcessor(
-                        n, config.min_new_tokens, eos_ids, device=str(device)
-                    )
-                    for n in prompt_lengths
-                )
-            )
-        )
-    if config.remove_invalid_values:
-        stages.append(Stage.of(hf.InfNanRemoveLogitsProcessor()))
-    if config.suppress_tokens is not None:
-        stages.append(
-            Stage.of(hf.SuppressTokensLogitsProcessor(config.suppress_tokens, device=str(device)))
-        )
-    if config.begin_suppress_tokens is not None:
-        stages.append(
-            PerRow(
-                tuple(
-                    hf.SuppressTokensAtBeginLogitsProcessor(
-                        config.begin_suppress_tokens, n, device=str(device)
-                    )
-                    for n in prompt_lengths
-                )
-            )
-        )
-    return stages
-
-
-def warpers(config: GenerationConfig, device: torch.device) -> list[hf.LogitsProcessor]:
-    """The warps that settings stand for, in transformers' order."""
-    found: list[hf.LogitsProcessor] = []
-    if config.temperature not in (None, 1, 1.0):
-        found.append(hf.TemperatureLogitsWarper(float(config.temperature)))
-    if config.top_h is not None:
-        found.append(hf.TopHLogitsWarper(top_h=config.top_h))
-    if config.top_k:
-        found.append(hf.TopKLogitsWarper(top_k=config.top_k))
-    if config.top_p is not None and config.top_p < 1:
-        found.append(hf.TopPLogitsWarper(top_p=float(config.top_p)))
-    if config.min_p is not None:
-        found.append(hf.MinPLogitsWarper(min_p=config.min_p))
-    if config.typical_p is not None and config.typical_p < 1:
-        found.append(hf.TypicalLogitsWarper(mass=config.typical_p))
-    if config.epsilon_cutoff is not None and 0 < config.epsilon_cutoff < 1:
-        found.append(hf.EpsilonLogitsWarper(epsilon=config.epsilon_cutoff))
-    if config.eta_cutoff is not None and 0 < config.eta_cutoff < 1:
-        found.append(hf.EtaLogitsWarper(epsilon=config.eta_cutoff, device=str(device)))
-    if config.renormalize_logits:
-        found.append(hf.LogitNormalization())
-    return found

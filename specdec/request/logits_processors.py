@@ -30,14 +30,14 @@ class Processors:
     """Everything between the target's logits and the distribution that tokens are drawn from.
 
     Attributes:
-        penalties: what applies at any temperature, in transformers' order.
-        warps: temperature, top-k, top-p and the like; empty when greedy.
+        processors: what applies at any temperature, in transformers' order.
+        warpers: temperature, top-k, top-p and the like; empty when greedy.
         greedy: whether the distribution is the point mass at the best token.
         row_seconds: time spent in processors that had to run row by row.
     """
 
-    penalties: Sequence[Stage]
-    warps: Sequence[Stage]
+    processors: Sequence[Stage]
+    warpers: Sequence[Stage]
     greedy: bool
     row_seconds: float = field(default=0.0)
 
@@ -48,7 +48,7 @@ class Processors:
         return Distribution.of(scores)
 
     def scores(self, logits: Tensor, prefix: Callable[[], Prefix] | None = None) -> Tensor:
-        """The scores of the next token after processors and warps: ``[B, V]``, float32 at least.
+        """The scores of the next token after processors and warpers: ``[B, V]``, float32 at least.
 
         Args:
             logits: ``[B, V]``.
@@ -56,8 +56,8 @@ class Processors:
                 out unless :attr:`reads_prefix`.
         """
         scores = at_least_float32(logits)
-        if self.penalties or self.warps:
-            scores = self._run([*self.penalties, *self.warps], scores, prefix)
+        if self.processors or self.warpers:
+            scores = self._run([*self.processors, *self.warpers], scores, prefix)
         return scores
 
     def check_support(self, vocab_size: int, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class Processors:
         Raises:
             OptionError: tokens that are all suppressed.
         """
-        free = [s for s in self.penalties if isinstance(s, PrefixFree)]
+        free = [s for s in self.processors if isinstance(s, PrefixFree)]
         if not any(stage.by_token for stage in free):
             return
         scores = torch.zeros(1, vocab_size, device=device)
@@ -77,12 +77,12 @@ class Processors:
     @property
     def reads_prefix(self) -> bool:
         """Whether any of them reads the tokens before a position."""
-        return any(stage.reads_prefix for stage in (*self.penalties, *self.warps))
+        return any(stage.reads_prefix for stage in (*self.processors, *self.warpers))
 
     @property
     def sorts(self) -> bool:
         """Whether any of them sorts the vocabulary."""
-        stages = (*self.penalties, *self.warps)
+        stages = (*self.processors, *self.warpers)
         return any(isinstance(s, PrefixFree) and type(s.processor) in SORTING for s in stages)
 
     @property
@@ -92,13 +92,15 @@ class Processors:
 
     @property
     def _draft_stages(self) -> list[PrefixFree | SetBased]:
-        return [s for s in (*self.penalties, *self.warps) if isinstance(s, (PrefixFree, SetBased))]
+        return [
+            s for s in (*self.processors, *self.warpers) if isinstance(s, (PrefixFree, SetBased))
+        ]
 
     def draft_scores(self, logits: Tensor, prefixes: Callable[[], Tensor]) -> Tensor:
-        """Draft logits under the request's warps, and under the penalties that a prefix decides as
-        a set: ``[B, n, C]`` as ``logits``.
+        """Draft logits under the request's warpers, and under the processors that a prefix decides
+        as a set: ``[B, n, C]`` as ``logits``.
 
-        Over a part of the vocabulary a warp ranks and sums what is there.
+        Over a part of the vocabulary a warper ranks and sums what is there.
 
         Processors that are called row by row with exact prefixes are left to verification: they
         may count their calls, and what is drafted only changes what is accepted.
@@ -122,7 +124,7 @@ class Processors:
         return flat.masked_fill(silent, float("-inf")).view(*logits.shape)
 
     def draft_distribution(self, logits: Tensor) -> Distribution:
-        """The draft distribution under the same warps, ``[B, n, V]``, of ``logits [B, n, V]``.
+        """The draft distribution under the same warpers, ``[B, n, V]``, of ``logits [B, n, V]``.
 
         Penalties and processors that read the prefix are left to verification: they change what
         is accepted, not what may be drafted.
@@ -130,7 +132,7 @@ class Processors:
         if self.greedy:
             return Distribution.at(logits.argmax(-1), logits.shape[-1])
         flat = at_least_float32(logits.flatten(0, 1))
-        free = [stage for stage in self.warps if not stage.reads_prefix]
+        free = [stage for stage in self.warpers if not stage.reads_prefix]
         return Distribution.of(self._run(free, flat, None).view_as(logits))
 
     @property
@@ -138,31 +140,33 @@ class Processors:
         """What logits are divided by; 0 if greedy."""
         if self.greedy:
             return 0.0
-        warps = [stage.processor for stage in self.warps if isinstance(stage, PrefixFree)]
-        found = [warp.temperature for warp in warps if isinstance(warp, hf.TemperatureLogitsWarper)]
+        warpers = [stage.processor for stage in self.warpers if isinstance(stage, PrefixFree)]
+        found = [
+            each.temperature for each in warpers if isinstance(each, hf.TemperatureLogitsWarper)
+        ]
         return float(math.prod(found))
 
     @property
     def setting(self) -> str:
-        """A description of the warps: equal for equal warps."""
+        """A description of the warpers: equal for equal warpers."""
         if self.greedy:
             return "greedy"
         return "; ".join(
             f"{type(stage.processor).__name__} {sorted(vars(stage.processor).items())}"
             if isinstance(stage, PrefixFree)
             else "others"
-            for stage in self.warps
+            for stage in self.warpers
         )
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only ``rows`` of the batch."""
-        self.penalties = [stage.keep_rows(rows) for stage in self.penalties]
-        self.warps = [stage.keep_rows(rows) for stage in self.warps]
+        self.processors = [stage.keep_rows(rows) for stage in self.processors]
+        self.warpers = [stage.keep_rows(rows) for stage in self.warpers]
 
     def settle(self, row: int, length: int) -> None:
         """A row's text has ended with ``length`` tokens: what a step asked beyond it is undone,
         where a processor can."""
-        for stage in self.penalties:
+        for stage in self.processors:
             stage.settle(row, length)
 
     def _run(

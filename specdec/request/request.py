@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from specdec.booleans import check_bools
 from specdec.errors import OptionError, PromptError
-from specdec.request.caller_processors import ByPrompt, Place
+from specdec.request.caller_processors import BatchRows, ByPrompt
 from specdec.request.chat_template import Template
 from specdec.request.generation_config import Sampling, resolve
 from specdec.request.generation_fields import plain
@@ -45,7 +45,7 @@ class Request:
     limits: list[int]
     sampling: Sampling
     skip_special_tokens: bool
-    place: Place
+    place: BatchRows
     trace: bool = False
     logprobs: int | None = None
     keeps_scores: bool = False
@@ -60,7 +60,7 @@ class Request:
             batched=True,
             seeds=[seed for request in requests for seed in request.seeds],
             limits=[limit for request in requests for limit in request.limits],
-            place=Place(range(len(rows)), len(rows), first.place.samples),
+            place=BatchRows(range(len(rows)), len(rows), first.place.samples),
         )
 
     @property
@@ -146,7 +146,7 @@ def make_request(
         sampling.limits([len(row) for row in rows], context),
         replace(sampling, by_prompt=by_prompt),
         skip_special_tokens,
-        Place(range(len(rows)), len(rows), samples),
+        BatchRows(range(len(rows)), len(rows), samples),
         trace,
         logprobs,
         keeps_scores=logprobs is not None,

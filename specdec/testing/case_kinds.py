@@ -5,19 +5,118 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specdec.testing.case_strategies import (
-    cases,
-    deep,
-    late,
-    many,
-    model_cases,
-    near,
-    steps,
-    wide,
-    widest,
-)
+from specdec.testing.case_strategies import WIDE, WIDEST, cases, model_cases
+from specdec.testing.cases import Case
+from specdec.testing.hypothesis_import import st
 from specdec.testing.property import Kinds
 from specdec.testing.subject import Subject
+
+# Lengths of prompts; a text may have grown past what fits a byte.
+LATE = (6, 12, 25, 60, 130, 300)
+# The most levels and steps that texts are long enough for.
+_DEEPEST, _STEPS = 32, 18
+
+
+def near(rows: int = 3, **more: Any) -> st.SearchStrategy[Case]:
+    """Short texts over a few tokens, every distribution open."""
+    return cases(rows=rows, **more)
+
+
+def deep(levels: int, sampled: bool, greedy: bool | None = False) -> st.SearchStrategy[Case]:
+    """Texts as long as the strategy drafts, over two or three tokens.
+
+    Args:
+        levels: how deep it drafts.
+        sampled: whether draft tokens are drawn: then few distributions are open.
+    """
+    longest = min(levels + 1, _DEEPEST)
+    return cases(
+        sizes=(2, 3),
+        min_new=max(2, min(4, longest)),
+        max_new=max(2, longest + 1),
+        rows=2,
+        greedy=greedy,
+        vocabularies=(None, None, WIDE),
+        lengths=(1, 2, 3, 5, 9, 40),
+        opened=2 if sampled else 3,
+        always=sampled,
+        stopping=False,
+        small=False,
+    )
+
+
+def wide(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
+    """Vocabularies of many tokens: more than five, eight and ten bits hold."""
+    most: dict[str, Any] = {"max_new": 4, "min_new": 2, "rows": 2, "opened": 2 if sampled else 3}
+    most["always"] = sampled
+    return cases(
+        sizes=(2, 3) if sampled else (3, 2, 4),
+        greedy=greedy,
+        vocabularies=(WIDE, 60, 1000),
+        **{**most, **more},
+    )
+
+
+def widest(sampled: bool) -> st.SearchStrategy[Case]:
+    """A vocabulary of more tokens than sixteen bits hold."""
+    return cases(
+        sizes=(2,) if sampled else (2, 3),
+        max_new=3,
+        min_new=2,
+        rows=2,
+        greedy=False,
+        vocabularies=(WIDEST,),
+        opened=1 if sampled else 2,
+        stopping=False,
+        small=False,
+    )
+
+
+def late(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
+    """Long prompts."""
+    most: dict[str, Any] = {"max_new": 5, "min_new": 2, "rows": 2, "opened": 2 if sampled else 3}
+    most["always"] = sampled
+    return cases(
+        sizes=(2, 3),
+        greedy=greedy,
+        vocabularies=(None, WIDE),
+        lengths=LATE,
+        **{**most, **more},
+    )
+
+
+def many(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
+    """Batches of many rows."""
+    most: dict[str, Any] = {"max_new": 4, "min_new": 2, "opened": 2 if sampled else 3}
+    most["always"] = sampled
+    return cases(
+        sizes=(2, 3),
+        greedy=greedy,
+        rows=8,
+        fewest=4,
+        lengths=range(1, 12),
+        **{**most, **more},
+    )
+
+
+def steps(sampled: bool, apart: bool) -> st.SearchStrategy[Case]:
+    """Texts of many steps, most of them certain.
+
+    Args:
+        sampled: whether draft tokens are drawn.
+        apart: whether drafts are then wrong, so that each step gives one token, or mostly right.
+    """
+    return cases(
+        sizes=(2, 3),
+        min_new=8,
+        max_new=_STEPS,
+        rows=2,
+        vocabularies=(None, None, WIDE),
+        lengths=(1, 2, 4, 9, 60),
+        opened=2 if sampled or apart else 4,
+        apart=apart,
+        stopping=False,
+    )
 
 
 def step_distributions(

@@ -14,19 +14,17 @@ from specdec.testing.toy_tokenizer import toy_text
 
 # Vocabularies past what one, five and sixteen bits hold; most of the cases have a few tokens.
 WIDE, WIDEST = 300, 66_000
-# Lengths of prompts; a text may have grown past what fits a byte.
-LATE = (6, 12, 25, 60, 130, 300)
 _WRITTEN = 8
 
 # Distributions of every kind: even, skewed, nearly tied, with zeros, one-hot, with tiny tails.
 _WEIGHTS = st.sampled_from([1.0, 2.0, 5.0, 0.0, 3.0, 1.0 + 1e-9, 20.0, 1e-6])
 
 
-def tables(size: int, max_order: int = 2) -> st.SearchStrategy[Table]:
+def tables(size: int) -> st.SearchStrategy[Table]:
     """Tables over ``size`` tokens: zeros, one-hots, near-ties, with and without memory."""
     distribution = st.lists(_WEIGHTS, min_size=size, max_size=size).map(_positive)
     distributions = st.lists(distribution, min_size=1, max_size=5).map(tuple)
-    return st.builds(Table, st.just(size), st.integers(0, max_order), distributions)
+    return st.builds(Table, st.just(size), st.integers(0, 2), distributions)
 
 
 def _positive(weights: list[float]) -> tuple[float, ...]:
@@ -117,7 +115,7 @@ def settings(
 def stop_strings(tokens: Sequence[int]) -> st.SearchStrategy[list[str]]:
     """One or two stop strings of one to three ``tokens``, which may overlap or hold each other."""
     token = st.sampled_from(tokens)
-    length = st.sampled_from([2, 1, 3])  # two tokens are the likeliest: a step may part them
+    length = st.sampled_from([2, 1, 3])  # two tokens are the likeliest: a step may separate them
     written = length.flatmap(lambda n: st.lists(token, min_size=n, max_size=n)).map(toy_text)
     return st.lists(written, min_size=1, max_size=2)
 
@@ -209,112 +207,6 @@ def _quiet(
     wrong = apart or draw(st.sampled_from([False, False, False, True]))
     positions = tuple(sorted(open_))
     return target.opened(positions, quiet), draft.opened(positions, others if wrong else quiet)
-
-
-def near(rows: int = 3, **more: Any) -> st.SearchStrategy[Case]:
-    """Short texts over a few tokens, every distribution open."""
-    return cases(rows=rows, **more)
-
-
-def deep(levels: int, sampled: bool, greedy: bool | None = False) -> st.SearchStrategy[Case]:
-    """Texts as long as the strategy drafts, over two or three tokens.
-
-    Args:
-        levels: how deep it drafts.
-        sampled: whether draft tokens are drawn: then few distributions are open.
-    """
-    longest = min(levels + 1, _DEEPEST)
-    return cases(
-        sizes=(2, 3),
-        min_new=max(2, min(4, longest)),
-        max_new=max(2, longest + 1),
-        rows=2,
-        greedy=greedy,
-        vocabularies=(None, None, WIDE),
-        lengths=(1, 2, 3, 5, 9, 40),
-        opened=2 if sampled else 3,
-        always=sampled,
-        stopping=False,
-        small=False,
-    )
-
-
-def wide(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
-    """Vocabularies of many tokens: more than five, eight and ten bits hold."""
-    most: dict[str, Any] = {"max_new": 4, "min_new": 2, "rows": 2, "opened": 2 if sampled else 3}
-    most["always"] = sampled
-    return cases(
-        sizes=(2, 3) if sampled else (3, 2, 4),
-        greedy=greedy,
-        vocabularies=(WIDE, 60, 1000),
-        **{**most, **more},
-    )
-
-
-def widest(sampled: bool) -> st.SearchStrategy[Case]:
-    """A vocabulary of more tokens than sixteen bits hold."""
-    return cases(
-        sizes=(2,) if sampled else (2, 3),
-        max_new=3,
-        min_new=2,
-        rows=2,
-        greedy=False,
-        vocabularies=(WIDEST,),
-        opened=1 if sampled else 2,
-        stopping=False,
-        small=False,
-    )
-
-
-def late(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
-    """Long prompts."""
-    most: dict[str, Any] = {"max_new": 5, "min_new": 2, "rows": 2, "opened": 2 if sampled else 3}
-    most["always"] = sampled
-    return cases(
-        sizes=(2, 3),
-        greedy=greedy,
-        vocabularies=(None, WIDE),
-        lengths=LATE,
-        **{**most, **more},
-    )
-
-
-def many(sampled: bool, greedy: bool | None = False, **more: Any) -> st.SearchStrategy[Case]:
-    """Batches of many rows."""
-    most: dict[str, Any] = {"max_new": 4, "min_new": 2, "opened": 2 if sampled else 3}
-    most["always"] = sampled
-    return cases(
-        sizes=(2, 3),
-        greedy=greedy,
-        rows=8,
-        fewest=4,
-        lengths=range(1, 12),
-        **{**most, **more},
-    )
-
-
-def steps(sampled: bool, apart: bool) -> st.SearchStrategy[Case]:
-    """Texts of many steps, most of them certain.
-
-    Args:
-        sampled: whether draft tokens are drawn.
-        apart: whether drafts are then wrong, so that each step gives one token, or mostly right.
-    """
-    return cases(
-        sizes=(2, 3),
-        min_new=8,
-        max_new=_STEPS,
-        rows=2,
-        vocabularies=(None, None, WIDE),
-        lengths=(1, 2, 4, 9, 60),
-        opened=2 if sampled or apart else 4,
-        apart=apart,
-        stopping=False,
-    )
-
-
-# The most levels and steps that texts are long enough for.
-_DEEPEST, _STEPS = 32, 18
 
 
 @st.composite

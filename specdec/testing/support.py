@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.errors import PluginError, UnknownNameError
-from specdec.plugin.registry import Registry, Role, collected
+from specdec.plugin import Role
+from specdec.plugin.manager import collected
+from specdec.plugin.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
-from specdec.decoding.interfaces import Features, LevelDrafter, LevelDrafts
+from specdec.decoding.interfaces import Features, LevelDrafter, LevelProposer
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.engine import Engine
@@ -40,8 +40,8 @@ class TableDrafter(LevelDrafter):
         self.table, self.distributions = table, table.log_probs().to(device)
         self._certain = None if table.open is None else table.certain().to(device)
 
-    def start(self, state: State, features: Features) -> TableDrafts:
-        return TableDrafts(self, state)
+    def start(self, state: State, features: Features) -> TableProposer:
+        return TableProposer(self, state)
 
     def propose(self, state: State, frontier: Frontier) -> Proposal:
         """The rows of the table that the frontier's paths end in."""
@@ -64,7 +64,7 @@ class TableDrafter(LevelDrafter):
         return tokens if self.table is None else self.table.slots(tokens)
 
 
-class TableDrafts(LevelDrafts):
+class TableProposer(LevelProposer):
     """The drafts of one generation: the state has all that a step needs."""
 
     def __init__(self, drafter: TableDrafter, state: State) -> None:

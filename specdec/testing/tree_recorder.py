@@ -12,11 +12,11 @@ from specdec.decoding.interfaces import (
     Drafter,
     Features,
     LevelDrafter,
-    LevelDrafts,
+    LevelProposer,
     TreeDrafter,
-    TreeDrafts,
     TreeGrower,
     TreePolicy,
+    TreeProposer,
 )
 from specdec.decoding.proposal import Proposal, vocabulary_logits
 from specdec.decoding.state import State
@@ -137,9 +137,9 @@ class _LevelDrafter(LevelDrafter):
         self._inner, self._found = inner, found
         self.needs = inner.needs  # type: ignore[misc]
 
-    def start(self, state: State, features: Features) -> LevelDrafts:
-        drafts, found = self._inner.start(state, features), self._found
-        propose = drafts.propose
+    def start(self, state: State, features: Features) -> LevelProposer:
+        proposer, found = self._inner.start(state, features), self._found
+        propose = proposer.propose
 
         def recorded(frontier: Frontier) -> Proposal:
             if frontier.depth == 0:
@@ -149,8 +149,8 @@ class _LevelDrafter(LevelDrafter):
             found[-1].proposals.append(proposal)
             return proposal
 
-        vars(drafts)["propose"] = recorded
-        return drafts
+        vars(proposer)["propose"] = recorded
+        return proposer
 
 
 class _TreeDrafter(TreeDrafter):
@@ -158,16 +158,16 @@ class _TreeDrafter(TreeDrafter):
         self._inner, self._found = inner, found
         self.needs = inner.needs  # type: ignore[misc]
 
-    def start(self, state: State, features: Features) -> TreeDrafts:
-        drafts, found = self._inner.start(state, features), self._found
-        tree = drafts.tree
+    def start(self, state: State, features: Features) -> TreeProposer:
+        proposer, found = self._inner.start(state, features), self._found
+        tree = proposer.tree
 
         def recorded(state: State) -> DraftTree:
             found.append(Drafted())
             return tree(state)
 
-        vars(drafts)["tree"] = recorded
-        return drafts
+        vars(proposer)["tree"] = recorded
+        return proposer
 
 
 class _Policy(TreePolicy):
@@ -175,8 +175,8 @@ class _Policy(TreePolicy):
         self._inner, self._found, self._made_of = inner, found, made_of
         self.coupled = inner.coupled
 
-    def start(self, state: State, drafts: LevelDrafts | None) -> TreeGrower:
-        grower, found = self._inner.start(state, drafts), self._found
+    def start(self, state: State, proposer: LevelProposer | None) -> TreeGrower:
+        grower, found = self._inner.start(state, proposer), self._found
         expand, rerank = grower.expand, grower.rerank
 
         def expanded(builder: TreeBuilder, proposal: Proposal) -> None:

@@ -8,7 +8,7 @@ from enum import Enum
 from pydantic import BaseModel, ConfigDict
 
 
-class Fate(str, Enum):
+class Outcome(str, Enum):
     """What became of a draft token."""
 
     ACCEPTED = "accepted"
@@ -56,7 +56,7 @@ class TracedNode(_Record):
             no probabilities has 1 everywhere, or values above 1.
         probability: what the target gives it after the path to its parent, before processors,
             temperature and truncation.
-        fate: what became of it.
+        outcome: what became of it.
     """
 
     node: int
@@ -66,7 +66,7 @@ class TracedNode(_Record):
     text: str | None
     value: float
     probability: float
-    fate: Fate
+    outcome: Outcome
 
 
 class TracedStep(_Record):
@@ -109,14 +109,14 @@ class TracedStep(_Record):
     @property
     def accepted(self) -> list[TracedNode]:
         """The accepted path."""
-        return [node for node in self.nodes if node.fate is Fate.ACCEPTED]
+        return [node for node in self.nodes if node.outcome is Outcome.ACCEPTED]
 
     @property
     def rejected(self) -> list[TracedNode]:
         """The draft tokens at the end of the accepted path, in whose place the bonus token came."""
         end = max((node.node for node in self.accepted), default=0)
         below = [node for node in self.nodes if node.parent == end]
-        return [node for node in below if node.fate is Fate.REJECTED]
+        return [node for node in below if node.outcome is Outcome.REJECTED]
 
     @property
     def wanted(self) -> TracedToken | None:

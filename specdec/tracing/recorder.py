@@ -13,7 +13,7 @@ from specdec.decoding.clock import Clock
 from specdec.decoding.step import Step
 from specdec.distribution import at_least_float32
 from specdec.request.detokenizer import Detokenizer
-from specdec.tracing.record import Fate, TracedNode, TracedStep, TracedToken
+from specdec.tracing.record import Outcome, TracedNode, TracedStep, TracedToken
 from specdec.tracing.token_names import TokenNames
 
 
@@ -46,19 +46,19 @@ class Recorder:
         now = dict(self._clock.seconds)
         seconds = {phase: now[phase] - self._before[phase] for phase in now if phase != "prefill"}
         self._before = now
-        for row, member in enumerate(step.members):
+        for row, request_row in enumerate(step.request_rows):
             if step.new_tokens[row]:
-                self._rows[member].append(self._take(step, row, seconds))
+                self._rows[request_row].append(self._take(step, row, seconds))
 
     def steps(
-        self, member: int, text: str | None, *, skip_special_tokens: bool
+        self, request_row: int, text: str | None, *, skip_special_tokens: bool
     ) -> list[TracedStep]:
         """The steps of one text, each token with what it adds to the text.
 
         Args:
             text: of all new tokens, cut before a stop string.
         """
-        taken = self._rows[member]
+        taken = self._rows[request_row]
         tokens = [token for each in taken for token in each.tokens]
         pieces = iter(self._pieces(tokens, text, skip_special_tokens))
         return [
@@ -102,7 +102,8 @@ class Recorder:
         path = [node for node in step.acceptance.path[row].tolist() if node >= 0]
         accepted = step.accepted[row]
         agreed = {
-            node: Fate.ACCEPTED if order < accepted else Fate.CUT for order, node in enumerate(path)
+            node: Outcome.ACCEPTED if order < accepted else Outcome.CUT
+            for order, node in enumerate(path)
         }
         reached = [0, *path[:accepted]][: len(own)]  # where a next token was taken
         parents, tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
@@ -116,8 +117,8 @@ class Recorder:
                 text=self._names.of(tokens[node]),
                 value=values[node],
                 probability=offered[node],
-                fate=agreed.get(
-                    node, Fate.REJECTED if parents[node] in reached else Fate.NOT_REACHED
+                outcome=agreed.get(
+                    node, Outcome.REJECTED if parents[node] in reached else Outcome.NOT_REACHED
                 ),
             )
             for node in tree.valid[row].nonzero()[:, 0].tolist()

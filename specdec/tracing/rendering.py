@@ -67,7 +67,7 @@ def _node(node: TracedNode) -> dict[str, Any]:
         "token": _name(node.token, node.text),
         "value": _short(node.value),
         "p": _short(node.probability),
-        "fate": node.fate.value,
+        "outcome": node.outcome.value,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from specdec.errors import OptionError
-from specdec.jobs.options import checked_options
+from specdec.plugin.options import checked_options
 
 
 class AnswerOptions(BaseModel):
@@ -23,7 +23,7 @@ class AnswerOptions(BaseModel):
     most: int | None = Field(None, ge=1, description="answers at most; one a prompt if left out")
     longest_prompt: int = Field(1024, ge=1, description="tokens; longer prompts are left out")
     batch: int = Field(64, ge=1, description="prompts that are answered at a time, at most")
-    slots: int = Field(
+    max_batch_tokens: int = Field(
         50_000, ge=1, description="tokens of a batch, answers included: bounds its memory"
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from specdec.engine import Engine
 from specdec.errors import CheckpointError, OptionError
-from specdec.files.whole_files import read_manifest, write_json, write_whole
+from specdec.files.atomic_files import read_manifest, write_atomically, write_json
 from specdec.jobs.grouping import neighbours
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
 from specdec.training.answer_options import AnswerOptions
@@ -172,7 +172,7 @@ class Answers:
 
 
 def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
 
 def _batches(prompts: Sequence[Prompt], options: AnswerOptions, seed: int) -> Iterator[AnswerBatch]:
@@ -199,5 +199,5 @@ def _groups(prompts: Sequence[Prompt], options: AnswerOptions) -> Iterator[list[
         prompts,
         lambda prompt: len(prompt.ids) + options.new_tokens,
         most=options.batch,
-        slots=options.slots,
+        max_batch_tokens=options.max_batch_tokens,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Batch:
     document: Tensor
     positions: Tensor
     answer: Tensor
-    hidden: Hidden
+    hidden: HiddenStates
     best: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -39,7 +39,7 @@ class Batch:
         }
         aux = tuple(each.to(device, non_blocking=True) for each in self.hidden.aux)
         last = self.hidden.last.to(device, non_blocking=True)
-        return replace(self, hidden=Hidden(last, aux), **moved)
+        return replace(self, hidden=HiddenStates(last, aux), **moved)
 
     def causal(self) -> Tensor:
         """``[B, 1, n, n]`` bool: what each token sees, itself and those before it in its document.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specdec.models.hf_target import Hidden
+from specdec.models.hidden_states import HiddenStates
 from specdec.training.batch import Batch
 from specdec.training.features import Features
 
@@ -198,4 +198,4 @@ def load(features: Features, windows: Sequence[Sequence[int]], length: int) -> B
                 whole[row, place] = part[:size]
             at += size
     last, *aux = states
-    return Batch(tokens, number, positions, answer, Hidden(last, tuple(aux)), best)
+    return Batch(tokens, number, positions, answer, HiddenStates(last, tuple(aux)), best)

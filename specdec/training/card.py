@@ -14,7 +14,7 @@ import torch
 
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
-from specdec.files.whole_files import replace_folder
+from specdec.files.atomic_files import replace_folder
 from specdec.training.curves import can_draw, draw
 from specdec.training.documents import Documents
 from specdec.training.loop import Ended, Run
@@ -156,7 +156,7 @@ def effective_settings(settings: Settings, precision: torch.dtype) -> dict[str, 
     if not (settings.steps or settings.minutes or settings.epochs):
         found["epochs"] = float(DEFAULT_EPOCHS)
     shown = str(precision).removeprefix("torch.")
-    return {**found, "rate": usual_rate(settings), "precision": shown}
+    return {**found, "learning_rate": usual_rate(settings), "precision": shown}
 
 
 def publish(summary: Summary, best: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from specdec.errors import CheckpointError, OptionError
-from specdec.files.whole_files import write_whole
+from specdec.files.atomic_files import write_atomically
 from specdec.training.batches import Position
 
 
@@ -69,7 +69,7 @@ def save_checkpoint(
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": asdict(progress),
     }
-    write_whole(path, lambda fresh: torch.save(state, fresh))
+    write_atomically(path, lambda fresh: torch.save(state, fresh))
 
 
 def check_finite(network: nn.Module, step: int) -> None:
@@ -81,8 +81,8 @@ def check_finite(network: nn.Module, step: int) -> None:
     for name, weight in network.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
             raise OptionError(
-                f"after step {step} the weight {name} is not finite: give a lower rate (--set rate="
-                ", --set adam_rate=)"
+                f"after step {step} the weight {name} is not finite: give a lower learning rate "
+                "(--set learning_rate=, --set adam_learning_rate=)"
             )
 
 

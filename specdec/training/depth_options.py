@@ -28,7 +28,7 @@ class DepthTraining(BaseModel):
         "the vocabulary's size is saved; shared, one for all heads, trained; own, one for each, "
         "trained, as published heads have",
     )
-    vocabulary: int | None = Field(
+    draft_vocab_size: int | None = Field(
         None,
         ge=2,
         description="how many of the most frequent tokens of the answers are drafted; default: "
@@ -56,9 +56,9 @@ class DepthTraining(BaseModel):
         Raises:
             OptionError: a vocabulary of more tokens than the target has.
         """
-        if self.vocabulary is not None:
-            check_size(self.vocabulary, target)
-        size = self.vocabulary or _VOCABULARY
+        if self.draft_vocab_size is not None:
+            check_size(self.draft_vocab_size, target, "draft_vocab_size")
+        size = self.draft_vocab_size or _VOCABULARY
         if size >= target.vocab_size:
             return None
         return torch.tensor(documents.frequent(size, target.ends), device=target.device)

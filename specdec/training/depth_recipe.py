@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from specdec.decoding.interfaces import Needs
-from specdec.drafting.draft_vocabulary import lm_head_of
 from specdec.models.heads.depth_heads import DepthHeads, HeadSizes
 from specdec.models.heads.kind import HeadsKind
 from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.depth_options import DepthTraining
-from specdec.training.distillation import cross_entropy, likeliest
+from specdec.training.distillation import TargetScores, cross_entropy, likeliest
 from specdec.training.documents import Documents
-from specdec.training.precision import dtype_within
 from specdec.training.recipe import Recipe
 
 
@@ -38,6 +36,9 @@ class DepthRecipe(Recipe):
     Args:
         documents: of which the tokens that are drafted are taken; not looked at where heads are
             gone on from.
+
+    Raises:
+        OptionError: options of new heads beside heads to go on from.
 
     Attributes:
         kind: of heads.
@@ -57,7 +58,7 @@ class DepthRecipe(Recipe):
 
     def __init__(self, options: DepthTraining, target: HFTarget, documents: Documents) -> None:
         self.options, self.target, self.decay = options, target, options.step_decay
-        self._lm_heads: dict[torch.dtype, nn.Module] = {}
+        self._target_logits = TargetScores(target)
         self._begun: DepthHeads | None = None
         self.vocabulary: Tensor | None
         self.sizes: HeadSizes
@@ -84,7 +85,7 @@ class DepthRecipe(Recipe):
 
     @property
     def chosen(self) -> Mapping[str, Any]:
-        return {"vocabulary": self.sizes.draft_vocab_size}
+        return {"draft_vocab_size": self.sizes.draft_vocab_size}
 
     @abstractmethod
     def new_sizes(self, **common: Any) -> HeadSizes:
@@ -170,7 +171,4 @@ class DepthRecipe(Recipe):
 
     def target_score(self, hidden: Tensor) -> Tensor:
         """The target's logits ``[..., C]`` of its last hidden states."""
-        dtype = dtype_within(hidden.device, self.target.dtype)
-        if dtype not in self._lm_heads:
-            self._lm_heads[dtype] = lm_head_of(self.target, self.vocabulary, dtype)
-        return self.target.logits(hidden.to(dtype), self._lm_heads[dtype])
+        return self._target_logits(hidden, self.vocabulary)

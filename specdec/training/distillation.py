@@ -1,4 +1,5 @@
-"""The cross-entropy of draft distributions against the target's, in pieces that fit into memory."""
+"""The target's logits, and the cross-entropy of draft distributions against its own, in pieces that
+fit into memory."""
 
 from __future__ import annotations
 
@@ -6,7 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.models.hf_target import HFTarget
+from specdec.training.precision import dtype_within
 
 Score = Callable[[Tensor], Tensor]
 
@@ -96,6 +101,28 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> Any:
         (slope,) = slopes
         return None, None, None, None, None, *(slope * each for each in ctx.saved_tensors)
+
+
+class TargetScores:
+    """The target's logits of its last hidden states; its lm_head is kept in the dtype that matrices
+    are multiplied in."""
+
+    def __init__(self, target: HFTarget) -> None:
+        self._target = target
+        self._lm_heads: dict[tuple[bool, torch.dtype], nn.Module] = {}
+
+    def __call__(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Logits ``[..., D]`` of ``hidden [..., H]``.
+
+        Args:
+            tokens: ``[D]`` int64, those that the logits are of, in every call the same or all;
+                None for all.
+        """
+        dtype = dtype_within(hidden.device, self._target.dtype)
+        key = tokens is None, dtype
+        if key not in self._lm_heads:
+            self._lm_heads[key] = lm_head_of(self._target, tokens, dtype)
+        return self._target.logits(hidden.to(dtype), self._lm_heads[key])
 
 
 @torch.no_grad()

@@ -63,8 +63,8 @@ def agreement(
 
 
 def expected_accepted(depths: Sequence[float]) -> float:
-    """Draft tokens of a chain that are accepted: the sum over depths of the chance that this depth
-    and all before agree. By it one network is better than another."""
+    """Draft tokens of a chain that are accepted: the sum over depths of the probability that this
+    depth and all before agree. Networks are compared by it."""
     return float(sum(accumulate(depths, mul)))
 
 

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from specdec.errors import CheckpointError, OptionError, first_line
-from specdec.files.whole_files import read_manifest, write_json, write_whole
+from specdec.files.atomic_files import read_manifest, write_atomically, write_json
 from specdec.models.fingerprints import fingerprint, fingerprint_of_model
-from specdec.models.hf_target import HFTarget, Hidden
+from specdec.models.hf_target import HFTarget
+from specdec.models.hidden_states import HiddenStates
 from specdec.training.distillation import likeliest
 from specdec.training.documents import Documents
 from specdec.training.precision import autocast
@@ -201,10 +202,10 @@ class Features:
 
     @staticmethod
     def _write(path: Path, name: str, values: Tensor) -> None:
-        write_whole(path, lambda fresh: save_file({name: values}, fresh))
+        write_atomically(path, lambda fresh: save_file({name: values}, fresh))
 
     @torch.inference_mode()
-    def _read(self, documents: Sequence[int]) -> Hidden:
+    def _read(self, documents: Sequence[int]) -> HiddenStates:
         """A forward over documents, padded on the right."""
         width = max(self.documents.lengths[document] for document in documents)
         tokens = torch.zeros(len(documents), width, dtype=torch.int64)
@@ -219,7 +220,7 @@ class Features:
         finally:
             self._target.aux_layers = before
 
-    def hidden(self, document: int) -> tuple[Hidden, Tensor]:
+    def hidden(self, document: int) -> tuple[HiddenStates, Tensor]:
         """The states ``[length, H]`` of a document, and the likeliest next tokens ``[length]``
         int32, -1 where no token of an answer follows.
 
@@ -230,7 +231,7 @@ class Features:
         first = self.documents.starts[document] - begin
         place = slice(first, first + self.documents.lengths[document])
         last, *aux = (self._open(number, name)[place] for name in self._states)
-        return Hidden(last, tuple(aux)), self._open(number, _BEST)[place]
+        return HiddenStates(last, tuple(aux)), self._open(number, _BEST)[place]
 
     def _open(self, number: int, name: str) -> Tensor:
         key = number, name

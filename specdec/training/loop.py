@@ -6,7 +6,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from specdec.errors import CheckpointError, OptionError
-from specdec.files.whole_files import replace_folder
+from specdec.files.atomic_files import replace_folder
 from specdec.models.fingerprints import fingerprint
 from specdec.progress import Reporter, Stage
-from specdec.training.ahead import ahead
 from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Dealt, Position
 from specdec.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
@@ -26,6 +24,8 @@ from specdec.training.evaluation import HeldOut, TauMeter, agreement, expected_a
 from specdec.training.interrupts import interrupts
 from specdec.training.optimizers import make_optimizers, set_rate
 from specdec.training.precision import autocast
+from specdec.training.prefetch import prefetch
+from specdec.training.processes import agreed, on_main
 from specdec.training.recipe import Recipe
 from specdec.training.schedule import Schedule
 from specdec.training.settings import Settings
@@ -91,6 +91,7 @@ class Run:
     reporter: Reporter
     network: nn.Module = field(init=False)
     progress: Progress = field(init=False)
+    _clock: _Clock = field(init=False)
 
     def train(self) -> Ended:
         """Take steps until the schedule ends, agreement has stopped rising, or Ctrl-C."""
@@ -102,25 +103,25 @@ class Run:
             _Loss(self.recipe, self.network, self.precision), *optimizers
         )
         batches = self._own_batches(progress.position)
-        clock = _Clock(progress.seconds)
-        saved = clock.seconds
-        with interrupts() as interrupted, self._stage() as stage:
-            while (now := self._now(clock)).done < 1 and not self._stale():
-                if self._agreed([self._evaluation_is_due(now.done, clock)])[0]:
-                    self._evaluate(now.done, clock)
+        self._clock = _Clock(progress.seconds)
+        saved = self._clock.seconds
+        with interrupts() as interrupted, self.reporter.stage("training", 1.0) as stage:
+            while (now := self._now()).done < 1 and not self._stale():
+                if agreed(self.accelerator, [self._evaluation_is_due(now.done)])[0]:
+                    self._evaluate(now.done)
                     continue
                 loss = self._step(loss_of, batches, now.rate)
-                self._tell(stage, loss, clock)
-                due = clock.seconds - saved > 60 * self.settings.save_every
-                stop, due = self._agreed([bool(interrupted), due])
+                self._tell(stage, loss)
+                due = self._clock.seconds - saved > 60 * self.settings.save_every
+                stop, due = agreed(self.accelerator, [bool(interrupted), due])
                 if stop or due:
-                    self._save(clock)
-                    saved = clock.seconds
+                    self._save()
+                    saved = self._clock.seconds
                 if stop:
                     return "interrupted"
         if progress.evaluated != progress.step:
-            self._evaluate(now.done, clock)
-        self._measure_best(clock)
+            self._evaluate(now.done)
+        self._measure_best()
         return "early" if now.done < 1 else "finished"
 
     def _step(
@@ -156,7 +157,7 @@ class Run:
         )
         raise OptionError(
             f"the loss of step {self.progress.step + 1} is {loss}, at the learning rate {rates}: "
-            "give a lower one (--set rate=, --set adam_rate=)"
+            "give a lower one (--set learning_rate=, --set adam_learning_rate=)"
         )
 
     def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
@@ -166,7 +167,7 @@ class Run:
         def load(dealt: Dealt) -> tuple[Dealt, Batch]:
             return dealt, self.batches.load(dealt.batches[mine])
 
-        for dealt, batch in ahead(load, self.batches.dealt(position, count)):
+        for dealt, batch in prefetch(load, self.batches.dealt(position, count)):
             yield dealt, batch.to(self.device)
 
     def _seed(self, step: int) -> None:
@@ -175,45 +176,37 @@ class Run:
         key = self.settings.seed, step, self.accelerator.process_index
         torch.manual_seed(int(fingerprint(list(key)), 16) % (1 << 63))
 
-    def _now(self, clock: _Clock) -> _Now:
-        step, seconds, schedule = self.progress.step, clock.seconds, self.schedule
-        return _Now(*self._agreed([schedule.progress(step, seconds), schedule.rate(step, seconds)]))
+    def _now(self) -> _Now:
+        step, seconds, schedule = self.progress.step, self._clock.seconds, self.schedule
+        shares = [schedule.progress(step, seconds), schedule.rate(step, seconds)]
+        return _Now(*agreed(self.accelerator, shares))
 
-    def _agreed(self, values: list[Any]) -> list[Any]:
-        """What the main process has: clocks and signals differ between processes, and what they
-        decide must not."""
-        if self.accelerator.num_processes == 1:
-            return values
-        from accelerate.utils import broadcast_object_list
-
-        agreed: list[Any] = broadcast_object_list(values)
-        return agreed
-
-    def _evaluation_is_due(self, done: float, clock: _Clock) -> bool:
+    def _evaluation_is_due(self, done: float) -> bool:
         """Whether one is due: as many a run as the settings say; in a run by minutes only while
         they take a small part of it."""
         progress = self.progress
         if progress.step == 0 or self._due(done) <= progress.evaluations:
             return False
         by_minutes = self.schedule.minutes is not None
-        return not (by_minutes and progress.measuring > _MEASURING * clock.seconds)
+        return not (by_minutes and progress.measuring > _MEASURING * self._clock.seconds)
 
-    def _has_time(self, clock: _Clock) -> bool:
+    def _has_time(self) -> bool:
         """Whether tau may be measured on the way: the first time, and then as long as evaluations
         take a small part of the run. No weight depends on it."""
         first = not any("tau" in entry for entry in self.progress.history)
-        return first or self.progress.measuring <= _MEASURING * clock.seconds
+        return first or self.progress.measuring <= _MEASURING * self._clock.seconds
 
     def _due(self, done: float) -> int:
         return int(done * self.settings.evaluations + 1e-9)
 
-    def _evaluate(self, done: float, clock: _Clock) -> None:
+    def _evaluate(self, done: float) -> None:
         """Measure, keep the network if it is the best, write a checkpoint."""
-        progress, began = self.progress, clock.seconds
+        progress, began = self.progress, self._clock.seconds
         check_finite(self.network, progress.step)
         self._seed(progress.step)
         with autocast(self.device, self.precision):
-            depths = self._agreed(agreement(self.recipe, self.network, self.held_out, self.device))
+            here = agreement(self.recipe, self.network, self.held_out, self.device)
+            depths = agreed(self.accelerator, here)
         progress.evaluations = max(progress.evaluations + 1, self._due(done))
         progress.evaluated = progress.step
         entry: dict[str, Any] = {"step": progress.step, "agreement": depths}
@@ -221,31 +214,32 @@ class Run:
         progress.stale = 0 if expected > progress.best else progress.stale + 1
         if expected > progress.best:
             progress.best, progress.best_step = expected, progress.step
-            self._on_main(
-                lambda: replace_folder(self.best, lambda it: self.recipe.save(self.network, it))
+            on_main(
+                self.accelerator,
+                lambda: replace_folder(self.best, lambda it: self.recipe.save(self.network, it)),
             )
-        entry["seconds"] = round(clock.seconds, 1)
+        entry["seconds"] = round(self._clock.seconds, 1)
         progress.history.append(entry)
-        self._save(clock)
+        self._save()
         every = self.settings.tau_every
         due_tau = bool(every) and progress.evaluations % every == 0
-        if (meter := self.tau) and due_tau and self._agreed([self._has_time(clock)])[0]:
+        if (meter := self.tau) and due_tau and agreed(self.accelerator, [self._has_time()])[0]:
             entry["tau"] = self._measured(lambda: meter.measure(self.network))
-        progress.measuring += clock.seconds - began
+        progress.measuring += self._clock.seconds - began
         shown = "  ".join(f"{value:.3f}" for value in depths)
         tau = f", tau {entry['tau']:.2f}" if "tau" in entry else ""
         self.reporter.note(f"step {progress.step}: held-out agreement by depth {shown}{tau}")
-        self._save(clock)
+        self._save()
 
-    def _measure_best(self, clock: _Clock) -> None:
+    def _measure_best(self) -> None:
         """Tau of the network that is published, unless it was measured when that was made."""
         at_best = (e for e in self.progress.history if e["step"] == self.progress.best_step)
         entry = next(e for e in at_best if "agreement" in e)
         if (meter := self.tau) is not None and "tau" not in entry:
-            began = clock.seconds
+            began = self._clock.seconds
             entry["tau"] = self._measured(lambda: meter.of_checkpoint(self.best))
-            self.progress.measuring += clock.seconds - began
-            self._save(clock)
+            self.progress.measuring += self._clock.seconds - began
+            self._save()
 
     def _measured(self, measure: Callable[[], float]) -> float:
         """What one process measures while the others wait, known to all."""
@@ -254,8 +248,8 @@ class Run:
         def act() -> None:
             found[0] = measure()
 
-        self._on_main(act)
-        tau: float = self._agreed(found)[0]
+        on_main(self.accelerator, act)
+        tau: float = agreed(self.accelerator, found)[0]
         return tau
 
     def _stale(self) -> bool:
@@ -286,8 +280,8 @@ class Run:
         )
         return progress
 
-    def _save(self, clock: _Clock) -> None:
-        self.progress.seconds = clock.seconds
+    def _save(self) -> None:
+        self.progress.seconds = self._clock.seconds
         own = [getattr(each, "optimizer", each) for each in self._optimizers]
 
         def save() -> None:
@@ -296,20 +290,11 @@ class Run:
                 if folder != self.best:
                     shutil.rmtree(folder, ignore_errors=True)
 
-        self._on_main(save)
+        on_main(self.accelerator, save)
 
-    def _on_main(self, act: Callable[[], None]) -> None:
-        """Let one process do something while the others wait."""
-        if self.accelerator.is_main_process:
-            act()
-        self.accelerator.wait_for_everyone()
-
-    def _stage(self) -> AbstractContextManager[Stage]:
-        return self.reporter.stage("training", 1.0)
-
-    def _tell(self, stage: Stage, loss: float, clock: _Clock) -> None:
-        progress = self.progress
-        done, seconds = self.schedule.progress(progress.step, clock.seconds), clock.seconds
+    def _tell(self, stage: Stage, loss: float) -> None:
+        progress, seconds = self.progress, self._clock.seconds
+        done = self.schedule.progress(progress.step, seconds)
         progress.loss = loss if progress.step == 1 else 0.95 * progress.loss + 0.05 * loss
         speed = round(progress.tokens / max(1e-9, seconds))
         stage.at(done, f"step {progress.step}  loss {progress.loss:.3f}  {speed} tokens/s")

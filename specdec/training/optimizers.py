@@ -25,7 +25,7 @@ def usable_settings(settings: Settings) -> Settings:
     """
     if settings.optimizer != "muon" or hasattr(torch.optim, "Muon"):
         return settings
-    names = ("optimizer", "rate", "adam_rate")
+    names = ("optimizer", "learning_rate", "adam_learning_rate")
     given = [name for name in names if name in settings.model_fields_set]
     if not given:
         return settings.model_copy(update={"optimizer": "adamw"})
@@ -62,13 +62,13 @@ def make_optimizers(network: nn.Module, settings: Settings) -> list[torch.optim.
         rate, decay = usual_rate(settings), settings.weight_decay
         made.append(torch.optim.Muon(hidden, lr=rate, weight_decay=decay, momentum=0.95))
     if rest:
-        made.append(_adam([{"params": rest, "lr": settings.adam_rate}], 0.0))
+        made.append(_adam([{"params": rest, "lr": settings.adam_learning_rate}], 0.0))
     return _with_base_rates(made)
 
 
 def usual_rate(settings: Settings) -> float:
     """The learning rate of matrices: what was asked for, or the optimizer's usual one."""
-    return settings.rate or (_ADAM_RATE if settings.optimizer == "adamw" else _MUON_RATE)
+    return settings.learning_rate or (_ADAM_RATE if settings.optimizer == "adamw" else _MUON_RATE)
 
 
 def _by_token(network: nn.Module) -> set[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,3 +38,21 @@ def processes(device: torch.device | str | None, accumulate: int) -> Accelerator
         # One process may wait for hours for the answers of another; gone ones are noticed anyway.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
     )
+
+
+def agreed(accelerator: Accelerator, values: list[Any]) -> list[Any]:
+    """What the main process has: clocks, signals and files differ between processes, and what they
+    decide must not."""
+    if accelerator.num_processes == 1:
+        return values
+    from accelerate.utils import broadcast_object_list
+
+    found: list[Any] = broadcast_object_list(values)
+    return found
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], object]) -> None:
+    """Let one process do something while the others wait."""
+    if accelerator.is_main_process:
+        act()
+    accelerator.wait_for_everyone()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from specdec.errors import OptionError, UnknownNameError
+from specdec.errors import OptionError
+from specdec.plugin.options import checked_options
 
 DEFAULT_EPOCHS = 5
 
@@ -31,10 +32,10 @@ class Settings(BaseModel):
         description="muon for matrices with adamw for the rest, or adamw for everything, as with a "
         "torch before 2.9 by default",
     )
-    rate: float | None = Field(
+    learning_rate: float | None = Field(
         None, gt=0, description="learning rate of matrices; default: 0.02 for muon, 0.001 for adamw"
     )
-    adam_rate: float = Field(
+    adam_learning_rate: float = Field(
         0.003, gt=0, description="learning rate of norms, biases and embeddings beside muon"
     )
     weight_decay: float = Field(0.1, ge=0, description="of matrices")
@@ -78,23 +79,16 @@ def make_settings(given: dict[str, Any]) -> Settings:
         OptionError: a value that is not allowed or changes nothing, or more than one length of the
             run.
     """
-    fields = Settings.model_fields
-    for name in given:
-        if name not in fields:
-            raise UnknownNameError("setting", name, fields)
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise OptionError(
-            f"{name}={first['input']!r}: {first['msg']} ({fields[name].description})"
-        ) from error
+    settings = checked_options(Settings, given, "setting")
     ends = [name for name in ("steps", "epochs", "minutes") if getattr(settings, name) is not None]
     if len(ends) > 1:
         raise OptionError(f"{' and '.join(ends)} were both given: a run ends by one of them")
     for name, idle, why in (
-        ("adam_rate", settings.optimizer == "adamw", "with optimizer='adamw': give rate"),
+        (
+            "adam_learning_rate",
+            settings.optimizer == "adamw",
+            "with optimizer='adamw': give learning_rate",
+        ),
         ("tau_tokens", not settings.tau_every, "with tau_every=0: leave it out"),
         ("tau_prompts", not settings.tau_every, "with tau_every=0: leave it out"),
     ):

@@ -89,7 +89,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     batch: Command, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(job, "write_whole", lambda *given: signal.raise_signal(signal.SIGINT))
+        patched.setattr(job, "write_atomically", lambda *given: signal.raise_signal(signal.SIGINT))
         stopped = batch()
     assert stopped.exit_code == 130 and "the same command goes on from here" in stopped.stderr
     done = batch("--json")

@@ -257,7 +257,7 @@ def test_ablations_change_one_thing_each(paper: Command, tmp_path: Path) -> None
     assert all(len(change) == 1 for change in changed.values())
     values = [(name, value) for change in changed.values() for name, value in change.items()]
     for wanted in (("score", "confidence"), ("rerank", False), ("calibrated", False),
-                   ("coupled", False), ("costs", False)):  # fmt: skip
+                   ("coupled", False), ("size_by_cost", False)):  # fmt: skip
         assert wanted in values
     for swept in ("budget", "depth", "top_k"):
         assert len([name for name, _ in values if name == swept]) >= 3

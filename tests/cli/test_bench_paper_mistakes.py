@@ -35,7 +35,7 @@ MISTAKES = [
     (["--peers", "vllm.python=python", "--batch-size", "2,4"], "one row at a time"),
     (["--data", "nowhere"], "there is no file or folder nowhere"),
     (["-o", "eagle2.policy.budgt=3"], "did you mean 'budget'?"),
-    (["-o", "lookup.drafter.floor=7"], "floor"),
+    (["-o", "lookup.drafter.min_probability=7"], "min_probability"),
     (["-o", "eagle2.policy.budget=0"], "budget"),
     (["-o", "policy.budget=0"], "budget"),
     (["-o", "eagle2.drafter=/typo"], "/typo"),

@@ -154,7 +154,7 @@ def test_a_file_that_is_no_plugin_is_one_sentence(tmp_path: Path, text: str, sai
 
 
 def test_the_verdict_says_which_options_were_changed_for_the_suite(few: None) -> None:
-    changed = "drafter.costs=False (used with True)"
+    changed = "drafter.size_by_cost=False (used with True)"
     told = run("lookup", "--quick")
     assert told.exit_code == 0, told.output
     described, *_, verdict = told.output.strip().split("\n\n")
@@ -162,7 +162,7 @@ def test_the_verdict_says_which_options_were_changed_for_the_suite(few: None) ->
 
 
 def test_options_that_are_used_are_not_said_to_be_changed() -> None:
-    assert not Subject("lookup", options={"drafter": {"costs": False}}).changed
+    assert not Subject("lookup", options={"drafter": {"size_by_cost": False}}).changed
     assert not Subject("lookup", acceptor="rejection").changed
     assert not Subject("chain").changed
 

@@ -12,7 +12,7 @@ from specdec.cli.explain import steps_as_json
 
 Command = Callable[..., Any]
 COLUMNS = ("step", "drafted", "budget", "grown", "depth", "expected", "realised")
-AUTO = ("--strategy", "auto", "-o", "policy.costs=false")
+AUTO = ("--strategy", "auto", "-o", "policy.size_by_cost=false")
 
 
 @pytest.mark.parametrize("strategy", [("--strategy", "eagle2"), AUTO], ids=["eagle2", "auto"])
@@ -65,8 +65,8 @@ def test_steps_of_plain_decoding_say_that_nothing_was_drafted(generated: Command
 def test_drafts_from_the_text_itself_are_told_from_the_drafters(
     generate: Command, generated: Command
 ) -> None:
-    arguments = ("--strategy", "lookup", "-o", "drafter.floor=0")
-    arguments += ("-o", "drafter.costs=false", "--explain", "--temperature", 0)
+    arguments = ("--strategy", "lookup", "-o", "drafter.min_probability=0")
+    arguments += ("-o", "drafter.size_by_cost=false", "--explain", "--temperature", 0)
     repeats: dict[str, Any] = {"prompt": "HELLO HELLO HELLO HELLO", "drafter": False}
     steps = generated(*arguments, **repeats)["explain"]
     assert any(step["drafted"] for step in steps)

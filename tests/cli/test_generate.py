@@ -120,7 +120,11 @@ def test_table_shows_the_seed_when_sampling(generate: Command) -> None:
 
 
 def test_options_of_parts_are_set(generated: Command) -> None:
-    given = {"depth": 1, "budget": 3, "costs": False}  # with costs, the first steps draft nothing
+    given = {
+        "depth": 1,
+        "budget": 3,
+        "size_by_cost": False,
+    }  # with costs, the first steps draft nothing
     found = generated(*(f"-opolicy.{name}={str(value).lower()}" for name, value in given.items()))
     assert found["settings"]["options"]["auto"]["policy"] == given
     assert len(found["alpha"]) == 1
@@ -286,8 +290,8 @@ def test_log_probabilities_are_shown_and_printed(generated: Command, generate: C
     asked = ("--temperature", 0.5, "--seed", 7, "--logprobs", 2)
     found = generated(*asked)
     assert [each["token"] for each in found["logprobs"]] == found["token_ids"]
-    assert all(len(each["top_before"]) == 2 for each in found["logprobs"])
-    assert any(each["before"] != each["after"] for each in found["logprobs"])
+    assert all(len(each["top_raw"]) == 2 for each in found["logprobs"])
+    assert any(each["raw"] != each["processed"] for each in found["logprobs"])
     shown = generate(*asked).stdout
     assert "likeliest before" in shown and f"{found['logprobs'][0]['after']:.3f}" in shown
     assert "logprobs" not in generated("--temperature", 0.5)

@@ -81,7 +81,7 @@ def test_answers_of_the_model_are_asked_for(
         (["eagle", "--data", "nowhere.jsonl"], "there is no file or folder"),
         (["eagel", "--data", "CHATS"], "did you mean 'eagle'"),
         (["eagle", "--data", "CHATS", "--answers", 3], "give --regenerate as well"),
-        (["eagle", "--data", "CHATS", "--regenerate", "--temperatures", "x"], "give numbers"),
+        (["eagle", "--data", "CHATS", "--regenerate", "--temperatures", "x"], "give a number"),
         (["eagle", "--data", "CHATS", "--set", "rates=3"], "unknown setting 'rates'"),
         (["eagle", "--data", "CHATS", "-o", "size=3"], "unknown option of the trainer"),
         (["eagle", "--data", "CHATS", "--set", "data=x"], "unknown setting 'data'"),

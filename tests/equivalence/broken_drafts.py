@@ -168,6 +168,6 @@ class Telling(TreeVerifier):
 
     def verify(self, target: HFTarget, state: State, tree: DraftTree) -> Verification:
         verification = super().verify(target, state, tree)
-        begins = [len(state.prompts[member]) for member in state.members]
+        begins = [len(state.prompts[request_row]) for request_row in state.request_rows]
         vars(verification)["begins"] = torch.tensor(begins)
         return verification

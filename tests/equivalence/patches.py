@@ -20,7 +20,7 @@ from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 from specdec.drafting.expansion import grow_level
-from specdec.drafting.network_drafter import NetworkDrafts
+from specdec.drafting.network_drafter import NetworkProposer
 from specdec.drafting.unread_tokens import UnreadTokens
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.attention_mask import MaskForm
@@ -132,9 +132,9 @@ def stale_head() -> AbstractContextManager[Any]:
 
     They were made from the head's own features; only what it never ran is read with true ones.
     """
-    true = NetworkDrafts.commit
+    true = NetworkProposer.commit
 
-    def commit(self: NetworkDrafts, step: Step) -> None:
+    def commit(self: NetworkProposer, step: Step) -> None:
         true(self, step)
         (new,) = self._unread
         assert new.features is not None
@@ -147,7 +147,7 @@ def stale_head() -> AbstractContextManager[Any]:
         tokens = new.tokens.gather(1, index)
         self._unread = [UnreadTokens(tokens, features, new.counts - kept, new.longest)]
 
-    return mock.patch.object(NetworkDrafts, "commit", commit)
+    return mock.patch.object(NetworkProposer, "commit", commit)
 
 
 def eos_ignored() -> AbstractContextManager[Any]:
@@ -278,9 +278,9 @@ def one_level() -> AbstractContextManager[Any]:
 
 
 def drafter_keeps_first_rows() -> AbstractContextManager[Any]:
-    true = NetworkDrafts.keep_rows
+    true = NetworkProposer.keep_rows
     return mock.patch.object(
-        NetworkDrafts, "keep_rows", lambda self, rows: true(self, torch.arange(len(rows)))
+        NetworkProposer, "keep_rows", lambda self, rows: true(self, torch.arange(len(rows)))
     )
 
 

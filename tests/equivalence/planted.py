@@ -38,7 +38,7 @@ FEW = QUICK // 4
 PAIR = {"policy": {"depth": 1, "width": 2}}
 SMALL_TREE = {"policy": {"depth": 2, "top_k": 2, "budget": 3}}
 # Lookup that drafts whatever followed, however seldom it came true.
-ALWAYS = {"drafter": {"floor": 0.0}}
+ALWAYS = {"drafter": {"min_probability": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _tree(**more: Any) -> dict[str, Any]:
 
 
 def _coupled(flaw: str) -> dict[str, Any]:
-    small = {"depth": 3, "width": 2, "children": 2, "budget": 4, "costs": False}
+    small = {"depth": 3, "width": 2, "children": 2, "budget": 4, "size_by_cost": False}
     return {
         "strategy": "auto",
         "drafter": "table",

@@ -61,13 +61,13 @@ def events(subject: Subject, case: Case) -> Counter[str]:
     seen: Counter[str] = Counter()
     running, before = shrinking(subject.of(case), case), list(range(len(case.prompts)))
     for step in running:
-        if left := len(before) - len(step.members):
+        if left := len(before) - len(step.request_rows):
             seen["a row left the batch while others went on"] += left
             if "min_new_tokens" in case.settings and len(set(map(len, case.prompts))) > 1:
                 seen["a row left a batch with a processor for each row"] += left
             if "stop" in case.settings:
                 seen["a row left a batch with stop strings"] += left
-        before = list(step.members)
+        before = list(step.request_rows)
         for row in range(len(before)):
             own = len(running.new_tokens(before[row]))
             room = running.state.stopping.limits[row] - len(case.prompts[before[row]]) - own
@@ -78,7 +78,8 @@ def events(subject: Subject, case: Case) -> Counter[str]:
 def _of_row(step: Step, row: int, written: int, room: int) -> list[str]:
     """What happens to one row in a step, after which ``written`` tokens and ``room`` are there."""
     new, accepted = len(step.new_tokens[row]), step.accepted[row]
-    reason, cut = step.finished[row], new > 0 and accepted == new  # the bonus token is left out
+    reason = step.finish_reasons[row]
+    cut = new > 0 and accepted == new  # the bonus token is left out
     happened = {
         "drafted": step.tried[row] > 0,
         "accepted": accepted > 0,

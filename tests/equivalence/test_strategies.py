@@ -64,7 +64,7 @@ class TestLookupByCosts(_Contract):
     """As it is used: chains as long as pays, by the suite's clock."""
 
     strategy = "lookup"
-    options: ClassVar[dict[str, Any]] = {"drafter": {"costs": True}}
+    options: ClassVar[dict[str, Any]] = {"drafter": {"size_by_cost": True}}
     adaptive = True
     examples = FEWER
 
@@ -93,7 +93,7 @@ class TestSuffixByCosts(_Contract):
     """As it is used: trees as large as pays, by the suite's clock."""
 
     strategy = "suffix"
-    options: ClassVar[dict[str, Any]] = {"drafter": {"costs": True}}
+    options: ClassVar[dict[str, Any]] = {"drafter": {"size_by_cost": True}}
     adaptive = True
     examples = FEWER
 
@@ -103,7 +103,9 @@ class TestSuffixRejection(_Contract):
 
     strategy = "suffix"
     acceptor = "rejection"
-    options: ClassVar[dict[str, Any]] = {"drafter": {"match": 2, "depth": 4, "floor": 0.01}}
+    options: ClassVar[dict[str, Any]] = {
+        "drafter": {"max_match": 2, "depth": 4, "min_probability": 0.01}
+    }
     examples = FEWER
 
 
@@ -309,7 +311,7 @@ class TestCoupledDraftVocabulary(_Contract):
     strategy = "auto"
     drafter = "draft_model"
     options: ClassVar[dict[str, Any]] = {
-        "policy": {**_AUTO, "costs": False, "calibrated": False},
+        "policy": {**_AUTO, "size_by_cost": False, "calibrated": False},
         "drafter": {"vocabulary": 2},
     }
     examples = FEWER
@@ -333,14 +335,16 @@ class TestAutoTable(_Contract):
 class TestAutoWithoutCosts(_Contract):
     strategy = "auto"
     drafter = "table"
-    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False}}
+    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "size_by_cost": False}}
 
 
 @pytest.mark.slow
 class TestAutoUncoupled(_Contract):
     strategy = "auto"
     drafter = "draft_model"
-    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "coupled": False}}
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {**_AUTO, "size_by_cost": False, "coupled": False}
+    }
 
 
 class TestAutoCoupledOnly(_Contract):
@@ -348,7 +352,9 @@ class TestAutoCoupledOnly(_Contract):
 
     strategy = "auto"
     drafter = "draft_model"
-    options: ClassVar[dict[str, Any]] = {"policy": {**_AUTO, "costs": False, "calibrated": False}}
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {**_AUTO, "size_by_cost": False, "calibrated": False}
+    }
     examples = FEWER
 
 

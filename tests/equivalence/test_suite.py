@@ -210,7 +210,7 @@ def test_every_property_of_drafts_concerns_the_strategies_that_have_them() -> No
     assert grown <= names(strategy="eagle2") and not grown & names(strategy="plain")
     assert "drafter_is_as_if_fresh" not in names(strategy="eagle2", adaptive=True)
     assert not grown & names(strategy="auto"), "it learns"
-    nothing_learned = {"policy": {"calibrated": False, "costs": False}}
+    nothing_learned = {"policy": {"calibrated": False, "size_by_cost": False}}
     assert grown <= names(strategy="auto", options=nothing_learned)
     sampled = names(strategy="draft_model")
     assert "draft_distribution_is_the_table" in sampled and "tree_is_the_reference" not in sampled

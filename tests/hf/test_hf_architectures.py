@@ -22,7 +22,7 @@ PROMPTS = [
 
 
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "lookup": {"options": {"drafter": {"costs": False}}},
+    "lookup": {"options": {"drafter": {"size_by_cost": False}}},
     "eagle2": {"options": tiny.EAGLE2},
     "auto": {"options": tiny.AUTO},
 }

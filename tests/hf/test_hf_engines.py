@@ -37,14 +37,16 @@ def test_an_engine_is_found_again_by_model_and_arguments() -> None:
     first = engine_for(model, PLAIN)
     assert engine_for(model, dict(PLAIN)) is first
     assert engine_for(other, PLAIN) is not first
-    looked = engine_for(model, {"strategy": "lookup", "options": {"drafter": {"costs": False}}})
+    looked = engine_for(
+        model, {"strategy": "lookup", "options": {"drafter": {"size_by_cost": False}}}
+    )
     assert looked is not first
     assert (
-        engine_for(model, {"strategy": "lookup", "options": {"drafter": {"costs": False}}})
+        engine_for(model, {"strategy": "lookup", "options": {"drafter": {"size_by_cost": False}}})
         is looked
     )
     assert (
-        engine_for(model, {"strategy": "lookup", "options": {"drafter": {"costs": True}}})
+        engine_for(model, {"strategy": "lookup", "options": {"drafter": {"size_by_cost": True}}})
         is not looked
     )
     assert engine_for(model, PLAIN) is first

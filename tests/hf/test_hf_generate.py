@@ -58,7 +58,7 @@ ROWS = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(
 @pytest.fixture(scope="module", params=["lookup", "draft_model", "eagle2", "auto"])
 def decoder(request: pytest.FixtureRequest, draft: Path, head: Path) -> Any:
     if request.param == "lookup":
-        return specdec.hf.decoder("lookup", options={"drafter": {"costs": False}})
+        return specdec.hf.decoder("lookup", options={"drafter": {"size_by_cost": False}})
     if request.param == "draft_model":
         return specdec.hf.decoder("draft_model", str(draft), acceptor="match")
     return specdec.hf.decoder(request.param, str(head), options=HEADED[request.param])
@@ -422,7 +422,7 @@ def test_a_pipeline_takes_it(model: Any, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("costs", [True, False])
 def test_the_default_strategy_takes_a_head(model: Any, head: Path, costs: bool) -> None:
-    decoder = specdec.hf.decoder(drafter=str(head), options={"policy": {"costs": costs}})
+    decoder = specdec.hf.decoder(drafter=str(head), options={"policy": {"size_by_cost": costs}})
     theirs, ours = both(model, PROMPTS, decoder, eos_token_id=None, max_new_tokens=24)
     assert ours.equal(theirs)
     accepted = sum(stats.accepted_tokens for stats in decoder.stats)

@@ -34,7 +34,7 @@ def test_the_card_says_what_was_used_and_no_default_without_a_value(
 ) -> None:
     trained(options={"recipe": "unrolled"})
     card = (tmp_path / "head" / "README.md").read_text()
-    assert "| feature_weight | 0.1 |" in card and "| entropy_weight | 1.0 |" in card
+    assert "| feature_weight | 0.1 |" in card and "| cross_entropy_weight | 1.0 |" in card
     assert "None" not in card
 
 

@@ -22,27 +22,27 @@ from specdec_plugins.hydra import training as hydra
 from specdec_plugins.medusa import training as medusa
 
 TRAINERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "medusa": (medusa.make_recipe, medusa.MedusaTraining, {"heads": 3}),
+    "medusa": (medusa.MedusaRecipe, medusa.MedusaTraining, {"heads": 3}),
     "medusa-own": (
-        medusa.make_recipe,
+        medusa.MedusaRecipe,
         medusa.MedusaTraining,
-        {"heads": 3, "projection": "own", "vocabulary": 40},
+        {"heads": 3, "projection": "own", "draft_vocab_size": 40},
     ),
     "medusa-shared": (
-        medusa.make_recipe,
+        medusa.MedusaRecipe,
         medusa.MedusaTraining,
-        {"heads": 2, "layers": 1, "projection": "shared", "vocabulary": 40},
+        {"heads": 2, "layers": 1, "projection": "shared", "draft_vocab_size": 40},
     ),
-    "hydra": (hydra.make_recipe, hydra.HydraTraining, {"heads": 3, "vocabulary": 40}),
+    "hydra": (hydra.HydraRecipe, hydra.HydraTraining, {"heads": 3, "draft_vocab_size": 40}),
     "hydra-own": (
-        hydra.make_recipe,
+        hydra.HydraRecipe,
         hydra.HydraTraining,
         {"heads": 3, "layers": 2, "projection": "own"},
     ),
     "hydra++": (
-        hydra.make_recipe,
+        hydra.HydraRecipe,
         hydra.HydraTraining,
-        {"heads": 3, "prefix": True, "projection": "shared", "vocabulary": 40},
+        {"heads": 3, "prefix": True, "projection": "shared", "draft_vocab_size": 40},
     ),
 }
 Made = tuple[Any, Any]
@@ -82,7 +82,7 @@ def drafted(decoding: Engine, recipe: Any, heads: Any, ids: list[int], root: int
     with torch.no_grad():
         read = own.target.read(torch.tensor([ids[:root]]))
         state = tiny.make_state([ids[: root + 1]])
-        drafts: Any = own.parts.drafter.start(state, Read(read, [0]))
+        proposer: Any = own.parts.drafter.start(state, Read(read, [0]))
         found, before = [], None
         for depth in range(recipe.heads):
             before = Frontier(
@@ -94,7 +94,7 @@ def drafted(decoding: Engine, recipe: Any, heads: Any, ids: list[int], root: int
                 torch.tensor([[root]]),
                 before,
             )
-            found.append(drafts.propose(before).logits[0, 0])
+            found.append(proposer.propose(before).logits[0, 0])
     return found
 
 

@@ -27,7 +27,7 @@ STEPS = 4
 RECIPES: dict[str, dict[str, Any]] = {
     "eagle1": {"noise": 0.0},
     "unrolled": {"unrolled_steps": STEPS},
-    "eagle3": {"unrolled_steps": STEPS, "vocabulary": 40, "aux_layers": (1, 2)},
+    "eagle3": {"unrolled_steps": STEPS, "draft_vocab_size": 40, "aux_layers": (1, 2)},
     "eagle3 normed": {
         "recipe": "eagle3",
         "unrolled_steps": STEPS,
@@ -77,7 +77,7 @@ def outputs(recipe: Any, head: Any, batch: Batch, steps: int = STEPS) -> list[Te
 
 
 def logits(recipe: Any, head: Any, rows: Tensor) -> Tensor:
-    return head.logits(rows) if hasattr(head, "logits") else recipe.lm_head_logits(rows, None)
+    return head.logits(rows) if hasattr(head, "logits") else recipe.target_logits(rows)
 
 
 def drafted(decoding: Engine, head: Any, ids: list[int], root: int) -> list[Tensor]:
@@ -88,7 +88,7 @@ def drafted(decoding: Engine, head: Any, ids: list[int], root: int) -> list[Tens
     with torch.no_grad():
         read = target.read(torch.tensor([ids[:root]]))
         state = tiny.make_state([ids[: root + 1]])
-        drafts: Any = own.parts.drafter.start(state, Read(read, [0]))
+        proposer: Any = own.parts.drafter.start(state, Read(read, [0]))
         found, before = [], None
         for depth in range(STEPS):
             frontier = Frontier(
@@ -100,7 +100,7 @@ def drafted(decoding: Engine, head: Any, ids: list[int], root: int) -> list[Tens
                 torch.tensor([[root]]),
                 before,
             )
-            found.append(drafts.propose(frontier).logits[0, 0])
+            found.append(proposer.propose(frontier).logits[0, 0])
             before = frontier
     return found
 
@@ -146,7 +146,7 @@ def test_an_eagle3_head_can_draft_the_end_of_a_text(
     decoding: Engine, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding.target.model.generation_config, "eos_token_id", [59, 1])
-    options = EagleTraining(recipe="eagle3", vocabulary=8)
+    options = EagleTraining(recipe="eagle3", draft_vocab_size=8)
     made: Any = make_recipe(options, decoding.target, documents.only(range(9)))
     assert {1, 59} <= set(made.vocabulary.tolist()) and len(made.vocabulary) == 8
 
@@ -154,7 +154,7 @@ def test_an_eagle3_head_can_draft_the_end_of_a_text(
 def test_the_drafter_takes_the_vocabulary_that_was_learned(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:
-    options = EagleTraining(recipe="unrolled", vocabulary=8)
+    options = EagleTraining(recipe="unrolled", draft_vocab_size=8)
     made: Any = make_recipe(options, decoding.target, documents.only(range(9)))
     made.save(made.make(), tmp_path / "head")
     vocabulary = str(tmp_path / "head" / "vocabulary.json")
@@ -170,7 +170,7 @@ def test_the_drafter_takes_the_vocabulary_that_was_learned(
 def test_places_whose_likeliest_token_is_outside_of_the_vocabulary_are_not_learned(
     decoding: Engine, documents: Documents, batch_of: Any, recipe: str
 ) -> None:
-    options = EagleTraining(recipe=recipe, vocabulary=8)  # type: ignore[arg-type]
+    options = EagleTraining(recipe=recipe, draft_vocab_size=8)  # type: ignore[arg-type]
     made: Any = make_recipe(options, decoding.target, documents)
     batch = batch_of([[0, 1, 2], [3, 4, 5]])
     counted, best = made.counted(batch, 0), batch.best.roll(-1, 1)
@@ -238,7 +238,10 @@ def test_a_saved_head_drafts_as_the_trained_one_in_bfloat16(
         ({"recipe": "eagle1", "unrolled_steps": 4}, "unrolled_steps changes nothing in"),
         ({"recipe": "unrolled", "noise": 0.1}, "noise changes nothing in"),
         ({"start": "head", "layers": 2}, "layers is that of the head in start='head'"),
-        ({"recipe": "eagle3", "start": "head", "vocabulary": 9}, "vocabulary is that of the head"),
+        (
+            {"recipe": "eagle3", "start": "head", "draft_vocab_size": 9},
+            "vocabulary is that of the head",
+        ),
         ({"recipe": "eagle3", "aux_layers": (1, 9)}, "9 is none of the hidden states 0 to 4"),
         ({"heads": 5}, "the hidden size 32 must be a multiple"),
     ],

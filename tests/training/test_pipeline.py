@@ -50,7 +50,7 @@ def test_a_head_is_trained_measured_and_taken_by_the_engine(
     trained: Train, decoding: Engine, tmp_path: Path
 ) -> None:
     notes = Notes()
-    fast: dict[str, Any] = {"steps": 120, "optimizer": "adamw", "rate": 0.01}
+    fast: dict[str, Any] = {"steps": 120, "optimizer": "adamw", "learning_rate": 0.01}
     summary = trained(**fast, evaluations=4, tau_every=2, tau_tokens=16, progress=notes)
     measured = [entry for entry in summary.history if "agreement" in entry]
     assert summary.ended == "finished" and summary.steps == 120 == summary.history[-1]["step"]
@@ -80,7 +80,12 @@ def test_a_draft_model_is_trained_by_the_same_loop(
 ) -> None:
     sizes = {"hidden_size": 32, "heads": 4}
     summary = trained(
-        trainer="draft-model", options=sizes, steps=60, optimizer="adamw", rate=0.01, tau_every=3
+        trainer="draft-model",
+        options=sizes,
+        steps=60,
+        optimizer="adamw",
+        learning_rate=0.01,
+        tau_every=3,
     )
     first, *_, last = [entry["agreement"] for entry in summary.history if "agreement" in entry]
     assert len(last) == 1 and last[0] > first[0] and summary.tau > 1
@@ -114,8 +119,8 @@ def test_the_card_says_what_was_in_force_and_what_all_calls_took(
     own["regenerate"] = {"new_tokens": 6, "most": 20}
     first = trained(**own, work=tmp_path / "work")
     again = trained(**own, work=tmp_path / "work", out=tmp_path / "again")
-    assert first.settings["rate"] == 0.02 and first.options["step_decay"] == 0.8
-    assert first.options["vocabulary"] > 1 and first.answers["new_tokens"] == 6
+    assert first.settings["learning_rate"] == 0.02 and first.options["step_decay"] == 0.8
+    assert first.options["draft_vocab_size"] > 1 and first.answers["new_tokens"] == 6
     for stage in ("answers", "hidden states"):
         assert again.seconds[stage] == first.seconds[stage]
     assert all(stage in again.seconds for stage in ("answers", "hidden states", "training"))
@@ -141,7 +146,9 @@ def test_runs_share_hidden_states_and_not_checkpoints(trained: Train, tmp_path: 
 
 
 def test_training_ends_when_agreement_no_longer_rises(trained: Train) -> None:
-    summary = trained(steps=400, evaluations=100, patience=2, rate=1e-9, adam_rate=1e-9)
+    summary = trained(
+        steps=400, evaluations=100, patience=2, learning_rate=1e-9, adam_learning_rate=1e-9
+    )
     assert summary.ended == "early"
     values = [sum(entry["agreement"]) for entry in summary.history if "agreement" in entry]
     assert len(values) < 100 and max(values[-2:]) <= max(values[:-2])
@@ -215,7 +222,7 @@ def told(notes: list[str], pattern: str) -> tuple[float, ...]:
 def test_every_stage_says_beforehand_how_much_it_will_do(
     trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
-    monkeypatch.setattr("specdec.training.pipeline.GIGABYTE", 1.0)  # exact
+    monkeypatch.setattr("specdec.training.stages.GIGABYTE", 1.0)  # exact
     notes, options = Notes(), {"new_tokens": 6, "most": 30}
     given: dict[str, Any] = {"options": {"recipe": recipe}, "evaluations": 1}
     summary = trained(regenerate=options, steps=None, epochs=2.5, progress=notes, **given)
@@ -246,10 +253,10 @@ def test_every_stage_says_beforehand_how_much_it_will_do(
         ("eagle", {"recipe": "eagle1", "heads": 3}, "heads=3: the hidden size 32"),
         ("draft-model", {"hidden_size": 9}, "hidden_size=9 must be a multiple"),
         ("draft-model", {"start": "nowhere"}, "nowhere"),
-        ("eagle", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
-        ("eagle", {"recipe": "eagle1", "vocabulary": 61}, "the target model has 60 tokens"),
-        ("medusa", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
-        ("hydra", {"vocabulary": 61}, "vocabulary=61: the target model has 60 tokens"),
+        ("eagle", {"draft_vocab_size": 61}, "draft_vocab_size=61: the target model has 60 tokens"),
+        ("eagle", {"recipe": "eagle1", "draft_vocab_size": 61}, "the target model has 60 tokens"),
+        ("medusa", {"draft_vocab_size": 61}, "draft_vocab_size=61: the target model has 60 tokens"),
+        ("hydra", {"draft_vocab_size": 61}, "draft_vocab_size=61: the target model has 60 tokens"),
     ],
     ids=str,
 )
@@ -277,7 +284,7 @@ def test_without_muon_the_optimizer_is_adamw_unless_muon_was_asked_for(
         load_file(f / "model.safetensors") for f in (tmp_path / "head", tmp_path / "adamw")
     )
     assert all(torch.equal(own[name], other[name]) for name in other)
-    for asked in ({"optimizer": "muon"}, {"rate": 0.02}, {"adam_rate": 0.003}):
+    for asked in ({"optimizer": "muon"}, {"learning_rate": 0.02}, {"adam_learning_rate": 0.003}):
         with pytest.raises(SpecdecError, match=r"muon.* has no Muon, which came with 2\.9"):
             trained(steps=2, out=tmp_path / "muon", **asked)
 
@@ -290,7 +297,7 @@ def test_without_muon_the_optimizer_is_adamw_unless_muon_was_asked_for(
         ({"options": {"recipe": "eagle2"}}, "trainer.recipe='eagle2'"),
         ({"rates": 1}, "unknown setting 'rates'"),
         ({"length": 0}, "length=0"),
-        ({"optimizer": "adamw", "adam_rate": 0.1}, "adam_rate changes nothing"),
+        ({"optimizer": "adamw", "adam_learning_rate": 0.1}, "adam_learning_rate changes nothing"),
         ({"tau_every": 0, "tau_tokens": 9}, "tau_tokens changes nothing"),
         ({"minutes": 3}, "steps and minutes were both given"),
         ({"data": "nowhere.jsonl"}, "there is no file or folder"),
@@ -364,7 +371,7 @@ def test_a_drafter_of_another_kind_is_not_overwritten(
         ({"options": {"step_decay": 0.5}}, "step_decay 0.8 there, 0.5 here"),
         ({"steps": 2}, "steps 1 there, 2 here"),
         ({"steps": None}, "steps 1 there, not given here; epochs not given there, 5.0 here"),
-        ({"rate": 0.1}, "rate 0.02 there, 0.1 here"),
+        ({"learning_rate": 0.1}, "learning_rate 0.02 there, 0.1 here"),
         ({"seed": 1}, "seed 0 there, 1 here"),
         ({"regenerate": {"new_tokens": 6}}, "without --regenerate there"),
         ({"data": "few"}, "other data"),
@@ -420,7 +427,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_nothing_is_published(
     trained: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecdecError, match=r"step \d+ .*(not finite|learning rate)"):
-        trained(optimizer="adamw", rate=1e30, clip=1e30)
+        trained(optimizer="adamw", learning_rate=1e30, clip=1e30)
     assert not (tmp_path / "head").exists()
     for path in (tmp_path / "head.work").glob("run-*/best-*/model.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(path).values())

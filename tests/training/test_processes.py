@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 RECIPES: dict[str, dict[str, Any]] = {
     "eagle3": {"options": {"recipe": "eagle3"}},
-    "unrolled": {"options": {"recipe": "unrolled", "vocabulary": 40}},
+    "unrolled": {"options": {"recipe": "unrolled", "draft_vocab_size": 40}},
     "medusa": {"trainer": "medusa"},
     "draft-model": {"trainer": "draft-model", "options": {"hidden_size": 32, "heads": 4}},
 }
@@ -32,7 +32,7 @@ def test_two_processes_end_with_one_network_that_of_accumulated_gradients(
 ) -> None:
     target.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    adamw = {"optimizer": "adamw", "rate": 0.01}  # Muon computes in bfloat16
+    adamw = {"optimizer": "adamw", "learning_rate": 0.01}  # Muon computes in bfloat16
     common = {**SHORT, **adamw, **RECIPES[name], "model": str(tmp_path / "model")}
     common |= {"data": str(data), "device": "cpu"}
     common |= {"tau_every": 3, "tau_prompts": 2, "tau_tokens": 8}  # one process measures it

@@ -16,8 +16,8 @@ from processes import in_a_process
 from safetensors.torch import load_file
 
 from specdec import SpecdecError
+from specdec.files.atomic_files import replace_folder, write_atomically
 from specdec.files.locks import locked
-from specdec.files.whole_files import replace_folder, write_whole
 from specdec.progress import Reporter, Stage
 from specdec.training.evaluation import TauMeter
 
@@ -156,9 +156,11 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         os.remove(fresh)
         torch.save(torch.ones(3), tmp_path / "nowhere" / "file.pt")
 
-    for write in (write_whole, replace_folder):
+    for write in (write_atomically, replace_folder):
         with pytest.raises(SpecdecError, match="kept cannot be written"):
-            write(tmp_path / "kept", full if write is write_whole else lambda it: full(it / "a"))
+            write(
+                tmp_path / "kept", full if write is write_atomically else lambda it: full(it / "a")
+            )
 
 
 def test_accumulated_batches_are_resumed_whole(trained: Train, tmp_path: Path) -> None:

@@ -54,10 +54,6 @@ class PeerContender:
             target_forwards=found.steps,
             draft_forwards=None,
             tau=len(found.tokens) / found.steps if found.steps else 0.0,
-            alpha=(),
-            accepted_tokens=0,
-            seconds={},
-            tokens_per_second=0.0,
         )
         return Decoded([found.tokens], stats, found.steps, seconds=found.seconds)
 

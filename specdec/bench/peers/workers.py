@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
+from specdec.bench.machine import commit_of
 from specdec.bench.peers.contender import PeerContender
 from specdec.bench.peers.heads import dtype_of, head_of, trees_of
 from specdec.bench.peers.protocol import PeerError, Process
 from specdec.errors import OptionError, UnknownNameError
 from specdec.request.generation_config import resolve
+from specdec.request.generation_fields import SAMPLING
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 KEYS = ("eagle.checkout", "eagle.python", "vllm.python")
 _CHAIN = 4  # draft tokens of vLLM's chain: it verifies no trees
-# Fields of a generation config that change the distribution, and that peers do not follow: those of
-# sampling, and those that hold for greedy decoding too.
-_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# Fields of a generation config that change the distribution of greedy decoding too, and that peers
+# do not follow, as they do not follow those of sampling.
 _ALWAYS = (
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "bad_words_ids",
     "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens",
@@ -137,16 +137,8 @@ def _official(given: Mapping[str, Any], head: str | None, trees: Mapping[str, An
     job = {"eagle": str(checkout.resolve()), "head": head}
     modes = {f"official {label}": tree for label, tree in trees.items()}
     python = _interpreter("eagle.python", given)
-    return Worker("worker_eagle.py", python, job, modes, {"commit": commit_of(checkout)})
-
-
-def commit_of(checkout: Path) -> str | None:
-    """What is checked out there, and whether it was changed; None if it is no repository's root."""
-    if not (checkout / ".git").exists() or not shutil.which("git"):
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
-    found = subprocess.run([*command, "--abbrev=40"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    about = {"commit": commit_of(checkout, "--abbrev=40")}
+    return Worker("worker_eagle.py", python, job, modes, about)
 
 
 def _common(
@@ -160,7 +152,7 @@ def _common(
         )
     if not model.is_dir():
         raise OptionError(f"--peers load the target themselves, and {model} is no folder")
-    fields = (*_ALWAYS, *(_SAMPLING if sampled else ()))
+    fields = (*_ALWAYS, *(SAMPLING if sampled else ()))
     if others := [name for name in fields if _is_set(first.generation_config, name)]:
         raise OptionError(
             f"--peers decode with a temperature alone, and the model's generation config also sets "

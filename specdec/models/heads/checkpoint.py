@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from specdec.errors import CheckpointError
-from specdec.models.filling import check_tensors
 from specdec.models.heads.depth_heads import DepthHeads, HeadSizes
+from specdec.models.tensor_loading import check_tensors
 
 
 @dataclass(frozen=True)

@@ -20,22 +20,31 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def checked_fields(
-    kind: type[Fields], given: Mapping[str, Any], hints: Mapping[str, str] | None = None
+    kind: type[Fields],
+    given: Mapping[str, Any],
+    hints: Mapping[str, str] | None = None,
+    where: str = "",
 ) -> Fields:
     """The fields of ``config.json`` that a kind of heads has; null is as if it were left out.
 
     Args:
+        given: a JSON object; what it has beside is the kind's to refuse.
         hints: by field what to say of a value that is not allowed, where pydantic's message would
             not tell.
+        where: the field of ``config.json`` that the object stands in, with a dot; empty for the
+            top.
 
     Raises:
-        CheckpointError: a value that is not allowed, with the field that has it, the innermost.
+        CheckpointError: a value that is not allowed, with the field that has it, the innermost, or
+            one that is needed and not there.
     """
     try:
         return kind.model_validate({k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        value = None if first["type"] == "missing" else first["input"]
         hint = (hints or {}).get(name, first["msg"].removeprefix("Value error, "))
-        raise CheckpointError(f"config.json has {name}={value!r}: {hint}") from error
+        if not name:
+            raise CheckpointError(f"config.json: {hint}") from error
+        value = None if first["type"] == "missing" else first["input"]
+        raise CheckpointError(f"config.json has {where}{name}={value!r}: {hint}") from error

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from specdec.errors import CheckpointError, OtherKindError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
-from specdec.models.filling import check_values, fill
 from specdec.models.heads.checkpoint import HeadsCheckpoint
 from specdec.models.heads.depth_heads import DepthHeads
 from specdec.models.hf_target import HFTarget
+from specdec.models.tensor_loading import check_values, load_tensors
 
 Heads = TypeVar("Heads", bound=DepthHeads)
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -118,7 +118,7 @@ class HeadsKind(ABC, Generic[Heads]):
                 keys = {name: name for name in tensors}
             else:
                 tensors, keys = found.tensors_for(heads, self.name)
-            fill(heads, tensors, keys, target.device, dtype or target.dtype)
+            load_tensors(heads, tensors, keys, target.device, dtype or target.dtype)
         heads.to(target.device)
         if found.vocabulary is not None:
             heads.vocabulary = found.vocabulary.to(target.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from specdec.decoding.clock import Clock
-from specdec.decoding.draft import Drafting
+from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.loop import prefill
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
@@ -27,15 +27,15 @@ def drafter_is_as_if_fresh(subject: Subject, case: Case) -> float:
         drafted = trees[-1] if len(trees) > before else None
         before = len(trees)
         if due is not None:
-            tree, fresh, members = due
+            tree, fresh, request_rows = due
             for row in rows:
-                was = members.index(step.members[row])
+                was = request_rows.index(step.request_rows[row])
                 largest = max(largest, _same_root_distribution(drafted, fresh, row, was))
                 what = "a drafter that has just begun drafts otherwise"
                 same_trees(step.tree, tree, row, what, was)
         if running.state.finished:
             break
-        due = (*_from_the_start(engine, running.state), step.members)
+        due = (*_from_the_start(engine, running.state), step.request_rows)
     return largest
 
 
@@ -54,9 +54,9 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
         device=old.tokens.device,
     )
     state.finish_reasons, state.active = list(old.finish_reasons), old.active.clone()
-    drafting = Drafting(recorded.parts, Clock())
-    drafting.start(state, prefill(engine.target, state))
-    tree = drafting.tree()
+    draft_phase = DraftPhase(recorded.parts, Clock())
+    draft_phase.start(state, prefill(engine.target, state))
+    tree = draft_phase.tree()
     return tree, trees[-1] if trees else None
 
 

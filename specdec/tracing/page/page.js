@@ -27,11 +27,11 @@ const figure = (value) => (value === null ? "?" : value.toFixed(2));
 
 const WORDS = { "cut": "agreed, after the end of the text", "bonus": "the target's own token" };
 
-function node(text, fate, figures) {
-  const kind = fate.replace(" ", "-");
+function node(text, outcome, figures) {
+  const kind = outcome.replace(" ", "-");
   const made = element("span", `node ${kind}`, token(text));
   if (figures.length) made.append(" ", element("small", "", figures.join("  ")));
-  made.title = [WORDS[fate] ?? fate, ...figures].join(", ");
+  made.title = [WORDS[outcome] ?? outcome, ...figures].join(", ");
   return made;
 }
 
@@ -40,15 +40,15 @@ function tree(step) {
   for (const each of step.nodes) {
     below.set(each.parent, [...(below.get(each.parent) ?? []), each]);
   }
-  const end = step.nodes.filter((each) => each.fate === "accepted").at(-1)?.id ?? 0;
+  const end = step.nodes.filter((each) => each.outcome === "accepted").at(-1)?.id ?? 0;
 
   function branch(id, label) {
     const item = element("li", "", label);
     const items = (below.get(id) ?? []).map((each) => {
       const value = step.expected === null ? [] : [figure(each.value)];
       const figures = [...value, `p ${figure(each.p)}`];
-      const made = branch(each.id, node(each.token, each.fate, figures));
-      made.className = { accepted: "kept", "not reached": "beyond" }[each.fate] ?? "";
+      const made = branch(each.id, node(each.token, each.outcome, figures));
+      made.className = { accepted: "kept", "not reached": "beyond" }[each.outcome] ?? "";
       return made;
     });
     if (id === end && step.bonus) {
@@ -66,20 +66,20 @@ function tree(step) {
 }
 
 function tokens(list) {
-  return list.flatMap((each) => [node(each.token, each.fate, [`p ${figure(each.p)}`]), " "]);
+  return list.flatMap((each) => [node(each.token, each.outcome, [`p ${figure(each.p)}`]), " "]);
 }
 
 function facts(step) {
-  const accepted = step.nodes.filter((each) => each.fate === "accepted");
+  const accepted = step.nodes.filter((each) => each.outcome === "accepted");
   const end = accepted.at(-1)?.id ?? 0;
-  const rejected = step.nodes.filter((each) => each.fate === "rejected" && each.parent === end);
+  const rejected = step.nodes.filter((each) => each.outcome === "rejected" && each.parent === end);
   const source = step.fromText ? ", suggested by the text itself" : "";
   const promised = step.expected === null ? "" : `; their values promised ${step.expected} tokens`;
   const drafted = step.budget
     ? `${step.budget} draft tokens, ${step.levels} levels${source}${promised}`
     : "nothing: a step of plain decoding";
   const wanted = step.bonus
-    ? tokens([{ ...step.tokens.at(-1), fate: "bonus" }])
+    ? tokens([{ ...step.tokens.at(-1), outcome: "bonus" }])
     : ["nothing more: the text ends on the accepted path"];
   const rows = [["verified", [drafted]]];
   if (step.budget) {
@@ -110,7 +110,7 @@ function times(phases) {
 function show(index, { focus = false } = {}) {
   shown = Math.max(0, Math.min(index, steps.length - 1));
   const step = steps[shown];
-  const accepted = step.nodes.filter((each) => each.fate === "accepted").length;
+  const accepted = step.nodes.filter((each) => each.outcome === "accepted").length;
   byId("step-heading").textContent =
     `Step ${shown + 1} of ${steps.length}: ${accepted} accepted, ${step.tokens.length} committed`;
   byId("facts").replaceChildren(...facts(step));

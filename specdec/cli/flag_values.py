@@ -1,10 +1,10 @@
-"""What the flags of ``specdec bench`` and ``specdec bench paper`` say, as values."""
+"""What flags of ``specdec bench``, ``specdec bench paper`` and others say, as values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from specdec.cli.set_fields import set_fields
 from specdec.errors import OptionError
@@ -12,32 +12,26 @@ from specdec.errors import OptionError
 if TYPE_CHECKING:
     from specdec.bench import PromptSet
 
-
-def parse_temperatures(given: str) -> list[float]:
-    """The numbers in ``0,1``.
-
-    Raises:
-        OptionError: something else.
-    """
-    try:
-        return [float(each) for each in given.split(",")]
-    except ValueError:
-        raise OptionError(
-            f"--temperature {given}: give a number, or several with commas, such as 0,1"
-        ) from None
+NumberT = TypeVar("NumberT", int, float)
 
 
-def parse_batch_sizes(given: str) -> list[int]:
-    """The numbers in ``1,2,4``.
+def numbers(flag: str, given: str, kind: Callable[[str], NumberT], example: str) -> list[NumberT]:
+    """The numbers that stand with commas between.
+
+    Args:
+        flag: by which they were given.
+        kind: ``float``, or ``int`` for whole numbers.
+        example: what could be given.
 
     Raises:
         OptionError: something else.
     """
     try:
-        return [int(each) for each in given.split(",")]
+        return [kind(each) for each in given.split(",")]
     except ValueError:
+        number = "a whole number" if kind is int else "a number"
         raise OptionError(
-            f"--batch-size {given}: give a whole number, or several with commas, such as 1,2,4"
+            f"{flag} {given}: give {number}, or several with commas, such as {example}"
         ) from None
 
 

@@ -1,44 +1,46 @@
-"""Repeating text: the latest match of a text's last tokens, and how far it can be trusted."""
+"""The latest match of a text's last tokens earlier in it, and how far it can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from specdec.drafting.recent_share import RecentShare
+from specdec.drafting.decayed_rate import DecayedRate
 
 # Before anything is read: the probability that a text goes on as after its match, by the tokens
 # matched, and the number of tokens that this prior counts for.
-_BELIEF, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
+_PRIOR, _WEIGHT = (0.1, 0.3, 0.5, 0.65, 0.8), 3.0
 _TOKEN_BITS = 32
 
 
-def match_rates(longest: int) -> list[RecentShare]:
+def match_rates(longest: int) -> list[DecayedRate]:
     """How often a text goes on as after its match, by the tokens matched less one, before anything
     is read."""
-    beliefs = (_BELIEF[min(n, len(_BELIEF) - 1)] for n in range(longest))
-    return [RecentShare(belief, _WEIGHT) for belief in beliefs]
+    priors = (_PRIOR[min(n, len(_PRIOR) - 1)] for n in range(longest))
+    return [DecayedRate(prior, _WEIGHT) for prior in priors]
 
 
 @dataclass(frozen=True)
-class Guess:
+class Continuation:
     """How a text may go on.
 
     Attributes:
         tokens: what followed the same tokens before; empty if nothing was found.
-        chances: for each of them the probability that it and all before it are right.
+        probabilities: for each of them the probability that it and all before it are right.
     """
 
     tokens: tuple[int, ...] = ()
-    chances: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
 
-    def first(self, length: int) -> Guess:
+    def first(self, length: int) -> Continuation:
         """Its first ``length`` tokens."""
-        return Guess(self.tokens[:length], self.chances[:length])
+        return Continuation(self.tokens[:length], self.probabilities[:length])
 
 
-class RepeatingText:
-    """A text that grows. Everything here is a function of its tokens alone.
+class NgramMatcher:
+    """Finds where the last tokens of a growing text came earlier in it, and what followed them.
+
+    All of it is a function of the text's tokens alone.
 
     Args:
         longest: the most tokens that a match is looked for with.
@@ -73,22 +75,23 @@ class RepeatingText:
                 match = known[key], matched
         self._keys, self._match = keys, match
 
-    def guess(self, most: int) -> Guess:
+    def guess(self, most: int) -> Continuation:
         """At most ``most`` tokens that followed the longest match, the latest of several.
 
         Where they reach the end of the text they go on from the match's end again, as a text does
-        that repeats itself. With each token that is right the match grows, and so does the chance
+        that repeats itself. With each token that is right the match grows, and so does the
+        probability
         of the next one.
 
         Source: Saxena 2023, prompt lookup decoding.
         """
         if self._match is None:
-            return Guess()
+            return Continuation()
         end, matched = self._match
         since = len(self._tokens) - end
-        tokens, chances, chance = [], [], 1.0
+        tokens, probabilities, probability = [], [], 1.0
         for place in range(most):
             tokens.append(self._tokens[end + place % since])
-            chance *= self._rates[min(matched + place, len(self._rates)) - 1].value
-            chances.append(chance)
-        return Guess(tuple(tokens), tuple(chances))
+            probability *= self._rates[min(matched + place, len(self._rates)) - 1].value
+            probabilities.append(probability)
+        return Continuation(tuple(tokens), tuple(probabilities))

@@ -66,7 +66,7 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{listed(lost)}: values that are NaN or infinity")
 
 
-def fill(
+def load_tensors(
     network: nn.Module,
     tensors: Mapping[str, Tensor],
     keys: Mapping[str, str],

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specdec.cli import identity, runs, terminal
-from specdec.cli.choices import PLAIN, choose
 from specdec.cli.failures import quiet_libraries
+from specdec.cli.flag_values import set_threads
 from specdec.cli.generate_report import GenerateReport
 from specdec.cli.runs import ContenderRuns
+from specdec.cli.strategy_choice import PLAIN, choose
 
 if TYPE_CHECKING:
     from specdec.engine import Engine
@@ -46,7 +47,7 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True)
-class Demo:
+class GenerateRun:
     """Everything loaded and warm.
 
     Attributes:
@@ -110,7 +111,7 @@ class Demo:
         }
 
 
-def prepare(request: GenerateRequest) -> Demo:
+def prepare(request: GenerateRequest) -> GenerateRun:
     """Load the target model once, make an engine for every strategy and warm them up.
 
     Raises:
@@ -119,10 +120,7 @@ def prepare(request: GenerateRequest) -> Demo:
     from specdec.plugin.registry import Registry
 
     quiet_libraries()
-    if request.threads is not None:
-        import torch
-
-        torch.set_num_threads(request.threads)
+    set_threads(request.threads)
     choices = choose(Registry.load(), request.strategies, request.swaps, request.options)
     engines = _engines([choice.arguments() for choice in choices], request.loading)
     contenders = [ContenderRuns(engine) for engine in engines]
@@ -137,7 +135,7 @@ def prepare(request: GenerateRequest) -> Demo:
     if not request.raw and getattr(engines[0].tokenizer, "chat_template", None):
         prompt = [{"role": "user", "content": request.prompt}]
     runs.warm_up(contenders, prompt, request.settings)
-    return Demo(request, prompt, contenders, plain)
+    return GenerateRun(request, prompt, contenders, plain)
 
 
 def _engines(arguments: Sequence[dict[str, Any]], loading: Mapping[str, Any]) -> list[Engine]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from specdec.errors import CheckpointError, OptionError, first_line, out_of_memo
 _UNWRITTEN = (OSError, RuntimeError, SafetensorError)
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it there by renaming.
 
     Raises:
@@ -35,7 +36,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except _UNWRITTEN as error:
         raise unwritten(path, error) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be a file
+            fresh.unlink()
 
 
 def sweep(path: Path) -> None:
@@ -77,14 +79,16 @@ def add_seconds(path: Path, seconds: float) -> float:
     except (OSError, ValueError):
         before = 0.0
     if seconds:
-        write_whole(path, lambda fresh: fresh.write_text(str(before + seconds), encoding="utf-8"))
+        write_atomically(
+            path, lambda fresh: fresh.write_text(str(before + seconds), encoding="utf-8")
+        )
     return before + seconds
 
 
 def write_json(path: Path, value: object) -> None:
     """Indented JSON, written whole."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
 
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:

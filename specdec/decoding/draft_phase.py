@@ -1,19 +1,19 @@
-"""The drafting half of a step: the expansion phase, then the reranking phase."""
+"""The draft phase of a step: a tree is grown (expansion), and the best of it kept (reranking)."""
 
 from __future__ import annotations
 
 from specdec.decoding.clock import Clock
 from specdec.decoding.first_rank import agreed_tree
 from specdec.decoding.interfaces import (
-    Drafts,
     Features,
     KeepsRows,
     LearnsFromSteps,
     LevelDrafter,
-    LevelDrafts,
+    LevelProposer,
+    Proposer,
     Resumable,
-    TreeDrafts,
     TreeGrower,
+    TreeProposer,
 )
 from specdec.decoding.parts import Parts
 from specdec.decoding.randomness import RowRandomness
@@ -25,19 +25,19 @@ from specdec.errors import PluginError
 from specdec.models.ranks import Ranks
 
 
-class Drafting:
+class DraftPhase:
     """What drafts the trees of one generation.
 
     Args:
         parts: of the strategy.
         clock: of the generation.
-        before: the drafts of the generation that this one goes on from.
+        before: the proposer of the generation that this one goes on from.
         may_shrink: whether finished rows may leave the batch as far as the caller is concerned.
         ranks: of a target that several processes hold. All of them draft, as drafting may take
             layers of the target; how many levels, which tree and what it took, the first one says.
 
     Attributes:
-        drafts: what the drafter has started; None if the strategy has no drafter.
+        proposer: what the drafter has started; None if the strategy has no drafter.
         shrinks: whether finished rows leave the batch: where whatever keeps something by row can
             let them go.
     """
@@ -46,14 +46,14 @@ class Drafting:
         self,
         parts: Parts,
         clock: Clock,
-        before: Drafts | None = None,
+        before: Proposer | None = None,
         *,
         may_shrink: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
         self._parts, self._clock, self._before = parts, clock, before
         self._may_shrink, self._ranks = may_shrink, ranks
-        self.drafts: Drafts | None = None
+        self.proposer: Proposer | None = None
         self._grower: TreeGrower | None = None
 
     def start(self, state: State, features: Features) -> None:
@@ -67,19 +67,19 @@ class Drafting:
         before, self._before = self._before, None
         if isinstance(before, Resumable) and any(features.starts):
             before.resume(state, features)
-            self.drafts = before
+            self.proposer = before
         elif drafter is not None:
-            self.drafts = drafter.start(state, features)
+            self.proposer = drafter.start(state, features)
             by_level = isinstance(drafter, LevelDrafter)
-            _check_started(self.drafts, LevelDrafts if by_level else TreeDrafts, drafter)
+            _check_started(self.proposer, LevelProposer if by_level else TreeProposer, drafter)
         if policy is not None:
-            levels = self.drafts if isinstance(self.drafts, LevelDrafts) else None
+            levels = self.proposer if isinstance(self.proposer, LevelProposer) else None
             self._grower = policy.start(state, levels)
             _check_started(self._grower, TreeGrower, policy)
             if not hasattr(self._grower, "levels"):
                 name = type(self._grower).__name__
                 raise PluginError(f"{name} has no `levels`: set how many levels it grows")
-        able = self.drafts is None or isinstance(self.drafts, KeepsRows)
+        able = self.proposer is None or isinstance(self.proposer, KeepsRows)
         self.shrinks = self._may_shrink and able and isinstance(state.randomness, RowRandomness)
         self._clock.step()  # what came before the first step is no part of it
 
@@ -106,18 +106,20 @@ class Drafting:
         return label(tree.limited(state.room_by_row()), tree.draws, tree.sampled_from)
 
     def _tree(self, state: State) -> DraftTree | None:
-        if isinstance(self.drafts, TreeDrafts):
-            return self.drafts.tree(state)
-        return None if self._grower is None else self._grow(self._grower, self.drafts, state)
+        if isinstance(self.proposer, TreeProposer):
+            return self.proposer.tree(state)
+        return None if self._grower is None else self._grow(self._grower, self.proposer, state)
 
-    def _grow(self, grower: TreeGrower, drafts: LevelDrafts | None, state: State) -> DraftTree:
+    def _grow(self, grower: TreeGrower, proposer: LevelProposer | None, state: State) -> DraftTree:
         """The expansion phase, then the reranking phase."""
         builder = TreeBuilder(state)
-        levels = 0 if drafts is None else min(grower.levels, state.room)
-        while drafts is not None and self._another(builder.depth < levels and not builder.stopped):
+        levels = 0 if proposer is None else min(grower.levels, state.room)
+        while proposer is not None and self._another(
+            builder.depth < levels and not builder.stopped
+        ):
             depth = builder.depth
             with self._clock.draft_level():
-                grower.expand(builder, drafts.propose(builder.frontier))
+                grower.expand(builder, proposer.propose(builder.frontier))
             if builder.depth == depth and not builder.stopped:
                 raise PluginError(
                     f"{type(grower).__name__}.expand added no level: it must call builder.add, or "
@@ -135,16 +137,16 @@ class Drafting:
         if self._ranks is not None:
             own = seconds
             seconds = self._ranks.decided(lambda: own)
-        for learner in (self._grower, self.drafts):
+        for learner in (self._grower, self.proposer):
             if isinstance(learner, LearnsFromSteps):
                 learner.learn(step, seconds)
-        if self.drafts is not None and not self._state.finished:
-            self.drafts.commit(step)
+        if self.proposer is not None and not self._state.finished:
+            self.proposer.commit(step)
 
     def keep_unfinished(self) -> None:
-        """Let finished rows leave the batch: tokens, caches, randomness and drafts together."""
+        """Let finished rows leave the batch: tokens, caches, randomness and proposer together."""
         rows = self._state.keep_unfinished()
-        for keeper in (self.drafts, self._grower):
+        for keeper in (self.proposer, self._grower):
             if isinstance(keeper, KeepsRows):
                 keeper.keep_rows(rows)
 

@@ -1,4 +1,4 @@
-"""Rotary position embeddings whose frequencies keep their precision."""
+"""Rotary position embeddings of heads' Llama layers, whose frequencies keep their precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+from specdec.kv_cache.keyword import cache_keyword
+
+LLAMA_CACHE = cache_keyword(LlamaDecoderLayer)
+"""The argument of a Llama layer that is its cache."""
 
 
 class RotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]

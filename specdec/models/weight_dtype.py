@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class InOwnDtype(nn.Module):
+class CastToWeightDtype(nn.Module):
     """Runs a network in its own dtype, for callers that compute in another.
 
     Where weights are sharded or lie elsewhere until they are used, a copy in another dtype would

@@ -1,4 +1,4 @@
-"""Work that is done ahead, in a thread, while its last result is in use."""
+"""Prefetching: the next result is made in a thread while the last one is in use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def prefetch(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """``map(work, items)``, with one more result being made while one is in use."""
     with ThreadPoolExecutor(1) as thread:
         waiting = iter(items)

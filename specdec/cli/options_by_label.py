@@ -27,7 +27,9 @@ def named(labels: Sequence[str], options: Mapping[str, Any]) -> set[str]:
     return {strategy_of(key.partition(".")[0]) for key in options} & strategies
 
 
-def spread(registry: Registry, labels: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def options_by_label(
+    registry: Registry, labels: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options by label, as ``choose_labelled`` takes them.
 
     What is said of a variant comes before what is said of its strategy, and that before what is

@@ -1,4 +1,4 @@
-"""Paying size: how many of a step's draft tokens are worth the time to verify them."""
+"""Draft size by cost: how many of a step's draft tokens are worth the time to verify them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from specdec.decoding.clock import StepSeconds
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.drafting.seconds_by_size import Curve, doublings
+from specdec.drafting.seconds_by_size import SecondsBySize, length_bucket
 
 # Steps without a plain one after which two plain steps are measured anew.
 _RENEW = 128
@@ -20,7 +20,7 @@ _SHARE = 0.005
 _CHANGING = threading.Lock()
 
 
-class PayingSize:
+class DraftSizeByCost:
     """Chooses the number of draft tokens that a step verifies, from what steps took before.
 
     Verifying n draft tokens a row brings ``gains[n]`` expected tokens more than verifying none, and
@@ -29,9 +29,9 @@ class PayingSize:
     strategy without a network is about as fast as plain decoding where nothing can be expected.
 
     Made once with a drafter. Seconds are kept by batch size and length of the texts. What is
-    chosen depends on the clock, so a drafter with one is not ``depends_on_own_row_only``: it goes
-    with an acceptor that is ``seed_exact``, and has an option without, ``repeatable``, for the
-    others.
+    chosen depends on the clock, so a drafter with one is not ``depends_on_own_row_only``: it is
+    allowed only with a ``seed_exact`` acceptor. For other acceptors the drafter needs an option
+    that turns it off, declared in ``Component.repeatable``.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class PayingSize:
         """What is known of a batch size and a length; at first that of the nearest, at most a
         doubling of the batch away."""
         rows = state.rows
-        key = rows, doublings(state.longest)
+        key = rows, length_bucket(state.longest)
         if key not in self._seconds:
             near = [
                 (abs(math.log2(size / rows)), abs(length - key[1]), (size, length))
@@ -76,7 +76,7 @@ class _Seconds:
     """Of steps of one batch size and about one length."""
 
     def __init__(self, rows: int) -> None:
-        self._curve = Curve(rows)
+        self._curve = SecondsBySize(rows)
         self._nodes = self._since_plain = 0
         self._to_lose = 0.0
 

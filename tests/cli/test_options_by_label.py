@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.cli.compared_engines import choose_labelled
-from specdec.cli.spread_options import spread
+from specdec.cli.options_by_label import options_by_label
 from specdec.errors import CheckpointError, OptionError
 from specdec.plugin.registry import Registry
 from specdec_plugins.hydra.testing import hydra_heads
@@ -29,7 +29,7 @@ def registry() -> Registry:
 
 def drafters(registry: Registry, options: dict[str, Any]) -> dict[str, Any]:
     """Which strategy gets which drafter."""
-    found = spread(registry, LABELS, options)
+    found = options_by_label(registry, LABELS, options)
     return {key.removesuffix(".drafter"): value for key, value in found.items()}
 
 
@@ -37,7 +37,7 @@ def drafters(registry: Registry, options: dict[str, Any]) -> dict[str, Any]:
 def test_the_narrower_option_wins_in_any_order(registry: Registry, order: list[str]) -> None:
     depths = {"policy.depth": 2, "eagle2.policy.depth": 3, "eagle2:k5.policy.depth": 4}
     given = {key: depths[key] for key in order}
-    chosen = choose_labelled(registry, LABELS, spread(registry, LABELS, given))
+    chosen = choose_labelled(registry, LABELS, options_by_label(registry, LABELS, given))
     found = {label: chosen[label].options["policy"]["depth"] for label in LABELS[2:5]}
     assert found == {"eagle2": 3, "eagle2:k5": 4, "eagle3": 2}
 
@@ -85,6 +85,6 @@ def test_a_drafter_that_none_has_a_use_for_is_refused(
     registry: Registry, head: Path, labels: list[str]
 ) -> None:
     with pytest.raises(OptionError, match=r"none of the strategies .* has a use for it"):
-        spread(registry, labels, {"drafter": str(head)})
+        options_by_label(registry, labels, {"drafter": str(head)})
     with pytest.raises(CheckpointError, match="there is no drafter at '/typo'"):
-        spread(registry, labels, {"drafter": "/typo"})
+        options_by_label(registry, labels, {"drafter": "/typo"})

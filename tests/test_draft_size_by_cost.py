@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from specdec import Engine
 from specdec.decoding.clock import StepSeconds
-from specdec.drafting.paying_size import PayingSize
+from specdec.drafting.draft_size_by_cost import DraftSizeByCost
 from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
 
@@ -24,17 +24,17 @@ def rows(number: int = 1, finished: int = 0, longest: int = 100) -> Any:
     return SimpleNamespace(rows=number, finish_reasons=reasons, longest=longest)
 
 
-def take(paying: PayingSize, nodes: int, seconds: float, state: Any) -> None:
+def take(draft_size: DraftSizeByCost, nodes: int, seconds: float, state: Any) -> None:
     step: Any = SimpleNamespace(tree=SimpleNamespace(size=nodes))
-    paying.learn(step, StepSeconds((), seconds, 0.0), state)
+    draft_size.learn(step, StepSeconds((), seconds, 0.0), state)
 
 
-def measured(each: float, state: Any) -> PayingSize:
+def measured(each: float, state: Any) -> DraftSizeByCost:
     """One that knows plain steps of 1 second, each draft token of a row adding ``each``."""
-    paying = PayingSize()
+    draft_size = DraftSizeByCost()
     for nodes in (1, 1, 1, 1, 2, 2, 5, 5, 9, 9):
-        take(paying, nodes, 1 + each * (nodes - 1), state)
-    return paying
+        take(draft_size, nodes, 1 + each * (nodes - 1), state)
+    return draft_size
 
 
 @given(
@@ -44,63 +44,63 @@ def measured(each: float, state: Any) -> PayingSize:
     st.integers(0, 2),
 )
 def test_tokens_are_drafted_as_long_as_each_brings_more_than_its_time(
-    chances: list[float], each: float, number: int, finished: int
+    probabilities: list[float], each: float, number: int, finished: int
 ) -> None:
     state = rows(number + finished, finished)
-    chances = sorted((number * chance for chance in chances), reverse=True)
-    gains = [sum(chances[: n + 1]) for n in range(len(chances))]
+    probabilities = sorted((number * probability for probability in probabilities), reverse=True)
+    gains = [sum(probabilities[: n + 1]) for n in range(len(probabilities))]
     count = measured(each, state).count(gains, state)
     worth = [0.0, *(gain - number * each * n for n, gain in enumerate(gains, start=1))]
     assert worth[count] == pytest.approx(max(worth), abs=1e-6)
 
 
 def test_plain_steps_are_measured_first_and_now_and_then() -> None:
-    paying, state, counts = PayingSize(), rows(), []
+    draft_size, state, counts = DraftSizeByCost(), rows(), []
     for _ in range(600):
-        counts.append(paying.count([1.0], state))
-        take(paying, counts[-1] + 1, 1.0, state)
+        counts.append(draft_size.count([1.0], state))
+        take(draft_size, counts[-1] + 1, 1.0, state)
     assert counts[:3] == [0] * 3
     assert 0 < counts[3:].count(0) <= 0.03 * len(counts)
 
 
 def test_a_size_that_stalls_shut_out_is_tried_again_and_little_is_lost_meanwhile() -> None:
-    paying, state = PayingSize(), rows()
+    draft_size, state = DraftSizeByCost(), rows()
     for _ in range(4):
-        take(paying, 1, 1.0, state)
+        take(draft_size, 1, 1.0, state)
     for _ in range(5):
-        take(paying, 2, 4.0, state)
-    assert paying.count([0.5], state) == 0
+        take(draft_size, 2, 4.0, state)
+    assert draft_size.count([0.5], state) == 0
     counts = []
     for _ in range(3000):
-        counts.append(paying.count([0.5], state))
-        take(paying, counts[-1] + 1, 1.1 if counts[-1] else 1.0, state)
+        counts.append(draft_size.count([0.5], state))
+        take(draft_size, counts[-1] + 1, 1.1 if counts[-1] else 1.0, state)
     assert sum(counts[-100:]) > 90
 
 
 def test_what_never_pays_loses_hardly_any_time() -> None:
-    paying, state, draw = PayingSize(), rows(), random.Random(0)
+    draft_size, state, draw = DraftSizeByCost(), rows(), random.Random(0)
     seconds = tokens = 0.0
     for _ in range(5000):
-        count = paying.count([0.2, 0.3], state)
+        count = draft_size.count([0.2, 0.3], state)
         took = 1.0 if count == 0 else 1.5 + 0.05 * count
-        take(paying, count + 1, took, state)
+        take(draft_size, count + 1, took, state)
         seconds += took
         tokens += 1 + (count > 0 and draw.random() < 0.2)
     assert tokens / seconds > 0.99
 
 
 def test_a_batch_that_shrinks_goes_on_with_what_is_known() -> None:
-    paying = measured(0.1, rows(4))
-    assert paying.count([2.7], rows(3)) == 1 and paying.count([0.2], rows(3)) == 0
-    assert paying.count([2.7], rows(1)) == 0, "of that nothing is known"
+    draft_size = measured(0.1, rows(4))
+    assert draft_size.count([2.7], rows(3)) == 1 and draft_size.count([0.2], rows(3)) == 0
+    assert draft_size.count([2.7], rows(1)) == 0, "of that nothing is known"
 
 
 def test_a_tree_of_one_size_is_paid_for_whole() -> None:
     state = rows()
-    paying = measured(0.1, state)
-    assert paying.count([0.5], state) == 1
-    assert paying.count([0.5], state, least=8) == 0
-    assert paying.count([0.5, 0.9], state, least=8) == 2
+    draft_size = measured(0.1, state)
+    assert draft_size.count([0.5], state) == 1
+    assert draft_size.count([0.5], state, least=8) == 0
+    assert draft_size.count([0.5, 0.9], state, least=8) == 2
 
 
 @pytest.mark.parametrize("strategy", ["lookup", "suffix"])
@@ -129,4 +129,9 @@ def test_a_seed_repeats_a_run_under_rejection_whatever_the_clock_says(
     assert all(run.token_ids == runs[0].token_ids for run in runs)
     assert runs[0].stats.tau > 1.05
     with pytest.raises(OptionError, match=f"'{strategy}'.*'rejection'.*'match'"):
-        Engine(model, strategy=strategy, acceptor="rejection", options={"drafter": {"costs": True}})
+        Engine(
+            model,
+            strategy=strategy,
+            acceptor="rejection",
+            options={"drafter": {"size_by_cost": True}},
+        )

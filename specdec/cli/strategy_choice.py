@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import OptionError, UnknownNameError
+from specdec.plugin import ROLES
 
 if TYPE_CHECKING:
     from specdec.plugin.registry import Registry
@@ -15,7 +16,7 @@ PLAIN = "plain"
 
 
 @dataclass(frozen=True)
-class Choice:
+class StrategyChoice:
     """One strategy with the parts and options that replace its own.
 
     Attributes:
@@ -43,7 +44,7 @@ def choose(
     strategies: Sequence[str],
     swaps: Mapping[str, str | None],
     options: Mapping[str, Any],
-) -> list[Choice]:
+) -> list[StrategyChoice]:
     """Check the names and hand every option to the strategies that it belongs to.
 
     Args:
@@ -62,7 +63,7 @@ def choose(
         registry.strategy(name)
         if strategies.count(name) > 1:
             raise OptionError(f"{name!r} is there twice: name each strategy once")
-        choices.append(Choice(name, dict(swaps) if alone or name != PLAIN else {}))
+        choices.append(StrategyChoice(name, dict(swaps) if alone or name != PLAIN else {}))
     for role, part in swaps.items():
         if part is not None and role != "drafter":
             registry.component(role, part)  # type: ignore[arg-type]
@@ -71,9 +72,7 @@ def choose(
     return choices
 
 
-def _assign(registry: Registry, choices: Sequence[Choice], key: str, value: Any) -> None:
-    from specdec.plugin.registry import ROLES
-
+def _assign(registry: Registry, choices: Sequence[StrategyChoice], key: str, value: Any) -> None:
     *scope, role, option = ["", *key.split(".", 2)][-3:]
     if not role:
         raise OptionError(f"-o {key!r}: write role.option=value, with a role of {', '.join(ROLES)}")
@@ -100,7 +99,7 @@ def _assign(registry: Registry, choices: Sequence[Choice], key: str, value: Any)
         choice.options.setdefault(role, {})[option] = value
 
 
-def _component(registry: Registry, choice: Choice, role: Any) -> Any:
+def _component(registry: Registry, choice: StrategyChoice, role: Any) -> Any:
     """The part that the choice has in a role; None without one."""
     chosen = registry.strategy(choice.strategy)
     swap = choice.swaps.get(role)
