@@ -286,7 +286,7 @@ class Engine:
             n: how many texts to sample for each prompt, each with a seed of its own. The answer is
                 a list, the texts of one prompt one after the other.
             logprobs: gives results the log-probability of every new token before and after the
-                logits processors, and of as many of the likeliest tokens beside it (0 for none).
+                logits processors, and of this many of the likeliest tokens (0 for none).
             streamer: one of transformers; it gets the prompts and then token by token, those of a
                 batch by columns, as from transformers' ``generate``. ``TextStreamer`` takes one.
             logits_processor: transformers processors, one or a list, for every prompt. One prompt:

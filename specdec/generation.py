@@ -27,6 +27,7 @@ from specdec.errors import full_name
 from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
 from specdec.models.ranks import Ranks
+from specdec.request.common_prefix import common_prefix
 from specdec.request.criteria import RowCriteria
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.logits_processors import Processors
@@ -340,9 +341,7 @@ def _shared(before: ResumePoint, parts: Parts, rows: Sequence[Sequence[int]]) ->
     starts = []
     for row, limit in enumerate(most.tolist()):
         known = old.tokens[row, : old.host_lengths[row]].tolist()
-        alike = 0
-        while alike < min(len(known), len(rows[row])) and known[alike] == rows[row][alike]:
-            alike += 1
+        alike = common_prefix(known, rows[row])
         # A drafter may need the token after a feature, and something to read.
         starts.append(max(0, min(limit, alike - 2)))
     return starts

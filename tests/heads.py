@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,44 @@ def refused(folder: Path, engine: Engine, *says: str, **flags: Any) -> None:
         load_head(folder, engine.target, **flags)
     for part in says:
         assert part in str(error.value), f"{part!r} is not in: {error.value}"
+
+
+def each_missing_is_named(written: Written, engine: Engine, folder: Path, but: str = "") -> None:
+    """Without any one of its tensors the checkpoint is refused by that one's name.
+
+    Args:
+        but: the tensor that may be left out.
+    """
+    for key in written.weights:
+        if key.removeprefix("model.") != but:
+            rest = {name: each for name, each in written.weights.items() if name != key}
+            refused(Written(written.fields, rest).save(folder), engine, f"missing keys: {key}")
+
+
+def each_fault_is_named(
+    written: Written, engine: Engine, folder: Path, misshapen: Callable[[str], str]
+) -> None:
+    """With any one of its tensors misshapen, or holding NaN or infinity, the checkpoint is refused.
+
+    Args:
+        misshapen: what the error says of a tensor of another shape, by its name.
+    """
+
+    def changed(key: str, tensor: Tensor) -> Path:
+        return Written(written.fields, {**written.weights, key: tensor}).save(folder)
+
+    for key, tensor in written.weights.items():
+        refused(changed(key, torch.cat([tensor, tensor[:1]])), engine, misshapen(key))
+        for value in (float("nan"), float("inf")) if tensor.is_floating_point() else ():
+            wrong = tensor.clone()
+            wrong.view(-1)[-1] = value
+            refused(changed(key, wrong), engine, f"{key} holds NaN or infinity")
+
+
+def surplus_is_named(written: Written, engine: Engine, folder: Path, key: str) -> None:
+    """With a tensor more the checkpoint is refused by its name."""
+    more = {**written.weights, key: torch.zeros(3)}
+    refused(Written(written.fields, more).save(folder), engine, "unexpected keys: ", key)
 
 
 def same_trees(one: Engine, other: Engine, **settings: Any) -> None:

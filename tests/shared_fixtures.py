@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from heads import LAYERS, head_for
 
 import specdec.engine
 from specdec import Engine
 from specdec.acceleration import Acceleration
 from specdec.acceleration.copy_times import CopyTimes, LinearShape, TwoCopies
+from specdec_plugins.eagle.eagle3_head import Eagle3Head
 from specdec_plugins.eagle.testing import eagle3_head
 
 torch.set_num_threads(1)
@@ -90,3 +92,15 @@ def eagle3(plain: Engine, head3: Path) -> Engine:
 def dynamic(plain: Engine, draft: Path) -> Engine:
     """EAGLE-2's tree with the draft model, for long accepted paths."""
     return tiny.engine(plain, "eagle2+draft_model", draft)
+
+
+@pytest.fixture(scope="session")
+def deep() -> Engine:
+    """Plain decoding of a target of eight layers."""
+    return Engine(tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS)), strategy="plain")
+
+
+@pytest.fixture(scope="session")
+def deep_head(deep: Engine) -> Eagle3Head:
+    """An EAGLE-3 head that reads the usual auxiliary layers of the deep target."""
+    return head_for(deep.target.model)

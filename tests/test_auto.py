@@ -262,7 +262,8 @@ def test_a_file_that_is_no_memory_is_refused_and_left_alone(
 ) -> None:
     file = tmp_path / "other.json"
     file.write_text(text)
-    with pytest.raises(OptionError, match=r"policy\.calibration_file.*other\.json.*was not written by"):
+    says = r"policy\.calibration_file.*other\.json.*was not written by"
+    with pytest.raises(OptionError, match=says):
         auto(plain, draft, calibration_file=str(file))
     assert file.read_text() == text
 

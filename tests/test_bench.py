@@ -104,7 +104,7 @@ def test_phases_add_up_to_the_whole_call(report: bench.Report) -> None:
         phases = {p: s for p, s in result.seconds.items() if p != "total"}
         assert math.isclose(sum(phases.values()), result.seconds["total"])
         assert math.isclose(sum(result.share.values()), 1)
-        assert min(phases.values()) >= 0
+        assert phases["verify"] > 0
 
 
 def test_transformers_gives_plain_decodings_greedy_tokens(report: bench.Report) -> None:

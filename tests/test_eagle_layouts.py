@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import heads
 import pytest
 import tiny
 import torch
@@ -59,32 +60,21 @@ def test_a_bias_that_the_config_does_not_speak_of_is_read_off_the_tensors(
 def test_each_missing_tensor_is_named(
     plain: Engine, own: EagleHead, tmp_path: Path, layout: str
 ) -> None:
-    for key in eagle_in_layout(layout, own).weights:
-        written = eagle_in_layout(layout, own)
-        del written.weights[key]
-        refused(written.save(tmp_path), plain, f"missing keys: {key}")
+    heads.each_missing_is_named(eagle_in_layout(layout, own), plain, tmp_path)
 
 
 def test_each_misshapen_tensor_and_each_with_nan_or_infinity_is_named(
     plain: Engine, own: EagleHead, tmp_path: Path, layout: str
 ) -> None:
-    for key, tensor in eagle_in_layout(layout, own).weights.items():
-        written = eagle_in_layout(layout, own)
-        written.weights[key] = torch.cat([tensor, tensor[:1]])
-        refused(written.save(tmp_path), plain, f"{key} has shape")
-        for value in (float("nan"), float("inf")):
-            written.weights[key] = tensor.clone()
-            written.weights[key].view(-1)[-1] = value
-            refused(written.save(tmp_path), plain, f"{key} holds NaN or infinity")
+    written = eagle_in_layout(layout, own)
+    heads.each_fault_is_named(written, plain, tmp_path, lambda key: f"{key} has shape")
 
 
 @pytest.mark.parametrize("key", ["extra", "lm_head.weight", "norm.weight"])
 def test_each_surplus_tensor_is_named(
     plain: Engine, own: EagleHead, tmp_path: Path, layout: str, key: str
 ) -> None:
-    written = eagle_in_layout(layout, own)
-    written.weights[key] = torch.zeros(3)
-    refused(written.save(tmp_path), plain, f"unexpected keys: {key}")
+    heads.surplus_is_named(eagle_in_layout(layout, own), plain, tmp_path, key)
 
 
 def test_a_head_of_few_positions_drafts_in_a_longer_text(

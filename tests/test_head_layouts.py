@@ -22,94 +22,69 @@ from specdec_plugins.eagle.checkpoint import load_head, tensors_of
 from specdec_plugins.eagle.draft_tokens import marks, offsets, read_vocabulary
 from specdec_plugins.eagle.eagle3_head import Eagle3Head
 
-OPTIONAL = ("t2d",)  # what may be left out
-
-
-@pytest.fixture(scope="module")
-def deep() -> Engine:
-    """Plain decoding of a target of eight layers."""
-    return Engine(tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS)), strategy="plain")
-
-
-@pytest.fixture(scope="module")
-def head(deep: Engine) -> Eagle3Head:
-    return head_for(deep.target.model)
-
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_loads_to_the_same_network(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
-    loaded = load_head(in_layout(layout, head).save(tmp_path), deep.target)
+    loaded = load_head(in_layout(layout, deep_head).save(tmp_path), deep.target)
     assert isinstance(loaded, Eagle3Head)
-    assert loaded.wiring == head.wiring and loaded.aux_layers == USUAL
-    assert torch.equal(loaded.vocabulary, head.vocabulary)
-    own, other = tensors_of(head), tensors_of(loaded)
+    assert loaded.wiring == deep_head.wiring and loaded.aux_layers == USUAL
+    assert torch.equal(loaded.vocabulary, deep_head.vocabulary)
+    own, other = tensors_of(deep_head), tensors_of(loaded)
     assert own.keys() == other.keys()
     assert all(torch.equal(own[name], other[name]) for name in own)
-    assert loaded.config.rope_parameters == head.config.rope_parameters
+    assert loaded.config.rope_parameters == deep_head.config.rope_parameters
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_drafts_the_same_trees(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
     settings = {"max_new_tokens": 6, "temperature": 0}
     options = tiny.EAGLE2
     by_file = deep.with_strategy(
-        "eagle3", drafter=in_layout(layout, head).save(tmp_path), options=options
+        "eagle3", drafter=in_layout(layout, deep_head).save(tmp_path), options=options
     )
-    by_module = deep.with_strategy("eagle3", drafter=head, options=options)
+    by_module = deep.with_strategy("eagle3", drafter=deep_head, options=options)
     same_trees(by_file, by_module, **settings)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_missing_tensor_is_named(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
-    for key in in_layout(layout, head).weights:
-        if key.removeprefix("model.") in OPTIONAL:
-            continue
-        written = in_layout(layout, head)
-        del written.weights[key]
-        refused(written.save(tmp_path), deep, f"missing keys: {key}")
+    heads.each_missing_is_named(in_layout(layout, deep_head), deep, tmp_path, but="t2d")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_misshapen_tensor_and_each_with_nan_or_infinity_is_named(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
-    for key, tensor in in_layout(layout, head).weights.items():
+    def misshapen(key: str) -> str:
         name = key.removeprefix("model.")
-        written = in_layout(layout, head)
-        written.weights[key] = torch.cat([tensor, tensor[:1]])
-        refused(written.save(tmp_path), deep, name if name in ("d2t", "t2d") else key)
-        if tensor.is_floating_point():
-            for value in (float("nan"), float("inf")):
-                written.weights[key] = tensor.clone()
-                written.weights[key].view(-1)[-1] = value
-                refused(written.save(tmp_path), deep, f"{key} holds NaN or infinity")
+        return name if name in ("d2t", "t2d") else key
+
+    heads.each_fault_is_named(in_layout(layout, deep_head), deep, tmp_path, misshapen)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("key", ["layers.1.mlp.up_proj.weight", "extra", "fc.bias2"])
 def test_each_surplus_tensor_is_named(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str, key: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str, key: str
 ) -> None:
-    written = in_layout(layout, head)
-    written.weights[key] = torch.zeros(3)
-    refused(written.save(tmp_path), deep, "unexpected keys: ", key)
+    heads.surplus_is_named(in_layout(layout, deep_head), deep, tmp_path, key)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_head_for_another_target_is_refused(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
     other = Engine(
         tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS, hidden_size=48)),
         strategy="plain",
     )
-    folder = in_layout(layout, head).save(tmp_path)
+    folder = in_layout(layout, deep_head).save(tmp_path)
     refused(folder, other, "for a target of hidden_size 32, the target model has 48")
     short = Engine(tiny.make_model(tiny.llama_config(num_hidden_layers=3)), strategy="plain")
     says = "reads hidden states [2, 4, 5], the target model has 3 layers"
@@ -119,9 +94,9 @@ def test_a_head_for_another_target_is_refused(
 
 
 def test_a_tensor_that_is_there_twice_is_refused(
-    deep: Engine, head: Eagle3Head, tmp_path: Path
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path
 ) -> None:
-    written = in_layout("official", head)
+    written = in_layout("official", deep_head)
     written.weights["model.fc.weight"] = written.weights["fc.weight"].clone()
     refused(written.save(tmp_path), deep, "model.fc.weight", "the same tensor")
 
@@ -162,13 +137,13 @@ FLAGS: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("layout", "changes", "says"), FLAGS, ids=lambda v: str(v)[:50])
 def test_flags_that_do_not_fit_are_named(
     deep: Engine,
-    head: Eagle3Head,
+    deep_head: Eagle3Head,
     tmp_path: Path,
     layout: str,
     changes: dict[str, Any],
     says: str,
 ) -> None:
-    written = in_layout(layout, head)
+    written = in_layout(layout, deep_head)
     written.fields |= changes
     if layout == "vllm" and "draft_vocab_size" in changes:
         written.weights["d2t"] = written.weights["d2t"][:44]
@@ -183,15 +158,15 @@ def test_norms_before_fc_that_exclude_each_other_are_refused(deep: Engine, tmp_p
 
 
 def test_an_option_says_what_the_tensors_do_not_show(
-    deep: Engine, head: Eagle3Head, tmp_path: Path
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path
 ) -> None:
-    written = in_layout("speculators", head)
+    written = in_layout("speculators", deep_head)
     del written.fields["norm_before_residual"]
     folder = written.save(tmp_path)
     for value in (True, False):
         loaded = load_head(folder, deep.target, norm_before_residual=value, norm_output=value)
         assert loaded.wiring == dataclasses.replace(
-            head.wiring, norm_before_residual=value, norm_output=value
+            deep_head.wiring, norm_before_residual=value, norm_output=value
         )
     given = {"norm_before_residual": True}
     assert load_head(folder, deep.target, aux_layers=(1, 4, 8), **given).aux_layers == (1, 4, 8)
@@ -317,15 +292,15 @@ def test_a_layout_that_names_no_layers_needs_them_for_five_states(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_head_of_few_positions_drafts_in_a_longer_text(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str
 ) -> None:
-    written = in_layout(layout, head)
+    written = in_layout(layout, deep_head)
     inner = written.fields.get("transformer_layer_config", written.fields)
     inner["max_position_embeddings"] = 8
     settings: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0}
     few, usual = (
         deep.with_strategy("eagle3", drafter=each, options=tiny.EAGLE2)
-        for each in (written.save(tmp_path), head)
+        for each in (written.save(tmp_path), deep_head)
     )
     assert few.parts.drafter.head.config.max_position_embeddings == 8  # type: ignore[union-attr]
     assert tiny.tokens(few, PROMPTS, **settings) == tiny.tokens(deep, PROMPTS, **settings)

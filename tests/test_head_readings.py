@@ -29,17 +29,6 @@ IDS = "eagle_aux_hidden_state_layer_ids"
 Change = Callable[[Written], Any]
 
 
-@pytest.fixture(scope="module")
-def deep() -> Engine:
-    """Plain decoding of a target of eight layers."""
-    return Engine(tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS)), strategy="plain")
-
-
-@pytest.fixture(scope="module")
-def head(deep: Engine) -> Eagle3Head:
-    return head_for(deep.target.model)
-
-
 def top(**fields: Any) -> Change:
     return lambda written: written.fields.update(fields)
 
@@ -98,15 +87,15 @@ READ: list[tuple[str, Change, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("layout", "change", "options", "differs"), READ)
 def test_configs_are_read_as_their_tools_mean_them(
     deep: Engine,
-    head: Eagle3Head,
+    deep_head: Eagle3Head,
     tmp_path: Path,
     layout: str,
     change: Change,
     options: dict[str, Any],
     differs: dict[str, Any],
 ) -> None:
-    found = loaded(layout, head, change, tmp_path, deep.target, **options)
-    assert found.wiring == dataclasses.replace(head.wiring, **differs)
+    found = loaded(layout, deep_head, change, tmp_path, deep.target, **options)
+    assert found.wiring == dataclasses.replace(deep_head.wiring, **differs)
     assert getattr(found.config, "sliding_window", None) is None
 
 
@@ -127,9 +116,9 @@ def test_what_transformers_writes_into_every_config_of_such_layers_is_of_no_acco
 
 
 def test_without_a_final_norm_the_lm_head_reads_the_output_itself(
-    deep: Engine, head: Eagle3Head, tmp_path: Path
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path
 ) -> None:
-    found = loaded("specforge", head, top(norm_output=False), tmp_path, deep.target)
+    found = loaded("specforge", deep_head, top(norm_output=False), tmp_path, deep.target)
     outputs = torch.randn(1, 3, 32, dtype=torch.float64)
     assert torch.equal(found.logits(outputs), found.lm_head(outputs))
 
@@ -190,10 +179,10 @@ REFUSED: list[tuple[str, Change, str]] = [
 
 @pytest.mark.parametrize(("layout", "change", "says"), REFUSED)
 def test_values_that_no_head_has_are_refused_by_name(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, layout: str, change: Change, says: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, layout: str, change: Change, says: str
 ) -> None:
     with pytest.raises(CheckpointError) as error:
-        loaded(layout, head, change, tmp_path, deep.target)
+        loaded(layout, deep_head, change, tmp_path, deep.target)
     assert says in str(error.value)
 
 
@@ -209,56 +198,56 @@ ODDITIES: tuple[Any, ...] = ("x", "", 0, -1, 1.5, 1e400, True, [], ["x"], [1], {
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_whatever_a_field_holds_the_head_is_read_or_refused(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, name: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, name: str
 ) -> None:
     for value in ODDITIES:
         with contextlib.suppress(CheckpointError):
-            loaded("vllm", head, top(**{name: value}), tmp_path, deep.target)
+            loaded("vllm", deep_head, top(**{name: value}), tmp_path, deep.target)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.complex64])
 def test_tensors_that_are_quantised_or_no_numbers_are_named(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, dtype: torch.dtype
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     def change(written: Written) -> None:
         written.weights["fc.weight"] = written.weights["fc.weight"].to(dtype)
 
     with pytest.raises(CheckpointError, match=r"fc\.weight is .*, quantised or no numbers"):
-        loaded("vllm", head, change, tmp_path, deep.target)
+        loaded("vllm", deep_head, change, tmp_path, deep.target)
 
 
 @pytest.mark.parametrize("name", ["d2t", "t2d"])
 def test_draft_vocabularies_are_whole_numbers(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, name: str
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, name: str
 ) -> None:
     def change(written: Written) -> None:
         written.weights[name] = written.weights[name].to(torch.complex64)
 
     with pytest.raises(CheckpointError, match=f"{name} is complex64"):
-        loaded("vllm", head, change, tmp_path, deep.target)
+        loaded("vllm", deep_head, change, tmp_path, deep.target)
 
 
 @pytest.mark.parametrize("value", [1e300, 1e6])
 def test_values_that_the_dtype_does_not_reach_are_named(
-    deep: Engine, head: Eagle3Head, tmp_path: Path, value: float
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path, value: float
 ) -> None:
     def change(written: Written) -> None:
         written.weights["fc.weight"][0, 0] = value
 
     with pytest.raises(CheckpointError, match=r"fc\.weight: values that float16 does not reach"):
-        loaded("vllm", head, change, tmp_path, deep.target, dtype=torch.float16)
+        loaded("vllm", deep_head, change, tmp_path, deep.target, dtype=torch.float16)
 
 
-def test_weights_are_cast_once(deep: Engine, head: Eagle3Head, tmp_path: Path) -> None:
+def test_weights_are_cast_once(deep: Engine, deep_head: Eagle3Head, tmp_path: Path) -> None:
     """A head in float32 of a target in bfloat16 has the weights of its file."""
-    folder = in_layout("vllm", head).save(tmp_path)
+    folder = in_layout("vllm", deep_head).save(tmp_path)
     coarse = Engine(
         tiny.make_model(tiny.llama_config(num_hidden_layers=LAYERS)).bfloat16(), strategy="plain"
     )
-    for checkpoint in (str(folder), head):
+    for checkpoint in (str(folder), deep_head):
         options = {"drafter": {"checkpoint": checkpoint, "dtype": "float32"}}
         own = coarse.with_strategy("eagle3", options=options).parts.drafter.head
-        assert torch.equal(own.lm_head.weight, head.lm_head.weight.float())
+        assert torch.equal(own.lm_head.weight, deep_head.lm_head.weight.float())
 
 
 def test_loaded_heads_are_checked_as_files_are(deep: Engine) -> None:
@@ -277,11 +266,11 @@ def test_loaded_heads_are_checked_as_files_are(deep: Engine) -> None:
 
 
 def test_a_head_without_fc_has_the_targets_width(
-    deep: Engine, head: Eagle3Head, tmp_path: Path
+    deep: Engine, deep_head: Eagle3Head, tmp_path: Path
 ) -> None:
     change = both(eagle(use_aux_hidden_state=False), top(hidden_size=48, target_hidden_size=32))
     with pytest.raises(CheckpointError, match=r"no fc\.weight .*must be that of the target, 32"):
-        loaded("vllm", head, change, tmp_path, deep.target)
+        loaded("vllm", deep_head, change, tmp_path, deep.target)
 
 
 ODD = (
@@ -295,7 +284,7 @@ ODD = (
 
 @pytest.mark.parametrize("fields", ODD)
 def test_flags_that_an_eagle_head_does_not_have_are_refused(
-    plain: Engine, head: Any, tmp_path: Path, fields: dict[str, Any]
+    plain: Engine, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     folder = Path(tiny.make_head(tmp_path, plain.target.model))
     config = json.loads((folder / "config.json").read_text())

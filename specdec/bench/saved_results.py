@@ -21,7 +21,6 @@ class _Mean(BaseModel):
     tau: float | None
     tau_interval: tuple[float, float] | None
     speedup: float
-    speedup_interval: tuple[float, float] | None
 
 
 class _Settings(BaseModel):

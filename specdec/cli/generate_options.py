@@ -132,7 +132,7 @@ Logprobs = Annotated[
     _decoding(
         "--logprobs",
         "Show the log-probability of every token, before and after logits processors and "
-        "temperature, and of this number of the likeliest tokens beside it.",
+        "temperature, and of this number of the likeliest tokens.",
         min=0,
     ),
 ]

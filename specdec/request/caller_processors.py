@@ -14,7 +14,6 @@ from transformers import LogitsProcessor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.request.other_device import OnDevice
 from specdec.request.processor_stages import (
     PREFIX_FREE,
     SET_BASED,
@@ -24,9 +23,10 @@ from specdec.request.processor_stages import (
     Stage,
     named,
 )
-from specdec.request.rewinding import Forks, rewound
+from specdec.request.rollback import Forks, rolled_back
 from specdec.request.shared_processors import Shared
-from specdec.request.shown_prompts import OnShownPrompt, ShownPrompt
+from specdec.request.shown_prompts import ShownPrompt
+from specdec.request.wrapped_processors import OnDevice, OnShownPrompt
 
 # Processors of transformers that are functions of a row's own prefix: one serves every row.
 BY_PREFIX = (
@@ -186,7 +186,7 @@ class ByPrompt:
     def stages(self, place: BatchRows) -> list[Stage]:
         """How they are called on the rows of a batch: each as if its row were alone."""
         rows = [self._entry(row, place) for row in place.rows]
-        return [PerRow(tuple(map(rewound, column))) for column in zip_longest(*rows)]
+        return [PerRow(tuple(map(rolled_back, column))) for column in zip_longest(*rows)]
 
     def _entry(self, row: int, place: BatchRows) -> tuple[LogitsProcessor, ...]:
         prompt = place.prompt(row)
@@ -224,7 +224,7 @@ def stages(processors: Sequence[LogitsProcessor], place: BatchRows) -> list[Stag
         if _copied(processor, place):
             stage = PerRow(next(order))
         elif place.total > 1 and isinstance(processor, Forks):
-            stage = PerRow(tuple(rewound(_forked(processor)) for _ in place.rows))
+            stage = PerRow(tuple(rolled_back(_forked(processor)) for _ in place.rows))
         elif type(processor) is hf.PrefixConstrainedLogitsProcessor:
             allowed = processor._prefix_allowed_tokens_fn
             own = [_constrained(allowed, place.prompt(row)) for row in place.rows]

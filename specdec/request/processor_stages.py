@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.generation import logits_process as hf
 
 from specdec.errors import OptionError
-from specdec.request.rewinding import Settles, rewound
+from specdec.request.rollback import Settles, rolled_back
 
 # Processors that read no token of the prefix: one batched call serves every row.
 PREFIX_FREE = (
@@ -85,7 +85,7 @@ class Stage(ABC):
             return PrefixFree(processor)
         if type(processor) in SET_BASED and processor.prompt_ignore_length is None:
             return SetBased(processor)
-        return PerRow((rewound(processor),))
+        return PerRow((rolled_back(processor),))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
-
-from specdec.request.processor_stages import named
-from specdec.request.rewinding import Settles
 
 
 @dataclass(frozen=True)
@@ -28,20 +24,3 @@ class ShownPrompt:
         """``answer [1, n]``, which begins with the prompt as the model reads it, with the prompt as
         it is shown: ``[1, P + n - length]``."""
         return torch.cat([self.tokens, answer[:, self.length :]], dim=1)
-
-
-class OnShownPrompt(LogitsProcessor, Settles):  # type: ignore[misc]
-    """A logits processor that is called with a prompt as it is shown."""
-
-    def __init__(self, processor: LogitsProcessor, prompt: ShownPrompt) -> None:
-        self._processor, self._prompt = processor, prompt
-        self.__name__ = named(processor)
-
-    def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
-        processed: Tensor = self._processor(self._prompt.before(tokens), scores)
-        return processed
-
-    def settle(self, length: int) -> None:
-        if isinstance(self._processor, Settles):
-            padding = self._prompt.tokens.shape[1] - self._prompt.length
-            self._processor.settle(length + padding)

@@ -76,7 +76,3 @@ class Property:
         if self.seed_exact and not subject.seed_exact:
             return "the acceptor keeps the distribution, not the tokens of a seed"
         return self.without(subject)
-
-    def concerns(self, subject: Subject) -> bool:
-        """Whether the subject must have it."""
-        return self.excuse(subject) is None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from specdec.models.hidden_states import HiddenStates
 from specdec.training.batch import Batch
-from specdec.training.features import Features
+from specdec.training.hidden_state_store import HiddenStateStore
 
 _POOL = 512  # documents that are packed together: a window is made of any of them
 _NARROWEST = 128
@@ -64,7 +64,13 @@ class Batches:
     """
 
     def __init__(
-        self, features: Features, documents: Sequence[int], *, length: int, tokens: int, seed: int
+        self,
+        features: HiddenStateStore,
+        documents: Sequence[int],
+        *,
+        length: int,
+        tokens: int,
+        seed: int,
     ) -> None:
         self._features, self.documents = features, list(documents)
         self.length, self.tokens, self.seed = length, tokens, seed
@@ -172,7 +178,7 @@ def packed(documents: Sequence[int], lengths: Sequence[int], length: int) -> lis
     return windows
 
 
-def load(features: Features, windows: Sequence[Sequence[int]], length: int) -> Batch:
+def load(features: HiddenStateStore, windows: Sequence[Sequence[int]], length: int) -> Batch:
     """The windows as tensors, as wide as the longest needs."""
     documents = features.documents
     sizes = [[min(documents.lengths[each], length) for each in window] for window in windows]

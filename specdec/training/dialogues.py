@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from specdec.errors import OptionError, first_line
+from specdec.request.common_prefix import common_prefix
 
 
 def encode_dialogue(
@@ -60,18 +61,12 @@ def _spans(
         if not with_it.startswith(before):
             # The generation prompt opens something, as <think>, that this message does not have.
             asked = _apply(tokenizer, messages[:index], tokenize=False)
-            before = _common(before, with_it)
+            before = before[: common_prefix(before, with_it)]
             if not before.startswith(asked):
                 continue
         if text.startswith(with_it):
             spans.append((len(before), len(with_it)))
     return spans
-
-
-def _common(one: str, other: str) -> str:
-    """What both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return one[: next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _written(

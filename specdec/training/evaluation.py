@@ -17,7 +17,7 @@ from torch import nn
 from specdec.engine import Engine
 from specdec.training.batch import Batch
 from specdec.training.batches import load, plan
-from specdec.training.features import Features
+from specdec.training.hidden_state_store import HiddenStateStore
 from specdec.training.recipe import Recipe
 
 
@@ -32,7 +32,7 @@ class HeldOut:
             :class:`~specdec.training.batches.Batches`.
     """
 
-    features: Features
+    features: HiddenStateStore
     documents: Sequence[int]
     length: int
     tokens: int

@@ -26,7 +26,7 @@ from specdec.training.card import (
 )
 from specdec.training.documents import Documents
 from specdec.training.evaluation import HeldOut, TauMeter
-from specdec.training.features import Features
+from specdec.training.hidden_state_store import HiddenStateStore
 from specdec.training.loop import Run
 from specdec.training.optimizers import NO_MUON, usable_settings
 from specdec.training.out_folder import check_out
@@ -105,7 +105,7 @@ def train(
         reporter=reporter_of(progress),
         data=[data] if isinstance(data, (str, Path)) else list(data),
         out=folder,
-        work=folder.with_name(folder.name + ".work") if work is None else Path(work).expanduser(),
+        work=folder.parent / f"{folder.name}.work" if work is None else Path(work).expanduser(),
         command=command,
     ).run(
         model,
@@ -202,7 +202,7 @@ class _Training:
         recipe: Recipe,
         options: BaseModel,
         start: str | None,
-        features: Features,
+        features: HiddenStateStore,
         trained: Sequence[int],
         held_out: Sequence[int],
     ) -> Run:

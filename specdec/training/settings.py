@@ -36,7 +36,7 @@ class Settings(BaseModel):
         None, gt=0, description="learning rate of matrices; default: 0.02 for muon, 0.001 for adamw"
     )
     adam_learning_rate: float = Field(
-        0.003, gt=0, description="learning rate of norms, biases and embeddings beside muon"
+        0.003, gt=0, description="learning rate of norms, biases and embeddings with muon"
     )
     weight_decay: float = Field(0.1, ge=0, description="of matrices")
     warmup: float = Field(0.02, ge=0, lt=1, description="share of the run in which the rate rises")

@@ -22,7 +22,12 @@ from specdec.progress import Reporter
 from specdec.training.answer_options import AnswerOptions
 from specdec.training.answers import Answers
 from specdec.training.documents import Documents, make_documents
-from specdec.training.features import KEPT_IN, Features, bytes_of_a_token, folder_name
+from specdec.training.hidden_state_store import (
+    KEPT_IN,
+    HiddenStateStore,
+    bytes_of_a_token,
+    folder_name,
+)
 from specdec.training.precision import precision_of
 from specdec.training.prompts import Prompt, prompts_of
 from specdec.training.recipe import Recipe
@@ -112,12 +117,12 @@ class Stages:
         )
         return documents
 
-    def features(self, documents: Documents, recipe: Recipe) -> Features:
+    def features(self, documents: Documents, recipe: Recipe) -> HiddenStateStore:
         """The hidden states of all documents, kept or made now."""
         target, accelerator = self.engine.target, self.accelerator
         precision = precision_of(self.settings.precision, target.device)
         name = folder_name(target, documents, KEPT_IN, precision)
-        features = Features(
+        features = HiddenStateStore(
             self.work / name, target, documents, recipe.needs.aux_layers, precision=precision
         )
         missing = features.share(accelerator.process_index, accelerator.num_processes)
@@ -152,7 +157,7 @@ class Stages:
         return min(self.settings.length, self.engine.target.context_limit)
 
     @contextmanager
-    def _timed(self, name: str, kept: Answers | Features) -> Iterator[None]:
+    def _timed(self, name: str, kept: Answers | HiddenStateStore) -> Iterator[None]:
         """Within, the stage writes its folder alone; its seconds are kept beside what it makes, for
         the card of whatever run."""
         path, missing = kept.folder / "seconds", bool(kept.missing)

@@ -86,12 +86,12 @@ def subject(*support: object, **more: Any) -> Subject:
 
 def failure(of: Subject, name: str) -> str | None:
     (prop,) = [prop for prop in PROPERTIES if prop.name == name]
-    assert prop.concerns(of)
+    assert prop.excuse(of) is None
     return check(of, prop, examples=20, shrink=False).failure
 
 
 def concerned(of: Subject) -> set[str]:
-    return {prop.name for prop in PROPERTIES if prop.concerns(of)}
+    return {prop.name for prop in PROPERTIES if prop.excuse(of) is None}
 
 
 def test_a_policy_is_compared_with_the_reference_that_its_plugin_gives() -> None:

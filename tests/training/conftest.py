@@ -14,8 +14,10 @@ import torch
 from training_process import SHORT
 
 from specdec import Engine
+from specdec.training.batch import Batch
+from specdec.training.batches import Batches
 from specdec.training.documents import Documents, make_documents
-from specdec.training.features import Features
+from specdec.training.hidden_state_store import HiddenStateStore
 from specdec.training.pipeline import train
 from specdec.training.rows import read_rows
 
@@ -56,13 +58,53 @@ def documents(data: Path, tokenizer: Any) -> Documents:
 @pytest.fixture(scope="session")
 def features(
     decoding: Engine, documents: Documents, tmp_path_factory: pytest.TempPathFactory
-) -> Features:
+) -> HiddenStateStore:
     """The last hidden states and those of layers 1 and 2."""
-    made = Features(
+    made = HiddenStateStore(
         tmp_path_factory.mktemp("features"), decoding.target, documents, (1, 2), torch.float32
     )
     made.make(made.missing)
     return made
+
+
+@pytest.fixture
+def batch_of(features: HiddenStateStore) -> Callable[[list[list[int]]], Batch]:
+    """Windows of the documents given."""
+
+    def load(windows: list[list[int]]) -> Batch:
+        return Batches(features, [0], length=200, tokens=200, seed=0).load(windows)
+
+    return load
+
+
+@pytest.fixture
+def check_learning(features: HiddenStateStore) -> Callable[..., None]:
+    """What a recipe makes learns the documents: its loss falls below this share of the first, and
+    the first depth agrees more often with the target."""
+
+    def check(recipe: Any, share: float) -> None:
+        torch.manual_seed(0)
+        head = recipe.make()
+        data = Batches(features, range(50), length=64, tokens=256, seed=0)
+        held_out = Batches(features, range(50, 60), length=64, tokens=1024, seed=0)
+        measure = held_out.load(held_out.epoch(0)[0])
+        optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
+        with torch.no_grad():
+            before = recipe.agreement(head, measure)
+        losses = []
+        for epoch in range(3):
+            for windows in data.epoch(epoch):
+                loss = recipe.loss(head, data.load(windows))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        with torch.no_grad():
+            after = recipe.agreement(head, measure)
+        assert sum(losses[-5:]) < share * sum(losses[:5])
+        assert after[0, 0] > before[0, 0] and torch.equal(after[:, 1], before[:, 1])
+
+    return check
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.training.batches import Batches, Position, packed, plan, width_for
-from specdec.training.features import Features
+from specdec.training.hidden_state_store import HiddenStateStore
 
 LENGTH = 64
 
 
-def batches(features: Features, seed: int = 0, tokens: int = 2 * LENGTH) -> Batches:
+def batches(features: HiddenStateStore, seed: int = 0, tokens: int = 2 * LENGTH) -> Batches:
     documents = range(len(features.documents.lengths))
     return Batches(features, documents, length=LENGTH, tokens=tokens, seed=seed)
 
@@ -45,7 +45,7 @@ def test_windows_of_a_batch_are_of_one_width_near_their_documents(
             assert all(2 * lengths[d] > width or width == 128 for d in window)
 
 
-def test_an_epoch_has_every_document_once(features: Features) -> None:
+def test_an_epoch_has_every_document_once(features: HiddenStateStore) -> None:
     own = batches(features)
     for number in range(3):
         found = [d for batch in own.epoch(number) for window in batch for d in window]
@@ -56,7 +56,7 @@ def test_an_epoch_has_every_document_once(features: Features) -> None:
     assert given_out == [*own.epoch(0), *own.epoch(1)]
 
 
-def test_the_order_depends_on_the_seed_and_the_position_alone(features: Features) -> None:
+def test_the_order_depends_on_the_seed_and_the_position_alone(features: HiddenStateStore) -> None:
     wanted = list(islice(batches(features).after(Position()), 40))
     assert list(islice(batches(features, seed=1).after(Position()), 40)) != wanted
     for index in (0, 3, 17, 30):
@@ -65,7 +65,7 @@ def test_the_order_depends_on_the_seed_and_the_position_alone(features: Features
         assert rest == wanted[index + 1 :]
 
 
-def test_a_batch_has_the_documents_side_by_side(features: Features) -> None:
+def test_a_batch_has_the_documents_side_by_side(features: HiddenStateStore) -> None:
     own = batches(features)
     windows = own.epoch(0)[0]
     batch = own.load(windows)
@@ -87,7 +87,7 @@ def test_a_batch_has_the_documents_side_by_side(features: Features) -> None:
         assert bool((batch.document[row, at:] == -1).all())
 
 
-def test_tokens_see_those_before_them_in_their_document(features: Features) -> None:
+def test_tokens_see_those_before_them_in_their_document(features: HiddenStateStore) -> None:
     own = batches(features)
     batch = own.load(own.epoch(0)[0])
     seen = batch.causal()[:, 0]
@@ -97,7 +97,9 @@ def test_tokens_see_those_before_them_in_their_document(features: Features) -> N
             assert bool(seen[row, column, other]) == (same and other <= column)
 
 
-def test_what_is_counted_ahead_is_an_answer_in_the_same_document(features: Features) -> None:
+def test_what_is_counted_ahead_is_an_answer_in_the_same_document(
+    features: HiddenStateStore,
+) -> None:
     own = batches(features)
     batch = own.load(own.epoch(0)[0])
     n = batch.tokens.shape[1]
@@ -113,7 +115,7 @@ def test_what_is_counted_ahead_is_an_answer_in_the_same_document(features: Featu
                 assert bool(counted[row, t]) == follows
 
 
-def test_document_weights_count_every_document_the_same(features: Features) -> None:
+def test_document_weights_count_every_document_the_same(features: HiddenStateStore) -> None:
     own = batches(features)
     batch = own.load(own.epoch(0)[0])
     counted = batch.counted(2)

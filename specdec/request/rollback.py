@@ -1,4 +1,4 @@
-"""Rewinding: logits processors whose state can be forked and rolled back, as a grammar's can."""
+"""Logits processors whose state can be forked and rolled back, as that of a grammar can."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from specdec.request.common_prefix import common_prefix
 
 
 @runtime_checkable
@@ -39,7 +41,7 @@ class Settles(ABC):
         """The text has ended with ``length`` tokens: forget what was asked beyond it."""
 
 
-class Rewound(Settles):
+class RolledBack(Settles):
     """A processor that rolls back, asked at the prefixes of one text in any order.
 
     It sees each prefix on the way to the one that is asked for once, as plain decoding would show
@@ -64,7 +66,7 @@ class Rewound(Settles):
         if not self._calls:
             self._start = length
         own = tokens[0, self._start :].tolist()
-        self._undo(min(_alike(own, self._tokens), length - 1 - self._start) + 1)
+        self._undo(min(common_prefix(own, self._tokens), length - 1 - self._start) + 1)
         if not self._calls:  # before the first call, or none of the calls stands
             self._start, own = length, []
         for skipped in range(self._start + self._calls, length):
@@ -85,16 +87,6 @@ class Rewound(Settles):
             self._tokens = self._tokens[: max(0, self._calls - 1)]
 
 
-def rewound(processor: Any) -> Any:
+def rolled_back(processor: Any) -> Any:
     """The processor as it is called on one text: rolled back where it can be."""
-    return Rewound(processor) if isinstance(processor, RollsBack) else processor
-
-
-def _alike(some: list[int], others: list[int]) -> int:
-    """How many leading tokens they have in common."""
-    count = 0
-    for one, other in zip(some, others, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+    return RolledBack(processor) if isinstance(processor, RollsBack) else processor

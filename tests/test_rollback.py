@@ -22,7 +22,7 @@ from specdec.decoding.step import Acceptance
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification import Verification
 from specdec.errors import OptionError
-from specdec.request.rewinding import Rewound
+from specdec.request.rollback import RolledBack
 
 PAD = 0
 ROWS = [[5, 9, 1, 22, 3, 22], [4], [6, 22, 1]]
@@ -84,13 +84,13 @@ def walked(prefix: list[int], start: int) -> Tensor:
 )
 def test_prefixes_may_be_asked_for_in_any_order(prompt: list[int], asked: list[list[int]]) -> None:
     machine = Rewinds()
-    rewound = Rewound(machine)
+    rolled_back = RolledBack(machine)
     for path in [[], *asked]:
         prefix = [*prompt, *path]
-        scores = rewound(torch.tensor([prefix]), torch.zeros(1, VOCAB))
+        scores = rolled_back(torch.tensor([prefix]), torch.zeros(1, VOCAB))
         assert torch.equal(scores, walked(prefix, len(prompt)))
         assert machine.lengths == [*range(len(prompt), len(prefix) + 1)]
-    rewound.settle(len(prefix))
+    rolled_back.settle(len(prefix))
     assert machine.lengths == [*range(len(prompt), len(prefix))]
 
 

@@ -58,7 +58,7 @@ class Estimate:
     seconds: float
 
 
-class Features:
+class HiddenStateStore:
     """Hidden states of documents in a folder: ``manifest.json``, and a file a shard and state.
 
     A shard holds consecutive documents; its rows are their tokens, contiguous. Files are written

@@ -12,13 +12,13 @@ import torch
 from specdec import Engine, SpecdecError
 from specdec.models.hf_target import HFTarget
 from specdec.training.documents import Documents
-from specdec.training.features import Features, folder_name
+from specdec.training.hidden_state_store import HiddenStateStore, folder_name
 from specdec.training.rows import Row
 
 SMALL = 4000  # bytes of a shard: several of them
 
 
-def test_they_are_those_of_a_fresh_forward(features: Features, target: Any) -> None:
+def test_they_are_those_of_a_fresh_forward(features: HiddenStateStore, target: Any) -> None:
     for document in range(len(features.documents.lengths)):
         ids, answer = features.documents.document(document)
         kept, best = features.hidden(document)
@@ -34,7 +34,7 @@ def test_they_are_those_of_a_fresh_forward(features: Features, target: Any) -> N
 def test_the_layer_before_the_final_norm_can_be_kept(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:
-    own = Features(tmp_path, decoding.target, documents, (4,), torch.float32)
+    own = HiddenStateStore(tmp_path, decoding.target, documents, (4,), torch.float32)
     own.make(own.missing)
     last, before = own.hidden(0)[0].last, own.hidden(0)[0].aux[0]
     norm = decoding.target.model.model.norm
@@ -43,10 +43,10 @@ def test_the_layer_before_the_final_norm_can_be_kept(
 
 
 def test_what_was_interrupted_goes_on_with_the_shards_that_are_missing(
-    decoding: Engine, documents: Documents, features: Features, tmp_path: Path
+    decoding: Engine, documents: Documents, features: HiddenStateStore, tmp_path: Path
 ) -> None:
-    def kept() -> Features:
-        return Features(
+    def kept() -> HiddenStateStore:
+        return HiddenStateStore(
             tmp_path, decoding.target, documents, (1,), torch.float32, shard_bytes=SMALL
         )
 
@@ -59,7 +59,7 @@ def test_what_was_interrupted_goes_on_with_the_shards_that_are_missing(
 
     with pytest.raises(KeyboardInterrupt):
         first.make(first.missing, stop)
-    second = Features(tmp_path, decoding.target, documents, (1,), torch.float32)
+    second = HiddenStateStore(tmp_path, decoding.target, documents, (1,), torch.float32)
     assert second.shards == first.shards, "of the size that the folder was begun with"
     assert second.missing == first.missing == list(range(2, len(first.shards)))
     assert second.estimate(second.missing).tokens < sum(documents.lengths)
@@ -74,7 +74,9 @@ def test_what_was_interrupted_goes_on_with_the_shards_that_are_missing(
 def test_several_processes_make_every_shard_once_whoever_is_first(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:
-    made = Features(tmp_path, decoding.target, documents, (), torch.float32, shard_bytes=SMALL)
+    made = HiddenStateStore(
+        tmp_path, decoding.target, documents, (), torch.float32, shard_bytes=SMALL
+    )
     shares = []
     for process in range(3):  # one after the other, as if each were late
         shares.append(made.share(process, 3))
@@ -88,19 +90,19 @@ def test_several_processes_make_every_shard_once_whoever_is_first(
 def test_states_of_more_layers_are_added_to_those_that_are_there(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:
-    first = Features(tmp_path, decoding.target, documents)
+    first = HiddenStateStore(tmp_path, decoding.target, documents)
     first.make(first.missing)
-    assert not Features(tmp_path, decoding.target, documents).missing
-    assert Features(tmp_path, decoding.target, documents, (2,)).missing
+    assert not HiddenStateStore(tmp_path, decoding.target, documents).missing
+    assert HiddenStateStore(tmp_path, decoding.target, documents, (2,)).missing
 
 
-def test_they_are_views_of_files(features: Features) -> None:
+def test_they_are_views_of_files(features: HiddenStateStore) -> None:
     one, two = features.hidden(0)[0].last, features.hidden(1)[0].last
     assert one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
 
 
 def test_a_folder_of_another_model_or_text_or_dtype_is_refused(
-    decoding: Engine, documents: Documents, features: Features
+    decoding: Engine, documents: Documents, features: HiddenStateStore
 ) -> None:
     other = tiny.make_model(tiny.llama_config(num_hidden_layers=4), seed=1, dtype=torch.float32)
     fewer = Documents(documents.tokens[:-1], documents.answer[:-1], [*documents.lengths[:-1], 1])
@@ -110,7 +112,7 @@ def test_a_folder_of_another_model_or_text_or_dtype_is_refused(
         (decoding.target, documents, torch.bfloat16, "with dtype"),
     ):
         with pytest.raises(SpecdecError, match=f"{says}.*give another folder"):
-            Features(features.folder, target, text, dtype=dtype)
+            HiddenStateStore(features.folder, target, text, dtype=dtype)
         names = {
             folder_name(t, d, k, torch.float32)
             for t, d, k in (
@@ -129,7 +131,7 @@ def test_a_target_without_a_chat_is_read_as_well(tmp_path: Path) -> None:
     for name in ("gpt2", "gemma2"):
         config = tiny.tiny_models.CONFIGS[name]()
         target = HFTarget(tiny.make_model(config, dtype=torch.float32))
-        own = Features(tmp_path / name, target, documents, (1,), torch.float32)
+        own = HiddenStateStore(tmp_path / name, target, documents, (1,), torch.float32)
         own.make(own.missing)
         logits = target.model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0]
         torch.testing.assert_close(target.logits(own.hidden(0)[0].last), logits)
