@@ -293,5 +293,5 @@ def test_log_probabilities_are_shown_and_printed(generated: Command, generate: C
     assert all(len(each["top_raw"]) == 2 for each in found["logprobs"])
     assert any(each["raw"] != each["processed"] for each in found["logprobs"])
     shown = generate(*asked).stdout
-    assert "likeliest before" in shown and f"{found['logprobs'][0]['after']:.3f}" in shown
+    assert "likeliest raw" in shown and f"{found['logprobs'][0]['processed']:.3f}" in shown
     assert "logprobs" not in generated("--temperature", 0.5)
