@@ -172,13 +172,17 @@ def _tau(stats: Sequence[dict[str, Any]]) -> float:
     return float(tokens / sum(turn["target_forwards"] for turn in stats))
 
 
+def pages() -> dict[Path, str]:
+    """Both pages, whole."""
+    return {PAGE: results_page(), README: readme()}
+
+
 def main() -> int:
     """Write or compare both pages: the exit status."""
     parser = argparse.ArgumentParser(description=re.sub(r"\s+", " ", __doc__ or ""))
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     check = parser.parse_args().check
-    pages = {PAGE: results_page(), README: readme()}
-    return max([generated.written(path, fresh, check=check) for path, fresh in pages.items()])
+    return max([generated.written(path, fresh, check=check) for path, fresh in pages().items()])
 
 
 if __name__ == "__main__":
