@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/worse_heads.py --data PROMPTS --count 2 --json OUT.json
 
-Noise is added to every weight of the head: normal, with so many times the standard deviation of
+Noise is added to every matrix of the head: normal, with so many times the standard deviation of
 the tensor. EAGLE's tree has 25 draft tokens, EAGLE-2's has 60 at depth 6 and k 10. tau is that of
 all tokens of all prompts (first turns), so it does not depend on the machine.
 """

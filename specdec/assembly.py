@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -84,16 +83,16 @@ class Assembly:
     target: HFTarget
     checked: HFTarget
     parts: Parts
+    _reports: list[DrafterReport | None] = field(default_factory=list, init=False, repr=False)
 
-    @cached_property
-    def drafter_report(self) -> DrafterReport | None:
-        """The drafter's predictions of a few tokens of the target's own text; None of one that does
-        not say."""
-        cached = self.parts.verifier.uses_cache
-        tokenizer = self.target.tokenizer
-        return report_on(
-            self.parts.drafter, self.shared.text, self.checked, tokenizer, uses_cache=cached
-        )
+    def drafter_report(self, tokenizer: PreTrainedTokenizerBase | None) -> DrafterReport | None:
+        """How well the drafter predicts a few tokens of the target's own text, made once; None of
+        one that does not say."""
+        if not self._reports:
+            cached, text = self.parts.verifier.uses_cache, self.shared.text
+            made = report_on(self.parts.drafter, text, self.checked, tokenizer, uses_cache=cached)
+            self._reports.append(made)
+        return self._reports[0]
 
     def check_length(self, tokens: int) -> None:
         """A text is about to have this many tokens: what was not checked at load is checked now.

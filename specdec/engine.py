@@ -160,13 +160,8 @@ class Engine:
         other._equip(choice, self._select(choice))
         return other
 
-    def with_parts(self, **parts: Any) -> Engine:
-        """Another engine on the same model, with parts that were made already.
-
-        Args:
-            parts: ``drafter``, ``policy``, ``verifier`` or ``acceptor``; the others are this
-                engine's own. They are not pickled.
-        """
+    def _with_parts(self, **parts: Any) -> Engine:
+        """Another engine with other objects for parts, unchecked and not pickled: for tests."""
         other = copy.copy(self)
         other._assembly = replace(self._assembly, parts=replace(self.parts, **parts))
         return other
@@ -437,7 +432,7 @@ class Engine:
         """How well the drafter predicts a few tokens of the target's own text; None for one that
         does not say. Made with the engine for a checkpoint that was given, else when it is asked
         for."""
-        return self._assembly.drafter_report
+        return self._assembly.drafter_report(self.tokenizer)
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """What ``generate`` would decode, checked and encoded, for :meth:`decode`; arguments and

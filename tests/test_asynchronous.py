@@ -120,7 +120,7 @@ def test_a_streamer_of_a_call_that_is_cancelled_before_its_turn_is_told_of_the_e
     told, busy = Written(), Event()
 
     async def run() -> None:
-        plain._turns.submit(copy_context(), busy.wait, 20)
+        plain._thread.submit(copy_context(), busy.wait, 20)
         call = asyncio.create_task(plain.agenerate(PROMPTS[0], streamer=told, **SETTINGS))
         await asyncio.sleep(0)
         call.cancel()
@@ -138,7 +138,7 @@ def test_a_stream_that_is_left_before_its_turn_does_not_begin(plain: Engine) -> 
     busy = Event()
 
     async def run() -> None:
-        plain._turns.submit(copy_context(), busy.wait, 20)
+        plain._thread.submit(copy_context(), busy.wait, 20)
         streams = [
             plain.astream(PROMPTS[0], logits_processor=noting(seen, name), **SETTINGS)
             for name in "ab"

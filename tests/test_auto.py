@@ -279,14 +279,17 @@ def test_a_memory_of_numbers_that_no_fit_gives_is_refused(
         auto(plain, draft, calibration_file=str(file))
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file"])
 def test_an_answer_is_not_lost_where_the_memory_cannot_be_written(
-    plain: Engine, draft: Path, tmp_path: Path
+    plain: Engine, draft: Path, tmp_path: Path, instead: str
 ) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     own = auto(plain, draft, calibration_file=str(folder / "memory.json"))
     folder.rmdir()
-    folder.write_text("a file in its place")
+    if instead == "a file":
+        folder.write_text("")
     with pytest.warns(UserWarning, match="cannot be written"):
         found = tiny.tokens(own, PROMPTS[0], max_new_tokens=6)
     assert found == tiny.tokens(plain, PROMPTS[0], max_new_tokens=6)
+    assert not folder.is_dir(), "a folder that was unmounted, say, is not made anew"

@@ -140,7 +140,7 @@ def test_a_drafter_that_becomes_good_is_found_out(plain: Engine, same: Path, use
     with machine(**{**CHEAP, "level": 0.3}):
         run(own, texts=4)
         assert len(drafted(run(own))) <= 5
-        own = own.with_parts(drafter=good.parts.drafter)
+        own = own._with_parts(drafter=good.parts.drafter)
         run(own, texts=3)
         tau = [len(step.new_tokens[0]) for step in run(own).steps]
     assert statistics.mean(tau) > 4
@@ -150,7 +150,7 @@ def test_a_drafter_that_becomes_good_is_found_out(plain: Engine, same: Path, use
 def test_texts_of_deep_trees_are_plain_decodings(
     plain: Engine, draft: Path, temperature: float
 ) -> None:
-    own = auto(plain, draft, **{**WIDE, "lookup": True})
+    own = auto(plain, draft, **{**WIDE, "prompt_lookup": True})
     chosen: dict[str, Any] = {"max_new_tokens": 60, "temperature": temperature}
     chosen["eos_token_id"] = []
     with machine(**CHEAP):
@@ -166,7 +166,7 @@ def test_texts_of_deep_trees_are_plain_decodings(
 def test_texts_that_repeat_themselves_are_drafted_from_themselves_and_stay_plain_decodings(
     plain: Engine, useless: Path, temperature: float
 ) -> None:
-    own = auto(plain, useless, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, **{**WIDE, "prompt_lookup": True})
     asked: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "seed": 2}
     asked |= {"top_k": 2} if temperature else {}
     prompts = [PROMPT * 3, PROMPT * 2, [4, 5] * 6]
@@ -179,7 +179,7 @@ def test_texts_that_repeat_themselves_are_drafted_from_themselves_and_stay_plain
 
 
 def test_text_and_drafter_are_sources_of_one_tree(plain: Engine, draft: Path) -> None:
-    own = auto(plain, draft, **{**WIDE, "lookup": True})
+    own = auto(plain, draft, **{**WIDE, "prompt_lookup": True})
     with machine(forward=1.0, token=0.001, level=0.3):
         run(own, texts=2)
         steps = drafted(run(own, texts=2, prompt=PROMPT * 2))
@@ -187,7 +187,7 @@ def test_text_and_drafter_are_sources_of_one_tree(plain: Engine, draft: Path) ->
 
 
 def test_a_text_that_breaks_its_promises_costs_little(plain: Engine, useless: Path) -> None:
-    own = auto(plain, useless, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, **{**WIDE, "prompt_lookup": True})
     prompt = [4, 5, 6] * 10  # goes on as before, and what is drawn does not
     with machine(forward=1.0, token=0.05, level=5.0):
         asked: dict[str, Any] = {"prompt": prompt, "rows": 4, "temperature": 1.0, "texts": 4}
@@ -199,7 +199,7 @@ def test_a_text_that_breaks_its_promises_costs_little(plain: Engine, useless: Pa
 def test_a_text_that_keeps_its_promises_is_drafted_from_whatever_others_did(
     plain: Engine, useless: Path
 ) -> None:
-    own = auto(plain, useless, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, **{**WIDE, "prompt_lookup": True})
     asked: dict[str, Any] = {"prompt": PROMPT * 3, "temperature": 0}
     with machine(forward=1.0, token=0.01, level=5.0):
         before = len(drafted(run(own, **asked)))
@@ -223,7 +223,7 @@ def test_a_try_in_which_the_machine_stalls_is_not_the_last(plain: Engine, useles
 def test_the_first_text_of_an_engine_is_not_much_slower(
     plain: Engine, useless: Path, temperature: float
 ) -> None:
-    own = auto(plain, useless, **{**WIDE, "lookup": True})
+    own = auto(plain, useless, **{**WIDE, "prompt_lookup": True})
     with machine(forward=1.0, token=0.05, level=0.3):
         made, decoded = (run(each, temperature=temperature) for each in (own, plain))
     assert made.tokens / made.seconds > 0.9 * decoded.tokens / decoded.seconds

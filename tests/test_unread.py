@@ -141,12 +141,12 @@ def test_a_drafter_that_skipped_steps_between_accepted_drafts_is_as_if_fresh(
             for one in running:
                 if due is not None and len(found) > before:
                     for row in one.verification.active.nonzero().flatten().tolist():
-                        was = due[1].index(one.members[row])
+                        was = due[1].index(one.request_rows[row])
                         mine = found[-1].proposals[0].log_q[row]
                         torch.testing.assert_close(mine, due[0].proposals[0].log_q[was])
                         compared += 1
                 before, accepted = len(found), accepted + sum(one.accepted)
                 if not running.state.finished:
                     _, drafted = _from_the_start(fresh, running.state)
-                    due = (drafted, one.members) if drafted else None  # none at the very end
+                    due = (drafted, one.request_rows) if drafted else None  # none at the very end
     assert accepted > 5 and compared > 5

@@ -111,6 +111,8 @@ class Memory:
         self._saved.update((name, known.saved()) for name, known in self.calibrations.items())
         self._saved = dict([*self._saved.items()][-SETTINGS:])
         try:
+            if not self._file.parent.is_dir():
+                raise OptionError(f"{self._file} cannot be written: its folder is gone")
             write_json(self._file, self._saved)
         except OptionError as error:
             warn(f"policy.calibration_file: {error}; nothing is kept")

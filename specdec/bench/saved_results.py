@@ -21,6 +21,7 @@ class _Mean(BaseModel):
     tau: float | None
     tau_interval: tuple[float, float] | None
     speedup: float
+    speedup_interval: tuple[float, float] | None
 
 
 class _Settings(BaseModel):

@@ -84,8 +84,8 @@ def generate(
     _check_together(context, names)
     request = request_from_flags(context.params, names, repeat=repeat, plain=plain)
     with terminal.working("loading the target model and its drafter"):
-        demo = prepare(request)
-    report = demo.run((lambda _: None) if json else terminal.write, trace=explain)
+        prepared = prepare(request)
+    report = prepared.run((lambda _: None) if json else terminal.write, trace=explain)
     if json:
         payload = report.as_json(compare=compare is not None)
         if report.trace:

@@ -71,9 +71,9 @@ def trace(
         _check_place(html)
     request = request_from_flags(context.params, [strategy], repeat=1, plain=False)
     with terminal.working("loading the target model and its drafter"):
-        demo = prepare(request)
+        prepared = prepare(request)
     text_output = _TextOutput(terminal.write, silent=json)
-    report = demo.run(text_output, trace=True)
+    report = prepared.run(text_output, trace=True)
     assert report.trace is not None
     if html:
         _save(report.trace.html(), html)

@@ -80,8 +80,7 @@ class NgramMatcher:
 
         Where they reach the end of the text they go on from the match's end again, as a text does
         that repeats itself. With each token that is right the match grows, and so does the
-        probability
-        of the next one.
+        probability of the next one.
 
         Source: Saxena 2023, prompt lookup decoding.
         """

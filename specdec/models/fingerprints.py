@@ -15,6 +15,8 @@ from specdec.models.placement import brought
 from specdec.models.quantised import is_packed
 
 _SAMPLED = 1024  # values of each weight that a fingerprint reads
+# Of a file beyond the first number of bytes so many pieces of a mebibyte are read.
+_WHOLE, _PIECES, _PIECE = 64 << 20, 64, 1 << 20
 
 
 def fingerprint(*parts: Any) -> str:
@@ -59,13 +61,21 @@ def fingerprint_of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 
 def fingerprint_of_files(folder: Path) -> str:
-    """A fingerprint of the files of a checkpoint, their names and all that they hold; its card and
-    pictures change nothing."""
+    """A fingerprint of the files of a checkpoint, their names and what they hold: all of it, of
+    files over 64 MiB their size and 64 MiB spread over them. Its card and pictures change nothing.
+    """
     digest = hashlib.blake2b(digest_size=8)
     files = (path for path in folder.iterdir() if path.is_file())
     for path in sorted(path for path in files if path.suffix not in (".md", ".png")):
         digest.update(path.name.encode() + b"\0")
+        size = path.stat().st_size
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+            if size > _WHOLE:
+                digest.update(str(size).encode())
+                for place in range(_PIECES):
+                    file.seek((size - _PIECE) * place // (_PIECES - 1))
+                    digest.update(file.read(_PIECE))
+            else:
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
     return digest.hexdigest()

@@ -97,11 +97,11 @@ def load_target(
 ) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
     """A name to report, the loaded model, and the tokenizer that lies beside it.
 
-    Args:
-        alias: what :func:`find_alias` found for ``model``.
-
     A model that was given is not changed: what comes back is a copy on its weights
     (:func:`~specdec.models.loaded_model.own_copy`).
+
+    Args:
+        alias: what :func:`find_alias` found for ``model``.
 
     Raises:
         CheckpointError: missing, corrupt, incomplete or unsafe.

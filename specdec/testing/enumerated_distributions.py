@@ -168,7 +168,7 @@ def generation(
 
     Without neighbours there is nobody else to be the first.
     """
-    watched = drawing(engine, randomness).with_parts(verifier=_Watching(engine.parts.verifier))
+    watched = drawing(engine, randomness)._with_parts(verifier=_Watching(engine.parts.verifier))
     own, *others = case.rows
     above, below = others[len(others) // 2 :], others[: len(others) // 2]
     rows = above + [own] * branches + below
@@ -273,7 +273,7 @@ def _alone(
     own: dict[str, Any] = {"policy": copy.deepcopy(parts.policy)}
     if isinstance(parts.drafter, TreeDrafter):  # others keep what they learn in the policy
         own["drafter"] = copy.deepcopy(parts.drafter, {id(engine.target): engine.target})
-    other = engine.with_parts(**own)
+    other = engine._with_parts(**own)
     with fake_clock():
         (branch,) = run(other, randomness, 1)
     return branch

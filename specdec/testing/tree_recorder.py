@@ -119,7 +119,7 @@ def record(engine: Engine) -> tuple[Engine, list[Drafted]]:
     names, parsed = engine.selection.names, engine.selection.parsed
     growing = Support.of(engine.registry).policy(names["policy"])
     made_of = growing.confidence(parsed.get("policy")) or draft_distribution
-    other = engine.with_parts(
+    other = engine._with_parts(
         drafter=_recording(drafter, found) if drafter else None,
         policy=_Policy(policy, found, made_of) if policy else None,
     )

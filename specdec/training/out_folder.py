@@ -10,6 +10,14 @@ from typing import Any
 from specdec.errors import OptionError
 
 _SUMMARY = "training.json"
+# Options and settings that had other names when a summary was written, by those.
+_RENAMED = {
+    "vocabulary": "draft_vocab_size",
+    "entropy_weight": "cross_entropy_weight",
+    "rate": "learning_rate",
+    "adam_rate": "adam_learning_rate",
+    "slots": "max_batch_tokens",
+}
 # What decides the weights and says nothing by its value, in words.
 _OTHERS = {
     "weights": "other weights of the model",
@@ -67,6 +75,8 @@ def _differences(found: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[s
         if part not in run or part not in found:
             continue
         theirs, ours = found[part], run[part]
+        if theirs is not None:
+            theirs = {_RENAMED.get(name, name): value for name, value in theirs.items()}
         if (theirs is None) != (ours is None):
             yield f"{'with' if theirs else 'without'} --regenerate there, not so here"
             continue
