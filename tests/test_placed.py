@@ -124,7 +124,8 @@ def test_in_half_precision_it_is_checked_and_decoded_as_it_is(folder: Path, tmp_
     found = Engine(model, strategy="plain")
     wanted = Engine(whole, strategy="plain")
     assert tiny.tokens(found, PROMPTS, **WARM) == tiny.tokens(wanted, PROMPTS, **WARM)
-    assert found._check is not None and found._check.margin < 1
+    check = found._shared.check
+    assert check is not None and check.margin < 1
 
 
 def test_the_engine_shares_what_is_offloaded_with_the_model(folder: Path, tmp_path: Path) -> None:
