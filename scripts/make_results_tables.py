@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "docs" / "benchmarks"
 RUN = "2026-11-29-smollm2-t{}"
+WORSE_HEADS = RESULTS / "2026-11-30-worse-heads.json"
 TEMPERATURES = (0, 1)
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
 # Contenders in the order of the table, with their names in the paper.
@@ -71,7 +72,8 @@ def results_page() -> str:
     for temperature in TEMPERATURES:
         table = _by_set(_report(temperature))
         text = generated.inserted(text, f"temperature {temperature}", script, table)
-    return generated.inserted(text, "gain", script, _gains(text))
+    text = generated.inserted(text, "gain", script, _gains(text))
+    return generated.inserted(text, "worse heads", script, _worse_heads())
 
 
 def readme() -> str:
@@ -133,6 +135,27 @@ def _gains(page: str) -> str:
         ):
             rows.append([f"temperature {temperature}, {name}", *_figures(points, here)])
     return "\n".join(generated.table(head, rows)) + "\n"
+
+
+def _worse_heads() -> str:
+    """tau of both trees with the same head and more and more noise in its weights."""
+    rows = json.loads(WORSE_HEADS.read_text(encoding="utf-8"))["rows"]
+    head = [
+        "noise, in standard deviations of each matrix",
+        "tau of EAGLE",
+        "tau of EAGLE-2",
+        "gain",
+    ]
+    shown = [
+        [
+            f"{row['noise']:.1f}",
+            f"{row['eagle']:.2f}",
+            f"{row['eagle2']:.2f}",
+            f"{row['gain']:.2f} ± {row['standard_error']:.2f}",
+        ]
+        for row in rows
+    ]
+    return "\n".join(generated.table(head, shown)) + "\n"
 
 
 def _figures(points: Points, here: float) -> list[str]:
