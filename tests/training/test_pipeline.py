@@ -397,6 +397,19 @@ def test_a_finished_drafter_is_not_overwritten_by_another_run(
     assert not list(tmp_path.glob("head.work/features-*/*.safetensors"))
 
 
+def test_a_finished_drafter_is_not_overwritten_though_settings_had_other_names_then(
+    trained: Train, tmp_path: Path
+) -> None:
+    trained(steps=1)
+    summary = tmp_path / "head" / "training.json"
+    found = json.loads(summary.read_text())
+    found["settings"]["rate"] = found["settings"].pop("learning_rate")
+    summary.write_text(json.dumps(found))
+    with pytest.raises(SpecdecError, match=r"learning_rate 0\.02 there, 0\.1 here"):
+        trained(steps=1, learning_rate=0.1)
+    assert json.loads(summary.read_text()) == found
+
+
 def test_a_drafter_that_another_run_finished_meanwhile_is_not_overwritten(
     trained: Train, tmp_path: Path
 ) -> None:
