@@ -54,6 +54,17 @@ VALUES: list[tuple[dict[str, Any], list[str]]] = [
         ["policy.choices", "needs its parent [1]"],
     ),
     (
+        {"strategy": "static_tree", "options": {"policy": {"coupled": True, "sampled": True}}},
+        ["sampled and coupled", "give one of them"],
+    ),
+    (
+        {
+            "strategy": "static_tree",
+            "options": {"policy": {"choices": [[0], [2]], "sampled": True}},
+        },
+        ["[2] needs [1]", "where children are sampled"],
+    ),
+    (
         {"strategy": "eagle2", "options": {"policy": {"top_k": 100_000}}},
         ["policy.top_k=100000", "less than or equal to 256", "children of each"],
     ),

@@ -118,6 +118,18 @@ class TestBothAcceptorsKeepTheLaw:
         draft = drawn(sample_without_replacement, q, [width])
         assert gap(draft, acceptor, p, 1) < PRECISION
 
+    def test_on_nodes_with_fewer_draws_than_their_neighbours(self, acceptor: Any) -> None:
+        p, q = table(5, 2, 3), table(6, 2, 3)
+
+        def draft(builder: TreeBuilder) -> DraftTree:
+            sample_without_replacement(builder, proposal(builder, q), 2)
+            builder.advance(torch.tensor([0, 1]))
+            keep = torch.tensor([0, 1, 2])
+            sample_without_replacement(builder, proposal(builder, q), 2, keep=keep)
+            return builder.tree()
+
+        assert gap(draft, acceptor, p, 2) < PRECISION
+
     def test_on_sampled_trees_of_two_levels(self, acceptor: Any) -> None:
         p, q = table(5, 2, 3), table(6, 2, 3)
         for how in (sample, sample_without_replacement):

@@ -262,6 +262,22 @@ def test_static_trees_are_checked(plain: Engine, head: Path, options: dict[str, 
         plain.with_strategy("static_tree", drafter=str(head), options={"policy": options})
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_children_are_sampled_above_temperature_0_alone(
+    plain: Engine, head: Path, temperature: float
+) -> None:
+    likeliest = plain.with_strategy("static_tree", drafter=str(head))
+    sampled = plain.with_strategy(
+        "static_tree", drafter=str(head), options={"policy": {"sampled": True}}
+    )
+    trees = [
+        next(iter(engine.session().start(PROMPTS[0], temperature=temperature))).tree
+        for engine in (likeliest, sampled)
+    ]
+    assert trees[0].tokens.shape == trees[1].tokens.shape
+    assert torch.equal(trees[0].tokens, trees[1].tokens) == (temperature == 0)
+
+
 def test_kary_trees_are_bounded(plain: Engine, head: Path) -> None:
     options = {"policy": {"k": 16, "depth": 12}}
     with pytest.raises(OptionError, match="1024 nodes"):

@@ -15,6 +15,7 @@ from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, tree_f
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
 from specdec.drafting.expansion import grow_level
+from specdec.drafting.samplers import sample_without_replacement
 
 # The 25-node tree that the EAGLE-1 code ships ("mc_sim_7b_63"), ranks of the tokens on each path.
 EAGLE1 = (
@@ -42,6 +43,11 @@ class StaticOptions(BaseModel):
         "EAGLE-1's 25 nodes by default",
     )
     coupled: bool = Field(False, description=_COUPLED)
+    sampled: bool = Field(
+        False,
+        description="above temperature 0 draw children from q, without replacement, as EAGLE-1's "
+        "code does; false: take the likeliest tokens",
+    )
 
     @field_validator("choices")
     @classmethod
@@ -57,6 +63,20 @@ class StaticOptions(BaseModel):
         if (nodes := len(paths := tree_from_choices(value))) > MOST_NODES:
             raise ValueError(f"{nodes:,} nodes: give at most {MOST_NODES:,}")
         return tuple(paths)
+
+    @model_validator(mode="after")
+    def _drawn_in_order(self) -> StaticOptions:
+        if not self.sampled:
+            return self
+        if self.coupled:
+            raise ValueError("sampled and coupled: give one of them")
+        for *above, rank in self.choices:
+            if rank and (*above, rank - 1) not in self.choices:
+                raise ValueError(
+                    f"{[*above, rank]} needs {[*above, rank - 1]} among the choices where children "
+                    "are sampled: they are drawn one after the other"
+                )
+        return self
 
 
 class KaryOptions(BaseModel):
@@ -95,19 +115,25 @@ class StaticTree(TreePolicy):
     Args:
         choices: nodes as paths of child ranks, closed under parents.
         coupled: whether children are ranked by the noise of the target's own draw.
+        sampled: whether children are drawn from q where the request samples; then of every node's
+            children the ranks must be 0, 1, ...
 
-    Source: EAGLE-1 (arXiv 2401.15077), section 3; Medusa (arXiv 2401.10774), section 2.3.
+    Source: EAGLE-1 (arXiv 2401.15077), section 3, and its code, which draws children above
+    temperature 0; Medusa (arXiv 2401.10774), section 2.3.
     """
 
-    def __init__(self, choices: Sequence[Sequence[int]], *, coupled: bool = False) -> None:
-        self.coupled = coupled
+    def __init__(
+        self, choices: Sequence[Sequence[int]], *, coupled: bool = False, sampled: bool = False
+    ) -> None:
+        self.coupled, self.sampled = coupled, sampled
         paths = tree_from_choices(choices)
         self.levels = [_level(paths, depth) for depth in range(1, 1 + max(map(len, paths)))]
 
     def start(self, state: State, proposer: LevelProposer | None) -> StaticGrower:
         device = state.tokens.device
         levels = [(width, keep.to(device), next.to(device)) for width, keep, next in self.levels]
-        return StaticGrower(levels, self.coupled)
+        sampled = self.sampled and not state.processors.greedy
+        return StaticGrower(levels, coupled=self.coupled, sampled=sampled)
 
 
 class StaticGrower(TreeGrower):
@@ -116,16 +142,19 @@ class StaticGrower(TreeGrower):
     Args:
         plan: for each level the children of a node, which of them exist, and which are expanded.
         coupled: as of the policy.
+        sampled: whether the children are drawn.
     """
 
-    def __init__(self, plan: Sequence[Level], coupled: bool) -> None:
-        self.levels, self._plan, self._coupled = len(plan), plan, coupled
+    def __init__(self, plan: Sequence[Level], *, coupled: bool, sampled: bool) -> None:
+        self.levels, self._plan = len(plan), plan
+        self._coupled, self._sampled = coupled, sampled
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
         if self._coupled:
             proposal = couple(builder, proposal)
         width, keep, expanded = self._plan[builder.depth]
-        grow_level(builder, proposal, width, keep=keep)
+        grow = sample_without_replacement if self._sampled else grow_level
+        grow(builder, proposal, width, keep=keep)
         builder.advance(expanded)
 
 
@@ -142,7 +171,7 @@ def _level(paths: list[tuple[int, ...]], depth: int) -> Level:
 
 def static_tree(options: StaticOptions) -> StaticTree:
     """Choices given as data."""
-    return StaticTree(options.choices, coupled=options.coupled)
+    return StaticTree(options.choices, coupled=options.coupled, sampled=options.sampled)
 
 
 def kary_tree(options: KaryOptions) -> StaticTree:

@@ -131,8 +131,9 @@ class Subject:
         self.adaptive = adaptive or learns or growing.adaptive(parsed)
         self.remembers = drafting.remembers
         self.known_values = growing.confidence(parsed) is not None
-        self.reference = reference or (None if self.adaptive else growing.reference)
         self.levels, self.sampled = self._drafted(parsed)
+        known = not (self.adaptive or self.sampled)
+        self.reference = reference or (growing.reference if known else None)
 
     def _changed(
         self, registry: Registry, own: Strategy, told: Mapping[str, Any], given: set[str]

@@ -273,6 +273,25 @@ class TestSampledTreeOfTwoLevels(_Contract):
     many = MANY
 
 
+class TestSampledStaticTree(_Contract):
+    """EAGLE-1's own way above temperature 0: children drawn without replacement, then rejection."""
+
+    strategy = "static_tree"
+    drafter = "table"
+    acceptor = "rejection"
+    options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES, "sampled": True}}
+    examples = FEWER
+    many = MANY
+
+
+@pytest.mark.slow
+class TestSampledStaticTreeUnderMatch(_Contract):
+    strategy = "static_tree"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {"policy": {"choices": CHOICES, "sampled": True}}
+    examples = FEWER
+
+
 class TestCoupledStaticTree(_Contract):
     strategy = "static_tree"
     drafter = "table"
