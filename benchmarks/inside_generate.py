@@ -1,12 +1,13 @@
 """transformers' ``generate`` with specdec inside, beside its own ways of decoding.
 
-    OMP_NUM_THREADS=1 python benchmarks/inside_generate.py --data FOLDER --out result.json
+    OMP_NUM_THREADS=1 python benchmarks/inside_generate.py --data FOLDER --json result.json
     python benchmarks/inside_generate.py --model chat-7m --assistant FOLDER --drafter eagle
 
-Greedy, batch 1, a bound on new tokens and no end-of-text. All ways run in turns, every other time
-backwards. By set: new tokens a second, the median over prompts of the ratio to transformers' own
-greedy decoding, and whether the tokens are the same. The clock is CPU seconds of this process
-unless told otherwise, so that other processes disturb less.
+Greedy, batch 1, a bound on new tokens and no end-of-text; specdec's ways with the weights as they
+are and packed. All ways run in turns, every other time backwards. By set: new tokens a second, the
+median over prompts of the ratio to transformers' own greedy decoding, and whether the tokens are
+the same. The clock is CPU seconds of this process unless told otherwise, so that other processes
+disturb less.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from side_by_side import circumstances
 from transformers import AutoModelForCausalLM
 
 import specdec.hf
@@ -50,7 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="cpu")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
@@ -66,8 +68,9 @@ def ways(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     known = alias.drafters if alias else {}
     drafters = {"auto": known.get(given.drafter, given.drafter)}
     for name in given.strategies:
-        decoder = specdec.hf.decoder(name, drafters.get(name))
-        found[f"specdec {name}"] = {"custom_generate": decoder}
+        for pack in (False, True):
+            decoder = specdec.hf.decoder(name, drafters.get(name), pack=pack)
+            found[f"specdec {name}" + ", packed" * pack] = {"custom_generate": decoder}
     return found
 
 
@@ -118,9 +121,9 @@ def main() -> None:
             f"{row['set']}, {row['way']}: {row['tokens_per_second']:.1f} tokens/s, "
             f"{row['ratio']:.2f}x, the same tokens on {row['same']} of {row['prompts']}"
         )
-    if given.out:
-        settings = {name: str(value) for name, value in vars(given).items()}
-        given.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    if given.json:
+        record = {**circumstances(loaded, prompts), "rows": rows}
+        given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,25 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--strategy", default="eagle2")
+    parser.add_argument("--budget", type=int, default=12, help="draft tokens of a tree")
     parser.add_argument("--drafter", help="the folder of a head")
     parser.add_argument("--prompt", default="What do bees do in winter?")
-    parser.add_argument("--new-tokens", type=int, default=120)
-    parser.add_argument("--size", default="1200,860", help="of the picture, in pixels")
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--size", default="960,1240", help="of the picture, in pixels")
     asked = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print(f"no browser is here: install one of {', '.join(BROWSERS)}", file=sys.stderr)
         return 1
-    engine = Engine(asked.model, strategy=asked.strategy, drafter=asked.drafter)
+    tree = {"depth": 4, "top_k": 3, "budget": asked.budget}
+    engine = Engine(
+        asked.model,
+        strategy=asked.strategy,
+        drafter=asked.drafter,
+        options={"policy": tree},
+        pack=True,
+    )
     messages = [{"role": "user", "content": asked.prompt}]
     settings = {"max_new_tokens": asked.new_tokens, "temperature": 0}
     engine.generate(messages, **{**settings, "max_new_tokens": 8})  # first calls are slow
