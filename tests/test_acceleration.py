@@ -397,7 +397,8 @@ def command(*arguments: Any) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-GENERATE = ("generate", "HELLO", "-s", "plain", "--max-new-tokens", 1, "--repeat", 1)
+ON_CPU = ("--device", "cpu")
+GENERATE = ("generate", "HELLO", "-s", "plain", "--max-new-tokens", 1, "--repeat", 1, *ON_CPU)
 
 
 @needs_bfloat16
@@ -412,7 +413,7 @@ def test_generate_takes_the_flags_and_records_them(folder: Path, flag: str) -> N
 @needs_bfloat16
 def test_bench_takes_the_flags_and_records_them(folder: Path) -> None:
     flags = ["--max-new-tokens", 4, "--prompts", 1, "--repetitions", 1, "--no-transformers"]
-    shown = ["-m", folder, "--json", "-", "--pack"]
+    shown = ["-m", folder, "--json", "-", "--pack", *ON_CPU]
     shown += ["--strategies", "draft_model", "-o", f"drafter={folder}"]
     result = command("bench", *shown, *flags)
     assert result.exit_code == 0, result.stderr

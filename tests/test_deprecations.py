@@ -76,13 +76,14 @@ def kept_too_short_or_too_long(hooks: Iterable[Callable[..., Any]], version: str
         for told in filter(None, warnings_):
             (named,) = re.findall(r"since (\S+) and gone in (\S+):", str(told))
             first, last = map(Version, named)
-            enough = last.major > first.major or last.minor > first.minor + 2
+            minors = first.major == last.major == 0 and last.minor > first.minor + 2
+            enough = last.major > first.major or minors
             if not enough or last <= Version(version):
                 wrong.append(str(told))
     return wrong
 
 
-def test_what_is_deprecated_works_for_two_more_minor_versions_and_no_longer() -> None:
+def test_what_is_deprecated_works_as_long_as_the_policy_says_and_no_longer() -> None:
     hooks = [each for name, each in vars(hookspecs).items() if name.startswith("specdec_")]
     assert hooks and not kept_too_short_or_too_long(hooks, specdec.__version__)
     (code,) = [block for block in blocks("CONTRIBUTING.md") if "def specdec_example" in block]
@@ -91,8 +92,24 @@ def test_what_is_deprecated_works_for_two_more_minor_versions_and_no_longer() ->
     example = [shown["specdec_example"]]
     assert not kept_too_short_or_too_long(example, "0.6")
     assert kept_too_short_or_too_long(example, "0.7")
-    short = hookspec(warn_on_impl=deprecation("it", since="0.4", until="0.6", instead="none"))
-    assert kept_too_short_or_too_long([short(lambda: None)], "0.4")
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "long_enough"),
+    [
+        ("0.4", "0.6", False),
+        ("0.4", "0.7", True),
+        ("0.9", "1.0", True),
+        ("1.4", "1.7", False),
+        ("1.9", "2.0", True),
+    ],
+)
+def test_what_is_deprecated_is_gone_after_two_minor_versions_or_in_a_major_one(
+    since: str, until: str, long_enough: bool
+) -> None:
+    going = deprecation("it", since=since, until=until, instead="none")
+    hook = hookspec(warn_on_impl=going)(lambda: None)
+    assert bool(kept_too_short_or_too_long([hook], since)) is not long_enough
 
 
 @pytest.mark.parametrize(

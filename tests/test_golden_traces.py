@@ -77,7 +77,7 @@ def compare(folder: Path, run: dict[str, Any], prompt: list[int], dtype: str) ->
         assert tree.parents[0].clamp(min=0).tolist() == reference["parents"]
         assert tree.depths[0].tolist() == reference["depths"]
         scores = torch.tensor(reference["scores"], dtype=tree.log_value.dtype)
-        torch.testing.assert_close(tree.log_value[0], scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(tree.log_value[0].cpu(), scores, atol=1e-4, rtol=0)
         length = int(step.acceptance.length[0])
         path = [n for n in reference["accepted_nodes"] if n != 0]
         assert step.acceptance.path[0, :length].tolist() == path

@@ -25,7 +25,7 @@ from processes import in_a_process
 from safetensors.torch import load_file, save_file
 
 from examples import examples
-from specdec import Engine
+from specdec import Engine, hookimpl
 from specdec.errors import OptionError, UnknownNameError
 from specdec.files.entry_log import EntryLog
 from specdec.files.locks import locked_file
@@ -36,6 +36,7 @@ from specdec.jobs.grouping import neighbours
 from specdec.jobs.options import make_job_options
 from specdec.jobs.prompt_file import PromptFile
 from specdec.jobs.rows import GivenRow, RowReader
+from specdec.models.hf_target import HFTarget
 from specdec.progress import Reporter, Stage
 from specdec.request.generation_fields import ARGUMENTS, Fields
 
@@ -547,6 +548,46 @@ def test_another_job_is_not_gone_on_with_and_all_that_differs_is_named(
     told = str(error.value)
     assert all(each in told for each in named) and "remove" not in told
     assert told.endswith("Give what was given there to go on with it, or another file")
+
+
+class Wrapped(HFTarget):
+    """A target that a plugin puts in the place of the engine's own."""
+
+
+class Wrapper:
+    @hookimpl
+    def specdec_wrap_target(self, target: HFTarget) -> HFTarget:
+        return Wrapped(target.model, acceleration=target.acceleration)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"pack": True}, "there pack is False, here True"),
+        ({"compile": True}, "there compile is False, here True"),
+        ({"plugins": [Wrapper()]}, "there target is 'HFTarget', here 'Wrapped'"),
+        ({"dtype": "bfloat16"}, "there dtype is 'float32', here 'bfloat16'"),
+    ],
+    ids=["pack", "compile", "a wrapped target", "dtype"],
+)
+def test_a_job_is_not_gone_on_with_in_other_arithmetic(
+    model: Any, tokenizer: Any, prompts: Path, changed: dict[str, Any], named: str
+) -> None:
+    out = prompts.with_name("out.jsonl")
+    usual: dict[str, Any] = {"strategy": "plain", "tokenizer": tokenizer, "dtype": "float32"}
+    run_job(Engine(model, **usual), prompts, out, **OPTIONS)
+    with pytest.raises(OptionError, match=named):
+        run_job(Engine(model, **{**usual, **changed}), prompts, out, **OPTIONS)
+
+
+def test_a_job_is_not_gone_on_with_on_a_device_of_another_type(
+    plain: Engine, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = prompts.with_name("out.jsonl")
+    run_job(plain, prompts, out, **OPTIONS)
+    monkeypatch.setattr(HFTarget, "device", property(lambda self: torch.device("cuda:0")))
+    with pytest.raises(OptionError, match="there device is 'cpu', here 'cuda'"):
+        run_job(plain, prompts, out, **OPTIONS)
 
 
 def weather(summary: str) -> Callable[..., Any]:

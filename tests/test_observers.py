@@ -71,6 +71,11 @@ class TestPrometheus:
         client = pytest.importorskip("prometheus_client")
         return client.CollectorRegistry()
 
+    def test_two_of_them_on_one_registry_are_refused_with_what_to_do(self, registry: Any) -> None:
+        PrometheusCounters(registry)
+        with pytest.raises(PluginError, match="give that one object to every engine, or this one"):
+            PrometheusCounters(registry)
+
     def test_the_counters_are_the_statistics(self, dynamic: Engine, registry: Any) -> None:
         engine = watched(dynamic, PrometheusCounters(registry))
         labels = {"model": engine.model_name, "strategy": "eagle2"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import os
 import re
 import shutil
@@ -14,8 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
+import pages
 import pytest
 import tiny
 from safetensors import safe_open
@@ -230,6 +234,25 @@ def test_the_official_code_is_given_no_head_that_it_would_read_in_part(
     for other, names in ((head3, own), (head, own - {"fc.bias"}), (head, {*own, "fc2.weight"})):
         with pytest.raises(ValueError, match="is no head for this code"):
             check(other, names)
+
+
+def test_vllm_is_given_what_the_page_on_serving_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(peers.__file__).parent)
+    given: list[dict[str, Any]] = []
+    vllm = ModuleType("vllm")
+    vars(vllm).update(LLM=lambda target, **settings: given.append(settings), __version__="0")
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    flag = "--speculative-config"
+    words = [each.words for each in pages.commands("vllm") if flag in each.words]
+    shown = [json.loads(each[each.index(flag) + 1]) for each in words]
+    assert [config["method"] for config in shown] == ["eagle", "eagle3"]
+    for config in shown:
+        mode = {"head": config["model"], "depth": config["num_speculative_tokens"]}
+        modes = {"served": {**mode, "method": config["method"]}}
+        job = {"target": "x", "dtype": "float32", "threads": 1, "context": 9, "eos": []}
+        with patch.dict(os.environ):  # the worker sets variables
+            importlib.import_module("worker_vllm").Served({**job, "modes": modes})
+        assert given.pop()["speculative_config"] == config
 
 
 def test_facts_name_what_is_checked_out_and_whether_it_was_changed(tmp_path: Path) -> None:

@@ -165,11 +165,13 @@ def ray() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.mark.parametrize("strategy", ["plain", "eagle2"])
 def test_two_actors_one_of_them_killed_give_the_same_rows(
-    ray: Any, folder: Path, wanted: list[Any], tmp_path: Path
+    ray: Any, folder: Path, head: Path, strategy: str, wanted: list[Any], tmp_path: Path
 ) -> None:
     rows = ray.data.from_items(ROWS, override_num_blocks=6)
-    options = {"engine": {"strategy": "plain"}, "settings": SETTINGS, "seed": 3}
+    drafter = {"drafter": str(head)} if strategy == "eagle2" else {}
+    options = {"engine": {"strategy": strategy, **drafter}, "settings": SETTINGS, "seed": 3}
     done = rows.map_batches(
         Dying,
         fn_constructor_args=(folder, tmp_path),

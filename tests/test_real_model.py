@@ -105,7 +105,7 @@ def test_the_alias_is_the_packages_model_to_the_bit_converted_and_kept(
     settings: dict[str, Any] = {"temperature": 0, "max_new_tokens": NEW}
     messages = [{"role": "user", "content": QUESTIONS[1]}]
     for start in ("first", "second"):
-        engine = Engine("smollm2", strategy="plain")
+        engine = Engine("smollm2", strategy="plain", device="cpu")
         weights = engine.target.model.state_dict()
         assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
         direct = Engine(model, strategy="plain", tokenizer=engine.tokenizer)

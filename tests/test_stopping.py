@@ -186,7 +186,7 @@ def forced(engine: Engine, tokens: list[int], **settings: Any) -> dict[str, Any]
     """Settings that make ``tokens`` the answer to the prompt ``[1]``."""
 
     def processor(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = torch.tensor([tokens[min(ids.shape[1] - 1, len(tokens) - 1)]])
+        chosen = ids.new_tensor([tokens[min(ids.shape[1] - 1, len(tokens) - 1)]])
         return torch.full_like(scores, float("-inf")).index_fill(1, chosen, 0.0)
 
     return {"temperature": 0, "eos_token_id": [], "logits_processor": processor, **settings}

@@ -50,6 +50,8 @@ def describe(folder: Path, target: HFTarget | None, options: CheckpointOptions) 
     }
     if head.family == "eagle3":
         rows |= _eagle3(head, target)
+    elif "fc" in head.biases:
+        rows["vllm"] = "would drop fc.bias, and accept fewer draft tokens"
     rows |= {
         "dtypes": sorted({str(each.dtype).removeprefix("torch.") for each in weights}),
         "parameters": sum(each.numel() for each in weights if each.is_floating_point()),

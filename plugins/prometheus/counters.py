@@ -59,7 +59,7 @@ class PrometheusCounters:
         registry: a registry of ``prometheus_client``; its own if left out.
 
     Raises:
-        PluginError: ``prometheus_client`` is not installed.
+        PluginError: ``prometheus_client`` is not installed, or the registry has these counters.
     """
 
     def __init__(self, registry: Any = None) -> None:
@@ -72,7 +72,13 @@ class PrometheusCounters:
         where: dict[str, Any] = {"registry": REGISTRY if registry is None else registry}
 
         def counter(name: str, text: str, *more: str) -> Any:
-            return Counter(f"specdec_{name}", text, (*_LABELS, *more), **where)
+            try:
+                return Counter(f"specdec_{name}", text, (*_LABELS, *more), **where)
+            except ValueError as error:
+                raise PluginError(
+                    f"the registry has specdec_{name} already, of another PrometheusCounters: give "
+                    "that one object to every engine, or this one a CollectorRegistry of its own"
+                ) from error
 
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
         self._tokens = counter("generated_tokens", "Tokens committed.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_AMPERE = [8, 0]  # compute capability: GPUs before it have no instructions for bfloat16
 _GAIN = 1.15  # below it a measured gain is within the noise of so short a measurement
 
 
@@ -14,17 +15,16 @@ def advice(machine: Mapping[str, Any]) -> list[dict[str, str]]:
     Args:
         machine: as :func:`~specdec.cli.hardware.hardware` gives it.
     """
+    found = _threads(machine)
     if machine["gpus"]:
-        return [
-            _of("bfloat16", "half the memory to read, on any GPU since Ampere", "--dtype bfloat16"),
-            _of(
-                "torch.compile",
-                "forwards over few tokens are bound by the launch of kernels; each shape takes "
-                "seconds to minutes to compile, so it pays in long runs",
-                "--compile, Engine(compile=True)",
-            ),
-        ]
-    found = [*_threads(machine), *_weights(machine["milliseconds"])]
+        if min(machine["compute_capabilities"]) >= _AMPERE:
+            found.append(_of("bfloat16", "half the memory to read", "--dtype bfloat16"))
+        if machine["c_compiler"] is None:
+            why = "torch.compile on a GPU needs one, for Triton"
+            how = "install gcc, to try --compile, which has not been measured on a GPU"
+            found.append(_of("a C compiler", why, how))
+        return found
+    found += _weights(machine["milliseconds"])
     if machine["compiler"] is None:
         found.append(
             _of("a C++ compiler", "torch.compile on a CPU needs one", "install g++, then --compile")

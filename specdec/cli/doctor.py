@@ -13,8 +13,8 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     """Examine this installation and this machine.
 
     Versions, devices, threads, plugins with what keeps them from loading, extras, and what would
-    make decoding faster here; for that it multiplies a matrix for about a second. Exits with 1 if
-    something is wrong. Nothing is sent anywhere.
+    make decoding faster here; without a GPU it multiplies a matrix for about a second for that.
+    Exits with 1 if something is wrong. Nothing is sent anywhere.
 
     [bold]Examples[/bold]
 

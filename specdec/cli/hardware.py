@@ -20,7 +20,8 @@ _RUNS = 6
 
 def hardware() -> dict[str, Any]:
     """Processor, cores, threads, instructions, GPUs, and milliseconds of a forward on the CPU."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    numbers = range(torch.cuda.device_count())
+    gpus = [torch.cuda.get_device_name(i) for i in numbers]
     found = machine(torch.device("cpu"))
     del found["gpu"]
     return {
@@ -28,9 +29,11 @@ def hardware() -> dict[str, Any]:
         "cores_allowed": _allowed(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpus": gpus,
+        "compute_capabilities": [list(torch.cuda.get_device_capability(i)) for i in numbers],
         "cuda": torch.version.cuda if gpus else None,
         "mps": torch.backends.mps.is_available(),
-        "compiler": next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None),
+        "compiler": _first_of("c++", "g++", "clang++"),
+        "c_compiler": _first_of(*filter(None, [os.environ.get("CC")]), "gcc", "clang"),  # Triton's
         "milliseconds": {} if gpus else milliseconds(),
     }
 
@@ -58,6 +61,10 @@ def _measured(layers: list[Any], x: Tensor) -> float:
             layer(x)
         seconds.append((perf_counter() - start) / len(layers))
     return round(1000 * min(seconds), 3)
+
+
+def _first_of(*programs: str) -> str | None:
+    return next((name for name in programs if shutil.which(name)), None)
 
 
 def _allowed() -> int:

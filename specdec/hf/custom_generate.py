@@ -18,7 +18,13 @@ from specdec.generation import Generation
 from specdec.hf.dropped_arguments import dropped_arguments
 from specdec.hf.engines import engine_for
 from specdec.hf.prepared import Prepared
-from specdec.hf.refusals import check_config, check_dropped, check_inputs, warn_of_idle
+from specdec.hf.refusals import (
+    check_config,
+    check_dropped,
+    check_given_once,
+    check_inputs,
+    warn_of_idle,
+)
 from specdec.hf.written_batch import WrittenBatch
 from specdec.models.ranks import Ranks
 from specdec.plugin import DEFAULT_STRATEGY
@@ -82,18 +88,21 @@ class CustomGenerate:
             SpecdecError: as for :class:`~specdec.engine.Engine`.
         """
         dropped = dropped_arguments(input_ids)
-        streamer = dropped.get("streamer", self._streamer)
+        streamer, own = dropped.get("streamer", self._streamer), self._streamer
         mask = inputs.get("attention_mask")
         mask = None if mask is None else mask.to(input_ids.device)
 
         def check() -> None:
+            check_given_once("seed", self._seed, seed)
+            if streamer is not own:  # the folder gives both the same
+                check_given_once("streamer", own, streamer)
             check_dropped(dropped)
             check_config(generation_config)
             warn_of_idle(generation_config, model.generation_config)
             check_inputs(mask, input_ids, inputs)
             check_streamer(streamer, len(input_ids))
 
-        with ending_streamer(streamer):
+        with ending_streamer(streamer), ending_streamer(None if streamer is own else own):
             ranks = Ranks.of(model)
             if ranks is None:
                 check()
@@ -166,9 +175,10 @@ def decoder(
         tokenizer: of the model; for stop strings, and for drafters that have one of their own.
         stop_strings: as the argument of ``generate``, which transformers refuses beside a function
             (it does not hand on the tokenizer).
-        streamer: in place of that of ``generate``.
-        seed: of sampling, an int or one for each row; also an argument of ``generate``. By default
-            torch's generator draws one, so that ``torch.manual_seed`` holds.
+        streamer: one of transformers. It may be given to ``generate`` instead, but not another one
+            to each.
+        seed: of sampling, an int or one for each row. It may be given to ``generate`` instead, but
+            not to both. By default torch's generator draws one: ``torch.manual_seed`` holds.
         **engine: further arguments of :class:`~specdec.engine.Engine`: policy, options, pack, ...
 
     Raises:

@@ -134,6 +134,19 @@ def check_dropped(dropped: Mapping[str, Any]) -> None:
             raise OptionError(f"specdec cannot honour {name} in generate: {remedy}")
 
 
+def check_given_once(name: str, own: Any, given: Any) -> None:
+    """Refuse an argument that both ``decoder`` and ``generate`` were given.
+
+    Raises:
+        OptionError: such an argument, by its name.
+    """
+    if own is not None and given is not None:
+        raise OptionError(
+            f"{name} is given to decoder and to generate, and only one of them can be used: leave "
+            "it out of one"
+        )
+
+
 def check_inputs(mask: Tensor | None, input_ids: Tensor, inputs: Mapping[str, Any]) -> None:
     """Refuse inputs that are not text alone, read from its beginning.
 

@@ -152,6 +152,11 @@ class Job:
             "model": engine.model_name,
             "weights": fingerprint_of_model(engine.target.model),
             "dtype": str(engine.target.dtype).removeprefix("torch."),
+            "device": engine.target.device.type,
+            "attention": engine.target.model.config._attn_implementation,
+            "pack": engine.acceleration.pack,
+            "compile": engine.acceleration.compile,
+            "target": type(engine.target).__name__,  # another one where a plugin has wrapped it
             "strategy": engine.strategy.name,
             "parts": dict(engine.selection.names),
             "part options": {

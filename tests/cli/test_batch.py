@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,38 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     assert stopped.exit_code == 130 and "the same command goes on from here" in stopped.stderr
     done = batch("--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["resumed"] == 3
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """The embedded model with its EAGLE head, in processes of their own."""
+    prompts, killed, whole = (tmp_path / f"{name}.jsonl" for name in ("in", "killed", "whole"))
+    rows = [{"prompt": f"{number} birds", "temperature": number % 2} for number in range(24)]
+    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def command(out: Path) -> list[str]:
+        program = [sys.executable, "-m", "specdec.cli", "batch", str(prompts), str(out), "--json"]
+        how = ["-s", "eagle2", "--dtype", "float64", "--device", "cpu", "--threads", "1"]
+        return [*program, *how, "--max-new-tokens", "24", "--batch-size", "2"]
+
+    def summary(out: Path) -> dict[str, Any]:
+        done = subprocess.run(command(out), capture_output=True, text=True, check=True)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    log = tmp_path / "killed.jsonl.job"
+    process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL)
+    try:
+        while not log.exists() or log.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert not killed.exists()
+    assert 0 < summary(killed)["resumed"] < len(rows)
+    assert summary(whole)["resumed"] == 0
+    assert killed.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import tiny
 import torch
 from heads import LAYERS, LAYOUTS, head_for, in_layout
 from safetensors.torch import load_file, save_file
 
+from specdec.plugin.embedded_model import EMBEDDED
 from specdec_plugins.eagle.keys import renamed
 
 Command = Callable[..., Any]
+PAGES = ("docs/heads.md", "docs/serving.md")
+SHOWN = [each for each in pages.commands("specdec") if each.page in PAGES]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,26 @@ def test_what_does_not_fit_is_named_and_the_exit_code_says_so(
 def test_an_eagle_head_is_told(run: Command, head: Path, folder: Path) -> None:
     code, row = told(run, head, "--model", folder)
     assert code == 0 and row["fits"] and row["kind"] == "EAGLE-1/2 head"
-    assert row["biases"] == ["fc"]
+    assert row["biases"] == ["fc"] and "would drop fc.bias" in row["vllm"]
+
+
+def test_a_head_that_vllm_serves_whole_has_no_note(run: Command, deep: Any, tmp_path: Path) -> None:
+    assert "vllm" not in told(run, EMBEDDED.drafters["eagle"])[1]
+    eagle3 = in_layout("official", head_for(deep[0])).save(tmp_path / "head")
+    assert "vllm" not in told(run, eagle3)[1]
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=str)
+def test_a_command_of_the_pages_about_heads_runs(
+    run: Command, deep: Any, tmp_path: Path, command: pages.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("head", "path/to/head"):
+        in_layout("speculators", head_for(deep[0])).save(tmp_path / name)
+    Path("org").mkdir()
+    Path("org/model").symlink_to(deep[1])
+    done = run(*command.words[1:])
+    assert done.exit_code == 0, done.output
 
 
 def test_what_is_no_head_is_refused_by_name(run: Command, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,9 +86,20 @@ def test_what_is_kept_is_asked_again_when_something_else_is_installed(
     assert offered("check", "") == first
 
 
-def test_a_script_for_the_shell_is_shown(run: Command) -> None:
-    help_text = run("--help").stdout
-    assert "--install-completion" in help_text and "--show-completion" in help_text
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_script_for_the_shell_is_shown(
+    run: Command, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    done = run("--show-completion", prog_name="specdec")
+    assert done.exit_code == 0, done.output
+    assert f"_SPECDEC_COMPLETE=complete_{shell}" in done.stdout
+    if program := shutil.which(shell):
+        subprocess.run([program, "-n", "-c", done.stdout], check=True)
+
+
+def test_a_script_for_the_shell_can_be_installed(run: Command) -> None:
+    assert "--install-completion" in run("--help").stdout
 
 
 def test_offering_names_that_are_kept_imports_no_torch(offered: Command, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
 
 
 def machine(**changes: Any) -> dict[str, Any]:
-    usual = {"gpus": [], "threads": 4, "cores_allowed": 4, "compiler": "c++", "milliseconds": {}}
-    return {**usual, **changes}
+    usual = {"gpus": [], "threads": 4, "cores_allowed": 4, "milliseconds": {}}
+    return {**usual, "compiler": "c++", "c_compiler": "gcc", **changes}
 
 
 def test_it_tells_versions_plugins_and_the_machine(
@@ -131,10 +131,40 @@ def test_weights_that_were_read_fastest_are_advised() -> None:
     assert row["how"] == "--dtype bfloat16" and "second copy" not in row["why"]
 
 
-def test_a_gpu_is_advised_for_without_a_measurement() -> None:
-    rows = advice(machine(gpus=["any"]))
-    assert [row["what"] for row in rows] == ["bfloat16", "torch.compile"]
-    assert advice(machine(compiler=None))[0]["what"] == "a C++ compiler"
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], dict[str, Any]]:
+    """The machine as it is found with two GPUs, an A100 and one of some compute capability."""
+
+    def found(*capability: int) -> dict[str, Any]:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "get_device_name", "A100 {}".format)
+        capabilities = [(8, 0), capability]
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capabilities[i])
+        same = {"threads": 4, "cores_allowed": 4, "c_compiler": "gcc"}
+        return {**hardware.hardware(), **same}
+
+    return found
+
+
+def test_bfloat16_is_advised_on_gpus_that_compute_in_it_alone(gpu: Command) -> None:
+    assert gpu(8, 6)["compute_capabilities"] == [[8, 0], [8, 6]]
+    assert [row["how"] for row in advice(gpu(9, 0))] == ["--dtype bfloat16"]
+    assert advice(gpu(7, 5)) == []
+
+
+def test_threads_and_a_compiler_are_advised_beside_a_gpu_too(gpu: Command) -> None:
+    rows = advice({**gpu(7, 5), "threads": 8, "c_compiler": None})
+    assert [row["what"] for row in rows] == ["4 threads", "a C compiler"]
+
+
+def test_a_compiler_is_advised_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [row["what"] for row in advice(machine(compiler=None))] == ["a C++ compiler"]
+    assert advice(machine(c_compiler=None)) == [], "on a CPU it is C++"
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(hardware, "milliseconds", dict)
+    found = hardware.hardware()
+    assert found["compiler"] is None and found["c_compiler"] is None
 
 
 def test_what_is_measured_is_a_time_of_each_kind() -> None:

@@ -330,6 +330,23 @@ def test_a_reader_does_not_wait_for_a_call_that_was_refused(model: Any) -> None:
     assert streamer.got[-1] == "end"
 
 
+def test_two_streamers_are_refused_and_neither_is_left_waiting(model: Any) -> None:
+    own, other = Written(), Written()
+    decoder = specdec.hf.decoder("lookup", streamer=own)
+    call: dict[str, Any] = {**padded(PROMPTS[:1]), "custom_generate": decoder, "max_new_tokens": 3}
+    with pytest.raises(OptionError, match="streamer is given to decoder and to generate"):
+        model.generate(**call, streamer=other)
+    assert own.got == ["end"] and other.got[-1] == "end"
+    model.generate(**call, streamer=own)
+    assert own.got.count("end") == 2
+
+
+def test_a_seed_is_given_to_the_decoder_or_to_generate(model: Any) -> None:
+    decoder = specdec.hf.decoder("lookup", seed=7)
+    with pytest.raises(OptionError, match="seed is given to decoder and to generate"):
+        model.generate(**padded(PROMPTS[:1]), custom_generate=decoder, seed=8, do_sample=True)
+
+
 def test_a_function_of_the_prefix_gets_the_index_of_the_prompt(model: Any, decoder: Any) -> None:
     found = model.generate(
         **padded(PROMPTS),
