@@ -1,4 +1,4 @@
-"""The training loop: there is one, for every recipe."""
+"""The training loop of every recipe: of whatever learns from a target."""
 
 from __future__ import annotations
 
