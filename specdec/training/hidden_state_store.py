@@ -194,7 +194,7 @@ class HiddenStateStore:
         likeliest next token where an answer's token follows; else -1."""
         begun = [(self.documents.starts[each], self.documents.lengths[each]) for each in documents]
         written = [self.documents.answer[s + 1 : s + n].nonzero()[:, 0] for s, n in begun]
-        places = torch.cat(written).to(last.device).split([len(each) for each in written])
+        places = torch.cat(written).to(last.device).split_with_sizes([*map(len, written)])
         best = torch.full(last.shape[:2], -1, dtype=torch.int32, device=last.device)
         with autocast(last.device, self._precision):
             for row, place in enumerate(places):
