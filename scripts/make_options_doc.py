@@ -53,7 +53,8 @@ SETTINGS = {
     "training": "## Settings of training\n\nWhatever is trained: `--set name=value`, or an "
     "argument of `train`.\n\n",
     "answers": "### Answers\n\n`train(regenerate={...})`; on the command line `--temperatures`, "
-    "`--new-tokens` and `--answers` (`most`).\n\n",
+    "`--new-tokens`, `--answers` (`most`), `--longest-prompt`, `--answer-batch` (`batch`) and "
+    "`--answer-batch-tokens` (`max_batch_tokens`).\n\n",
     "jobs": "## Options of batch jobs\n\nThose of `specdec.jobs.run_job`; `answer_rows` and "
     "`specdec.ray.Generator` take all but `window`. `specdec batch` has flags for them "
     "([batch jobs](batch-jobs.md)).\n\n",

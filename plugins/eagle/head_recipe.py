@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, Qwen3Config
 
 from specdec.drafting.draft_vocabulary import check_size
-from specdec.errors import CheckpointError, OptionError
+from specdec.errors import CheckpointError
 from specdec.models.hf_target import HFTarget
+from specdec.training.attention_heads import attention_heads
 from specdec.training.batch import Batch
 from specdec.training.distillation import TargetScores, likeliest
 from specdec.training.documents import Documents
@@ -159,12 +160,8 @@ def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig | Qwen3
         OptionError: attention heads that the hidden size cannot be divided among.
     """
     theirs, hidden = target.config, target.hidden_size
-    heads = options.heads or theirs.num_attention_heads
-    if hidden % (2 * heads):
-        raise OptionError(
-            f"heads={heads}: the hidden size {hidden} must be a multiple of twice as many; give "
-            "another number"
-        )
+    most = theirs.num_attention_heads
+    heads = attention_heads(hidden, options.heads, most, f"the hidden size {hidden}")
     shared = getattr(theirs, "num_key_value_heads", None) or heads
     sizes = options.intermediate_size or getattr(theirs, "intermediate_size", None)
     kind = Qwen3Config if options.qk_norm else LlamaConfig

@@ -57,7 +57,12 @@ class EagleTraining(BaseModel):
         "by default 8192",
     )
     layers: int = Field(1, ge=1, le=8, description="decoder layers of the head")
-    heads: int | None = Field(None, ge=1, description="attention heads; default: the target's")
+    heads: int | None = Field(
+        None,
+        ge=1,
+        description="attention heads; default: the target's, or the most below that divide half of "
+        "the hidden size",
+    )
     intermediate_size: int | None = Field(
         None, ge=1, description="channels of the MLP; default: the target's"
     )

@@ -14,6 +14,7 @@ from specdec.errors import OptionError
 from specdec.models.checkpoints import load_model
 from specdec.models.hf_target import HFTarget
 from specdec.models.loaded_model import check_suitable
+from specdec.training.attention_heads import attention_heads
 from specdec.training.batch import Batch
 from specdec.training.distillation import TargetScores, cross_entropy, likeliest
 from specdec.training.documents import Documents
@@ -32,7 +33,10 @@ class DraftTraining(BaseModel):
     )
     layers: int = Field(2, ge=1, le=64, description="decoder layers")
     heads: int | None = Field(
-        None, ge=1, description=f"attention heads; default: one for {_HEAD_WIDTH} channels"
+        None,
+        ge=1,
+        description=f"attention heads; default: one for {_HEAD_WIDTH} channels, or the most below "
+        "that divide half of hidden_size",
     )
     intermediate_size: int | None = Field(
         None, ge=8, description="channels of the MLP; default: 8/3 of hidden_size"
@@ -67,12 +71,8 @@ class DraftRecipe(Recipe):
         if options.start is not None:
             return self._started(options.start).train()
         size = options.hidden_size or _default_size(target.hidden_size)
-        heads = options.heads or max(1, size // _HEAD_WIDTH)
-        if size % (2 * heads):
-            raise OptionError(
-                f"heads={heads}: hidden_size={size} must be a multiple of twice as many; give "
-                "another number"
-            )
+        most = max(1, size // _HEAD_WIDTH)
+        heads = attention_heads(size, options.heads, most, f"hidden_size={size}")
         ids = {
             name: getattr(target.config, name, None)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id")

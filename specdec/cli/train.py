@@ -52,6 +52,9 @@ def train(
     temperatures: flags.Temperatures = None,
     new_tokens: flags.NewTokens = None,
     answers: flags.Answers = None,
+    answer_batch: flags.AnswerBatch = None,
+    answer_batch_tokens: flags.AnswerBatchTokens = None,
+    longest_prompt: flags.LongestPrompt = None,
     minutes: flags.Minutes = None,
     epochs: flags.Epochs = None,
     steps: flags.Steps = None,
@@ -111,12 +114,15 @@ def train(
         else numbers("--temperatures", temperatures, float, "0,0.7,1"),
         "new_tokens": new_tokens,
         "most": answers,
+        "batch": answer_batch,
+        "max_batch_tokens": answer_batch_tokens,
+        "longest_prompt": longest_prompt,
     }
     asked = {name: value for name, value in answer_options.items() if value is not None}
     if asked and not regenerate:
         raise OptionError(
-            "--temperatures, --new-tokens and --answers are for answers that the model writes: "
-            "give --regenerate as well"
+            "--temperatures, --new-tokens, --answers, --answer-batch, --answer-batch-tokens and "
+            "--longest-prompt are for answers that the model writes: give --regenerate as well"
         )
     with terminal.working("loading the model"):
         from specdec.training.pipeline import train as run

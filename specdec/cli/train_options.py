@@ -63,6 +63,34 @@ Answers = Annotated[
     int | None,
     _flag(_OWN, "--answers", text="Answers at most. [dim]default: one a prompt[/dim]", min=1),
 ]
+AnswerBatch = Annotated[
+    int | None,
+    _flag(
+        _OWN,
+        "--answer-batch",
+        text="Prompts that are answered at a time, at most. [dim]default: 64[/dim]",
+        min=1,
+    ),
+]
+AnswerBatchTokens = Annotated[
+    int | None,
+    _flag(
+        _OWN,
+        "--answer-batch-tokens",
+        text="Tokens of such a batch at most, answers included: bounds its memory. "
+        "[dim]default: 50000[/dim]",
+        min=1,
+    ),
+]
+LongestPrompt = Annotated[
+    int | None,
+    _flag(
+        _OWN,
+        "--longest-prompt",
+        text="Tokens of a prompt at most; longer ones are left out. [dim]default: 1024[/dim]",
+        min=1,
+    ),
+]
 Minutes = Annotated[
     float | None, _flag(_RUN, "--minutes", text="Train so long, evaluations included.")
 ]

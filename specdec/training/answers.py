@@ -73,7 +73,7 @@ class Answers:
         if not fitting:
             raise OptionError(
                 f"none of {len(prompts)} prompts has at most {min(options.longest_prompt, room)} "
-                "tokens: give others, or a larger longest_prompt"
+                "tokens: give others, or a larger longest_prompt (--longest-prompt)"
             )
         self.left_out = len(prompts) - len(fitting)
         self.batches = list(_batches(fitting, options, seed))

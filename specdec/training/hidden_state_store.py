@@ -151,9 +151,7 @@ class HiddenStateStore:
         seconds = []
         for _ in range(2):
             began = time.perf_counter()
-            last = self._read(probe[:4]).last
-            for document, row in zip(probe, last, strict=False):
-                self._best(document, row[: self.documents.lengths[document]])
+            self._best(probe[:4], self._read(probe[:4]).last)
             seconds.append(time.perf_counter() - began)
         read = sum(self.documents.lengths[document] for document in probe[:4])
         return Estimate(tokens, size, min(seconds) * tokens / read)
@@ -178,27 +176,30 @@ class HiddenStateStore:
         best = torch.empty(rows, dtype=torch.int32)
         for documents in _forwards(shard, self.documents.lengths):
             hidden = self._read(documents)
-            tensors = dict(zip(self._states, (hidden.last, *hidden.aux), strict=True))
+            tensors = [each.to(self.dtype).cpu() for each in (hidden.last, *hidden.aux)]
+            likely = self._best(documents, hidden.last)
             for row, document in enumerate(documents):
                 length = self.documents.lengths[document]
                 first = self.documents.starts[document] - begin
                 place = slice(first, first + length)
-                for name, values in tensors.items():
-                    states[name][place] = values[row, :length].to(self.dtype)
-                best[place] = self._best(document, hidden.last[row, :length])
+                for name, values in zip(self._states, tensors, strict=True):
+                    states[name][place] = values[row, :length]
+                best[place] = likely[row, :length]
             told(sum(self.documents.lengths[document] for document in documents))
         for name, values in {**states, _BEST: best}.items():
             self._write(self._path(number, name), name, values)
 
-    def _best(self, document: int, last: Tensor) -> Tensor:
-        """``[length]`` int32, the likeliest next token where an answer's token follows; else -1."""
-        start = self.documents.starts[document]
-        written = self.documents.answer[start + 1 : start + len(last)].nonzero()[:, 0]
-        best = torch.full((len(last),), -1, dtype=torch.int32)
-        states = last[written.to(last.device)]
+    def _best(self, documents: Sequence[int], last: Tensor) -> Tensor:
+        """``[B, n]`` int32 on the CPU, of the last hidden states ``[B, n, H]`` of documents: the
+        likeliest next token where an answer's token follows; else -1."""
+        begun = [(self.documents.starts[each], self.documents.lengths[each]) for each in documents]
+        written = [self.documents.answer[s + 1 : s + n].nonzero()[:, 0] for s, n in begun]
+        places = torch.cat(written).to(last.device).split_with_sizes([*map(len, written)])
+        best = torch.full(last.shape[:2], -1, dtype=torch.int32, device=last.device)
         with autocast(last.device, self._precision):
-            best[written] = likeliest(self._target.logits, states).int().cpu()
-        return best
+            for row, place in enumerate(places):
+                best[row, place] = likeliest(self._target.logits, last[row, place]).int()
+        return best.cpu()
 
     @staticmethod
     def _write(path: Path, name: str, values: Tensor) -> None:

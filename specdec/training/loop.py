@@ -1,4 +1,4 @@
-"""The training loop: there is one, for every recipe."""
+"""The training loop of every recipe: of whatever learns from a target."""
 
 from __future__ import annotations
 
@@ -128,44 +128,48 @@ class Run:
         self, loss_of: nn.Module, batches: Iterator[tuple[Dealt, Batch]], rate: float
     ) -> float:
         """One step of the optimizers at a share of their rates; the mean loss of its batches."""
-        progress, total = self.progress, 0.0
+        progress, losses = self.progress, list[Tensor]()
         set_rate(self._optimizers, rate)
         self._seed(progress.step)
         for _ in range(self.settings.accumulate):
             dealt, batch = next(batches)
             with self.accelerator.accumulate(loss_of):
                 loss = loss_of(batch)
-                self._check(value := loss.item())
                 self.accelerator.backward(loss)
+                losses.append(loss.detach())
                 if self.accelerator.sync_gradients:
+                    values = self._checked(losses)
                     self.accelerator.clip_grad_norm_(loss_of.parameters(), self.settings.clip)
                 for optimizer in self._optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
-            total += value / self.settings.accumulate
             progress.tokens += dealt.tokens
             progress.position = dealt.position
         progress.step += 1
-        return total
+        return sum(value / self.settings.accumulate for value in values)
 
-    def _check(self, loss: float) -> None:
-        """Refuse a loss that is not finite: all that follows would be lost."""
-        if math.isfinite(loss):
-            return
-        rates = ", ".join(
-            f"{group['lr']:.3g}" for o in self._optimizers for group in o.param_groups
-        )
-        raise OptionError(
-            f"the loss of step {self.progress.step + 1} is {loss}, at the learning rate {rates}: "
-            "give a lower one (--set learning_rate=, --set adam_learning_rate=)"
-        )
+    def _checked(self, losses: list[Tensor]) -> list[float]:
+        """The losses of a step, read once, as a GPU waits for it; one that is not finite is
+        refused before it changes a weight: all that follows would be lost."""
+        values: list[float] = torch.stack(losses).tolist()
+        for loss in values:
+            if not math.isfinite(loss):
+                rates = ", ".join(
+                    f"{group['lr']:.3g}" for o in self._optimizers for group in o.param_groups
+                )
+                raise OptionError(
+                    f"the loss of step {self.progress.step + 1} is {loss}, at the learning rate "
+                    f"{rates}: give a lower one (--set learning_rate=, --set adam_learning_rate=)"
+                )
+        return values
 
     def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
         """The batches of this process, which are dealt out in turns."""
         mine, count = self.accelerator.process_index, self.accelerator.num_processes
 
         def load(dealt: Dealt) -> tuple[Dealt, Batch]:
-            return dealt, self.batches.load(dealt.batches[mine])
+            batch = self.batches.load(dealt.batches[mine])
+            return dealt, batch.pinned() if self.device.type == "cuda" else batch
 
         for dealt, batch in prefetch(load, self.batches.dealt(position, count)):
             yield dealt, batch.to(self.device)

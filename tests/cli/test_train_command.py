@@ -71,7 +71,16 @@ def test_answers_of_the_model_are_asked_for(
     done = run(*base, *SHORT, *own, "-o", "hidden_size=16", "--work", tmp_path / "work")
     assert done.exit_code == 0, done.stderr
     assert "answers: 12, at most 72 tokens" in done.stderr
-    assert list((tmp_path / "work").glob("answers-*/*.jsonl"))
+    (first,) = (tmp_path / "work").glob("answers-*")
+    assert len(list(first.glob("*.jsonl"))) == 2, "one batch for each temperature"
+    sizes = ["--answer-batch", 3, "--answer-batch-tokens", 20, "--longest-prompt", 9]
+    done = run(*base, *SHORT, *own, *sizes, "-o", "hidden_size=16", "--out", tmp_path / "more")
+    assert done.exit_code == 0, done.stderr
+    (manifest,) = (tmp_path / "more.work").glob("answers-*/manifest.json")
+    options = json.loads(manifest.read_text())["options"]
+    found = [options[name] for name in ("batch", "max_batch_tokens", "longest_prompt")]
+    assert found == [3, 20, 9]
+    assert len(list(manifest.parent.glob("*.jsonl"))) > 4
 
 
 @pytest.mark.parametrize(
@@ -81,6 +90,7 @@ def test_answers_of_the_model_are_asked_for(
         (["eagle", "--data", "nowhere.jsonl"], "there is no file or folder"),
         (["eagel", "--data", "CHATS"], "did you mean 'eagle'"),
         (["eagle", "--data", "CHATS", "--answers", 3], "give --regenerate as well"),
+        (["eagle", "--data", "CHATS", "--answer-batch", 3], "give --regenerate as well"),
         (["eagle", "--data", "CHATS", "--regenerate", "--temperatures", "x"], "give a number"),
         (["eagle", "--data", "CHATS", "--set", "rates=3"], "unknown setting 'rates'"),
         (["eagle", "--data", "CHATS", "-o", "size=3"], "unknown option of the trainer"),

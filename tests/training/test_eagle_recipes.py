@@ -15,6 +15,7 @@ from torch import Tensor
 from specdec import Engine, SpecdecError
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Features as Read
+from specdec.models.hf_target import HFTarget
 from specdec.training.batch import Batch
 from specdec.training.documents import Documents
 from specdec.training.hidden_state_store import HiddenStateStore
@@ -220,6 +221,22 @@ def test_options_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(SpecdecError, match=says):
         make_recipe(EagleTraining(**options), decoding.target, documents).make()
+
+
+@pytest.mark.parametrize("recipe", ["eagle1", "eagle3"])
+def test_a_target_whose_heads_do_not_divide_its_hidden_size_gets_as_many_as_do(
+    documents: Documents, tmp_path: Path, recipe: Any
+) -> None:
+    config = tiny.llama_config(hidden_size=24, num_attention_heads=8, head_dim=4)
+    target = HFTarget(tiny.make_model(config, dtype=torch.float32))
+    options = EagleTraining(recipe=recipe)
+    made: Any = make_recipe(options, target, documents)
+    made.save(made.make(), tmp_path)
+    head: Any = load_head(tmp_path, target)
+    assert head.config.num_attention_heads == 6
+    other = EagleTraining(recipe=recipe, heads=2)
+    made = make_recipe(other, target, documents)
+    assert made.make().config.num_attention_heads == 2
 
 
 def test_a_head_of_qwen3s_layers_has_norms_of_queries_and_keys_in_every_layer(

@@ -31,6 +31,18 @@ def test_they_are_those_of_a_fresh_forward(features: HiddenStateStore, target: A
         assert best[~followed].tolist() == [-1] * int((~followed).sum())
 
 
+def test_a_device_hands_over_what_a_forward_gives_at_once(
+    decoding: Engine, documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = HiddenStateStore(tmp_path, decoding.target, documents, (1, 2))
+    copies: list[torch.Tensor] = []
+    forwards: list[int] = []
+    to_cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda own: copies.append(own) or to_cpu(own))
+    store.make(store.missing, forwards.append)
+    assert len(copies) == 4 * len(forwards) < len(documents.lengths)
+
+
 def test_the_layer_before_the_final_norm_can_be_kept(
     decoding: Engine, documents: Documents, tmp_path: Path
 ) -> None:

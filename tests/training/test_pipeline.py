@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from accelerate import Accelerator
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import Tensor
 from training_process import SHORT
 from transformers import OPTConfig, OPTForCausalLM
 
@@ -27,11 +29,13 @@ from specdec.progress import Reporter
 from specdec.training.answer_options import make_answer_options
 from specdec.training.documents import make_documents
 from specdec.training.evaluation import TauMeter
+from specdec.training.loop import Run
 from specdec.training.pipeline import train
 from specdec.training.prompts import prompts_of
 from specdec.training.rows import Row, read_rows
 from specdec.training.settings import make_settings
 from specdec.training.split import split
+from specdec_plugins.eagle.eagle3_recipe import Eagle3Recipe
 
 Train = Callable[..., Any]
 
@@ -444,6 +448,33 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_nothing_is_published(
     assert not (tmp_path / "head").exists()
     for path in (tmp_path / "head.work").glob("run-*/best-*/model.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(path).values())
+
+
+@pytest.mark.parametrize("bad", [0, 1], ids=["the first batch", "the last batch"])
+def test_a_loss_that_is_not_finite_changes_no_weight(
+    trained: Train, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    runs: list[Run] = []
+    made: dict[str, Tensor] = {}
+    losses = count()
+    resumed, loss_of = Run._resumed, Eagle3Recipe.loss
+
+    def begin(run: Run, optimizers: Any) -> Any:
+        runs.append(run)
+        made.update({name: each.clone() for name, each in run.network.state_dict().items()})
+        return resumed(run, optimizers)
+
+    def loss(recipe: Any, network: Any, batch: Any) -> Tensor:
+        return loss_of(recipe, network, batch) * (float("nan") if next(losses) == bad else 1.0)
+
+    monkeypatch.setattr(Run, "_resumed", begin)
+    monkeypatch.setattr(Eagle3Recipe, "loss", loss)
+    with pytest.raises(SpecdecError, match="the loss of step 1 is nan, at the learning rate"):
+        trained(accumulate=2)
+    network = runs[0].network
+    assert all(torch.equal(each, made[name]) for name, each in network.state_dict().items())
+    read = "the loss is read once a step, when the backward passes are under way"
+    assert next(losses) == 2 and any(each.grad is not None for each in network.parameters()), read
 
 
 def test_a_start_is_known_by_its_weights_and_not_by_its_place(

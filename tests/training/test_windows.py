@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import random
 from itertools import islice
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from specdec.training.batch import Batch
 from specdec.training.batches import Batches, Position, packed, plan, width_for
 from specdec.training.hidden_state_store import HiddenStateStore
+from specdec.training.loop import Run
 
 LENGTH = 64
 
@@ -127,3 +133,20 @@ def test_document_weights_count_every_document_the_same(features: HiddenStateSto
     ]
     torch.testing.assert_close(torch.tensor(sums), torch.full((len(sums),), 1 / len(sums)))
     assert bool((weights[~counted] == 0).all())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_for_a_gpu_and_no_others_are_pinned(
+    features: HiddenStateStore, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda own: pinned.append(own) or own)
+    monkeypatch.setattr(Batch, "to", lambda own, device: own)
+    alone = SimpleNamespace(process_index=0, num_processes=1)
+    run: Any = SimpleNamespace(
+        device=torch.device(device), accelerator=alone, batches=batches(features)
+    )
+    _, batch = next(Run._own_batches(run, Position()))
+    whole = [batch.tokens, batch.document, batch.positions, batch.answer, batch.best]
+    for each in (*whole, batch.hidden.last, *batch.hidden.aux):
+        assert any(each is other for other in pinned) == (device == "cuda")
