@@ -43,4 +43,5 @@ class CacheView(Cache):  # type: ignore[misc]
     def release(self) -> None:
         """Let go of the cache's memory until the next :meth:`follow`."""
         for group in self._groups.values():
-            group.keys, group.values = group.keys[:0], group.values[:0]
+            # A slice would be a view, which keeps the whole memory.
+            group.keys, group.values = group.keys.new_empty(0), group.values.new_empty(0)
