@@ -24,7 +24,7 @@ from specdec.drafting.coupling import couple
 from specdec.drafting.ngram_matcher import Continuation
 from specdec.drafting.prompt_lookup import PromptLookup
 from specdec.drafting.reranking import top_by_value
-from specdec.drafting.seconds_by_size import length_bucket
+from specdec.drafting.seconds_by_size import break_even_tokens, length_bucket
 from specdec.plugin.components import IsPath
 from specdec_plugins.auto.acceptance import LASTING, prior_at
 from specdec_plugins.auto.decision import Decision
@@ -225,7 +225,8 @@ class AutoGrower(TreeGrower):
             guesses = zip(state.request_rows, self._lookup.guesses(), strict=True)
             self._guesses = {request_row: guess for request_row, guess in guesses if guess.tokens}
         if decision:
-            costs = self._memory.costs(batch, length_bucket(state.longest))
+            break_even = break_even_tokens(state.tokens.device)
+            costs = self._memory.costs(batch, length_bucket(state.longest), break_even)
             decision.open(costs, self._memory.acceptance(self._setting, batch), batch)
             rows = sum(reason is None for reason in state.finish_reasons)
             probabilities = [guess.probabilities for guess in self._guesses.values()]
