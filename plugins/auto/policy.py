@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from specdec.decoding.clock import StepSeconds
+from specdec.decoding.clock import StepSeconds, wait_for
 from specdec.decoding.interfaces import LevelProposer, ReadsLater, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
@@ -170,6 +170,8 @@ class AutoGrower(TreeGrower):
             ):
                 builder.stop()
             self._expanded = to_expand
+        elif self._decision:
+            wait_for(values.device)  # other levels end with a read
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         decision, levels = self._decision, builder.depth
