@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from specdec.kv_cache.cache_layers import Group, layers_of
@@ -39,6 +40,10 @@ class CacheView(Cache):  # type: ignore[misc]
                 for store in (group.keys, group.values):
                     torch._dynamo.mark_static_address(store, guard=False)
             self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
+
+    def slots_on(self, device: torch.device) -> Tensor:
+        """The slots written; compiled networks lie on one device."""
+        return self.write_slots
 
     def release(self) -> None:
         """Let go of the cache's memory until the next :meth:`follow`."""
