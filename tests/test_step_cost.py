@@ -82,6 +82,15 @@ def test_a_step_reads_the_device_once_and_runs_few_operators(
     assert sum(counts.inside.values()) > 0
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_lookahead_reads_what_the_target_made_of_its_window_besides(
+    plain: Engine, rows: int
+) -> None:
+    with mock.patch.object(Verification, "can_sync", False):
+        counts = steps(plain.with_strategy("lookahead"), rows, 1.0)
+    assert counts.reads == {"tolist": 2 * STEPS}
+
+
 @pytest.mark.parametrize("name", ["static_tree", "static_tree+rejection", "static_tree+typical"])
 def test_no_distribution_is_asked_for_where_every_row_has_settled(
     plain: Engine, head: Path, draft: Path, name: str
