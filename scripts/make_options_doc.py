@@ -162,13 +162,19 @@ def models(found: list[ModelAlias]) -> str:
             f"`{alias.name}`",
             f"`{alias.dtype}`",
             ", ".join(f"`{name}`" for name in alias.drafters) or "none",
-            "; ".join(f"{s}: {_overrides(o)}" for s, o in alias.options.items()) or "none",
+            _by_strategy(alias.options),
+            _by_strategy(alias.cpu_options),
             alias.description,
         ]
         for alias in found
     ]
-    head = ["alias", "dtype", "drafters with a checkpoint", "options by strategy", "what it is"]
+    head = ["alias", "dtype", "drafters with a checkpoint", "options by strategy"]
+    head += ["and where the target is on a CPU", "what it is"]
     return "## Model aliases\n\n" + "\n".join(generated.table(head, rows)) + "\n"
+
+
+def _by_strategy(options: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    return "; ".join(f"{name}: {_overrides(own)}" for name, own in options.items()) or "none"
 
 
 def generate_fields() -> Iterator[str]:

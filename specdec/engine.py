@@ -33,6 +33,7 @@ from specdec.errors import (
 )
 from specdec.generation import Generation, GenerationSetup
 from specdec.models.hf_target import HFTarget
+from specdec.models.placement import device_of
 from specdec.pickling import picklable, rebuilt, with_absolute_paths
 from specdec.plugin import DEFAULT_STRATEGY
 from specdec.plugin.components import Strategy
@@ -119,12 +120,16 @@ class Engine:
         self._alias_is_named = is_named(self._alias, model)
         options = with_own_containers(options)
         choice = Choice(strategy, drafter, policy, verifier, acceptor, options)
+        self._on_cpu = True  # as far as is known before the model is loaded
         selection = self._select(choice)
         began = time.perf_counter()
         name, loaded, own = load_target(
             self._alias, model, dtype, device, trust_remote_code=trust_remote_code
         )
         _LOG.info("%s is loaded, in %.1f s", name, time.perf_counter() - began)
+        self._on_cpu = device_of(loaded.get_input_embeddings()).type == "cpu"
+        if not self._on_cpu:
+            selection = self._select(choice)
         self._shared = SharedModel(name, loaded, acceleration)
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)
@@ -169,7 +174,8 @@ class Engine:
     def _select(self, choice: Choice) -> Selection:
         # A tree that was fitted to the alias's heads is not for another one's.
         own = choice.drafter is not None and not self._alias_is_named
-        return select(self.registry, None if own else self._alias, choice)
+        alias = None if own else self._alias
+        return select(self.registry, alias, choice, on_cpu=self._on_cpu)
 
     def _equip(self, choice: Choice, selection: Selection) -> None:
         """Make the parts, and say what a user should know of them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from typer.testing import CliRunner
 import specdec.engine
 from specdec import Engine
 from specdec.acceleration import Acceleration
+from specdec.acceleration import compiling as compiling_module
 from specdec.acceleration.compiling import CompiledNetwork
 from specdec.acceleration.copy_times import CopyTimes
 from specdec.acceleration.packing import PackedLinear, pack
+from specdec.acceleration.view import CacheView
 from specdec.cli.app import app
 from specdec.errors import OptionError
 from specdec.kv_cache.cache_layers import LayerShape
@@ -342,6 +346,68 @@ def test_compiled_code_that_computes_something_else_is_not_used(
     expected = tiny.tokens(Engine(model, strategy="plain"), tiny.PROMPTS, **SETTINGS)
     with pytest.warns(UserWarning, match="differ from the network's own"):
         assert tiny.tokens(engine, tiny.PROMPTS, **SETTINGS) == expected
+
+
+def test_code_that_is_wrong_only_when_a_graph_is_replayed_is_not_used(
+    model: Any, compiling: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_later(graph: Any, inputs: Any) -> Any:
+        runs = 0
+
+        def run(*args: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            return [out * 1.5 if runs > 2 else out for out in graph.forward(*args)]
+
+        return run
+
+    monkeypatch.setattr(compiling_module, "uses_graphs", lambda network: True)
+    compiling(backend=wrong_later, compile_after=2)
+    engine = Engine(model, strategy="plain", compile=True)
+    expected = tiny.tokens(Engine(model, strategy="plain"), tiny.PROMPTS, **SETTINGS)
+    with pytest.warns(UserWarning, match="differ from the network's own"):
+        assert tiny.tokens(engine, tiny.PROMPTS, **SETTINGS) == expected
+
+
+def test_two_threads_decode_with_one_compiled_engine(
+    model: Any, compiling: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(view: CacheView, cache: KVCache, *, fixed: bool = False) -> None:
+        follow(view, cache, fixed=fixed)
+        time.sleep(0.002)  # the other thread goes on meanwhile
+
+    follow = CacheView.follow
+    compiling(backend=Recorder(), compile_after=2)
+    engine = Engine(model, strategy="plain", compile=True)
+    prompts = [tiny.PROMPTS[0], tiny.PROMPTS[0][::-1]]
+    alone = [tiny.tokens(engine, prompt, **SETTINGS) for prompt in prompts]
+    assert alone[0] != alone[1]
+    monkeypatch.setattr(CacheView, "follow", slow)
+    with ThreadPoolExecutor(2) as threads:
+        together = threads.map(lambda prompt: tiny.tokens(engine, prompt, **SETTINGS), prompts)
+        assert [*together] == alone
+    assert engine.target._body.compiled_shapes and engine.target._body.failure is None
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["no graphs", "graphs"])
+def test_a_compiled_network_holds_no_memory_of_a_cache_between_its_runs(
+    model: Any,
+    compiling: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    graphs: bool,
+) -> None:
+    monkeypatch.setattr(compiling_module, "uses_graphs", lambda network: graphs)
+    compiling(backend=Recorder(), compile_after=2)
+    engine = Engine(model, strategy="plain", compile=True)
+    engine.generate(tiny.PROMPTS[0], **SETTINGS)
+    views = [shape._view for shape in engine.target._body._compiled.values()]
+    stores = [
+        store
+        for view in views
+        for group in view._groups.values()
+        for store in (group.keys, group.values)
+    ]
+    assert stores and not any(store.untyped_storage().nbytes() for store in stores)
 
 
 def test_running_out_of_memory_is_not_taken_for_a_failed_compilation() -> None:

@@ -12,9 +12,11 @@ import tiny
 import torch
 from tiny import PROMPTS
 
+import specdec.engine
 import specdec.hf
 from specdec import Engine, ModelAlias, hookimpl
 from specdec.errors import CheckpointError
+from specdec.plugin.registry import Registry
 
 HUB = "org/tiny"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 12, "eos_token_id": []}
@@ -23,14 +25,18 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 12, "eos_token_id"
 class Known:
     """A plugin with an alias."""
 
-    def __init__(self, head: Path, model: str = HUB) -> None:
-        self.head, self.model = head, model
+    def __init__(self, head: Path, model: str = HUB, **more: Any) -> None:
+        self.head, self.model, self.more = head, model, more
 
     @hookimpl
     def specdec_models(self) -> list[ModelAlias]:
         options = {"eagle2": {"policy": {"budget": 7}}, "auto": {"policy": {"budget": 7}}}
         alias = ModelAlias(
-            name="tiny", model=self.model, drafters={"eagle": str(self.head)}, options=options
+            name="tiny",
+            model=self.model,
+            drafters={"eagle": str(self.head)},
+            options=options,
+            **self.more,
         )
         return [alias]
 
@@ -54,6 +60,28 @@ def test_a_model_loaded_from_the_hub_id_of_an_alias_has_its_drafter_and_options(
     assert engine.model_name == HUB and engine.target.dtype == torch.float64, "as it was given"
     assert tiny.tokens(engine, PROMPTS, **GREEDY) == tiny.tokens(plain, PROMPTS, **GREEDY)
     assert engine.with_strategy("chain").selection.checkpoint == str(head)
+
+
+@pytest.mark.parametrize(("device", "depth", "budget"), [("cpu", 2, 5), ("cuda", None, 7)])
+def test_options_for_a_cpu_count_where_the_target_is_on_one(
+    monkeypatch: pytest.MonkeyPatch, head: Path, device: str, depth: int | None, budget: int
+) -> None:
+    monkeypatch.setattr(specdec.engine, "device_of", lambda module: torch.device(device))
+    known = Known(head, cpu_options={"eagle2": {"policy": {"depth": 2, "budget": 5}}})
+    engine = Engine(loaded(), strategy="eagle2", plugins=[known])
+    for each in (engine, engine.with_strategy("eagle2")):
+        policy = each.selection.options["policy"]
+        assert (policy.get("depth"), policy["budget"]) == (depth, budget)
+    given = engine.with_strategy("eagle2", options={"policy": {"budget": 6}})
+    assert given.selection.options["policy"]["budget"] == 6
+
+
+@pytest.mark.parametrize("strategy", ["eagle2", "eagle3"])
+def test_trees_fitted_to_a_cpu_are_not_for_other_devices(strategy: str) -> None:
+    for alias in Registry.load().models.values():
+        assert "policy" not in alias.fitting(strategy, on_cpu=False)
+        if strategy in alias.options:
+            assert alias.fitting(strategy, on_cpu=True)["policy"]["budget"] <= 8
 
 
 def test_a_hub_id_is_loaded_from_the_hub_with_the_drafter_of_its_alias(

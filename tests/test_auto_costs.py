@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from specdec.decoding.clock import StepSeconds
-from specdec.drafting.seconds_by_size import WINDOW, SecondsBySize, length_bucket
+from specdec.drafting.seconds_by_size import (
+    WINDOW,
+    SecondsBySize,
+    break_even_tokens,
+    length_bucket,
+)
 from specdec_plugins.auto.acceptance import AcceptanceEstimates, Estimate
 from specdec_plugins.auto.costs import Costs
 from specdec_plugins.auto.decision import SHARE, Decision, Exploration
@@ -107,6 +113,16 @@ def test_costs_that_are_not_known_are_guessed_for_their_own_batch_size() -> None
     due.take(1, 1.0, [], 1)
     due.take(1, 1.0, [], 1)
     assert made.rows == 64 and made.step_seconds(17) == pytest.approx(due.step_seconds(17))
+
+
+def test_costs_that_are_not_known_are_guessed_for_their_device() -> None:
+    cpu, gpu = Memory().costs(1), Memory().costs(1, 0, break_even_tokens(torch.device("cuda")))
+    for known in (cpu, gpu, wider := gpu.for_rows(2)):
+        known.take(1, 1.0, [], 1)
+        known.take(1, 1.0, [], 1)
+    assert cpu.step_seconds(61) == pytest.approx(77 / 17)
+    assert gpu.step_seconds(61) == pytest.approx(261 / 201)
+    assert wider.step_seconds(61) == pytest.approx(322 / 202)
 
 
 def test_generations_that_run_at_once_learn_of_their_own_text_until_it_ends() -> None:

@@ -123,6 +123,23 @@ def test_a_good_drafter_that_is_cheap_is_used_in_full(plain: Engine, same: Path)
     assert statistics.mean(len(step.new_tokens[0]) for step in usual) > 7
 
 
+def test_the_seconds_of_a_last_level_end_when_it_is_computed(plain: Engine, same: Path) -> None:
+    """Other levels end with a read; so does the prefill, which is no part of a step."""
+    own, waited = auto(plain, same, **{**WIDE, "depth": 2}), []
+    with (
+        machine(**CHEAP),
+        mock.patch("specdec_plugins.auto.policy.wait_for", waited.append),
+        mock.patch("specdec.decoding.loop.wait_for", lambda device: waited.append("prefill")),
+    ):
+        made = run(own)
+    full = sum(step.tree.depth == 2 for step in drafted(made))
+    assert full and waited[0] == "prefill" and waited[1:] == [torch.device("cpu")] * full
+    waited.clear()
+    with mock.patch("specdec_plugins.auto.policy.wait_for", waited.append):
+        run(auto(plain, same, size_by_cost=False))
+    assert not waited, "costs are not asked for"
+
+
 def test_trees_are_smaller_where_they_cost_more(plain: Engine, draft: Path) -> None:
     sizes, depths = [], []
     for token, level in ((0.001, 0.01), (0.3, 0.2)):

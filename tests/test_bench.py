@@ -563,6 +563,14 @@ def test_the_notes_of_a_stopped_run_say_how_many_prompts_were_measured(
     assert f" of {len(prompts)} prompts" not in said and "Interrupted" not in said
 
 
+def test_a_report_from_a_gpu_says_whose_seconds_phases_are(plain: Engine) -> None:
+    engines = {"other": plain}
+    report = bench.run(engines, PROMPTS[:1], settings(repetitions=1), transformers=False)
+    said = "what a GPU still computes"
+    assert said not in "\n".join(notes(report))
+    assert said in "\n".join(notes(dataclasses.replace(report, device="cuda:0")))
+
+
 def test_progress_ends_at_its_total(plain: Engine) -> None:
     seen: list[tuple[int, int]] = []
     bench.run(

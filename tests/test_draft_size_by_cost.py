@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +19,11 @@ from specdec.errors import OptionError
 from specdec.testing.fake_clock import fake_clock
 
 
-def rows(number: int = 1, finished: int = 0, longest: int = 100) -> Any:
+def rows(number: int = 1, finished: int = 0, longest: int = 100, device: str = "cpu") -> Any:
     """All of a state that is looked at."""
     reasons = ["length"] * finished + [None] * (number - finished)
-    return SimpleNamespace(rows=number, finish_reasons=reasons, longest=longest)
+    tokens = SimpleNamespace(device=torch.device(device))
+    return SimpleNamespace(rows=number, finish_reasons=reasons, longest=longest, tokens=tokens)
 
 
 def take(draft_size: DraftSizeByCost, nodes: int, seconds: float, state: Any) -> None:
@@ -87,6 +89,33 @@ def test_what_never_pays_loses_hardly_any_time() -> None:
         seconds += took
         tokens += 1 + (count > 0 and draw.random() < 0.2)
     assert tokens / seconds > 0.99
+
+
+# Expected tokens of 1 to 60 draft tokens: one of the first 8, two of the others.
+GAINS = [min(n, 8) / 8 + max(0, n - 8) / 26 for n in range(1, 61)]
+
+
+def with_eight_free(state: Any) -> DraftSizeByCost:
+    """One that knows that 8 draft tokens take as long as none."""
+    draft_size = DraftSizeByCost()
+    for nodes in (1, 1, 1, 1, 9, 9, 9):
+        take(draft_size, nodes, 1.0, state)
+    return draft_size
+
+
+@pytest.mark.parametrize(("device", "count"), [("cpu", 8), ("cuda", 60)])
+def test_many_draft_tokens_are_thought_cheaper_on_a_gpu(device: str, count: int) -> None:
+    state = rows(device=device)
+    assert with_eight_free(state).count(GAINS, state) == count
+
+
+def test_what_turns_out_dear_on_a_gpu_is_soon_given_up() -> None:
+    state, counts = rows(device="cuda"), []
+    draft_size = with_eight_free(state)
+    for _ in range(100):
+        counts.append(draft_size.count(GAINS, state))
+        take(draft_size, counts[-1] + 1, 1.0 + max(0, counts[-1] - 8) / 20, state)
+    assert counts[0] == 60 and sum(count > 8 for count in counts) <= 4
 
 
 def test_a_batch_that_shrinks_goes_on_with_what_is_known() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from counting import counting
 from test_cache import SHAPES
 from tiny import PROMPTS
 from transformers import AutoModelForCausalLM
@@ -185,6 +186,20 @@ def test_a_cache_keeps_each_layer_where_it_runs() -> None:
             assert torch.equal(
                 *(getattr(cache.layers[place].group, store)[:, :, :30] for cache in (one, other))
             )
+
+
+def test_slots_are_copied_to_another_device_once_for_each_forward() -> None:
+    there = torch.device("meta")
+    shape = type(SHAPES[0])(1, 4, 4, there)
+    cache = KVCache([shape] * 3, 2, 8, torch.float64, torch.device("cpu"))
+    states = torch.empty(2, 1, 2, 4, dtype=torch.float64, device=there)
+    for _ in range(2):
+        cache.reserve(2)
+        with counting() as counts:
+            for layer in cache.layers:
+                layer.update(states, states)
+        assert counts.outside["_to_copy"] == 1
+        assert cache.write_slots.tolist() == [0, 1, 64, 65]
 
 
 def test_a_module_runs_where_its_hook_says() -> None:

@@ -175,9 +175,9 @@ def test_the_options_of_the_alias_are_options(file: Path) -> None:
     """Of every strategy for which it has some, by the names that its parts know."""
     registry = Registry.load()
     alias = registry.models["smollm2"]
-    for strategy, roles in alias.options.items():
+    for strategy in {*alias.options, *alias.cpu_options}:
         chosen = registry.strategy(strategy)
-        for role, given in roles.items():
+        for role, given in alias.fitting(strategy, on_cpu=True).items():
             assert registry.options(role, registry.part(chosen, role), dict(given))
 
 

@@ -7,11 +7,14 @@ forwards in a greedy step.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 import tiny
+import torch
+import transformers.generation as hf
 from counting import Counts, counting
 from torch import Tensor
 
@@ -19,6 +22,8 @@ from specdec import Engine
 from specdec.decoding.step import Acceptance
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
+from specdec.request.logits_processors import Processors
+from specdec.request.processor_stages import PerRow, PrefixFree
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read once a level. Traversals look whether all rows have settled.
@@ -77,6 +82,15 @@ def test_a_step_reads_the_device_once_and_runs_few_operators(
     assert sum(counts.inside.values()) > 0
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_lookahead_reads_what_the_target_made_of_its_window_besides(
+    plain: Engine, rows: int
+) -> None:
+    with mock.patch.object(Verification, "can_sync", False):
+        counts = steps(plain.with_strategy("lookahead"), rows, 1.0)
+    assert counts.reads == {"tolist": 2 * STEPS}
+
+
 @pytest.mark.parametrize("name", ["static_tree", "static_tree+rejection", "static_tree+typical"])
 def test_no_distribution_is_asked_for_where_every_row_has_settled(
     plain: Engine, head: Path, draft: Path, name: str
@@ -104,3 +118,20 @@ def test_no_distribution_is_asked_for_where_every_row_has_settled(
     # Rows that had ended before were walked no further than the others.
     assert asked == [max(lengths) + 1 for lengths in steps]
     assert len(set(asked)) > 2
+
+
+@pytest.mark.parametrize(
+    ("stages", "reads"),
+    [
+        pytest.param((), False, id="none"),
+        pytest.param((PrefixFree(hf.TopKLogitsWarper(2)),), False, id="batched"),
+        pytest.param((PerRow((hf.MinLengthLogitsProcessor(9, 1),)),), True, id="by row"),
+    ],
+)
+def test_a_traversal_ends_early_on_a_gpu_where_the_host_reads_every_position_anyway(
+    stages: Any, reads: bool
+) -> None:
+    inputs: Any = SimpleNamespace(processors=Processors(stages, (), greedy=True))
+    nothing: Any = None
+    there = torch.empty(1, 1, 4, device="meta")
+    assert Verification(inputs, nothing, nothing, there).can_sync is reads

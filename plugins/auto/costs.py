@@ -14,6 +14,7 @@ class Costs:
 
     Args:
         rows: batch size.
+        break_even: as for :class:`~specdec.drafting.seconds_by_size.SecondsBySize`.
 
     Attributes:
         steps: verification and all that surrounds it, by nodes, the root included.
@@ -25,9 +26,9 @@ class Costs:
         since_level: steps with drafts since a further level was measured.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, break_even: int = BREAK_EVEN_TOKENS) -> None:
         self.rows = rows
-        self.steps = SecondsBySize(rows)
+        self.steps = SecondsBySize(rows, break_even)
         self.first, self.level, self.reading = RunningMedian(), RunningMedian(), RunningMedian()
         self.since_plain = self.since_level = 0
         self.nodes, self._drafted = 0, False

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from specdec.drafting.calibration import Calibration, Prior
+from specdec.drafting.seconds_by_size import BREAK_EVEN_TOKENS
 from specdec.errors import OptionError, warn
 from specdec.files.atomic_files import write_json
 from specdec_plugins.auto.acceptance import LASTING, PRIORS, AcceptanceEstimates
@@ -82,9 +83,13 @@ class Memory:
                 self._acceptance[setting, size] = copy.deepcopy(near)
             return self._acceptance[setting, size]
 
-    def costs(self, rows: int, length: int = 0) -> Costs:
+    def costs(self, rows: int, length: int = 0, break_even: int = BREAK_EVEN_TOKENS) -> Costs:
         """Those of a batch size and a length bucket; new ones begin with what is known of
-        the nearest, at most a doubling of the batch away."""
+        the nearest, at most a doubling of the batch away.
+
+        Args:
+            break_even: for a guess where nothing is known.
+        """
         with CHANGING:
             if (rows, length) not in self._costs:
                 known = [
@@ -93,7 +98,7 @@ class Memory:
                     for size, other in [key]
                     if 0.5 <= size / rows <= 2 and own.plain_known
                 ]
-                near = self._costs[min(known)[-1]] if known else Costs(rows)
+                near = self._costs[min(known)[-1]] if known else Costs(rows, break_even)
                 self._costs[rows, length] = near.for_rows(rows)
             return self._costs[rows, length]
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from specdec.decoding.clock import StepSeconds
+from specdec.decoding.clock import StepSeconds, wait_for
 from specdec.decoding.interfaces import LevelProposer, ReadsLater, TreeGrower, TreePolicy
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
@@ -24,7 +24,7 @@ from specdec.drafting.coupling import couple
 from specdec.drafting.ngram_matcher import Continuation
 from specdec.drafting.prompt_lookup import PromptLookup
 from specdec.drafting.reranking import top_by_value
-from specdec.drafting.seconds_by_size import length_bucket
+from specdec.drafting.seconds_by_size import break_even_tokens, length_bucket
 from specdec.plugin.components import IsPath
 from specdec_plugins.auto.acceptance import LASTING, prior_at
 from specdec_plugins.auto.decision import Decision
@@ -170,6 +170,8 @@ class AutoGrower(TreeGrower):
             ):
                 builder.stop()
             self._expanded = to_expand
+        elif self._decision:
+            wait_for(values.device)  # other levels end with a read
 
     def rerank(self, builder: TreeBuilder) -> DraftTree:
         decision, levels = self._decision, builder.depth
@@ -225,7 +227,8 @@ class AutoGrower(TreeGrower):
             guesses = zip(state.request_rows, self._lookup.guesses(), strict=True)
             self._guesses = {request_row: guess for request_row, guess in guesses if guess.tokens}
         if decision:
-            costs = self._memory.costs(batch, length_bucket(state.longest))
+            break_even = break_even_tokens(state.tokens.device)
+            costs = self._memory.costs(batch, length_bucket(state.longest), break_even)
             decision.open(costs, self._memory.acceptance(self._setting, batch), batch)
             rows = sum(reason is None for reason in state.finish_reasons)
             probabilities = [guess.probabilities for guess in self._guesses.values()]

@@ -65,6 +65,7 @@ class LookaheadProposer(TreeProposer):
         self._fixed = target.acceleration.fixed_shapes
         self._most, self._scored = Window.most(options.window, options.ngram)
         self._newest = slice(0)
+        self._roots = {row: state.prompts[row][-1] for row in state.request_rows}
         self._windows: dict[int, Window] = {}
         self._pools: dict[int, NgramPool] = {}
         for request_row in state.request_rows:
@@ -76,13 +77,12 @@ class LookaheadProposer(TreeProposer):
                     pool.add(prompt[end - options.ngram : end])
 
     def tree(self, state: State) -> DraftTree:
-        roots = state.root()
-        rows = zip(state.request_rows, roots.tolist(), state.finish_reasons, strict=True)
+        rows = zip(state.request_rows, state.finish_reasons, strict=True)
         found = [
-            branches([] if ended else self._pools[request_row].candidates(root))
-            for request_row, root, ended in rows
+            branches([] if ended else self._pools[row].candidates(self._roots[row]))
+            for row, ended in rows
         ]
-        tree = self._tree(roots, found)
+        tree = self._tree(state.root(), found)
         return replace(tree, companions=self._companions(state.request_rows, tree))
 
     def _tree(self, roots: Tensor, found: Sequence[Branches]) -> DraftTree:
@@ -125,13 +125,16 @@ class LookaheadProposer(TreeProposer):
         return Companions(tokens, above.expand_as(tokens), depth)
 
     def commit(self, step: Step) -> None:
+        roots = [self._roots[request_row] for request_row in step.request_rows]
+        for request_row, new in zip(step.request_rows, step.new_tokens, strict=True):
+            if new:
+                self._roots[request_row] = new[-1]
         if step.tree.companions is None:  # no row had room for drafts
             return
         start, end = self._newest.start, self._newest.stop
         first = end - self._scored if self._fixed else start
         read = step.verification.companions.last[:, first:end]
         made = self._target.logits(read).argmax(dim=-1)[:, start - first :].tolist()
-        roots = step.tree.tokens[:, 0].tolist()
         for request_row, root, tokens in zip(step.request_rows, roots, made, strict=True):
             for ngram in self._windows[request_row].take(root, tokens):
                 self._pools[request_row].add(ngram)

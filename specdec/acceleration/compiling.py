@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from specdec.kv_cache.kv_cache import KVCache
 
 INDUCTOR = "inductor"
 Backend = str | Callable[..., Any]
+# Compiled code runs in one thread at a time: a shape's view follows one cache, and the results of
+# all CUDA graphs lie in one pool of memory. No attribute: networks are copied.
+_RUNNING = threading.RLock()
 
 
 def check_compilable(module: nn.Module) -> None:
@@ -44,9 +48,9 @@ def check_compilable(module: nn.Module) -> None:
 class CompiledNetwork(nn.Module):
     """A network that compiles a function of its own for every shape that comes up often.
 
-    A shape is the sizes of all inputs and of the cache. Its first compiled result is compared with
-    the network's own. If compiling fails, or the two differ by more than rounding, it warns, once,
-    and runs the network as it is from then on.
+    A shape is the sizes of all inputs and of the cache. Its first compiled result, or the first of
+    a replayed CUDA graph, is compared with the network's own. If compiling fails, or the two differ
+    by more than rounding, it warns, once, and runs the network as it is from then on.
 
     Args:
         network: called with tensors, flags and, by name, a ``cache``.
@@ -79,13 +83,14 @@ class CompiledNetwork(nn.Module):
         if known and self.failure is None and not torch.is_grad_enabled():
             inputs, named = tree_map_only(Tensor, Tensor.contiguous, (inputs, named))
             key = (_call_key((inputs, named)), cache and cache.geometry)
-            if shape := self._compiled.get(key):
-                found = self._attempt(lambda: shape.run(inputs, named, cache))
-                if self.failure is None:
-                    return found
-            self._asked[key] += 1
-            if self._asked[key] >= self._compile_after and self.failure is None:
-                return self._compile(key, inputs, named, cache)
+            with _RUNNING:
+                if shape := self._compiled.get(key):
+                    found = self._attempt(lambda: shape.run(inputs, named, cache))
+                    if self.failure is None:
+                        return found
+                self._asked[key] += 1
+                if self._asked[key] >= self._compile_after and self.failure is None:
+                    return self._compile(key, inputs, named, cache)
         return self._eager(inputs, named, cache)
 
     def _eager(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
@@ -96,8 +101,11 @@ class CompiledNetwork(nn.Module):
     def _compile(self, key: Any, inputs: Any, named: Any, cache: KVCache | None) -> Any:
         """Compile for this shape; its result is the network's own."""
         shape = _Shape(self.network, cache, self._backend)
-        ours = self._attempt(lambda: shape.run(inputs, named, cache))
         # The same slots are written again, with the same keys and values.
+        for _ in range(shape.runs_to_compare):
+            ours = self._attempt(lambda: shape.run(inputs, named, cache))
+            if self.failure is not None:
+                break
         reference = self._eager(inputs, named, cache)
         if self.failure is None:
             error = max(map(relative_error, _tensors(ours), _tensors(reference)), default=0.0)
@@ -142,29 +150,39 @@ class _Shape:
         def call(inputs: Any, named: Any) -> Any:
             return network(*inputs, **named, **given)
 
-        on_gpu = any(tensor.is_cuda for tensor in network.parameters())
-        self._graphs = on_gpu
+        self._graphs = uses_graphs(network)
         how: dict[str, Any] = {"backend": backend}
         if backend == INDUCTOR:
-            how |= {"mode": "reduce-overhead"} if self._graphs else {}
-            how |= {} if on_gpu else {"options": {"freezing": True}}
+            how |= {"mode": "reduce-overhead"} if self._graphs else {"options": {"freezing": True}}
         # torch counts compilations by code object and refuses after a few: one for each shape.
         own = FunctionType(
             call.__code__.replace(co_name="shape"), globals(), closure=call.__closure__
         )
         self._run = torch.compile(own, fullgraph=True, dynamic=False, **how)
 
+    @property
+    def runs_to_compare(self) -> int:
+        """Runs up to one like all later ones: with CUDA graphs the first warms up, the second
+        records, the third replays."""
+        return 3 if self._graphs else 1
+
     def run(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
         if self._view is not None and cache is not None:
             self._view.follow(cache, fixed=self._graphs)
-        if not self._graphs:
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        try:
             found = self._run(inputs, named)
+        finally:
             if self._view is not None:
                 self._view.release()
-            return found
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         # A CUDA graph's results lie where its next run will write.
-        return tree_map_only(Tensor, Tensor.clone, self._run(inputs, named))
+        return tree_map_only(Tensor, Tensor.clone, found) if self._graphs else found
+
+
+def uses_graphs(network: nn.Module) -> bool:
+    """Whether a network is compiled into CUDA graphs."""
+    return any(tensor.is_cuda for tensor in network.parameters())
 
 
 def _call_key(inputs: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from specdec.kv_cache.cache_layers import Group, layers_of
@@ -40,7 +41,12 @@ class CacheView(Cache):  # type: ignore[misc]
                     torch._dynamo.mark_static_address(store, guard=False)
             self._groups[shape].keys, self._groups[shape].values = group.keys, group.values
 
+    def slots_on(self, device: torch.device) -> Tensor:
+        """The slots written; compiled networks lie on one device."""
+        return self.write_slots
+
     def release(self) -> None:
         """Let go of the cache's memory until the next :meth:`follow`."""
         for group in self._groups.values():
-            group.keys, group.values = group.keys[:0], group.values[:0]
+            # A slice would be a view, which keeps the whole memory.
+            group.keys, group.values = group.keys.new_empty(0), group.values.new_empty(0)

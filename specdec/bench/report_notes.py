@@ -33,6 +33,7 @@ def notes(report: Report) -> list[str]:
         "largest of the repetitions. The whole call counts, set-up and prefill included.",
         "95 % interval: of tau and of the median ratio, by bootstrap over prompts.",
         *_beside_hf(report),
+        *_by_phase(report),
         f"noise: plain beside itself {ratio_text(report.noise)}{_within(report.noise)}.",
         f"memory: {report.memory}.",
         f"all runs: {timedelta(seconds=round(report.seconds))} (h:mm:ss), without loading and "
@@ -75,6 +76,12 @@ def _beside_hf(report: Report) -> list[str]:
     if not any(result.beside_transformers for result in report.results):
         return []
     return ["beside HF: the same beside transformers' own generate on the same model."]
+
+
+def _by_phase(report: Report) -> list[str]:
+    if report.device.startswith("cpu"):
+        return []
+    return ["share of time: the host's; what a GPU still computes counts in the phase that waits."]
 
 
 def _within(ratio: Ratio) -> str:

@@ -41,9 +41,13 @@ def options_of(registry: Registry, name: str) -> list[dict[str, Any]]:
     """
     if chosen := registry.strategies.get(name):
         fitting = {
-            alias.name: alias.options[name]
+            label: options[name]
             for alias in registry.models.values()
-            if name in alias.options
+            for label, options in (
+                (alias.name, alias.options),
+                (f"{alias.name} on a CPU", alias.cpu_options),
+            )
+            if name in options
         }
         parts = [(role, part) for role in ROLES if (part := registry.part(chosen, role))]
         rows = [

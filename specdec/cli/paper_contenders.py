@@ -89,7 +89,7 @@ def make_paper_engines(
     names = registry.complete() if given is None else labels_of(registry, given)
     names = [name for name in names if name != PLAIN]
     plain = Engine(**loading, strategy=PLAIN)
-    own_trees = _with_own_tree(registry, loading)
+    own_trees = _with_own_tree(registry, loading, on_cpu=plain.target.device.type == "cpu")
     compared = dict(each for name in names for each in _compared(name, own_trees))
     extra = dict(_ablations(names)) if ablations else {}
     if ablations and not extra:
@@ -143,14 +143,15 @@ def _can_be_made_without(plain: Engine, choice: StrategyChoice) -> bool:
     return True
 
 
-def _with_own_tree(registry: Registry, loading: Mapping[str, Any]) -> set[str]:
+def _with_own_tree(registry: Registry, loading: Mapping[str, Any], *, on_cpu: bool) -> set[str]:
     """The strategies for whose tree the model's alias has options of its own."""
     from specdec.plugin.loading import find_alias
 
     alias = find_alias(registry, loading["model"])
-    return (
-        {name for name, roles in alias.options.items() if roles.get("policy")} if alias else set()
-    )
+    if alias is None:
+        return set()
+    names = {*alias.options, *alias.cpu_options}
+    return {name for name in names if alias.fitting(name, on_cpu=on_cpu).get("policy")}
 
 
 def _compared(name: str, own_trees: set[str]) -> Iterator[tuple[str, _PolicyOptions]]:

@@ -24,7 +24,8 @@ class Stats:
             had a draft token there.
         tried: those rows, by depth.
         accepted_tokens: draft tokens that were accepted.
-        seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``.
+        seconds: wall-clock time by phase (of the whole batch), with ``"total"`` and ``"other"``. On
+            a GPU what it still computes counts in the phase that waits for it.
         tokens_per_second: of the whole generation, prefill included.
         row_processor_seconds: spent in logits processors that had to run row by row.
         lossless: whether the acceptor keeps the target's distribution.

@@ -34,8 +34,9 @@ class TreeTraversal:
         self._path: list[Tensor] = []
 
     def levels(self) -> Iterator[None]:
-        """Yields once for each output position, down to the bonus token below the deepest level; on
-        a CPU it ends as soon as every row is decided."""
+        """Yields once for each output position, down to the bonus token below the deepest level;
+        where the host may read (:attr:`Verification.can_sync`) it ends as soon as every row is
+        decided."""
         for level in range(self.tree.depth + 1):
             if level and self.verification.can_sync and not self.undecided.any():
                 return

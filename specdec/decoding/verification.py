@@ -71,8 +71,9 @@ class Verification:
 
     @property
     def can_sync(self) -> bool:
-        """Whether acceptors may read tensors: on a CPU, where that waits for nothing."""
-        return self.logits.device.type == "cpu"
+        """Whether acceptors may read tensors: on a CPU, where that waits for nothing, and with
+        processors for which the host reads at every output position anyway."""
+        return self.logits.device.type == "cpu" or self._inputs.processors.by_row
 
     def distribution(self, node: Tensor, needed: Tensor) -> Distribution:
         """The target's distribution p of the token after ``node``, logits processors applied.

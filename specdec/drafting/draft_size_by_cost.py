@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from specdec.decoding.clock import StepSeconds
 from specdec.decoding.state import State
 from specdec.decoding.step import Step
-from specdec.drafting.seconds_by_size import SecondsBySize, length_bucket
+from specdec.drafting.seconds_by_size import SecondsBySize, break_even_tokens, length_bucket
 
 # Steps without a plain one after which two plain steps are measured anew.
 _RENEW = 128
@@ -67,16 +67,18 @@ class DraftSizeByCost:
                 for size, length in self._seconds
                 if 0.5 <= size / rows <= 2
             ]
-            known = self._seconds[min(near)[-1]] if near else _Seconds(rows)
-            self._seconds[key] = known.for_rows(rows)
+            if near:
+                self._seconds[key] = self._seconds[min(near)[-1]].for_rows(rows)
+            else:
+                self._seconds[key] = _Seconds(rows, break_even_tokens(state.tokens.device))
         return self._seconds[key]
 
 
 class _Seconds:
     """Of steps of one batch size and about one length."""
 
-    def __init__(self, rows: int) -> None:
-        self._curve = SecondsBySize(rows)
+    def __init__(self, rows: int, break_even: int) -> None:
+        self._curve = SecondsBySize(rows, break_even)
         self._nodes = self._since_plain = 0
         self._to_lose = 0.0
 

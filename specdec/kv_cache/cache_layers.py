@@ -54,14 +54,15 @@ class Reserved(Protocol):
     """What the layers of a cache need for the forward that comes.
 
     Attributes:
-        write_slots: flat, where its tokens are written.
         view: slots a row that it attends over.
         capacity: slots a row.
     """
 
-    write_slots: Tensor
     view: int
     capacity: int
+
+    def slots_on(self, device: torch.device) -> Tensor:
+        """Where its tokens are written, flat, on a layer's device."""
 
 
 class Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -97,16 +98,16 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
         Returns:
             ``[B, heads, view, dim]`` each.
         """
+        slots = self.owner.slots_on(self.group.keys.device)
         return (
-            self._write(self.group.keys[self.index], key_states),
-            self._write(self.group.values[self.index], value_states),
+            self._write(self.group.keys[self.index], slots, key_states),
+            self._write(self.group.values[self.index], slots, value_states),
         )
 
-    def _write(self, store: Tensor, states: Tensor) -> Tensor:
-        owner = self.owner
+    def _write(self, store: Tensor, slots: Tensor, states: Tensor) -> Tensor:
         rows = states.transpose(1, 2).flatten(0, 1).to(store.dtype)  # autocast gives another
-        store.flatten(0, 1).index_copy_(0, owner.write_slots.to(store.device), rows)
-        return store[:, : owner.view].transpose(1, 2)
+        store.flatten(0, 1).index_copy_(0, slots, rows)
+        return store[:, : self.owner.view].transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Slots in view, and the first of them."""

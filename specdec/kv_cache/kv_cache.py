@@ -59,7 +59,7 @@ class KVCache(Cache):  # type: ignore[misc]
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.longest = 0
         self.view = 0
-        self.write_slots = self.lengths
+        self._slots = {self.lengths.device: self.lengths}
         self._scratch: tuple[Tensor, Tensor] | None = None
         self._starts = torch.arange(rows, device=device)[:, None] * self.capacity
         self._groups: dict[LayerShape, Group] = {}
@@ -99,9 +99,20 @@ class KVCache(Cache):  # type: ignore[misc]
             raise ValueError("a forward needs at least one token")
         self.grow(self.longest + after + n)
         flat, _ = self._scratch_slots(after + n)
-        self.write_slots = flat[:, after : after + n].flatten()
+        self._slots = {flat.device: flat[:, after : after + n].flatten()}
         end = self.longest + after + n
         self.view = end if exactly else self._rounded(end)
+
+    @property
+    def write_slots(self) -> Tensor:
+        """Where the tokens of the reserved forward are written, flat."""
+        return self._slots[self.lengths.device]
+
+    def slots_on(self, device: torch.device) -> Tensor:
+        """The same on a layer's device, copied there once for each forward."""
+        if device not in self._slots:
+            self._slots[device] = self.write_slots.to(device)
+        return self._slots[device]
 
     @property
     def stores(self) -> tuple[Tensor, ...]:
@@ -116,7 +127,7 @@ class KVCache(Cache):  # type: ignore[misc]
         """The next forward writes the first n slots and attends to nothing else."""
         self.grow(n)
         fresh = torch.arange(n, device=self.lengths.device)
-        self.write_slots = (self._starts + fresh).flatten()
+        self._slots = {fresh.device: (self._starts + fresh).flatten()}
         self.view = n
 
     def visible(self, tree_mask: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ class ModelAlias:
         drafters: for each drafter the checkpoint that fits the model; they and the options go with
             the model under its hub id too, and with one that was loaded from there.
         options: for each strategy the options that suit the model, by role.
+        cpu_options: further ones where the target is on a CPU, in place of those of ``options``.
         dtype: the dtype to load in unless the user says otherwise.
         description: one line.
     """
@@ -147,3 +148,13 @@ class ModelAlias:
     dtype: str = "auto"
     description: str = ""
     find: Callable[[], str | Path] | None = None
+    cpu_options: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def fitting(self, strategy: str, *, on_cpu: bool) -> dict[str, dict[str, Any]]:
+        """The options for a strategy, by role."""
+        layers = [self.options, *([self.cpu_options] if on_cpu else [])]
+        found: dict[str, dict[str, Any]] = {}
+        for layer in layers:
+            for role, options in layer.get(strategy, {}).items():
+                found[role] = {**found.get(role, {}), **options}
+        return found

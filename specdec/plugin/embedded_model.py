@@ -14,14 +14,10 @@ EMBEDDED = ModelAlias(
     name="chat-7m",
     model=str(_FOLDER / "target"),
     drafters={"eagle": str(_FOLDER / "eagle"), "draft_model": str(_FOLDER / "draft")},
+    options={name: {"drafter": _BFLOAT16} for name in ("auto", "eagle2", "static_tree", "chain")},
     # On a CPU neither drafting nor a wide verification is free beside so small a target: few levels
     # and a small budget win (docs/benchmarks).
-    options={
-        "auto": {"drafter": _BFLOAT16},
-        "eagle2": {"policy": {"depth": 5, "top_k": 2, "budget": 8}, "drafter": _BFLOAT16},
-        "static_tree": {"drafter": _BFLOAT16},
-        "chain": {"drafter": _BFLOAT16},
-    },
+    cpu_options={"eagle2": {"policy": {"depth": 5, "top_k": 2, "budget": 8}}},
     dtype="float32",
     description="the embedded default: a 7M-parameter chat model with an EAGLE head",
 )

@@ -154,13 +154,18 @@ def _check_own_row_only(role: Role, names: Mapping[Role, str | None], acceptor: 
         )
 
 
-def select(registry: Registry, alias: ModelAlias | None, choice: Choice) -> Selection:
+def select(
+    registry: Registry, alias: ModelAlias | None, choice: Choice, *, on_cpu: bool = True
+) -> Selection:
     """Resolve names and options.
 
     Options come from the strategy, then from the model's alias, then from the user; the first two
     only count for parts that have not been swapped, and the alias's of the drafter only for the
     checkpoint that it names. Where the strategy's own drafter needs a
     checkpoint and none is known, a strategy that can do without a drafter does.
+
+    Args:
+        on_cpu: whether the target is on a CPU, for which an alias may have further options.
 
     Raises:
         UnknownNameError: a strategy, part, role or option that does not exist.
@@ -187,7 +192,7 @@ def select(registry: Registry, alias: ModelAlias | None, choice: Choice) -> Sele
     for role in ROLES:
         if names[role] == own[role]:
             registry.part(chosen, role)  # refuses a strategy that is not complete
-    fitting = dict(alias.options.get(strategy, {})) if alias else {}
+    fitting = alias.fitting(strategy, on_cpu=on_cpu) if alias else {}
     if checkpoint is not None or "checkpoint" in options.get("drafter", {}):
         fitting.pop("drafter", None)
     resolved: dict[Role, dict[str, Any]] = {}

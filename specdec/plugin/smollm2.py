@@ -16,6 +16,11 @@ _BFLOAT16 = {"dtype": "bfloat16"}  # of all heads, so that strategies differ in 
 # An EAGLE-2 head scores all 49152 tokens with the target's lm_head: a quarter of them costs less.
 _DRAFTED = {**_BFLOAT16, "vocabulary": str(_FOLDER / "eagle" / "vocabulary.json")}
 
+# The fastest of six trees for EAGLE's head and within noise of it for EAGLE-3's, on twelve prompts
+# that neither was trained on (docs/results.md), on a CPU where a forward over 8 tokens costs 1.2 to
+# 1.8 of one (docs/benchmarks).
+_CPU_TREE = {"depth": 3, "top_k": 2, "budget": 5}
+
 
 def heads_in(folder: Path) -> dict[str, str]:
     """The checkpoints in a folder, by the drafters that they are named for."""
@@ -58,18 +63,16 @@ SMOLLM2 = ModelAlias(
     model=_HUB,
     find=_find,
     drafters=heads_in(_FOLDER),
-    # The fastest of six trees for EAGLE's head and within noise of it for EAGLE-3's, on twelve
-    # prompts that neither was trained on (docs/results.md), on a CPU where a forward over 8 tokens
-    # costs 1.2 to 1.8 of one (docs/benchmarks).
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
-        "eagle2": {"policy": {"depth": 3, "top_k": 2, "budget": 5}, "drafter": _DRAFTED},
-        "eagle3": {"policy": {"depth": 3, "top_k": 2, "budget": 5}, "drafter": _BFLOAT16},
+        "eagle2": {"drafter": _DRAFTED},
+        "eagle3": {"drafter": _BFLOAT16},
         "static_tree": {"drafter": _DRAFTED},
         "chain": {"drafter": _DRAFTED},
         "medusa": {"drafter": _BFLOAT16},
         "hydra": {"drafter": _BFLOAT16},
     },
+    cpu_options={name: {"policy": _CPU_TREE} for name in ("eagle2", "eagle3")},
     dtype="float32",
     description="a chat model of 135M parameters: SmolLM2-135M-Instruct, Apache-2.0",
 )

@@ -80,6 +80,11 @@ class Processors:
         return any(stage.reads_prefix for stage in (*self.processors, *self.warpers))
 
     @property
+    def by_row(self) -> bool:
+        """Whether any of them is called row by row, for which the host reads the prefix."""
+        return any(isinstance(stage, PerRow) for stage in (*self.processors, *self.warpers))
+
+    @property
     def sorts(self) -> bool:
         """Whether any of them sorts the vocabulary."""
         stages = (*self.processors, *self.warpers)
