@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import is_accelerate_available
 
+from specdec.booleans import check_bools
 from specdec.errors import CheckpointError, OptionError, UnknownNameError, first_line
 from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
 from specdec.models.loaded_model import check_suitable, own_copy, unwrapped
@@ -118,6 +119,7 @@ def load_target(
             not available, or a placement that goes with neither the model nor this process.
         UnsupportedModelError: no causal language model.
     """
+    check_bools(tensor_parallel=tensor_parallel)
     wanted = _dtype(dtype)
     is_loaded = model is not None and not isinstance(model, (str, Path))
     placement = _placement(device, device_map, tensor_parallel, is_loaded=is_loaded)
