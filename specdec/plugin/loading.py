@@ -121,9 +121,8 @@ def load_target(
     """
     check_bools(tensor_parallel=tensor_parallel)
     wanted = _dtype(dtype)
-    is_loaded = model is not None and not isinstance(model, (str, Path))
-    placement = _placement(device, device_map, tensor_parallel, is_loaded=is_loaded)
-    if is_loaded:
+    placement = _placement(model, device, device_map, tensor_parallel)
+    if model is not None and not isinstance(model, (str, Path)):
         given = unwrapped(model)
         check_suitable(given)
         own = own_copy(
@@ -149,11 +148,10 @@ def load_target(
 
 
 def _placement(
+    model: object,
     device: torch.device | str | None,
     device_map: str | Mapping[str, Any] | None,
     tensor_parallel: bool,
-    *,
-    is_loaded: bool,
 ) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` that lay a model out over several devices; none for one
     device."""
@@ -163,7 +161,7 @@ def _placement(
     if len(names := ["device"] * (device is not None) + names) > 1:
         raise OptionError(f"{' and '.join(names)} each say where the model goes: give one of them")
     (name,) = names
-    if is_loaded:
+    if model is not None and not isinstance(model, (str, Path)):
         raise OptionError(
             f"{name} is for a model that the engine loads, and the one given is loaded: leave it "
             "out, or give the model's name or folder"
