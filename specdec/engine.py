@@ -77,6 +77,12 @@ class Engine:
             checkpoint's own. A loaded model of another dtype is converted into a copy.
         device: where the model goes; by default the GPU if there is one, and for a loaded model
             where it is. A loaded model on another device is copied there.
+        device_map: lays a model that the engine loads out over several devices, memory and disk, in
+            place of ``device``: ``"auto"``, ``"balanced"``, ``"balanced_low_0"``, ``"sequential"``,
+            one device, or a dict from modules to devices, as for transformers. Needs accelerate.
+        tensor_parallel: whether every process that torchrun has started loads and computes a part
+            of each layer, by transformers' plan for the model. Needs accelerate; see
+            docs/large-models.md.
         trust_remote_code: whether Python code that comes with the model's checkpoint may run. A
             draft model has an option of that name for its own.
         plugins: plugin modules or objects to register besides the installed ones.
@@ -107,24 +113,32 @@ class Engine:
         tokenizer: PreTrainedTokenizerBase | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        tensor_parallel: bool = False,
         plugins: Iterable[object] = (),
         pack: bool = False,
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        check_bools(trust_remote_code=trust_remote_code)
+        check_bools(trust_remote_code=trust_remote_code, tensor_parallel=tensor_parallel)
         acceleration = Acceleration(pack=pack, compile=compile)
         check_tokenizer(tokenizer)
         self.registry = Registry.load(plugins := listed_plugins(plugins))
         self._alias = find_alias(self.registry, model)
         self._alias_is_named = is_named(self._alias, model)
-        options = with_own_containers(options)
+        options, device_map = with_own_containers(options), with_own_containers(device_map)
         choice = Choice(strategy, drafter, policy, verifier, acceptor, options)
         self._on_cpu = True  # as far as is known before the model is loaded
         selection = self._select(choice)
         began = time.perf_counter()
         name, loaded, own = load_target(
-            self._alias, model, dtype, device, trust_remote_code=trust_remote_code
+            self._alias,
+            model,
+            dtype,
+            device,
+            device_map=device_map,
+            tensor_parallel=tensor_parallel,
+            trust_remote_code=trust_remote_code,
         )
         _LOG.info("%s is loaded, in %.1f s", name, time.perf_counter() - began)
         self._on_cpu = device_of(loaded.get_input_embeddings()).type == "cpu"
@@ -141,6 +155,8 @@ class Engine:
             "tokenizer": tokenizer,
             "dtype": dtype,
             "device": device,
+            "device_map": device_map,
+            "tensor_parallel": tensor_parallel,
             "plugins": plugins,
             "pack": pack,
             "compile": compile,

@@ -56,7 +56,8 @@ class Generator:
 
     Args:
         model: as for ``Engine``.
-        engine: other arguments of ``Engine`` by name.
+        engine: other arguments of ``Engine`` by name, such as ``device_map`` for a model that is
+            larger than one of the actor's devices.
         options: fields of :class:`~specdec.jobs.options.JobOptions`, but ``window``.
 
     Raises:

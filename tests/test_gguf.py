@@ -269,6 +269,9 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_token(
     result = engine.generate(PROMPT, **GREEDY)
     assert (result.text, result.token_ids) == (wanted.text, wanted.token_ids)
     assert engine.tokenizer.chat_template == tiny_gguf.TEMPLATE
+    told = "laid out over devices from its conversion on disk"
+    with pytest.warns(UserWarning, match="kept"), pytest.raises(CheckpointError, match=told):
+        plain(file, device_map="auto")
 
 
 @pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()])

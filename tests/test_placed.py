@@ -21,7 +21,8 @@ from specdec.errors import OptionError, UnsupportedModelError
 from specdec.hf.engines import engine_for
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.fingerprints import fingerprint_of_model
-from specdec.models.placement import device_of, is_placed
+from specdec.models.placement import device_of, is_placed, places
+from specdec.plugin import loading
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -92,6 +93,56 @@ def test_a_model_that_accelerate_has_placed_by_itself_writes_the_same_text(
         settings = {**WARM, "temperature": temperature}
         wanted = tiny.tokens(plain, PROMPTS, **settings)
         assert tiny.tokens(tiny.engine(engine, name, head), PROMPTS, **settings) == wanted
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}, *MAPS.values()], ids=str)
+def test_the_engine_places_the_model_that_it_loads(
+    plain: Engine, head: Path, folder: Path, device_map: Any
+) -> None:
+    wanted = tiny.tokens(plain, PROMPTS, **WARM)
+    own = Engine(folder, strategy="plain", device_map=device_map)
+    on_disk = "disk" in (device_map.values() if isinstance(device_map, dict) else ())
+    assert is_placed(own.target.model) == on_disk
+    assert ("disk" in places(own.target.model, own.target.device)) == on_disk
+    again = pickle.loads(pickle.dumps(own))  # noqa: S301
+    assert is_placed(again.target.model) == on_disk
+    for engine in (own, tiny.engine(own, "eagle2", head), again):
+        assert tiny.tokens(engine, PROMPTS, **WARM) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"device_map": "auto", "device": "cpu"}, "^device and device_map each say where"),
+        ({"device_map": "auto", "tensor_parallel": True}, "^device_map and tensor_parallel each"),
+        ({"tensor_parallel": True, "device": "cpu"}, "^device and tensor_parallel each say where"),
+        ({"tensor_parallel": True}, r"this is the only one.*torchrun --nproc-per-node 2 script.py"),
+        ({"device_map": "atuo"}, "^device_map='atuo': give one of auto, balanced, "),
+        ({"device_map": {}}, "^device_map={}: give one of auto, balanced, "),
+        ({"device_map": "cuda:77"}, "^device_map='cuda:77': give one of auto, balanced, "),
+    ],
+    ids=lambda each: " and ".join(each) if isinstance(each, dict) else "",
+)
+def test_a_placement_that_cannot_be_is_refused_by_name(
+    folder: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        Engine(folder, strategy="plain", **given)
+
+
+@pytest.mark.parametrize("given", [{"device_map": "cpu"}, {"tensor_parallel": True}], ids=str)
+def test_a_loaded_model_is_not_placed_anew(model: Any, given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(OptionError, match=f"^{name} is for a model that the engine loads"):
+        Engine(model, strategy="plain", **given)
+
+
+def test_a_placement_without_accelerate_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "is_accelerate_available", lambda: False)
+    with pytest.raises(OptionError, match=r"^device_map needs accelerate: pip install accelerate$"):
+        Engine(folder, strategy="plain", device_map="auto")
 
 
 @pytest.mark.parametrize("where", MAPS)

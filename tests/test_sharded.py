@@ -189,23 +189,51 @@ def test_a_model_that_is_sharded_otherwise_is_refused(plan: dict[str, int], name
     assert Ranks.of(model) is None, "no weight of it is a part"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_script_of_the_documentation_runs_under_torchrun(dtype: str, tmp_path: Path) -> None:
-    """In half precision texts may part where two tokens are a rounding apart."""
-    (snippet,) = [each for each in snippets() if each.needs == "two processes"]
-    code = snippet.code.replace('dtype="auto"', f'dtype="{dtype}"')
-    (tmp_path / "script.py").write_text(code, encoding="utf-8")
-    (tmp_path / "model").symlink_to(ROOT / "specdec" / "models" / "chat-7m" / "target")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(RANKS)]
-    ran = subprocess.run(
-        [sys.executable, *launcher, "--master_port", str(free_port()), "script.py"],
-        cwd=tmp_path,
+def torchrun(folder: Path, *command: Any) -> Any:
+    """What comes of a command of two processes, started in a folder."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", RANKS]
+    return subprocess.run(
+        list(map(str, [sys.executable, *launcher, "--master-port", free_port(), *command])),
+        cwd=folder,
         env={**os.environ, **NO_ACCELERATOR},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_text_of_one_process_once_under_torchrun(
+    model: Any, tokenizer: Any, head: Path, tmp_path: Path
+) -> None:
+    tokenizer.save_pretrained(tiny.save_model(model, tmp_path / "model"))
+    parts = ["--strategy", "eagle2", "--drafter", head]
+    asked = ["generate", "HELLO", "--raw", "-m", "model", *parts, "--temperature", 1]
+    asked += ["--max-new-tokens", 12, "--repeat", 1, "--json", "--tensor-parallel"]
+    ran = torchrun(tmp_path, "-m", "specdec.cli", *asked)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    found = json.loads(ran.stdout)
+    one = Engine(tmp_path / "model", strategy="plain")
+    wanted = one.generate("HELLO", temperature=1.0, seed=found["seed"], max_new_tokens=12)
+    assert found["token_ids"] == wanted.token_ids
+    assert (found["text"], found["identical"]) == (wanted.text, True)
+    refused = torchrun(tmp_path, "-m", "specdec.cli", *asked[:-2], "--tensor-parallel", "--pack")
+    assert refused.returncode != 0
+    assert refused.stderr.count("error: ") == 1, "told once"
+    assert "those of this model are sharded over several processes" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_script_of_the_documentation_runs_under_torchrun(dtype: str, tmp_path: Path) -> None:
+    """In half precision texts may part where two tokens are a rounding apart."""
+    (snippet,) = [each for each in snippets() if each.needs == "two processes"]
+    shards = "tensor_parallel=True"
+    code = snippet.code.replace(shards, f'{shards}, dtype="{dtype}"')
+    assert dtype in code
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")
+    (tmp_path / "model").symlink_to(ROOT / "specdec" / "models" / "chat-7m" / "target")
+    ran = torchrun(tmp_path, "script.py")
     assert ran.returncode == 0, ran.stderr[-4000:]
     engine = Engine(tmp_path / "model", strategy="plain", dtype=dtype)
     wanted = engine.generate("One, two, three,", max_new_tokens=32).text or ""

@@ -27,6 +27,7 @@ from specdec.bench.settings import Settings
 from specdec.booleans import check_bools
 from specdec.errors import OptionError
 from specdec.models.fingerprints import fingerprint_of_model
+from specdec.models.placement import places
 from specdec.request.generation_config import resolve
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _about(plain: Engine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     return {
         "model": plain.model_name,
         "dtype": str(plain.target.dtype).removeprefix("torch."),
-        "device": str(device),
+        "device": places(plain.target.model, device),
         "prompts": _described(prompts),
         "machine": machine(device),
         "versions": versions(),

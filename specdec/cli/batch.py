@@ -34,6 +34,7 @@ def batch(
     plugin: flags.Plugin = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
+    device_map: flags.DeviceMap = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     trust_remote_code: flags.TrustRemoteCode = False,

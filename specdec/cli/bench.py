@@ -51,6 +51,7 @@ def bench(
     log: bench_flags.Log = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
+    device_map: flags.DeviceMap = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     trust_remote_code: flags.TrustRemoteCode = False,

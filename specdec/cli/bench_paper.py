@@ -52,6 +52,7 @@ def paper(
     prompt_lookup: bench_flags.PromptLookup = True,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
+    device_map: flags.DeviceMap = None,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     trust_remote_code: flags.TrustRemoteCode = False,

@@ -150,6 +150,11 @@ def _inflated(
     from specdec.engine import Engine
     from specdec.plugin.loading import find_alias
 
+    if loading["device_map"] is not None:
+        raise OptionError(
+            f"--inflate {preset} --device-map {loading['device_map']}: an inflated model is made "
+            "on one device; give --device, or leave out --inflate"
+        )
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     shape = PRESETS[preset]

@@ -8,6 +8,7 @@ import typer
 
 from specdec.cli import generate_options as flags
 from specdec.cli.failures import INTERRUPTED, reported
+from specdec.cli.first_rank import first_rank_writes
 from specdec.cli.generate_run import prepare
 from specdec.cli.given_options import given_options
 from specdec.cli.request_from_flags import request_from_flags
@@ -28,6 +29,8 @@ def generate(
     option: flags.PartOptions = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
+    device_map: flags.DeviceMap = None,
+    tensor_parallel: flags.TensorParallel = False,
     pack: flags.Pack = False,
     compile: flags.Compile = False,
     trust_remote_code: flags.TrustRemoteCode = False,
@@ -80,26 +83,27 @@ def generate(
     from specdec.cli.explain import steps_as_json, steps_as_table
     from specdec.cli.logprobs import logprobs_as_table
 
-    names = [strategy] if compare is None else [name.strip() for name in compare.split(",")]
-    _check_together(context, names)
-    request = request_from_flags(context.params, names, repeat=repeat, plain=plain)
-    with terminal.working("loading the target model and its drafter"):
-        prepared = prepare(request)
-    report = prepared.run((lambda _: None) if json else terminal.write, trace=explain)
-    if json:
-        payload = report.as_json(compare=compare is not None)
-        if report.trace:
-            payload["explain"] = steps_as_json(report.trace)
-        terminal.print_json(payload)
-    else:
-        for result in report.contenders[0].results if logprobs is not None else ():
-            table = logprobs_as_table(result, report.contenders[0].engine.tokenizer)
-            terminal.stdout().print(table)
-        if report.trace:
-            terminal.stdout().print(steps_as_table(report.trace))
-        terminal.stdout().print(report.as_comparison() if compare else report.as_table())
-    if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    with first_rank_writes(tensor_parallel=tensor_parallel):
+        names = [strategy] if compare is None else [name.strip() for name in compare.split(",")]
+        _check_together(context, names)
+        request = request_from_flags(context.params, names, repeat=repeat, plain=plain)
+        with terminal.working("loading the target model and its drafter"):
+            prepared = prepare(request)
+        report = prepared.run((lambda _: None) if json else terminal.write, trace=explain)
+        if json:
+            payload = report.as_json(compare=compare is not None)
+            if report.trace:
+                payload["explain"] = steps_as_json(report.trace)
+            terminal.print_json(payload)
+        else:
+            for result in report.contenders[0].results if logprobs is not None else ():
+                table = logprobs_as_table(result, report.contenders[0].engine.tokenizer)
+                terminal.stdout().print(table)
+            if report.trace:
+                terminal.stdout().print(steps_as_table(report.trace))
+            terminal.stdout().print(report.as_comparison() if compare else report.as_table())
+        if report.interrupted:
+            raise typer.Exit(INTERRUPTED)
 
 
 def _check_together(context: typer.Context, names: Sequence[str]) -> None:
@@ -112,6 +116,11 @@ def _check_together(context: typer.Context, names: Sequence[str]) -> None:
         OptionError: there are such flags.
     """
     asked, given = context.params, given_options(context)
+    if asked["tensor_parallel"] and asked["prompt"] == "-":
+        raise OptionError(
+            "--tensor-parallel: the processes would share the standard input that the prompt - "
+            "reads; give the prompt itself"
+        )
     if asked["compare"] is not None and asked["explain"]:
         raise OptionError(
             "--explain shows the steps of one strategy, --compare runs several: give --strategy "

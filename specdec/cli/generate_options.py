@@ -148,6 +148,24 @@ Dtype = Annotated[
     str | None, _decoding("--dtype", "float32, float64, bfloat16 or float16; default: the model's.")
 ]
 Device = Annotated[str | None, _decoding("--device", "e.g. cpu or cuda:0; default: a GPU if any.")]
+DeviceMap = Annotated[
+    str | None,
+    _decoding(
+        "--device-map",
+        "In place of --device, lay a model that is larger than one device out over several, memory "
+        "and disk: auto, balanced, balanced_low_0 or sequential. Needs accelerate.",
+        metavar="NAME",
+    ),
+]
+TensorParallel = Annotated[
+    bool,
+    _decoding(
+        "--tensor-parallel",
+        "Shard the model over the processes that torchrun starts, one for each device: torchrun "
+        '--nproc-per-node 2 -m specdec.cli generate "..." --tensor-parallel. The first one writes. '
+        "Needs accelerate.",
+    ),
+]
 Pack = Annotated[
     bool,
     _decoding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from specdec.cli import identity, runs, terminal
@@ -95,12 +95,15 @@ class GenerateRun:
 
     def _settings(self) -> dict[str, Any]:
         """For the record."""
+        from specdec.models.placement import places
+
         target = self.contenders[0].engine.target
         return {
             **self.request.settings,
             "prompt": "text" if isinstance(self.prompt, str) else "chat",
             "dtype": str(target.dtype).removeprefix("torch."),
-            "device": str(target.device),
+            "device": places(target.model, target.device),
+            "tensor_parallel": self.request.loading["tensor_parallel"],
             "pack": self.contenders[0].engine.acceleration.pack,
             "compile": self.contenders[0].engine.acceleration.compile,
             "threads": self.request.threads,
@@ -123,6 +126,8 @@ def prepare(request: GenerateRequest) -> GenerateRun:
     set_threads(request.threads)
     choices = choose(Registry.load(), request.strategies, request.swaps, request.options)
     engines = _engines([choice.arguments() for choice in choices], request.loading)
+    drawn = engines[0].generation_setup().decided(lambda: request.settings["seed"])
+    request = replace(request, settings={**request.settings, "seed": drawn})
     contenders = [ContenderRuns(engine) for engine in engines]
     plain = None
     if request.plain:

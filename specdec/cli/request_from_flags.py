@@ -12,7 +12,7 @@ from specdec.cli.generate_run import GenerateRequest
 from specdec.cli.set_fields import OF_A_CHAT, set_fields
 from specdec.plugin import ROLES
 
-LOADING = ("model", "dtype", "device", "pack", "compile", "trust_remote_code")
+LOADING = ("model", "dtype", "device", "device_map", "pack", "compile", "trust_remote_code")
 _SAMPLING = (
     "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "n",
     "logprobs",
@@ -52,7 +52,10 @@ def request_from_flags(
         swaps=swaps,
         options=options,
         settings={"seed": seed, **settings_from_flags(given)},
-        loading={name: given[name] for name in LOADING},
+        loading={
+            **{name: given[name] for name in LOADING},
+            "tensor_parallel": given.get("tensor_parallel", False),
+        },
         threads=given["threads"],
         repeat=repeat,
         plain=plain,

@@ -16,6 +16,7 @@ from specdec.cli.flag_values import numbers, set_threads
 from specdec.cli.generate_options import (
     Debug,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     Model,
@@ -65,6 +66,7 @@ def train(
     seed: flags.Seed = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     threads: Threads = None,
     trust_remote_code: TrustRemoteCode = False,
     quiet: flags.Quiet = False,
@@ -156,6 +158,7 @@ def train(
             progress=not (quiet or json),
             dtype=dtype,
             device=device,
+            device_map=device_map,
             trust_remote_code=trust_remote_code,
             command=shlex.join(["specdec", *sys.argv[1:]]),
             **settings,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +83,8 @@ def load_model(
     checkpoint: str | Path,
     *,
     dtype: torch.dtype | str,
-    device: torch.device | str,
+    device: torch.device | str | None,
+    placement: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A causal language model from a folder, a hub id or a GGUF file.
@@ -91,6 +94,8 @@ def load_model(
     Args:
         dtype: of the weights; ``"auto"`` for the checkpoint's own, which of a quantised GGUF file
             is float32.
+        placement: ``device_map`` or ``distributed_config`` of transformers' ``from_pretrained``,
+            which say where the weights go in place of ``device``.
         trust_remote_code: whether code that comes with the checkpoint may run. If not, nothing of
             it runs and nothing is asked. With a GGUF file comes none.
 
@@ -107,6 +112,11 @@ def load_model(
     if is_gguf(folder):
         source = _checkpoint_of(folder)
         if isinstance(source, PreTrainedModel):
+            if placement:
+                raise CheckpointError(
+                    f"{folder} is laid out over devices from its conversion on disk, which could "
+                    "not be kept: SPECDEC_CACHE names another folder for it"
+                )
             own = None if dtype == "auto" else getattr(torch, str(dtype).removeprefix("torch."))
             return own_copy(source, own, None).to(device).eval()
         folder, trust_remote_code = source, False
@@ -123,6 +133,7 @@ def load_model(
             weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **(placement or {}),
             **given,
         )
     except CheckpointError:
@@ -130,7 +141,7 @@ def load_model(
     except Exception as error:
         raise _unloadable(folder, "", error) from error
     check_complete(folder, model, info)
-    return model.to(device).eval()
+    return (model if placement else model.to(device)).eval()
 
 
 def load_tokenizer(

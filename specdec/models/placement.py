@@ -24,6 +24,12 @@ def is_placed(model: nn.Module) -> bool:
     return any(True for module in model.modules() for _ in hooks(module))
 
 
+def places(model: nn.Module, device: torch.device) -> str:
+    """Where its layers are, for reports: the places of its ``device_map``, or the device."""
+    found = getattr(model, "hf_device_map", None) or {"": device}
+    return ", ".join(sorted({str(place) for place in found.values()}))
+
+
 def is_offloaded(module: nn.Module) -> bool:
     """Whether its own weights come from elsewhere whenever it runs."""
     return any(getattr(hook, "offload", False) for hook in hooks(module))

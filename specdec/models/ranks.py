@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 # Sizes of transformers' DistributedConfig that shard a model otherwise than by tensors.
 _OTHERWISE = ("pp_size", "fsdp_size", "dp_replicate_size", "ep_size")
+
+# How processes for two devices are started.
+TORCHRUN = "torchrun --nproc-per-node 2"
 
 
 class Ranks:
@@ -121,6 +125,14 @@ class Ranks:
         if refused is not None:
             raise refused
         return made[0]
+
+
+def in_several_processes() -> bool:
+    """Whether this process is one of several that torchrun, or what sets its variables, started."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size() > 1
+    started = {"RANK", "LOCAL_RANK"} <= os.environ.keys()
+    return dist.is_available() and started and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 # By the group of a model's shards; groups for objects are made once.

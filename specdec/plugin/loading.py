@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import is_accelerate_available
 
-from specdec.errors import CheckpointError, OptionError, UnknownNameError
+from specdec.booleans import check_bools
+from specdec.errors import CheckpointError, OptionError, UnknownNameError, first_line
 from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
 from specdec.models.loaded_model import check_suitable, own_copy, unwrapped
+from specdec.models.ranks import TORCHRUN, in_several_processes
 from specdec.plugin.components import ModelAlias
 from specdec.plugin.embedded_model import EMBEDDED
 from specdec.plugin.registry import Registry
@@ -21,6 +26,8 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# Those of transformers' device maps that it makes itself.
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def find_alias(registry: Registry, model: str | Path | nn.Module | None) -> ModelAlias | None:
@@ -93,6 +100,8 @@ def load_target(
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
     *,
+    device_map: str | Mapping[str, Any] | None = None,
+    tensor_parallel: bool = False,
     trust_remote_code: bool = False,
 ) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase | None]:
     """A name to report, the loaded model, and the tokenizer that lies beside it.
@@ -106,11 +115,13 @@ def load_target(
     Raises:
         CheckpointError: missing, corrupt, incomplete or unsafe.
         UnknownNameError: a dtype that does not exist.
-        OptionError: something else than a name, a path or a transformers model, or a device that
-            is not available.
+        OptionError: something else than a name, a path or a transformers model, a device that is
+            not available, or a placement that goes with neither the model nor this process.
         UnsupportedModelError: no causal language model.
     """
+    check_bools(tensor_parallel=tensor_parallel)
     wanted = _dtype(dtype)
+    placement = _placement(model, device, device_map, tensor_parallel)
     if model is not None and not isinstance(model, (str, Path)):
         given = unwrapped(model)
         check_suitable(given)
@@ -127,12 +138,54 @@ def load_target(
     loaded = load_model(
         place,
         dtype=wanted or "auto",
-        device=_device(device),
+        device=None if placement else _device(device),
+        placement=placement,
         trust_remote_code=trust_remote_code,
     )
     check_suitable(loaded)
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     return named.name if named else str(model), loaded, tokenizer
+
+
+def _placement(
+    model: object,
+    device: torch.device | str | None,
+    device_map: str | Mapping[str, Any] | None,
+    tensor_parallel: bool,
+) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that lay a model out over several devices; none for one
+    device."""
+    asked = {"device_map": device_map is not None, "tensor_parallel": tensor_parallel}
+    if not (names := [name for name, wanted in asked.items() if wanted]):
+        return {}
+    if len(names := ["device"] * (device is not None) + names) > 1:
+        raise OptionError(f"{' and '.join(names)} each say where the model goes: give one of them")
+    (name,) = names
+    if model is not None and not isinstance(model, (str, Path)):
+        raise OptionError(
+            f"{name} is for a model that the engine loads, and the one given is loaded: leave it "
+            "out, or give the model's name or folder"
+        )
+    if tensor_parallel and not in_several_processes():
+        raise OptionError(
+            "tensor_parallel=True shards a model over several processes, and this is the only one. "
+            f"Start one for each device: {TORCHRUN} script.py"
+        )
+    if not is_accelerate_available():
+        raise OptionError(f"{name} needs accelerate: pip install accelerate")
+    if tensor_parallel:
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    if device_map not in _MAPS and not (isinstance(device_map, Mapping) and device_map):
+        try:
+            _device(device_map)  # type: ignore[arg-type]
+        except OptionError as error:
+            raise OptionError(
+                f"device_map={device_map!r:.80}: give one of {', '.join(_MAPS)}, a dict from "
+                f"modules to devices, or one device ({first_line(error)})"
+            ) from error
+    return {"device_map": device_map}
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:

@@ -58,6 +58,7 @@ def train(
     tokenizer: Any = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
     plugins: Iterable[object] = (),
     trust_remote_code: bool = False,
     command: str = "",
@@ -83,7 +84,8 @@ def train(
         regenerate: let the target answer the prompts of the data first; options of
             :class:`~specdec.training.answer_options.AnswerOptions`, or True.
         progress: whether to tell on stderr how it goes, or what is told.
-        tokenizer, dtype, device, plugins, trust_remote_code: as for ``Engine``.
+        tokenizer, dtype, device, device_map, plugins, trust_remote_code: as for ``Engine``; several
+            processes take no ``device_map``.
         command: how it was started, for the card.
         **settings: fields of :class:`~specdec.training.settings.Settings`.
 
@@ -113,6 +115,7 @@ def train(
         tokenizer=tokenizer,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         plugins=plugins,
         trust_remote_code=trust_remote_code,
     )
@@ -149,6 +152,12 @@ class _Training:
         """All stages, one after the other."""
         accelerator = processes(loading.get("device"), self.settings.accumulate)
         if accelerator.num_processes > 1:
+            if loading["device_map"] is not None:
+                raise OptionError(
+                    f"device_map={loading['device_map']!r:.80}: each of the "
+                    f"{accelerator.num_processes} processes has the model on a device of its own; "
+                    "leave it out, or train in one process"
+                )
             loading["device"] = accelerator.device
         if not accelerator.is_main_process:
             self.reporter = Reporter()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from training_process import SHORT
 from transformers import OPTConfig, OPTForCausalLM
 
 from specdec import Engine, SpecdecError
+from specdec.errors import OptionError
 from specdec.progress import Reporter
+from specdec.training import pipeline
 from specdec.training.answer_options import make_answer_options
 from specdec.training.documents import make_documents
 from specdec.training.evaluation import TauMeter
@@ -48,6 +51,15 @@ class Notes(Reporter):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def test_several_processes_train_on_models_in_one_place(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    monkeypatch.setattr(pipeline, "processes", lambda *_: two)
+    with pytest.raises(OptionError, match=r"^device_map='auto': each of the 2 processes has"):
+        trained(device_map="auto")
 
 
 def test_a_head_is_trained_measured_and_taken_by_the_engine(
