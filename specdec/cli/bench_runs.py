@@ -41,7 +41,7 @@ def measure(
     from specdec.bench.baseline import TransformersContender
 
     first = next(iter(engines.values()))
-    with progress_bar() as progress:
+    with progress_bar("runs") as progress:
         reports = run_at(
             temperatures,
             engines,
