@@ -33,7 +33,7 @@ def draw_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
     with rc_context(RC):
         for path, figure in _figures(results, folder):
             if figure is not None:
-                figure.savefig(path, dpi=200)
+                figure.savefig(path, dpi=200, pil_kwargs={"optimize": True})
                 drawn.append(path)
     return drawn
 
