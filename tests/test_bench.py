@@ -462,7 +462,9 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
     bench.run(small, PROMPTS[:1], settings(repetitions=1), transformers=False, log=log)
     with pytest.raises(OptionError, match=r"another benchmark: there prompts\.sets is"):
         bench.run(small, PROMPTS, settings(repetitions=1), transformers=False, log=log)
-    with pytest.raises(OptionError, match=r"another benchmark: there contenders"):
+    with pytest.raises(
+        OptionError, match=r"another benchmark: there contenders.*another folder, --out"
+    ):
         bench.run(small, PROMPTS[:1], settings(repetitions=1), log=log)
     (tmp_path / "head").mkdir()
     head = eagle_head(eagle.target.model, tmp_path / "head")

@@ -126,6 +126,14 @@ def test_files_say_the_same(paper_out: Path) -> None:
     for report in reports:
         at = f"temperature {report['settings']['temperature']:g}"
         table = page.split(f"## tau, {at}\n")[1].split("\n## ")[0]
+        for name, heading in (
+            ("speedup", "speedup over plain decoding"),
+            ("beside_transformers", "speedup over transformers' generate"),
+        ):
+            ratios = page.split(f"## {heading}, {at}\n")[1].split("\n## ")[0]
+            for row in report["by_set"]:
+                low, high = row[f"{name}_interval"]
+                assert f" {row[name]:.2f}x ({low:.2f}-{high:.2f}) |" in ratios
         for row in report["results"]:
             (line,) = re.findall(rf"^\| {row['strategy']} \|.*$", table, flags=re.MULTILINE)
             own = [r["tau"] for r in report["by_set"] if r["strategy"] == row["strategy"]]
