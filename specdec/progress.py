@@ -108,11 +108,12 @@ class RichReporter(Reporter):
             transient=self._transient,
         )
         stage = ShownStage(name, total, self._console.get_time)
-        task = bar.add_task(name, total=total, **stage.fields())
+        fields: Any = stage.fields()
+        task = bar.add_task(name, total=total, **fields)
 
         def draw() -> None:
-            amounts = {"completed": stage.done, "total": stage.total}
-            bar.update(task, refresh=not self._by_itself, **amounts, **stage.fields())
+            now: Any = {"completed": stage.done, "total": stage.total, **stage.fields()}
+            bar.update(task, refresh=not self._by_itself, **now)
 
         stage.changed = draw
         with bar:
@@ -121,10 +122,11 @@ class RichReporter(Reporter):
     @contextmanager
     def _lines(self, name: str, total: float) -> Iterator[ShownStage]:
         stage = ShownStage(name, total, self._console.get_time)
-        written = 0.0
+        told, written = False, 0.0
 
         def write() -> None:
-            nonlocal written
+            nonlocal told, written
+            told = True
             if (now := stage.seconds()) >= written + SECONDS_BETWEEN_LINES:
                 written = now
                 self._console.print(stage.line(), markup=False, soft_wrap=True)
@@ -133,7 +135,7 @@ class RichReporter(Reporter):
         try:
             yield stage
         finally:
-            if written or not self._transient:
+            if told:
                 self._console.print(stage.line(ended=True), markup=False, soft_wrap=True)
 
 

@@ -71,7 +71,10 @@ def test_batches_show_the_mean_speedup_with_its_interval() -> None:
 
 def test_bars_are_left_out_where_there_is_no_interval() -> None:
     assert bars([{"tau": 1.0}, {"tau": 2.0, "tau_interval": None}], "tau") is None
-    rows = [{"tau": 1.0, "tau_interval": None}, {"tau": 2.0, "tau_interval": [1.5, 3.0]}]
+    rows: list[dict[str, Any]] = [
+        {"tau": 1.0, "tau_interval": None},
+        {"tau": 2.0, "tau_interval": [1.5, 3.0]},
+    ]
     assert bars(rows, "tau") == [[0, 0.5], [0, 1]]
 
 
