@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from specdec.booleans import check_bools
 from specdec.errors import OptionError, out_of_memory, warn
 from specdec.generation import Generation, GenerationSetup
+from specdec.progress import reporter_of
 from specdec.request.request import Request
 from specdec.results import GenerationResult
 from specdec.streamers import check_streamer, fed
@@ -57,7 +57,7 @@ def in_batches(
 
     Args:
         batch_size: the most rows of a batch; None for all of them.
-        progress: whether to show a progress bar on stderr.
+        progress: whether to show on stderr how it goes.
         streamer: one of transformers, which gets the tokens as they are committed. It is told of
             the end by whoever gave it.
         advance: called after each step with the number of prompts that ended with it.
@@ -75,12 +75,14 @@ def in_batches(
     batches = deque(order[start : start + size] for start in range(0, len(rows), size))
     results: dict[int, GenerationResult] = {}
     ranks = setup.ranks
-    with _bar(len(rows), shown=progress and not (ranks and ranks.index)) as bar:
+    reporter = reporter_of(progress and not (ranks and ranks.index))
+    with reporter.stage("prompts", len(rows)) as stage:
+        told = advance or stage.advance
         while batches:
             batch = batches.popleft()
             _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
             try:
-                done = yield from _decode(setup, request.part(batch), advance or bar, streamer)
+                done = yield from _decode(setup, request.part(batch), told, streamer)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or streamer is not None or not out_of_memory(error):
                     raise
@@ -126,18 +128,3 @@ def finished(steps: Generator[Any, None, T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Any]:
-    """A progress bar over prompts; yields what advances it."""
-    if not shown:
-        yield lambda prompts: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda prompts: bar.update(task, advance=prompts)

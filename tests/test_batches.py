@@ -223,4 +223,4 @@ def test_another_error_is_no_lack_of_memory(plain: Engine, monkeypatch: pytest.M
 def test_progress_goes_to_stderr(plain: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     plain.generate(PROMPTS, max_new_tokens=2, progress=True, batch_size=2)
     shown = capsys.readouterr()
-    assert shown.out == "" and "5/5" in shown.err
+    assert shown.out == "" and "prompts 5 of 5 (100%)" in shown.err

@@ -406,11 +406,14 @@ def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
 ) -> None:
     log = tmp_path / "runs.jsonl"
     decoded: list[str] = []
+    told: list[tuple[int, int]] = []
 
     def run(stop: int | None = None) -> bench.Report:
         decoded.clear()
+        told.clear()
 
         def progress(done: int, total: int, what: str) -> None:
+            told.append((done, total))
             if what.startswith("run"):
                 decoded.append(what)
             if what and stop is not None and len(decoded) > stop:
@@ -426,13 +429,14 @@ def test_a_stopped_run_goes_on_from_its_log_and_decodes_nothing_twice(
         )
 
     first = run(stop=4)  # plain, eagle2, plain again; the second round is cut off
-    assert first.interrupted and first.of(PLAIN).prompts == 1
+    assert first.interrupted and first.of(PLAIN).prompts == 1 and told[-1][0] < told[-1][1]
     with log.open("a") as file:
         file.write('{"repetition": 0, "ba')  # killed while it wrote
-    whole = run()
+    whole, total = run(), 3 * (1 + len(PROMPTS))
+    assert told == [(done, total) for done in range(3, total + 1)]  # a round was there
     assert len(decoded) == 3 * (len(PROMPTS) - 1) and not whole.interrupted
     again = run()
-    assert decoded == []
+    assert decoded == [] and told == [(total, total)]
     for ours, theirs in zip(whole.results, again.results, strict=True):
         assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
     assert whole.of("eagle2").alpha and whole.of("eagle2").identical
@@ -458,7 +462,9 @@ def test_a_log_of_another_benchmark_is_refused_by_what_differs(
     bench.run(small, PROMPTS[:1], settings(repetitions=1), transformers=False, log=log)
     with pytest.raises(OptionError, match=r"another benchmark: there prompts\.sets is"):
         bench.run(small, PROMPTS, settings(repetitions=1), transformers=False, log=log)
-    with pytest.raises(OptionError, match=r"another benchmark: there contenders"):
+    with pytest.raises(
+        OptionError, match=r"another benchmark: there contenders.*another folder, --out"
+    ):
         bench.run(small, PROMPTS[:1], settings(repetitions=1), log=log)
     (tmp_path / "head").mkdir()
     head = eagle_head(eagle.target.model, tmp_path / "head")

@@ -20,6 +20,7 @@ sys.path.append(str(ROOT / "scripts"))
 import docstrings
 import generated
 import make_hooks_doc
+import make_lines_table
 import make_models_list
 import make_options_doc
 import make_refusals_doc
@@ -35,6 +36,19 @@ PAGES: dict[Path, Callable[[], str]] = {
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_what_the_code_says(page: Path) -> None:
     assert PAGES[page]() == page.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_shared_code_in_the_table_of_lines_is_used_by_no_other_method() -> None:
+    files = [file for own in make_lines_table.SHARED.values() for file in own]
+    modules = "|".join(re.escape(f"specdec.{file[:-3].replace('/', '.')}") for file in files)
+    users = {
+        path.relative_to(ROOT / folder).as_posix()
+        for folder in ("plugins", "specdec")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(rf"\b({modules})\b", path.read_text(encoding="utf-8"))
+    }
+    methods = {user.partition("/")[0] for user in users - {*files, "models/heads/token_map.py"}}
+    assert methods == {*make_lines_table.SHARED_BY}
 
 
 @pytest.mark.parametrize("of", [Engine, Engine.generate], ids=["Engine", "generate"])

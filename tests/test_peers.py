@@ -195,7 +195,7 @@ def heads(plain: Engine, head: Path, head3: Path, tmp_path: Path) -> Heads:
     [
         ("EAGLE-3", "run EAGLE-1/2 heads, and eagle2:3 drafts with one of EAGLE-3"),
         ("two", "one head, and eagle2 and chain draft with different ones"),
-        ("changed", 'vocabulary=9: with -o drafter.dtype="auto" -o drafter.vocabulary=null all'),
+        ("changed", "vocabulary=9: add -o drafter.dtype=auto -o drafter.vocabulary=null, with"),
     ],
 )
 def test_what_would_be_another_drafter_in_a_peer_is_refused(

@@ -14,7 +14,7 @@ def acceptance(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     if not rows:
         return None
 
-    figure = new_figure(2.6 + 0.13 * ((len(rows) + 1) // 2))
+    figure = new_figure(3.2 + 0.13 * ((len(rows) + 1) // 2))
     axes = figure.subplots()
     most = 1
     for index, row in enumerate(rows):

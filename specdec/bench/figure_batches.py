@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specdec.bench.figure_style import headline, legend, marked_line, new_figure, prompts_measured
+from specdec.bench.figure_style import (
+    bars,
+    headline,
+    legend,
+    marked_line,
+    new_figure,
+    prompts_measured,
+)
 
 
 def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any | None:
@@ -20,24 +27,26 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
         return None
     reports = sorted(reports, key=lambda report: report["settings"]["batch_size"])
     sizes = [report["settings"]["batch_size"] for report in reports]
-    rows = [{row["strategy"]: row for row in report["results"]} for report in reports]
-    shown = [label for label in labels if sum(label in own for own in rows) > 1]
+    of_all = [{row["strategy"]: row for row in report["results"]} for report in reports]
+    means = [{row["strategy"]: row for row in report["means"]} for report in reports]
+    shown = [label for label in labels if sum(label in own for own in of_all) > 1]
     figure = new_figure(3.6 + 0.13 * ((len(shown) + 1) // 2))
     panels = figure.subplots(2, 1, sharex=True)
-    captions = {
-        "tokens_per_second": "tokens/s, all rows\n(wall clock)",
-        "speedup": "speedup over plain decoding\n(ratio of tokens/s)",
+    measures = {
+        "tokens_per_second": ("tokens/s, all rows\n(wall clock)", of_all),
+        "speedup": ("speedup over plain\n(ratio of tokens/s)", means),
     }
-    for axes, (measure, caption) in zip(panels, captions.items(), strict=True):
+    for axes, (measure, (caption, rows)) in zip(panels, measures.items(), strict=True):
         for index, label in enumerate(shown):
-            points = [
-                (size, own[label][measure])
-                for size, own in zip(sizes, rows, strict=True)
-                if label in own
-            ]
-            axes.plot(
-                *zip(*points, strict=True),
+            at = [(size, own[label]) for size, own in zip(sizes, rows, strict=True) if label in own]
+            drawn = [row for _, row in at]
+            axes.errorbar(
+                [size for size, _ in at],
+                [row[measure] for row in drawn],
+                yerr=bars(drawn, measure),
                 **marked_line(index),
+                elinewidth=0.6,
+                capsize=1.5,
                 label=label,
             )
         axes.set_ylim(bottom=0)
@@ -48,8 +57,10 @@ def batches(reports: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any 
     counts = [prompts_measured(report) for report in reports]
     n = " to ".join(map(str, sorted({min(counts), max(counts)})))
     panels[1].set_xlabel(f"batch size (rows decoded together), n = {n} prompts")
-    new = reports[0]["settings"]["max_new_tokens"]
-    what = f"at most {new} new tokens a row; prefill included"
+    what = (
+        "prefill included; tokens/s: all prompts together;\n"
+        "speedup: mean over prompt sets, bars: 95 % interval"
+    )
     headline(figure, reports[0], what)
     legend(figure, panels[0])
     return figure

@@ -20,29 +20,35 @@ _STATED, _CALIBRATED = "eagle2", "auto"
 
 
 def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
-    """Acceptance rate against confidence, and how many draft tokens have it: of the methods that
-    grow EAGLE-2's tree, of ``auto``, and of ``auto`` without calibration where it ran. None where
-    none of them did."""
+    """Acceptance rate against confidence, the difference of the two, and how many draft tokens have
+    that confidence: of the methods that grow EAGLE-2's tree, of ``auto``, and of ``auto`` without
+    calibration where it ran. None where none of them did."""
     rows = _shown(report, labels)
     if not rows:
         return None
-    figure = new_figure(4.2)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="calibrated")
+    figure = new_figure(5.4)
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(6, 4, 2))
+    calibrated: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ":"}
+    upper.plot([0, 1], [0, 1], **calibrated, label="calibrated")
+    middle.plot([0, 1], [0, 0], **calibrated)
     for index, row in enumerate(rows):
         found = row["reliability"]
         bins = [each for each in found["curve"] if each["count"] >= FEWEST]
+        confidences = [each["confidence"] for each in bins]
+        style = {**marked_line(index), "markersize": 2.5}
         upper.plot(
-            [each["confidence"] for each in bins],
+            confidences,
             [each["rate"] for each in bins],
-            **marked_line(index),
+            **style,
             label=f"{row['strategy']}\nECE {found['ece']:.3f}, n = {found['count']:,}",
         )
+        middle.plot(confidences, [each["rate"] - each["confidence"] for each in bins], **style)
         edges = [each["low"] for each in found["curve"]] + [1.0]
         counts = [each["count"] for each in found["curve"]]
         lower.stairs(counts, edges, **line_style(index))
     upper.set_ylim(-0.03, 1.03)
     upper.set_xlim(-0.02, 1.02)
+    middle.set_ylabel("acceptance rate\nless confidence")
     upper.set_ylabel("acceptance rate (share of draft\ntokens that the target took)")
     lower.set_yscale("symlog", linthresh=1)
     lower.set_yticks([0, *(10**power for power in range(0, 9, 2))], minor=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from specdec.errors import OptionError, install_extra
 
 # Okabe and Ito's palette, without its yellow, which is hardly seen on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "<", "X")
 INK, GRID = "#222222", "#dddddd"
 TEXT_AS_IT_IS: dict[Any, Any] = {"text.parse_math": False}  # labels and sets may have a $
 RC: dict[Any, Any] = {
@@ -50,13 +50,32 @@ def line_style(index: int) -> dict[str, Any]:
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": ("-", "--", ":")[index // len(COLOURS) % 3],
-        "linewidth": 1,
+        "linewidth": 0.8,
     }
 
 
 def marked_line(index: int) -> dict[str, Any]:
-    """The same with marks on it."""
-    return {**line_style(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 3}
+    """The same with marks on it: filled ones on the first 7, on others hollow ones, and no colour
+    with the mark that it had before."""
+    again = index // len(COLOURS)
+    return {
+        **line_style(index),
+        "marker": MARKERS[(index + 3 * again) % len(MARKERS)],
+        "markersize": 3,
+        "markeredgewidth": 0.8,
+        **({"markerfacecolor": "white"} if again else {}),
+    }
+
+
+def bars(rows: Sequence[Mapping[str, Any]], measure: str) -> list[list[float]] | None:
+    """How far below and above a measure of rows its interval reaches; None where none has any."""
+    ends = [(row[measure], *(row.get(f"{measure}_interval") or [row[measure]] * 2)) for row in rows]
+    if all(low == high for _, low, high in ends):
+        return None
+    return [  # an interval of a skewed measure may leave it out
+        [max(0.0, value - low) for value, low, _ in ends],
+        [max(0.0, high - value) for value, _, high in ends],
+    ]
 
 
 def legend(figure: Any, axes: Any) -> None:
@@ -76,11 +95,20 @@ def legend(figure: Any, axes: Any) -> None:
 
 def headline(figure: Any, report: Mapping[str, Any], what: str) -> None:
     """Model, settings and date of a report as JSON above the figure, and below them ``what``."""
-    title = (
-        f"{Path(report['model']).name}, {report['dtype']} on {report['device']}, "
-        f"{settings_text(report['settings'])}, {report['date'][:10]}"
+    done = done_to_networks(report.get("pack"), report.get("compile"))
+    settings = report["settings"]
+    lines = (
+        f"{Path(report['model']).name}, {report['dtype']} on {report['device']}{done}, "
+        f"{report['date'][:10]}",
+        f"{settings_text(settings)}, at most {settings['max_new_tokens']} new tokens a turn",
+        what,
     )
-    figure.suptitle(f"{title}\n{what}", fontsize=SMALL, x=0.02, ha="left")
+    figure.suptitle("\n".join(lines), fontsize=SMALL, x=0.02, ha="left")
+
+
+def done_to_networks(pack: bool | None, compile: bool | None) -> str:
+    """``, packed``: as it follows in a title; nothing where they are as they are."""
+    return ", packed" * bool(pack) + ", compiled" * bool(compile)
 
 
 def prompts_measured(report: Mapping[str, Any]) -> int:

@@ -1,11 +1,11 @@
-"""The figure of tau and tokens/s against an option of the draft tree."""
+"""The figure of tau and speedup against an option of the draft tree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specdec.bench.figure_style import COLOURS, headline, new_figure, prompts_measured
+from specdec.bench.figure_style import COLOURS, bars, headline, new_figure, prompts_measured
 
 SWEPT = {
     "budget": "budget (draft tokens verified a step)",
@@ -15,8 +15,8 @@ SWEPT = {
 
 
 def sweep(report: Mapping[str, Any], option: str) -> Any | None:
-    """tau and tokens/s against an option of the tree policy, of the methods that differ in nothing
-    else; None where there are no two of them."""
+    """tau and speedup, as means over prompt sets, against an option of the tree policy, of the
+    methods that differ in nothing else; None where there are no two of them."""
     points = _swept(report, option)
     if len(points) < 2:
         return None
@@ -26,18 +26,16 @@ def sweep(report: Mapping[str, Any], option: str) -> Any | None:
     panels = figure.subplots(2, 1, sharex=True)
     measures = {
         "tau": "tau (tokens per\ntarget forward)",
-        "tokens_per_second": "tokens/s (wall clock)",
+        "speedup": "speedup over plain\n(ratio of tokens/s)",
     }
+    means = {row["strategy"]: row for row in report["means"]}
+    shown = [means[row["strategy"]] for _, row in points]
     values = [value for value, _ in points]
     for axes, colour, (measure, caption) in zip(panels, COLOURS, measures.items(), strict=False):
-        heights = [row[measure] for _, row in points]
-        ends = [row.get(f"{measure}_interval") or (row[measure],) * 2 for _, row in points]
-        below = [h - low for h, (low, _) in zip(heights, ends, strict=True)]
-        above = [high - h for h, (_, high) in zip(heights, ends, strict=True)]
         axes.errorbar(
             values,
-            heights,
-            yerr=[below, above] if any([*below, *above]) else None,
+            [row[measure] for row in shown],
+            yerr=bars(shown, measure),
             color=colour,
             marker="o",
             markersize=3,
@@ -45,11 +43,13 @@ def sweep(report: Mapping[str, Any], option: str) -> Any | None:
             capsize=2,
             elinewidth=0.8,
         )
-        axes.set_ylim(0, 1.15 * max(high for _, high in ends))
+        axes.set_ylim(
+            0, 1.15 * max((row[f"{measure}_interval"] or [row[measure]])[-1] for row in shown)
+        )
         axes.set_ylabel(caption)
     panels[1].set_xticks(values)
     panels[1].set_xlabel(f"{SWEPT[option]}\n{label}, n = {n} prompts")
-    what = f"{_others(points[0][1], option)}; bars at tau: 95 % interval"
+    what = f"{_others(points[0][1], option)}; means over prompt sets; bars: 95 % interval"
     headline(figure, report, what)
     return figure
 

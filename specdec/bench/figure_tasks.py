@@ -44,10 +44,11 @@ def tasks(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
             axes.scatter(
                 [points[row["strategy"]][measure] for row in shown],
                 range(len(shown)),
-                s=9,
+                s=11,
                 marker=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
-                linewidths=0,
+                edgecolors=INK,
+                linewidths=0.25,
                 zorder=3,
                 label=f"{name} (n = {points[shown[0]['strategy']]['prompts']})",
             )

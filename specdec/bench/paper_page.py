@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from specdec.bench.benchmark_report import Mean, Means, Range, Report, Result
+from specdec.bench.benchmark_report import Mean, Means, Range, Ratio, Report, Result
 from specdec.bench.markdown import escaped, markdown, markdown_table
 from specdec.bench.reliability import BINS
 from specdec.bench.report_tables import ReportTable, number_text, range_text, ratio_text
@@ -66,14 +66,14 @@ def _tables(report: Report, labels: Sequence[str]) -> dict[str, ReportTable]:
     found = {
         f"tau, {at}": _by_set(report, labels, _tau, lambda means: means.tau, unit=""),
         f"speedup over plain decoding, {at}": _by_set(
-            report, labels, _speedup, lambda means: means.speedup
+            report, labels, lambda result: _ratio(result.speedup), lambda means: means.speedup
         ),
     }
     if any(result.beside_transformers for result in report.results):
         found[f"speedup over transformers' generate, {at}"] = _by_set(
             report,
             labels,
-            lambda result: ratio_text(result.beside_transformers),
+            lambda result: _ratio(result.beside_transformers),
             lambda means: means.beside_transformers,
         )
     if confidences := _confidences(report, labels):
@@ -114,8 +114,8 @@ def _by_set(
     return ReportTable(("method", *titles, "mean"), tuple(rows))
 
 
-def _speedup(result: Result) -> str:
-    return _spread(ratio_text(result.speedup), result.speedup.interval)
+def _ratio(ratio: Ratio | None) -> str:
+    return _spread(ratio_text(ratio), ratio.interval if ratio else None)
 
 
 def _tau(result: Result) -> str:

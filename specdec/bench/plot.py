@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.bench.benchmark_report import PLAIN, Report, Result
-from specdec.bench.figure_style import TEXT_AS_IT_IS, check_matplotlib
+from specdec.bench.figure_style import TEXT_AS_IT_IS, check_matplotlib, done_to_networks
 from specdec.bench.setting_names import temperature_text
 from specdec.errors import OptionError
 
@@ -102,7 +102,8 @@ def _caption(report: Report) -> str:
 
 def _title(report: Report) -> str:
     settings, threads = report.settings, report.machine["threads"]
-    first = f"{report.model}, {report.dtype} on {report.device}"
+    done = done_to_networks(report.pack, report.compile)
+    first = f"{report.model}, {report.dtype} on {report.device}{done}"
     if report.inflated:
         first += f" (synthetic: inflated from {report.inflated})"
     return (

@@ -14,6 +14,8 @@ from specdec.files.entry_log import EntryLog
 
 Round = dict[str, Timed]
 
+_INSTEAD = "another file (another --log, or another folder, --out, of specdec bench paper)"
+
 
 class RunLog:
     """A file of JSON lines: what is measured, then each round once all contenders finished it.
@@ -27,7 +29,7 @@ class RunLog:
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self._log = EntryLog(path, about, kind="benchmark", holds="runs")
+        self._log = EntryLog(path, about, kind="benchmark", holds="runs", instead=_INSTEAD)
         try:
             self._rounds = {
                 (each["repetition"], each["batch"]): _round(each) for _, each in self._log.entries()

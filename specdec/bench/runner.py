@@ -98,9 +98,17 @@ def interleave(
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
-    done = 0
     copies = list(_copies(batches))
     with_texts = list(_keeping_texts(contenders))
+    rounds = [
+        [log.find(repetition, index) if log else None for index in range(len(batches))]
+        for repetition in range(settings.repetitions)
+    ]
+    if with_texts:
+        rounds = [own if all(own) else [None] * len(own) for own in rounds]
+    known = all(map(all, rounds))
+    # What is in the log is done before the first run, and so is the warm-up if nothing runs.
+    done = (sum(map(bool, itertools.chain(*rounds))) + known) * len(contenders)
 
     def run_round(index: int, order: Sequence[Contender], what: str) -> Round:
         nonlocal done
@@ -114,23 +122,17 @@ def interleave(
         return outputs
 
     try:
-        rounds = [
-            [log.find(repetition, index) if log else None for index in range(len(batches))]
-            for repetition in range(settings.repetitions)
-        ]
-        if not all(map(all, rounds)):
+        if not known:
             longest = max(range(len(batches)), key=lambda index: _tokens(batches[index]))
             run_round(longest, contenders, "warming up")
         for repetition, logged in enumerate(rounds):
             for drafter in with_texts:
                 drafter.forget_texts()
-            from_log = all(logged) or not with_texts
             for index in range(len(batches)):
                 shift = (repetition + index) % len(contenders)
                 order = [*contenders[shift:], *contenders[:shift]]
-                if from_log and (known := logged[index]):
-                    outputs, done = known, done + len(contenders)
-                else:
+                outputs = logged[index]
+                if outputs is None:
                     outputs = run_round(
                         index, order[:: (-1) ** repetition], f"run {repetition + 1}"
                     )
@@ -141,7 +143,7 @@ def interleave(
         runs.interrupted = True
         runs.failure = str(ending) or None
         _drop_what_is_unfinished(runs)
-    progress(total, total, "")
+    progress(done, total, "")
     return runs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def run_at(
     peers: Sequence[Contender] = (),
     progress: Progress | None = None,
     log: Path | None = None,
+    between: Callable[[Sequence[Report]], object] | None = None,
 ) -> list[Report]:
     """Measure at one temperature after the other, with one batch size after the other; arguments as
     for :func:`run`.
@@ -45,6 +46,8 @@ def run_at(
             the next. Peers that take fewer rows are left out of the larger ones.
         log: each report has a file of its own, with temperature and batch size in its name
             (:func:`~specdec.bench.setting_names.at_settings`).
+        between: called before each further report with those that are finished, which can be
+            written then.
 
     Raises:
         OptionError: temperatures or batch sizes that are none or not allowed, or one twice;
@@ -54,6 +57,10 @@ def run_at(
     """
     check_bools(transformers=transformers)
     check_progress(progress)
+    if between is not None and not callable(between):
+        raise OptionError(
+            f"between={between!r:.80}: give a function of the finished reports, or None"
+        )
     sizes = [settings.batch_size] if batch_sizes is None else batch_sizes
     _check_each_once("temperatures", temperatures)
     _check_each_once("batch sizes", sizes)
@@ -79,6 +86,8 @@ def run_at(
                 progress(before + done, sum(rounds) * contenders, what)
 
         try:
+            if reports and between is not None:
+                between(reports)
             report = run(
                 engines,
                 prompts,

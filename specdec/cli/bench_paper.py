@@ -65,8 +65,8 @@ def paper(
     own generate and its prompt lookup, interleaved, at each temperature; eagle2 and eagle3 with the
     published tree (depth 6, top_k 10, budget 60) and, where the model has options of its own for
     them, with those too. Strategies without a checkpoint are left out and named. The folder gets
-    results.md, results.json, results.csv, the figures, and every finished run: after Ctrl-C or a
-    kill the same command goes on.
+    results.md, results.json, results.csv and the figures, of every temperature and batch size once
+    it is finished, and every finished run: after Ctrl-C or a kill the same command goes on.
 
     Without --data there are six small tasks of three prompts each, which show how the comparison
     works and are too few to rank methods. The six tasks of the paper come from a checkout of EAGLE:
@@ -152,6 +152,7 @@ def paper(
             prompt_lookup=prompt_lookup and min(sizes) == 1,
             peers=started,
             log=out / _LOG,
+            between=lambda finished: write_results(finished, compared, out),
         )
     written = write_results(reports, compared, out)
     from specdec.bench.paper_page import notes, paper_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,19 +29,23 @@ def measure(
     prompt_lookup: bool,
     peers: Sequence[Contender] = (),
     log: Path | None,
+    between: Callable[[list[Report]], object] | None = None,
 ) -> list[Report]:
     """Run at every temperature and batch size.
 
     Args:
         prompt_lookup: whether transformers' own runs too, where batches have one row.
         peers: other contenders.
-        batch_sizes, log: as for ``run_at``.
+        batch_sizes, log, between: as for ``run_at``.
     """
     from specdec.bench import run_at
     from specdec.bench.baseline import TransformersContender
 
+    def named(reports: Sequence[Report]) -> list[Report]:
+        return [replace(report, command=_command()) for report in reports]
+
     first = next(iter(engines.values()))
-    with progress_bar() as progress:
+    with progress_bar("runs") as progress:
         reports = run_at(
             temperatures,
             engines,
@@ -52,8 +56,9 @@ def measure(
             peers=[*[TransformersContender.with_prompt_lookup(first)] * prompt_lookup, *peers],
             progress=progress,
             log=log,
+            between=None if between is None else lambda reports: between(named(reports)),
         )
-    return [replace(report, command=_command()) for report in reports]
+    return named(reports)
 
 
 def _command() -> str | None:

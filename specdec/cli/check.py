@@ -110,7 +110,7 @@ def _checked(subject: Subject, prop: Property, examples: int) -> Verdict:
     from specdec.testing.suite import check as check_property
 
     what, total, done = prop.name.replace("_", " "), prop.cases_of(examples), count(1)
-    with progress_bar() as move:
+    with progress_bar("cases") as move:
         move(0, total, what)
         return check_property(
             subject, prop, examples=examples, progress=lambda: move(next(done), total, what)

@@ -1,45 +1,26 @@
-"""A progress bar that takes no CPU time of its own."""
+"""The progress of a command that measures or checks, which takes no CPU time of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from specdec.progress import SPEED_SECONDS
+from specdec.progress import RichReporter
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, if that is a terminal; yields what moves it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def progress_bar(name: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Progress on stderr; yields what moves it, given what is done, of how many, and what runs now.
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # Drawn when something moves, never by a thread of its own: that would take CPU time.
-    bar = Progress(
-        *columns,
-        console=console,
-        speed_estimate_period=SPEED_SECONDS,
-        transient=True,
-        auto_refresh=False,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("")
+    Where nothing ran before a call, what it adds was done by an earlier run.
+    """
+    with RichReporter(transient=True, by_itself=False).stage(name, 0) as stage:
+        running = False
 
         def move(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
+            nonlocal running
+            stage.total = total
+            (stage.at if running else stage.skip_to)(done, what)
+            running = bool(what)
 
         yield move

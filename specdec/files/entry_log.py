@@ -26,6 +26,7 @@ class EntryLog:
         about: what its entries have in common, as :func:`in_json` writes it.
         kind: what writes it, e.g. ``"benchmark"``; the key of the first line.
         holds: what an entry is, for errors, e.g. ``"runs"``.
+        instead: what to give in place of a file that holds something else.
 
     Raises:
         OptionError: a file of another run of that kind, with what differs; one with something else
@@ -33,8 +34,16 @@ class EntryLog:
             compare.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], *, kind: str, holds: str) -> None:
-        self.path, self._kind, self._holds = path, kind, holds
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        *,
+        kind: str,
+        holds: str,
+        instead: str = "another file",
+    ) -> None:
+        self.path, self._kind, self._holds, self._instead = path, kind, holds, instead
         own = in_json(about)
         first = self._first = _line({kind: own})
         self._start = len(first)
@@ -66,13 +75,13 @@ class EntryLog:
             raise OptionError(
                 f"{self.path} holds {self._holds} of another {self._kind}: "
                 f"{'; '.join(other[:_SHOWN])}{more}. Give what was given there to go on with it, "
-                "or another file"
+                f"or {self._instead}"
             )
 
     def foreign(self) -> OptionError:
         """The error for a file with something else in it."""
         return OptionError(
-            f"{self.path} holds no {self._holds} of a {self._kind}: give another file"
+            f"{self.path} holds no {self._holds} of a {self._kind}: give {self._instead}"
         )
 
     def entries(self) -> Iterator[tuple[int, Any]]:

@@ -177,7 +177,7 @@ class Job:
             self._reporter.note(f"{log.answered:,} of {rows:,} rows were answered before")
             _LOG.info("%s: %d of %d rows were answered before", self.out, log.answered, rows)
         with self._reporter.stage("rows", rows) as stage:
-            stage.at(log.answered)
+            stage.skip_to(log.answered)
             for number, window in enumerate(self._prompts.windows()):
                 if not log.has(index for index, _, _ in window):
                     self._answer_window(number, window, log, stage)

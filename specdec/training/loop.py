@@ -106,6 +106,7 @@ class Run:
         self._clock = _Clock(progress.seconds)
         saved = self._clock.seconds
         with interrupts() as interrupted, self.reporter.stage("training", 1.0) as stage:
+            stage.skip_to(self._now().done)
             while (now := self._now()).done < 1 and not self._stale():
                 if agreed(self.accelerator, [self._evaluation_is_due(now.done)])[0]:
                     self._evaluate(now.done)

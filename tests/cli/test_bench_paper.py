@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from specdec.bench import several_settings
 from specdec.bench.report_tables import SHOWN_DEPTHS, SHOWN_RANKS
 from specdec.cli.paper_contenders import PUBLISHED
 
@@ -125,6 +126,14 @@ def test_files_say_the_same(paper_out: Path) -> None:
     for report in reports:
         at = f"temperature {report['settings']['temperature']:g}"
         table = page.split(f"## tau, {at}\n")[1].split("\n## ")[0]
+        for name, heading in (
+            ("speedup", "speedup over plain decoding"),
+            ("beside_transformers", "speedup over transformers' generate"),
+        ):
+            ratios = page.split(f"## {heading}, {at}\n")[1].split("\n## ")[0]
+            for row in report["by_set"]:
+                low, high = row[f"{name}_interval"]
+                assert f" {row[name]:.2f}x ({low:.2f}-{high:.2f}) |" in ratios
         for row in report["results"]:
             (line,) = re.findall(rf"^\| {row['strategy']} \|.*$", table, flags=re.MULTILINE)
             own = [r["tau"] for r in report["by_set"] if r["strategy"] == row["strategy"]]
@@ -212,6 +221,26 @@ def test_adding_a_temperature_goes_on_with_the_runs_of_the_first(
     assert paper(tmp_path, *few, "--temperature", "0,1").exit_code == 0
     after = json.loads((tmp_path / "results.json").read_text())["reports"]
     assert len(after) == 2 and after[0]["results"] == before[0]["results"]
+
+
+def test_what_is_finished_is_written_before_the_next_temperature(
+    paper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a kill leaves results of every temperature but the one that it cut off."""
+    few = ["--strategies", "eagle2", "--prompts", 1, "--no-transformers", "--no-prompt-lookup"]
+    run = several_settings.run
+
+    def killed(*given: Any, **more: Any) -> Any:
+        if (tmp_path / "runs-t0.jsonl").exists():
+            raise SystemExit(137)
+        return run(*given, **more)
+
+    monkeypatch.setattr(several_settings, "run", killed)
+    assert paper(tmp_path, *few, "--temperature", "0,1").exit_code == 137
+    (report,) = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert report["settings"]["temperature"] == 0 and not report["interrupted"]
+    assert "## tau, temperature 0\n" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "tasks-t0.png").exists()
 
 
 @pytest.mark.slow

@@ -61,13 +61,18 @@ def _folder(label: str, engine: Engine) -> Path:
         del own["dtype"]
     if own:
         fields = type(options).model_fields
-        needed = " ".join(f"-o drafter.{name}={json.dumps(fields[name].default)}" for name in own)
+        needed = " ".join(f"-o drafter.{name}={_flag_value(fields[name].default)}" for name in own)
         raise OptionError(
             f"--peers run a head as it is, in the target's dtype, and {label} drafts with "
-            f"{', '.join(f'{name}={value}' for name, value in own.items())}: with {needed} all "
-            "draft alike"
+            f"{', '.join(f'{name}={value}' for name, value in own.items())}: add {needed}, with "
+            "which all draft alike"
         )
     return resolve_checkpoint(checkpoint, what="drafter").resolve()
+
+
+def _flag_value(value: object) -> str:
+    """As ``-o`` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _parts(engine: Engine) -> tuple[str | None, str | None]:
