@@ -52,7 +52,7 @@ _HARMLESS = {
     "eagle_use_torch_compile",
     "has_lm_head",  # seen in the tensors
 }
-# In the layout of speculators, of the head and beside the config of its decoder layers.
+# In the layout of speculators: at the top, and in the config of its decoder layers.
 _SPECULATORS = {
     "draft_vocab_size",
     "eagle_aux_hidden_state_layer_ids",
