@@ -270,7 +270,7 @@ def test_a_head_in_shards_equals_its_whole_twin(
 # (config of a checkpoint, names of its tensors, what it is)
 KINDS: list[tuple[dict[str, Any], list[str], str]] = [
     ({"speculators_model_type": "peagle"}, [], "a P-EAGLE head"),
-    ({"speculators_model_type": "eagle3"}, ["mask_hidden", "fc.weight"], "a P-EAGLE head"),
+    ({"speculators_model_type": "eagle3"}, ["mask_hidden", "fc.weight"], "a P-EAGLE head (it"),
     ({"pard_token": 7}, ["midlayer.hidden_norm.weight"], "a head that drafts several tokens in"),
     ({"speculators_model_type": "dflash"}, [], "a DFlash drafter"),
     ({"speculators_model_type": "mlp"}, [], "an MLP speculator"),
@@ -281,20 +281,45 @@ KINDS: list[tuple[dict[str, Any], list[str], str]] = [
         [],
         "an EAGLE-1 head with additional layer norms",
     ),
-    ({}, ["fusion_fc.weight", "embedding_layernorm.weight"], "an EAGLE-1 head with additional"),
+    (
+        {},
+        ["fusion_fc.weight", "embedding_layernorm.weight"],
+        "an EAGLE-1 head with additional layer norms (speculators' layernorms) (it has "
+        "embedding_layernorm.weight)",
+    ),
     (
         {"architectures": ["Eagle3DeepseekV2ForCausalLM"]},
         [],
         "an EAGLE-3 head with latent attention (MLA)",
     ),
-    ({}, ["layers.0.self_attn.kv_a_proj_with_mqa.weight"], "an EAGLE-3 head with latent"),
+    (
+        {},
+        ["layers.0.self_attn.kv_a_proj_with_mqa.weight"],
+        "an EAGLE-3 head with latent attention (MLA) (it has layers.0.self_attn.kv_a_proj_with_mqa",
+    ),
     ({"medusa_num_heads": 4, "medusa_num_layers": 1}, [], "a set of Medusa heads"),
-    ({}, ["0.0.linear.weight", "0.0.linear.bias", "0.1.weight"], "a set of Medusa heads"),
-    ({}, ["medusa_head.0.0.linear.weight"], "a set of Medusa heads"),
+    (
+        {},
+        ["0.0.linear.weight", "0.0.linear.bias", "0.1.weight"],
+        "a set of Medusa heads (it has 0.0.linear.weight)",
+    ),
+    ({}, ["medusa_head.0.0.linear.weight"], "a set of Medusa heads (it has medusa_head.0.0"),
     ({"hydra_num_heads": 4, "hydra_num_layers": 1}, [], "a set of Hydra heads"),
-    ({}, ["hydra_mlp.0.linear.weight", "hydra_lm_head.0.weight"], "a set of Hydra heads"),
-    ({}, ["base_model.model.layers.0.q_proj.lora_A.weight"], "an adapter (LoRA)"),
-    ({}, ["model.embed_tokens.weight", "lm_head.weight"], "a whole language model, no head"),
+    (
+        {},
+        ["hydra_mlp.0.linear.weight", "hydra_lm_head.0.weight"],
+        "a set of Hydra heads (it has hydra_lm_head.0.weight)",
+    ),
+    (
+        {},
+        ["base_model.model.layers.0.q_proj.lora_A.weight"],
+        "an adapter (LoRA) (it has base_model.model.layers.0.q_proj.lora_A.weight)",
+    ),
+    (
+        {},
+        ["model.embed_tokens.weight", "lm_head.weight"],
+        "a whole language model, no head (it has model.embed_tokens.weight)",
+    ),
 ]
 
 
@@ -309,7 +334,8 @@ def test_a_checkpoint_of_another_kind_is_named_for_what_it_is(
 
 
 def test_a_draft_model_given_for_a_head_is_told_what_takes_it(plain: Engine, draft: Path) -> None:
-    refused(plain, draft, "a whole language model, no head: strategy='draft_model' drafts with it")
+    refused(plain, draft, "a whole language model, no head (it has model.embed_tokens.weight)")
+    refused(plain, draft, "strategy='draft_model' drafts with it")
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(plain: Engine, tmp_path: Path) -> None:

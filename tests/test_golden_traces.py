@@ -1,9 +1,9 @@
 """EAGLE-2 and EAGLE-3 step by step against reference traces: trees, acceptance and output.
 
 The traces are written by ``scripts/make_golden.py``, an independent derivation without cache, tree
-mask or batched builder. To compare with traces from elsewhere, give a folder with ``target/``,
-``head/`` (an EAGLE-1, EAGLE-2 or EAGLE-3 checkpoint) and ``golden.json`` (schema:
-``python scripts/make_golden.py --help``)::
+mask or batched builder. To compare with traces from elsewhere ("Reference traces" of
+docs/heads.md), give a folder with ``target/``, ``head/`` (an EAGLE-1, EAGLE-2 or EAGLE-3
+checkpoint) and ``golden.json``::
 
     pytest tests/test_golden_traces.py --golden DIR
     SPECDEC_GOLDEN=DIR pytest tests/test_golden_traces.py
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from specdec import Engine
 
@@ -91,6 +92,14 @@ def compare(folder: Path, run: dict[str, Any], prompt: list[int], dtype: str) ->
     return accepted_in_all
 
 
+def compare_all(folder: Path) -> list[int]:
+    """Check all runs of a folder from elsewhere; how many draft tokens each accepted."""
+    golden = read(folder)
+    prompts = [each["prompt"] if isinstance(each, dict) else each for each in golden["prompts"]]
+    dtype = golden.get("dtype", "float32")
+    return [compare(folder, run, prompts[run["prompt_index"]], dtype) for run in golden["runs"]]
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_every_step_equals_an_independent_derivation(own: Path, index: int) -> None:
     golden = read(own)
@@ -123,12 +132,20 @@ def test_every_step_of_an_eagle3_head_equals_an_independent_derivation(
         assert accepted >= 3, "a trace without accepted drafts would test half of the algorithm"
 
 
+def test_traces_in_which_nothing_was_accepted_are_compared_as_any_others(
+    model: Any, tmp_path: Path
+) -> None:
+    target = tiny.save_model(model, tmp_path / "target")
+    head = tiny.make_head(tmp_path / "head", model)
+    weights = load_file(head / "model.safetensors")
+    save_file({k: -v for k, v in weights.items()}, head / "model.safetensors")
+    settings = ["--setting", 1, 1, 2, "--setting", 2, 2, 4, "--new-tokens", 6]
+    make_golden(tmp_path, "--target", target, "--head", head, *settings)
+    assert compare_all(tmp_path) == [0, 0]
+
+
 def test_every_step_equals_the_external_traces(request: pytest.FixtureRequest) -> None:
     given = request.config.getoption("--golden") or os.environ.get("SPECDEC_GOLDEN")
     if not given:
         pytest.skip("no folder given: pytest --golden DIR")
-    golden = read(Path(given))
-    for run in golden["runs"]:
-        prompt = golden["prompts"][run["prompt_index"]]
-        ids = prompt["prompt"] if isinstance(prompt, dict) else prompt
-        assert compare(Path(given), run, ids, golden.get("dtype", "float32")) > 0
+    assert compare_all(Path(given)), "golden.json has no runs"

@@ -36,6 +36,7 @@ def load_head(
     norm_before_residual: bool | None = None,
     norm_output: bool | None = None,
     final_norm: bool | None = None,
+    ignore: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Head:
     """Read a head from a folder or a hub id and check that it fits the target.
@@ -44,6 +45,7 @@ def load_head(
         checkpoint: as for :func:`~specdec_plugins.eagle.reading.read_head`.
         aux_layers, norm_before_residual, norm_output, final_norm: what the checkpoint's tensors do
             not show, of an EAGLE-3 head; None as the checkpoint says.
+        ignore: entries of ``config.json`` that it is read without.
         dtype: to read it in; the target's if None.
 
     Returns:
@@ -60,6 +62,7 @@ def load_head(
         norm_before_residual=norm_before_residual,
         norm_output=norm_output,
         final_norm=final_norm,
+        ignore=None if ignore is None else tuple(ignore),
     )
     found = read_head(checkpoint, overrides)
     try:
@@ -241,7 +244,7 @@ def _with_tied(found: HeadCheckpoint, description: HeadDescription) -> dict[str,
 
 def _bias_hint(found: HeadCheckpoint, description: HeadDescription) -> str:
     bias = "fc" in description.biases
-    if description.family != "eagle" or ("fc.bias" in found.weights) == bias:
+    if ("fc.bias" in found.weights) == bias:
         return ""
     name = "fusion_bias" if description.layout == "speculators" else "bias"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import (
@@ -14,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 from transformers.activations import ACT2FN
+
+from specdec.errors import CheckpointError
 
 
 class HeadFields(BaseModel):
@@ -85,3 +88,19 @@ class DecoderFields(BaseModel):
     def width(self) -> int:
         """Channels of an attention head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+
+def check_agreement(said: Mapping[str, Any]) -> None:
+    """Refuse entries that say one thing, and differently; None is as if it were left out.
+
+    Args:
+        said: values by the entries' names.
+
+    Raises:
+        CheckpointError: with names and values.
+    """
+    given = {name: value for name, value in said.items() if value is not None}
+    first = next(iter(given.values()), None)
+    if any(value != first for value in given.values()):
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise CheckpointError(f"config.json contradicts itself: {told}; take the wrong one out")

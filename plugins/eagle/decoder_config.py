@@ -50,14 +50,19 @@ def decoder_config(
     found["num_hidden_layers"] = layers = 1 if midlayer else given.num_hidden_layers
     found["num_key_value_heads"] = given.num_key_value_heads or given.num_attention_heads
     found["head_dim"] = given.width
-    windows = {} if midlayer else _windows(given, layers, family)
+    windows = {} if midlayer else _windows(given, inner.get("max_window_layers"), layers, family)
     kinds = set(windows.get("layer_types", ["full_attention"]))
     return {**found, "rope_parameters": rope_parameters(inner, kinds), **windows}
 
 
-def _windows(given: DecoderFields, layers: int, family: Family) -> dict[str, Any]:
-    """Layer types and window, where a layer has one."""
+def _windows(given: DecoderFields, before: Any, layers: int, family: Family) -> dict[str, Any]:
+    """Layer types and window, where a layer has one; ``before``: how many layers have none."""
     types, window = given.layer_types or [], given.sliding_window
+    if given.use_sliding_window and not types and not (type(before) is int and before >= layers):
+        raise CheckpointError(
+            f"config.json has use_sliding_window=True, max_window_layers={before!r} and no "
+            "layer_types: say by layer_types which layers have windows, or use_sliding_window=false"
+        )
     if "sliding_attention" not in types or given.use_sliding_window is False:
         return {}
     if family == "eagle":

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from specdec.errors import CheckpointError
 from specdec_plugins.eagle.aux_layers import read_aux_layers
 from specdec_plugins.eagle.decoder_config import has_midlayer
 from specdec_plugins.eagle.description import HeadDescription
@@ -37,7 +38,7 @@ def as_eagle3(
         overrides: what to believe rather than the config.
 
     Raises:
-        CheckpointError: flags that contradict each other or are of the wrong type.
+        CheckpointError: flags that contradict each other or the tensors, or are of the wrong type.
     """
     layout = head.layout
     use_aux = flag(fields, "use_aux_hidden_state") is not False
@@ -60,7 +61,7 @@ def as_eagle3(
         target_hidden_size=width,
         draft_vocab_size=fields.get("draft_vocab_size") or inner["vocab_size"],
         qk_norm=qwen3 or _any(weights, ".q_norm.weight", ".k_norm.weight"),
-        biases=_biases({} if has_midlayer(written) else inner, weights),
+        biases=_biases(layout, fields, {} if has_midlayer(written) else inner, weights),
         states=_states(weights, width, fields, aux.states),
         aux=aux,
         fc=use_aux,
@@ -98,10 +99,18 @@ def _norms(
     return bool(output), final
 
 
-def _biases(inner: Mapping[str, Any], weights: Mapping[str, Tensor]) -> frozenset[str]:
+def _biases(
+    layout: Layout,
+    fields: Mapping[str, Any],
+    inner: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+) -> frozenset[str]:
     """Linear layers with a bias: as the config says, else as the tensors show."""
     said: dict[str, bool | None] = dict.fromkeys((*ATTENTION, "o_proj", *_MLP, "fc", "lm_head"))
-    attention = inner.get("qkv_bias", inner.get("attention_bias"))
+    said["fc"] = fields.get("fusion_bias") if layout == "speculators" else inner.get("bias")
+    attention = inner.get("qkv_bias")
+    if attention is None:
+        attention = inner.get("attention_bias")
     said |= dict.fromkeys(ATTENTION, attention)
     said |= dict.fromkeys(_MLP, inner.get("mlp_bias"))
     if attention is False:
@@ -117,11 +126,18 @@ def _states(
     weights: Mapping[str, Tensor], width: int, fields: Mapping[str, Any], named: int
 ) -> int:
     """How many hidden states ``fc`` reads."""
-    fc = weights.get("fc.weight")
-    if fc is not None and fc.dim() == 2 and fc.shape[1] and fc.shape[1] % width == 0:
-        return int(fc.shape[1]) // width
-    said: int | None = fields.get("num_aux_hidden_states")
-    return said or named
+    fc, name = weights.get("fc.weight"), "num_aux_hidden_states"
+    said: int | None = fields.get(name)
+    if fc is None or fc.dim() != 2 or not fc.shape[1] or fc.shape[1] % width:
+        return said or named
+    read = int(fc.shape[1]) // width
+    for where, given in (("", fields), ("eagle_config.", fields.get("eagle_config") or {})):
+        if given.get(name) not in (None, read):
+            raise CheckpointError(
+                f"config.json has {where}{name}={given[name]!r}, and fc.weight reads {read} states "
+                f"of {width} channels"
+            )
+    return read
 
 
 def _said_or_seen(said: bool | None, weights: Mapping[str, Tensor], name: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from specdec.errors import CheckpointError
-from specdec_plugins.eagle.config_fields import DecoderFields
+from specdec.models.heads.unknown_entries import refuse_unknown
+from specdec_plugins.eagle.config_fields import DecoderFields, HeadFields, check_agreement
 from specdec_plugins.eagle.layouts import FAMILIES, Family, Layout, decoder_fields
 
 # In eagle_config, or beside it. What is required of those that would change the computation.
@@ -51,12 +52,9 @@ _HARMLESS = {
     "eagle_use_torch_compile",
     "has_lm_head",  # seen in the tensors
 }
-# The top level of a config in the layout of speculators.
+# In the layout of speculators: at the top, and in the config of its decoder layers.
 _SPECULATORS = {
-    "architectures",
-    "auto_map",
     "draft_vocab_size",
-    "dtype",
     "eagle_aux_hidden_state_layer_ids",
     "embed_requires_grad",
     "enable_sp_ulysses",
@@ -73,91 +71,56 @@ _SPECULATORS = {
     "speculators_version",
     "target_hidden_size",
     "target_vocab_size",
-    "tie_word_embeddings",
-    "torch_dtype",
     "transformer_layer_architecture",
     "transformer_layer_config",
-    "transformers_version",
-    "_name_or_path",
+}
+_OF_LAYERS = {
+    *DecoderFields.model_fields,
+    "max_window_layers",
+    "partial_rotary_factor",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+}
+# In the other layouts, where both are one and often a copy of the target's config: what is read,
+_READ = {*HeadFields.model_fields, *_OF_LAYERS} - {"fusion_bias"}
+# and what tools write besides: of training, of the target, of the target's own code.
+_OF_TOOLS = {"max_sequence_length", "target_model_type"}
+_OF_LAYOUT: dict[Layout, set[str]] = {
+    "angelslim": {
+        "add_classification_head",
+        "attention_head_dim",
+        "cla_share_factor",
+        "class_num",
+        "dense_list",
+        "modal_type",
+        "norm_type",
+        "org_vocab_size",
+        "pool_type",
+        "use_cla",
+        "use_mrope",
+        "use_qk_norm",
+        "use_rotary_pos_emb",
+    },
+    "deepspec": {
+        "draft_num_hidden_layers",
+        "num_target_layers",
+        "step_loss_decay",
+        "target_layer_ids",
+        "target_model_name_or_path",
+        "ttt_length",
+    },
 }
 _INNER = "transformer_layer_config."
+_OPTION = "ignore"
 # What the layout of speculators calls its decoder layers, and the types of configs for them.
 _ARCHITECTURES = (None, "auto", "LlamaDecoderLayer")
 LLAMA = {"llama"}
 QWEN3 = {"qwen3", "qwen3_vl", "qwen3_vl_text", "qwen3vl"}
-# The config of decoder layers there: what is read of it,
-_OF_LAYERS = {
-    *DecoderFields.model_fields,
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "partial_rotary_factor",
-    "max_window_layers",
-} - {"intermediate_size_mlp"}
-# and what transformers writes besides, into any config: of training, of files, of generation.
-_NOT_OF_LAYERS = {
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "add_cross_attention",
-    "architectures",
-    "attention_dropout",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "pretraining_tp",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tie_word_embeddings",  # of the head's target
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
+# False there, by family: nothing that its head could have.
+_FALSE: dict[Family, tuple[str, str]] = {
+    "eagle": (_INNER, "mlp_bias"),
+    "eagle3": ("", "layernorms"),
 }
 
 
@@ -186,11 +149,18 @@ def check_flags(layout: Layout, family: Family, fields: Mapping[str, Any]) -> No
         raise CheckpointError(
             f"config.json has eagle_config.eagle_decoder_type={kind!r}: only 'llama' is supported"
         )
-    known = {*_REQUIRED, *_SUPPORTED, *_HARMLESS, "eagle_decoder_type"}
-    _refuse_unknown("eagle_config.", eagle, known)
+    known = {*_REQUIRED, *_SUPPORTED, *_HARMLESS}
+    where, more = "eagle_config.", {"eagle_decoder_type"}
+    refuse_unknown(eagle, known | more, where=where, among="flags", option=_OPTION)
     if layout == "speculators":
-        _refuse_unknown("", fields, {*_SPECULATORS, *_REQUIRED})
+        known = {*_SPECULATORS, *_REQUIRED}
+        refuse_unknown(fields, known, among="config", option=_OPTION)
         _check_layers(family, fields, inner)
+    else:
+        known |= _READ | _OF_TOOLS | _OF_LAYOUT.get(layout, set())
+        refuse_unknown(fields, known, among="copy", option=_OPTION)
+        names = ("num_hidden_layers", "draft_num_hidden_layers")
+        check_agreement({name: fields.get(name) for name in names})
 
 
 def _check_layers(family: Family, fields: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
@@ -206,24 +176,16 @@ def _check_layers(family: Family, fields: Mapping[str, Any], inner: Mapping[str,
             f"config.json has {_INNER}model_type={kind!r}: an {FAMILIES[family]} "
             f"head has layers of the type {' or '.join(sorted(types))}"
         )
-    _refuse_unknown(_INNER, inner, {*_OF_LAYERS, *_NOT_OF_LAYERS, *_REQUIRED})
-    if inner.get("use_sliding_window") and not inner.get("layer_types"):
-        layers, before = inner.get("num_hidden_layers") or 1, inner.get("max_window_layers", 28)
-        if not isinstance(before, int) or before < layers:
-            raise CheckpointError(
-                f"config.json has {_INNER}use_sliding_window=True, max_window_layers={before!r} "
-                "and no layer_types: say by layer_types which layers have windows"
-            )
-
-
-def _refuse_unknown(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
-    for name in sorted(given.keys() - set(known)):
-        if given[name] is not None:  # false and 0 may turn off what is on by default
-            raise CheckpointError(
-                f"config.json has {where}{name}={given[name]!r}, which specdec does not know: the "
-                "head may compute something else than it would here. If it is of no account, take "
-                "it out"
-            )
+    where, name = _FALSE[family]
+    if (value := (inner if where else fields).get(name)) not in (None, False):
+        raise CheckpointError(
+            f"config.json has {where}{name}={value!r}: only False is supported for an "
+            f"{FAMILIES[family]} head"
+        )
+    known = {*_OF_LAYERS, *_REQUIRED} - {"intermediate_size_mlp"}
+    refuse_unknown(inner, known, where=_INNER, among="config", option=_OPTION)
+    sizes = {"target_vocab_size": fields.get("target_vocab_size")}
+    check_agreement(sizes | {f"{_INNER}vocab_size": inner.get("vocab_size")})
 
 
 def flag(fields: Mapping[str, Any], *names: str) -> bool | None:
@@ -242,7 +204,5 @@ def flag(fields: Mapping[str, Any], *names: str) -> bool | None:
     for name, value in found.items():
         if not isinstance(value, bool):
             raise CheckpointError(f"config.json has {name}={value!r}: it must be true or false")
-    if len(set(found.values())) > 1:
-        said = ", ".join(f"{name}={value}" for name, value in found.items())
-        raise CheckpointError(f"config.json contradicts itself: {said}")
+    check_agreement(found)
     return next(iter(found.values()), None)

@@ -24,6 +24,7 @@ _SPECULATORS = {
     "medusa": "a set of Medusa heads",
     "hydra": "a set of Hydra heads",
 }
+_MODEL = "a whole language model, no head"
 _EXTRA_NORMS = "an EAGLE-1 head with additional layer norms (speculators' layernorms)"
 
 
@@ -36,9 +37,8 @@ def other_kind(fields: Mapping[str, Any], keys: Collection[str]) -> str:
         keys: of its tensors; none where they are not known yet.
     """
     kind = _by_config(fields) or _by_keys(keys)
-    if kind == "a whole language model":
-        return f"{kind}, no head: strategy='draft_model' drafts with it"
-    return f"{kind}: {_ONLY}" if kind else ""
+    then = "strategy='draft_model' drafts with it" if kind.startswith(_MODEL) else _ONLY
+    return f"{kind}: {then}" if kind else ""
 
 
 def _by_config(fields: Mapping[str, Any]) -> str:
@@ -67,20 +67,20 @@ def _by_config(fields: Mapping[str, Any]) -> str:
 
 
 def _by_keys(keys: Collection[str]) -> str:
-    found = {
-        "a P-EAGLE head": _PEAGLE,
-        "an EAGLE-3 head with latent attention (MLA)": _MLA,
-        "a set of Hydra heads": _HYDRA,
-        "a set of Medusa heads": _MEDUSA,
-        "an adapter (LoRA)": _ADAPTER,
-    }
-    for kind, pattern in found.items():
-        if any(pattern.search(key) for key in keys):
-            return kind
-    fusion = any(key.endswith(("fc.weight", "fusion_fc.weight")) for key in keys)
-    if fusion and any(_LAYERNORMS.search(key) for key in keys if "layers." not in key):
-        return _EXTRA_NORMS
+    """The kind, and the first key that tells."""
+    bare = [key for key in keys if "layers." not in key]
     eagle3 = any(_EAGLE3.search(key) for key in keys)
-    if not fusion and not eagle3 and any(_WHOLE.search(key) for key in keys):
-        return "a whole language model"
+    fusion = any(key.endswith(("fc.weight", "fusion_fc.weight")) for key in keys)
+    found: dict[str, tuple[re.Pattern[str], Collection[str]]] = {
+        "a P-EAGLE head": (_PEAGLE, keys),
+        "an EAGLE-3 head with latent attention (MLA)": (_MLA, keys),
+        "a set of Hydra heads": (_HYDRA, keys),
+        "a set of Medusa heads": (_MEDUSA, keys),
+        "an adapter (LoRA)": (_ADAPTER, keys),
+        _EXTRA_NORMS: (_LAYERNORMS, bare if fusion and not eagle3 else ()),
+        _MODEL: (_WHOLE, () if fusion or eagle3 else keys),
+    }
+    for kind, (pattern, among) in found.items():
+        if first := next(filter(pattern.search, sorted(among)), ""):
+            return f"{kind} (it has {first})"
     return ""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from specdec.errors import CheckpointError
 
 
 class Overrides(BaseModel):
-    """Flags of an EAGLE-3 head that its tensors do not show; None as the checkpoint says."""
+    """Flags of an EAGLE-3 head that its tensors do not show, None as the checkpoint says; and what
+    in the config of any head is of no account."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +38,13 @@ class Overrides(BaseModel):
         "checkpoint says if not given",
     )
 
+    ignore: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="entries of the head's config.json that it is read without, such as new_flag "
+        "or eagle_config.new_flag",
+    )
+
     def overrides(self) -> Overrides:
         """These alone, of options that have others too."""
         return Overrides(**{name: getattr(self, name) for name in Overrides.model_fields})
@@ -39,6 +52,31 @@ class Overrides(BaseModel):
     def given(self) -> tuple[str, ...]:
         """The names of those that are given."""
         return tuple(name for name in Overrides.model_fields if getattr(self, name) is not None)
+
+    def without_ignored(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A ``config.json`` without the entries that are ignored.
+
+        Raises:
+            CheckpointError: an entry that it does not have.
+        """
+        for name in self.ignore or ():
+            try:
+                fields = _without(fields, name.split("."))
+            except KeyError as error:
+                raise CheckpointError(
+                    f"the head's config.json has no {name}, which the option ignore names: leave "
+                    "it out"
+                ) from error
+        return fields
+
+
+def _without(fields: Any, path: Sequence[str]) -> Mapping[str, Any]:
+    first, *rest = path
+    if not isinstance(fields, Mapping) or first not in fields:
+        raise KeyError(first)
+    if rest:
+        return {**fields, first: _without(fields[first], rest)}
+    return {name: value for name, value in fields.items() if name != first}
 
 
 AS_IT_SAYS = Overrides()

@@ -12,7 +12,7 @@ from torch import Tensor
 from specdec.errors import CheckpointError
 from specdec.models.checkpoints import read_json, read_weights, resolve_checkpoint
 from specdec.models.heads.fields import checked_fields
-from specdec_plugins.eagle.config_fields import DecoderFields, HeadFields
+from specdec_plugins.eagle.config_fields import DecoderFields, HeadFields, check_agreement
 from specdec_plugins.eagle.decoder_config import decoder_config
 from specdec_plugins.eagle.description import HeadDescription
 from specdec_plugins.eagle.eagle3_description import ATTENTION, as_eagle3
@@ -54,10 +54,10 @@ def read_head(checkpoint: str | Path, overrides: Overrides = AS_IT_SAYS) -> Head
     Raises:
         CheckpointError: files missing, corrupt or unsafe; a checkpoint of another kind, which is
             named; a config that lacks sizes or has flags that are not supported, each named;
-            ``overrides`` of an EAGLE-1/2 head.
+            flags given of an EAGLE-1/2 head; an entry to ignore that is not there.
     """
     folder = resolve_checkpoint(checkpoint, what="EAGLE head")
-    fields = read_json(folder / "config.json")
+    fields = overrides.without_ignored(read_json(folder / "config.json"))
     _refuse_other_kinds(folder, fields, {})
     weights = read_weights(folder)
     _refuse_other_kinds(folder, fields, weights)
@@ -87,7 +87,7 @@ def _describe(
     inner = decoder_fields(layout, fields)
     where = "" if layout != "speculators" else "transformer_layer_config."
     sizes = checked_fields(DecoderFields, inner, where=where)
-    family = _family(fields, sizes.hidden_size, weights)
+    family = family_of(fields, sizes.hidden_size, weights)
     check_flags(layout, family, fields)
     decoder = decoder_config(sizes, inner, family, written)
     plain = HeadDescription(
@@ -101,15 +101,21 @@ def _describe(
     )
     if family == "eagle3":
         return as_eagle3(plain, fields, inner, written, weights, overrides)
-    if given := overrides.given():
+    if flags := [name for name in overrides.given() if name != "ignore"]:
         raise CheckpointError(
-            f"it is one of EAGLE-1/2, which has no {', '.join(given)}: leave it out"
+            f"it is one of EAGLE-1/2, which has no {', '.join(flags)}: leave it out"
         )
-    return replace(plain, biases=_biases(layout, own, weights))
+    widths = {"hidden_size": sizes.hidden_size, "target_hidden_size": own.target_hidden_size}
+    check_agreement(widths)
+    return replace(plain, biases=_biases(layout, own, sizes, weights))
 
 
-def _family(fields: Mapping[str, Any], hidden_size: int, weights: Mapping[str, Tensor]) -> Family:
-    """By the tensors, and by the config where those that tell are missing."""
+def family_of(fields: Mapping[str, Any], hidden_size: int, weights: Mapping[str, Tensor]) -> Family:
+    """By the tensors, and by the config where those that tell are missing.
+
+    Args:
+        weights: under their canonical names.
+    """
     named = fields.get("speculators_model_type")
     if named is not None:
         return "eagle3" if named == "eagle3" else "eagle"
@@ -123,13 +129,18 @@ def _family(fields: Mapping[str, Any], hidden_size: int, weights: Mapping[str, T
     return "eagle3" if says or "d2t" in weights else "eagle"
 
 
-def _biases(layout: Layout, own: HeadFields, weights: Collection[str]) -> frozenset[str]:
+def _biases(
+    layout: Layout, own: HeadFields, sizes: DecoderFields, weights: Collection[str]
+) -> frozenset[str]:
     """Linear layers with a bias, of an EAGLE-1/2 head: as the config says, else as the tensors
     show."""
-    of_fc = own.fusion_bias if layout == "speculators" else own.bias
+    speculators = layout == "speculators"
+    of_fc = own.fusion_bias if speculators else own.bias
     if of_fc is None:
         of_fc = "fc.bias" in weights
-    of_attention = own.qkv_bias
+    of_attention = sizes.qkv_bias
+    if of_attention is None and speculators:
+        of_attention = sizes.attention_bias
     if of_attention is None:
         ends = tuple(f".{name}.bias" for name in ATTENTION)
         of_attention = any(name.endswith(ends) for name in weights)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from specdec.errors import CheckpointError
+from specdec.models.heads.unknown_entries import refuse_unknown
+from specdec_plugins.eagle.config_fields import check_agreement
 
 # What the published configs leave out means this, never the target's value.
 THETA = 10000.0
@@ -22,18 +24,19 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     ),
     "yarn": ("factor",),
 }
-_NUMBERS = {
-    "rope_theta",
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
+# What yarn may have besides.
+_YARN = {
     "original_max_position_embeddings",
     "attention_factor",
     "beta_fast",
     "beta_slow",
     "mscale",
     "mscale_all_dim",
+    "truncate",
 }
+# Of no account: how channels are divided among three dimensions, in all of which text has one
+# position; whether the target was trained further with it.
+_IDLE = {"mrope_section", "mrope_interleaved", "finetuned"}
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -81,35 +84,39 @@ def _of_layers(name: str, given: Any, layer_types: Collection[str]) -> Mapping[s
 
 
 def _read(name: str, given: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    said = {key: value for key, value in given.items() if value is not None}
-    kind = said.get("rope_type") or said.get("type") or "default"
-    if kind == "mrope":
-        # Text has one position in all three dimensions, so it is the default rope.
-        kind = "default"
-        said = {key: value for key, value in said.items() if key == "rope_theta"}
-    if kind not in _NEEDED:
+    said = {key: value for key, value in given.items() if value is not None and key not in _IDLE}
+    # With one position in all three dimensions mrope is the default rope.
+    types = {f"{name}.{key}": said.pop(key, None) for key in ("rope_type", "type")}
+    types = {key: "default" if kind == "mrope" else kind for key, kind in types.items()}
+    check_agreement(types)
+    kind = next(filter(None, types.values()), "default")
+    if kind not in list(_NEEDED):
         raise CheckpointError(
             f"config.json: rope of the type {kind!r} is not supported, only {', '.join(_NEEDED)}; "
             'up to the length that the head was trained with, "dynamic" equals "default": set it '
             "there for texts that are no longer"
         )
-    partial = said.get("partial_rotary_factor", fields.get("partial_rotary_factor"))
-    if partial not in (None, 1, 1.0):
+    inner, outer = said.pop("partial_rotary_factor", None), fields.get("partial_rotary_factor")
+    if any(partial not in (None, 1) for partial in (inner, outer)):
         raise CheckpointError(
-            f"config.json: partial_rotary_factor={partial} is not supported: heads rotate all "
-            "channels"
+            f"config.json: partial_rotary_factor={inner if outer in (None, 1) else outer} is not "
+            "supported: heads rotate all channels"
         )
-    if fields.get("rope_theta") is not None:
-        said.setdefault("rope_theta", fields["rope_theta"])
-    said.setdefault("rope_theta", THETA)
-    for key in (*_NEEDED[kind], *sorted(_NUMBERS & said.keys())):
+    theta = fields.get("rope_theta")
+    check_agreement({"rope_theta": theta, f"{name}.rope_theta": said.get("rope_theta")})
+    said.setdefault("rope_theta", THETA if theta is None else theta)
+    known = {"rope_theta", *_NEEDED[kind], *(_YARN if kind == "yarn" else ())}
+    refuse_unknown(said, known, where=f"{name}.", among="flags")
+    truncate = said.get("truncate", True)
+    if not isinstance(truncate, bool):
+        raise CheckpointError(f"config.json has truncate={truncate!r}: it must be true or false")
+    for key in (*_NEEDED[kind], *sorted(said.keys() - {"truncate"})):
         if not _positive(said.get(key)):
             raise CheckpointError(
                 f"config.json has {key}={said.get(key)!r} for a rope of the type {kind!r}: it must "
                 "be a number above 0"
             )
-    found = {key: value for key, value in said.items() if key not in ("type", "rope_type")}
-    return {**found, "rope_type": kind, "rope_theta": float(said["rope_theta"])}
+    return {**said, "rope_type": kind, "rope_theta": float(said["rope_theta"])}
 
 
 def _positive(value: Any) -> bool:

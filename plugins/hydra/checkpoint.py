@@ -15,6 +15,7 @@ from specdec.models.heads.depth_heads import Projection
 from specdec.models.heads.fields import Count, Size, checked_fields
 from specdec.models.heads.kind import HeadsKind
 from specdec.models.heads.token_map import take_token_map
+from specdec.models.heads.unknown_entries import refuse_unknown
 from specdec_plugins.hydra.heads import HydraHeads, HydraSizes
 from specdec_plugins.hydra.prefix_layer import PrefixSizes
 
@@ -78,6 +79,7 @@ class HydraKind(HeadsKind[HydraHeads]):
         self, fields: Mapping[str, Any], weights: dict[str, Tensor]
     ) -> HeadsCheckpoint:
         own = checked_fields(HydraFields, fields, _HINTS)
+        refuse_unknown(fields, {*HydraFields.model_fields, "base_model_name_or_path"})
         plus = own.hydra_head_arch == "prefix-mlp"
         checkpoint_key = _with_dropout if plus else str
         weights = {name: each for name, each in weights.items() if not _UNUSED.match(name)}

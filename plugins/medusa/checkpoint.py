@@ -14,9 +14,13 @@ from specdec.models.heads.depth_heads import Projection
 from specdec.models.heads.fields import Count, Size, checked_fields
 from specdec.models.heads.kind import HeadsKind
 from specdec.models.heads.token_map import take_token_map
+from specdec.models.heads.unknown_entries import refuse_unknown
 from specdec_plugins.medusa.heads import MedusaHeads, MedusaSizes
 
 _OF_AUTHORS = ("medusa_num_heads", "medusa_num_layers")
+# What the tools write besides: of the target, of how vLLM runs the heads.
+_IDLE = {"base_model_name_or_path", "version"}
+_IDLE_OF_VLLM = {"max_paths", "max_seq_len", "num_lookahead_tokens", "topk"}
 _NUMBERED = re.compile(r"^(\d+)\.(\d+)\.(linear\.)?(weight|bias)$")
 _BLOCK = re.compile(r"^blocks\.(\d+)\.layers\.(\d+)\.")
 _PROJECTION = re.compile(r"^lm_heads\.(\d+)\.")
@@ -105,6 +109,7 @@ def _authors_wrote(fields: Mapping[str, Any]) -> bool:
 
 def _authors(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
     own = checked_fields(_MedusaFields, fields)
+    refuse_unknown(fields, {*_MedusaFields.model_fields, *_IDLE})
     layers = own.medusa_num_layers
     numbered = [int(match[1]) for name in weights if (match := _NUMBERED.match(name))]
     heads = min(max([own.medusa_num_heads, *(number + 1 for number in numbered)]), _MOST)
@@ -123,6 +128,7 @@ def _authors(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsChec
 
 def _vllm(fields: Mapping[str, Any], weights: dict[str, Tensor]) -> HeadsCheckpoint:
     own = checked_fields(_VllmFields, fields)
+    refuse_unknown(fields, {*_VllmFields.model_fields, *_IDLE_OF_VLLM})
     projection: Projection = "shared" if own.original_lm_head else "own"
     if own.lm_head_of_target:
         projection = "target"

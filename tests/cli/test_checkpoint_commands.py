@@ -98,6 +98,21 @@ def test_a_command_of_the_pages_about_heads_runs(
     assert done.exit_code == 0, done.output
 
 
+def test_an_unknown_entry_is_named_and_read_without_where_it_is_ignored(
+    run: Command, deep: Any, tmp_path: Path
+) -> None:
+    written = in_layout("vllm", head_for(deep[0]))
+    written.fields["eagle_config"]["new_trick"] = 1
+    head, out = written.save(tmp_path / "head"), tmp_path / "out"
+    result = run("inspect", head)
+    assert result.exit_code == 2 and 'ignore=["eagle_config.new_trick"]' in result.stderr
+    ignore = ("--set", 'ignore=["eagle_config.new_trick"]')
+    code, row = told(run, head, *ignore)
+    assert code == 0 and row["tensors"] == "complete"
+    result = run("convert", head, out, "--to", "specforge", *ignore)
+    assert result.exit_code == 0 and told(run, out)[0] == 0
+
+
 def test_what_is_no_head_is_refused_by_name(run: Command, folder: Path, tmp_path: Path) -> None:
     result = run("inspect", folder)
     assert result.exit_code == 2 and "is a whole language model, no head" in result.stderr
