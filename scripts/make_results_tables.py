@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "docs" / "benchmarks"
 RUN = "2026-11-29-smollm2-t{}"
+DRAFT_MODEL = "2026-11-30-smollm2-draft-model-t{}"  # the same prompts, in a run of its own
 WORSE_HEADS = RESULTS / "2026-11-30-worse-heads.json"
 TEMPERATURES = (0, 1)
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
@@ -40,6 +41,7 @@ FIGURES = {
     "the same, the paper's 60 draft tokens": ("eagle2:published", "eagle3:published"),
     "`static_tree` (EAGLE, 25 draft tokens)": ("static_tree",),
     "`hydra`, `medusa` (63 draft tokens)": ("hydra", "medusa"),
+    "`draft_model` (2 layers, 20 minutes of training)": ("draft_model",),
     "`chain`": ("chain",),
     "`lookahead`": ("lookahead",),
     "`lookup`, `suffix`, without a head": ("lookup", "suffix"),
@@ -54,23 +56,26 @@ Cells = dict[tuple[str, str], tuple[float, float]]
 Points = Sequence[tuple[float, float]]
 
 
-def _report(temperature: int) -> dict[str, Any]:
-    path = RESULTS / f"{RUN.format(temperature)}.json"
+def _report(temperature: int, run: str = RUN) -> dict[str, Any]:
+    path = RESULTS / f"{run.format(temperature)}.json"
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["reports"][0]
     return report
 
 
-def _cells(report: dict[str, Any]) -> Cells:
+def _cells(temperature: int) -> Cells:
     """tau and speedup by method and prompt set, and their means."""
-    rows = [*report["by_set"], *report["means"]]
-    return {(row["strategy"], row["set"]): (row["tau"], row["speedup"]) for row in rows}
+    found: Cells = {}
+    for report in (_report(temperature, DRAFT_MODEL), _report(temperature)):
+        for row in (*report["by_set"], *report["means"]):
+            found[row["strategy"], row["set"]] = row["tau"], row["speedup"]
+    return found
 
 
 def results_page() -> str:
     """docs/results.md, whole."""
     text, script = PAGE.read_text(encoding="utf-8"), Path(__file__).name
     for temperature in TEMPERATURES:
-        table = _by_set(_report(temperature))
+        table = _by_set(temperature)
         text = generated.inserted(text, f"temperature {temperature}", script, table)
     text = generated.inserted(text, "gain", script, _gains(text))
     return generated.inserted(text, "worse heads", script, _worse_heads())
@@ -78,7 +83,7 @@ def results_page() -> str:
 
 def readme() -> str:
     """README.md, whole."""
-    cells = [_cells(_report(temperature)) for temperature in TEMPERATURES]
+    cells = [_cells(temperature) for temperature in TEMPERATURES]
 
     def shown(own: Cells, method: str) -> str:
         tau, speedup = own[method, "mean"]
@@ -99,10 +104,10 @@ def readme() -> str:
     )
 
 
-def _by_set(report: dict[str, Any]) -> str:
+def _by_set(temperature: int) -> str:
     """tau and speedup of each method on each prompt set, their means, and their quotient."""
-    cells = _cells(report)
-    counts = {row["set"]: row["prompts"] for row in report["by_set"]}
+    cells = _cells(temperature)
+    counts = {row["set"]: row["prompts"] for row in _report(temperature)["by_set"]}
     total, least, most = sum(counts.values()), min(counts.values()), max(counts.values())
     each = str(least) if least == most else f"{least} or {most}"
     columns = ["strategy", "in the paper", *SETS, "mean", "step"]
@@ -116,8 +121,7 @@ def _by_set(report: dict[str, Any]) -> str:
         step = pairs[-1][0] / pairs[-1][1]
         lines.append([NAMES.get(method, f"`{method}`"), in_paper, *shown, f"{step:.2f}"])
     table = "\n".join(generated.table(columns, lines)) + "\n"
-    temperature = report["settings"]["temperature"]
-    return f"Temperature {temperature:.0f}, {total} prompts ({each} a set):\n\n{table}"
+    return f"Temperature {temperature}, {total} prompts ({each} a set):\n\n{table}"
 
 
 def _gains(page: str) -> str:
@@ -125,7 +129,7 @@ def _gains(page: str) -> str:
     head = ["", "points", "mean gain", "correlation with EAGLE's tau", "gain at EAGLE's tau here"]
     rows = []
     for temperature in TEMPERATURES:
-        cells = _cells(_report(temperature))
+        cells = _cells(temperature)
         here = cells[EAGLE, "mean"][0]
         by_set = [(cells[EAGLE, name][0], cells[EAGLE2, name][0]) for name in SETS]
         for name, points in (
