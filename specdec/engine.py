@@ -128,7 +128,7 @@ class Engine:
         self._alias_is_named = is_named(self._alias, model)
         options, device_map = with_own_containers(options), with_own_containers(device_map)
         choice = Choice(strategy, drafter, policy, verifier, acceptor, options)
-        self._on_cpu = True  # as far as is known before the model is loaded
+        self._on_cpu = False  # not known before the model is loaded
         selection = self._select(choice)
         began = time.perf_counter()
         name, loaded, own = load_target(
@@ -142,8 +142,7 @@ class Engine:
         )
         _LOG.info("%s is loaded, in %.1f s", name, time.perf_counter() - began)
         self._on_cpu = device_of(loaded.get_input_embeddings()).type == "cpu"
-        if not self._on_cpu:
-            selection = self._select(choice)
+        selection = self._select(choice)
         self._shared = SharedModel(name, loaded, acceleration)
         self.tokenizer = tokenizer or own
         self._first_tokenizer = self.tokenizer, getattr(self.tokenizer, "chat_template", None)

@@ -175,7 +175,7 @@ class Generation:
         )
         if cache is not None and cached is not None:
             cache.truncate(torch.tensor(cached, device=target.device), max(cached))
-        self.clock = Clock()
+        self.clock = Clock(target.device)
         self.metrics = Metrics(len(rows), self.clock, lossless=parts.acceptor.lossless)
         self._draft_phase = DraftPhase(
             parts,

@@ -56,6 +56,7 @@ class Stage:
     def skip_to(self, amount: float, text: str = "") -> None:
         """The same, but what is new was done before, by a run that this one goes on from: it says
         nothing of the time that is left."""
+        self.at(amount, text)
 
 
 class RichReporter(Reporter):
@@ -135,7 +136,7 @@ class RichReporter(Reporter):
         try:
             yield stage
         finally:
-            if told:
+            if told and (written or not self._transient):
                 self._console.print(stage.line(ended=True), markup=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -367,6 +368,31 @@ def test_code_that_is_wrong_only_when_a_graph_is_replayed_is_not_used(
     expected = tiny.tokens(Engine(model, strategy="plain"), tiny.PROMPTS, **SETTINGS)
     with pytest.warns(UserWarning, match="differ from the network's own"):
         assert tiny.tokens(engine, tiny.PROMPTS, **SETTINGS) == expected
+
+
+def test_a_graph_is_replayed_in_the_thread_that_recorded_it_alone(
+    model: Any, compiling: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran_in: set[int] = set()
+
+    def noted(graph: Any, inputs: Any) -> Any:
+        def run(*args: Any) -> Any:
+            ran_in.add(threading.get_ident())
+            return graph.forward(*args)
+
+        return run
+
+    monkeypatch.setattr(compiling_module, "uses_graphs", lambda network: True)
+    compiling(backend=noted, compile_after=2)
+    engine = Engine(model, strategy="plain", compile=True)
+    for _ in range(3):  # then every shape has been compiled
+        here = tiny.tokens(engine, tiny.PROMPTS[0], **SETTINGS)
+    assert ran_in == {threading.get_ident()}
+    ran_in.clear()
+    with ThreadPoolExecutor(1) as other:
+        there = other.submit(lambda: tiny.tokens(engine, tiny.PROMPTS[0], **SETTINGS)).result()
+    assert there == here
+    assert not ran_in
 
 
 def test_two_threads_decode_with_one_compiled_engine(

@@ -108,7 +108,8 @@ def test_a_copy_of_a_targets_config_loads(
 def test_words_of_published_configs_load(
     deep: Engine, deep_head: Eagle3Head, tmp_path: Path
 ) -> None:
-    """Of AngelSlim's for Hunyuan and for models of images, of DeepSpec's, of the official ones."""
+    """Of AngelSlim's for Hunyuan and for models of images, of DeepSpec's, of the official ones, of
+    targets with code of their own."""
     words: dict[str, dict[str, Any]] = {
         "angelslim": {
             "add_classification_head": False,
@@ -143,6 +144,18 @@ def test_words_of_published_configs_load(
         },
         "official": {"max_sequence_length": 2048, "pad_token_id": 0, "pretraining_tp": 1},
         "specforge": {"decoder_sparse_step": 1, "rope_scaling": {"type": "mrope"}},
+        "vllm": {
+            "cache_implementation": "hybrid",
+            "ep_size": 1,
+            "experts_per_token": 4,
+            "initial_context_length": 4096,
+            "moe_layer_freq": 1,
+            "rope_local_base_freq": 10000,
+            "rope_scaling": {"rope_type": "default", "factor": 1.0},
+            "scoring_func": "sigmoid",
+            "sliding_window_pattern": 6,
+            "topk_method": "noaux_tc",
+        },
     }
     for layout, more in words.items():
         written = in_layout(layout, deep_head)

@@ -31,6 +31,16 @@ def test_what_a_rope_does_not_have_is_refused_by_name(rope: dict[str, Any], says
     assert says in str(error.value)
 
 
+def test_what_a_kind_of_rope_does_not_read_may_stand_there() -> None:
+    trained = {"original_max_position_embeddings": 4096}
+    linear = {"type": "linear", "factor": 2.0}
+    assert rope_parameters({"rope_scaling": linear | trained}) == rope_parameters(
+        {"rope_scaling": linear}
+    )
+    default = {"rope_type": "default", "factor": 1.0} | trained
+    assert rope_parameters({"rope_scaling": default}) == rope_parameters({})
+
+
 def test_what_a_rope_of_yarn_may_have_is_kept() -> None:
     more = {"beta_fast": 1.0, "mscale_all_dim": 1.0, "truncate": False}
     rope = {"type": "yarn", "factor": 2.0, "finetuned": True, **more}

@@ -120,6 +120,8 @@ def test_the_engine_places_the_model_that_it_loads(
         ({"device_map": "atuo"}, "^device_map='atuo': give one of auto, balanced, "),
         ({"device_map": {}}, "^device_map={}: give one of auto, balanced, "),
         ({"device_map": "cuda:77"}, "^device_map='cuda:77': give one of auto, balanced, "),
+        ({"device_map": {"": "cuda:77"}}, "^device_map={'': 'cuda:77'}: give one of auto, "),
+        ({"device_map": {"": "cpu", "modle": "cpu"}}, "^device_map names 'modle', which the mod"),
     ],
     ids=lambda each: " and ".join(each) if isinstance(each, dict) else "",
 )

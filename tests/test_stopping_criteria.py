@@ -125,7 +125,7 @@ def test_measurements_of_a_row_that_is_ended_are_of_what_is_left(
     steps: list[tuple[int, int]], most: int
 ) -> None:
     """Steps of so many accepted draft tokens, in trees that were so many levels deeper."""
-    metrics, left = Metrics(1, Clock(), lossless=True), most
+    metrics, left = Metrics(1, Clock(torch.device("cpu")), lossless=True), most
     accepted = tried = 0
     for count, deeper in steps:
         step: Any = SimpleNamespace(

@@ -98,7 +98,7 @@ def test_no_page_and_no_message_names_the_other_project() -> None:
 
 
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"opentelemetry": "opentelemetry-api", "pyarrow": "ray"}
+DISTRIBUTIONS = {"PIL": "matplotlib", "opentelemetry": "opentelemetry-api", "pyarrow": "ray"}
 # Imported where they are there, and not asked for: an error says how to get them.
 NOT_ASKED_FOR = {"datasets"}
 # Scripts that run in environments of their own, beside what specdec is compared with.

@@ -18,6 +18,9 @@ _REQUIRED = {
     "parallel_draft_step": 1,
     "eh_proj_before_attn": False,
     "logit_scale": 1.0,
+    "use_cla": False,
+    "use_rotary_pos_emb": True,
+    "norm_type": "rms",
 }
 # Of EAGLE-3, and nothing that an EAGLE-1/2 head could have.
 _REQUIRED_OF_EAGLE = dict.fromkeys(
@@ -85,7 +88,7 @@ _OF_LAYERS = {
 # In the other layouts, where both are one and often a copy of the target's config: what is read,
 _READ = {*HeadFields.model_fields, *_OF_LAYERS} - {"fusion_bias"}
 # and what tools write besides: of training, of the target, of the target's own code.
-_OF_TOOLS = {"max_sequence_length", "target_model_type"}
+_OF_TOOLS = {"max_sequence_length", "specdec_inflated_from", "target_model_type"}
 _OF_LAYOUT: dict[Layout, set[str]] = {
     "angelslim": {
         "add_classification_head",
@@ -94,13 +97,10 @@ _OF_LAYOUT: dict[Layout, set[str]] = {
         "class_num",
         "dense_list",
         "modal_type",
-        "norm_type",
         "org_vocab_size",
         "pool_type",
-        "use_cla",
         "use_mrope",
         "use_qk_norm",
-        "use_rotary_pos_emb",
     },
     "deepspec": {
         "draft_num_hidden_layers",

@@ -160,8 +160,10 @@ def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig | Qwen3
         OptionError: attention heads that the hidden size cannot be divided among.
     """
     theirs, hidden = target.config, target.hidden_size
-    most = theirs.num_attention_heads
-    heads = attention_heads(hidden, options.heads, most, f"the hidden size {hidden}")
+    heads, width = theirs.num_attention_heads, getattr(theirs, "head_dim", None)
+    if options.heads or not width or hidden % (2 * heads) == 0:
+        heads = attention_heads(hidden, options.heads, heads, f"the hidden size {hidden}")
+        width = hidden // heads
     shared = getattr(theirs, "num_key_value_heads", None) or heads
     sizes = options.intermediate_size or getattr(theirs, "intermediate_size", None)
     kind = Qwen3Config if options.qk_norm else LlamaConfig
@@ -170,7 +172,7 @@ def head_config(target: HFTarget, options: EagleTraining) -> LlamaConfig | Qwen3
         intermediate_size=sizes if isinstance(sizes, int) else 8 * hidden // 3,
         num_attention_heads=heads,
         num_key_value_heads=shared if heads % shared == 0 else heads,
-        head_dim=hidden // heads,
+        head_dim=width,
         num_hidden_layers=options.layers,
         vocab_size=target.vocab_size,
         max_position_embeddings=min(target.context_limit, 1 << 17),

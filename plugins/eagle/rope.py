@@ -24,9 +24,10 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     ),
     "yarn": ("factor",),
 }
+_TRAINED = "original_max_position_embeddings"
 # What yarn may have besides.
 _YARN = {
-    "original_max_position_embeddings",
+    _TRAINED,
     "attention_factor",
     "beta_fast",
     "beta_slow",
@@ -105,8 +106,12 @@ def _read(name: str, given: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
     theta = fields.get("rope_theta")
     check_agreement({"rope_theta": theta, f"{name}.rope_theta": said.get("rope_theta")})
     said.setdefault("rope_theta", THETA if theta is None else theta)
-    known = {"rope_theta", *_NEEDED[kind], *(_YARN if kind == "yarn" else ())}
-    refuse_unknown(said, known, where=f"{name}.", among="flags")
+    read = {"rope_theta", *_NEEDED[kind], *(_YARN if kind == "yarn" else ())}
+    if _TRAINED not in read:  # of no account to other kinds, and neither is a factor of 1
+        said.pop(_TRAINED, None)
+    if "factor" not in read and said.get("factor") == 1:
+        del said["factor"]
+    refuse_unknown(said, read, where=f"{name}.", among="flags", option="ignore")
     truncate = said.get("truncate", True)
     if not isinstance(truncate, bool):
         raise CheckpointError(f"config.json has truncate={truncate!r}: it must be true or false")

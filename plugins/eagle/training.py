@@ -60,8 +60,8 @@ class EagleTraining(BaseModel):
     heads: int | None = Field(
         None,
         ge=1,
-        description="attention heads; default: the target's, or the most below that divide half of "
-        "the hidden size",
+        description="attention heads; default: the target's, as wide as its own where the hidden "
+        "size cannot be divided among them",
     )
     intermediate_size: int | None = Field(
         None, ge=1, description="channels of the MLP; default: the target's"

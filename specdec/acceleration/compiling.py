@@ -84,13 +84,15 @@ class CompiledNetwork(nn.Module):
             inputs, named = tree_map_only(Tensor, Tensor.contiguous, (inputs, named))
             key = (_call_key((inputs, named)), cache and cache.geometry)
             with _RUNNING:
-                if shape := self._compiled.get(key):
+                shape = self._compiled.get(key)
+                if shape and shape.runs_here:
                     found = self._attempt(lambda: shape.run(inputs, named, cache))
                     if self.failure is None:
                         return found
-                self._asked[key] += 1
-                if self._asked[key] >= self._compile_after and self.failure is None:
-                    return self._compile(key, inputs, named, cache)
+                elif not shape:
+                    self._asked[key] += 1
+                    if self._asked[key] >= self._compile_after and self.failure is None:
+                        return self._compile(key, inputs, named, cache)
         return self._eager(inputs, named, cache)
 
     def _eager(self, inputs: Any, named: Any, cache: KVCache | None) -> Any:
@@ -150,7 +152,7 @@ class _Shape:
         def call(inputs: Any, named: Any) -> Any:
             return network(*inputs, **named, **given)
 
-        self._graphs = uses_graphs(network)
+        self._graphs, self._thread = uses_graphs(network), threading.get_ident()
         how: dict[str, Any] = {"backend": backend}
         if backend == INDUCTOR:
             how |= {"mode": "reduce-overhead"} if self._graphs else {"options": {"freezing": True}}
@@ -159,6 +161,12 @@ class _Shape:
             call.__code__.replace(co_name="shape"), globals(), closure=call.__closure__
         )
         self._run = torch.compile(own, fullgraph=True, dynamic=False, **how)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this thread may run it: CUDA graphs belong to the thread that recorded them, and
+        another one would record its own, which nobody compares."""
+        return not self._graphs or self._thread == threading.get_ident()
 
     @property
     def runs_to_compare(self) -> int:

@@ -36,7 +36,7 @@ def first_rank_writes(*, tensor_parallel: bool) -> Iterator[None]:
     if not in_several_processes():
         raise OptionError(
             "--tensor-parallel shards the model over several processes, and this is the only one. "
-            f"Start one for each device: {TORCHRUN} -m specdec.cli {shlex.join(sys.argv[1:])}"
+            f"Start one for each device: {TORCHRUN} -m specdec.cli -- {shlex.join(sys.argv[1:])}"
         )
     try:
         with ExitStack() as stack:

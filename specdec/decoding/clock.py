@@ -40,9 +40,13 @@ class Clock:
 
     On a GPU the phases after the prefill are the host's: what the GPU still computes counts where
     the host waits for it. The total is right, and so is the sum over a step.
+
+    Args:
+        device: where the target computes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.draft_forwards = 0
         self._levels: list[float] = []
@@ -54,6 +58,8 @@ class Clock:
         started = time.perf_counter()
         try:
             yield
+            if phase == "prefill":
+                wait_for(self._device)
         finally:
             self.seconds[phase] += time.perf_counter() - started
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from specdec.decoding.clock import Clock, wait_for
+from specdec.decoding.clock import Clock
 from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.interfaces import Acceptor, Features, Verifier
 from specdec.decoding.state import State
@@ -30,7 +30,6 @@ def decode(
     """
     with clock("prefill"):
         features = prefill(target, state)
-        wait_for(target.device)
     with clock("draft"):
         draft_phase.start(state, features)
     del features

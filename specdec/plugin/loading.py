@@ -143,6 +143,8 @@ def load_target(
         trust_remote_code=trust_remote_code,
     )
     check_suitable(loaded)
+    if isinstance(device_map, Mapping):
+        _check_modules(device_map, loaded)
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     return named.name if named else str(model), loaded, tokenizer
 
@@ -177,15 +179,28 @@ def _placement(
         from transformers.distributed import DistributedConfig
 
         return {"distributed_config": DistributedConfig(tp_plan="auto")}
-    if device_map not in _MAPS and not (isinstance(device_map, Mapping) and device_map):
+    by_module = isinstance(device_map, Mapping) and bool(device_map)
+    places = [*device_map.values()] if by_module else [device_map]  # type: ignore[union-attr]
+    for place in places:
+        if place in (("disk",) if by_module else _MAPS):
+            continue
         try:
-            _device(device_map)  # type: ignore[arg-type]
+            _device(place)
         except OptionError as error:
             raise OptionError(
                 f"device_map={device_map!r:.80}: give one of {', '.join(_MAPS)}, a dict from "
-                f"modules to devices, or one device ({first_line(error)})"
+                f"modules to devices or disk, or one device ({first_line(error)})"
             ) from error
     return {"device_map": device_map}
+
+
+def _check_modules(device_map: Mapping[str, Any], model: PreTrainedModel) -> None:
+    names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
+    if unknown := sorted(device_map.keys() - names):
+        raise OptionError(
+            f"device_map names {unknown[0]!r}, which the model does not have: give names such as "
+            f"{', '.join(list(dict(model.named_children()))[:3])}, or '' for all of it"
+        )
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:

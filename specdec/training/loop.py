@@ -139,8 +139,9 @@ class Run:
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
                 if self.accelerator.sync_gradients:
-                    values = self._checked(losses)
-                    self.accelerator.clip_grad_norm_(loss_of.parameters(), self.settings.clip)
+                    clip = self.settings.clip
+                    norm = self.accelerator.clip_grad_norm_(loss_of.parameters(), clip)
+                    values = self._checked(losses, norm)
                 for optimizer in self._optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
@@ -149,20 +150,22 @@ class Run:
         progress.step += 1
         return sum(value / self.settings.accumulate for value in values)
 
-    def _checked(self, losses: list[Tensor]) -> list[float]:
-        """The losses of a step, read once, as a GPU waits for it; one that is not finite is
-        refused before it changes a weight: all that follows would be lost."""
-        values: list[float] = torch.stack(losses).tolist()
-        for loss in values:
-            if not math.isfinite(loss):
+    def _checked(self, losses: list[Tensor], norm: Tensor) -> list[float]:
+        """The losses of a step, read once, as a GPU waits for it. One that is not finite is refused
+        before it changes a weight: all that follows would be lost. So is a norm of the gradient,
+        which is the same in all processes, whichever of them has such a loss."""
+        *values, gradient = torch.stack([*losses, norm.to(losses[0])]).tolist()
+        measured = {"loss": sum(values), "norm of the gradient": gradient}
+        for name, value in measured.items():
+            if not math.isfinite(value):
                 rates = ", ".join(
                     f"{group['lr']:.3g}" for o in self._optimizers for group in o.param_groups
                 )
                 raise OptionError(
-                    f"the loss of step {self.progress.step + 1} is {loss}, at the learning rate "
+                    f"the {name} of step {self.progress.step + 1} is {value}, at the learning rate "
                     f"{rates}: give a lower one (--set learning_rate=, --set adam_learning_rate=)"
                 )
-        return values
+        return list(values)
 
     def _own_batches(self, position: Position) -> Iterator[tuple[Dealt, Batch]]:
         """The batches of this process, which are dealt out in turns."""

@@ -59,7 +59,7 @@ def test_tensor_parallel_without_torchrun_is_refused_with_the_command(
     monkeypatch.setattr("sys.argv", ["specdec", *arguments])
     found = run(*arguments)
     assert found.exit_code == 2
-    again = f"torchrun --nproc-per-node 2 -m specdec.cli {' '.join(arguments)}"
+    again = f"torchrun --nproc-per-node 2 -m specdec.cli -- {' '.join(arguments)}"
     assert again in " ".join(found.stderr.split())
 
 

@@ -224,16 +224,19 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 @pytest.mark.parametrize("recipe", ["eagle1", "eagle3"])
-def test_a_target_whose_heads_do_not_divide_its_hidden_size_gets_as_many_as_do(
+def test_a_target_whose_heads_do_not_divide_its_hidden_size_gets_a_head_with_the_same(
     documents: Documents, tmp_path: Path, recipe: Any
 ) -> None:
-    config = tiny.llama_config(hidden_size=24, num_attention_heads=8, head_dim=4)
+    config = tiny.llama_config(
+        hidden_size=24, num_attention_heads=8, num_key_value_heads=2, head_dim=4
+    )
     target = HFTarget(tiny.make_model(config, dtype=torch.float32))
     options = EagleTraining(recipe=recipe)
     made: Any = make_recipe(options, target, documents)
     made.save(made.make(), tmp_path)
     head: Any = load_head(tmp_path, target)
-    assert head.config.num_attention_heads == 6
+    own = head.config
+    assert (own.num_attention_heads, own.num_key_value_heads, own.head_dim) == (8, 2, 4)
     other = EagleTraining(recipe=recipe, heads=2)
     made = make_recipe(other, target, documents)
     assert made.make().config.num_attention_heads == 2

@@ -489,6 +489,27 @@ def test_a_loss_that_is_not_finite_changes_no_weight(
     assert next(losses) == 2 and any(each.grad is not None for each in network.parameters()), read
 
 
+def test_a_gradient_that_is_not_finite_changes_no_weight(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another process has a loss that is not finite: gradients are of all, losses not."""
+    runs: list[Run] = []
+    made: dict[str, Tensor] = {}
+    resumed = Run._resumed
+
+    def begin(run: Run, optimizers: Any) -> Any:
+        runs.append(run)
+        made.update({name: each.clone() for name, each in run.network.state_dict().items()})
+        next(iter(run.network.parameters())).register_hook(lambda gradient: gradient / 0)
+        return resumed(run, optimizers)
+
+    monkeypatch.setattr(Run, "_resumed", begin)
+    with pytest.raises(SpecdecError, match=r"the norm of the gradient of step 1 is (nan|inf), at"):
+        trained()
+    state = runs[0].network.state_dict()
+    assert all(torch.equal(each, made[name]) for name, each in state.items())
+
+
 def test_a_start_is_known_by_its_weights_and_not_by_its_place(
     trained: Train, tmp_path: Path
 ) -> None:

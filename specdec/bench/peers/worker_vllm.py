@@ -21,7 +21,8 @@ class Served:
     Args:
         job: ``target``, ``dtype``, ``eos``, ``threads``; ``context``, tokens of the longest prompt
             and its new tokens; ``modes``, one of them, empty or
-            ``{"head": FOLDER, "depth": DRAFT_TOKENS}``.
+            ``{"head": FOLDER, "depth": DRAFT_TOKENS}``, with ``"method": "eagle3"`` for a head of
+            EAGLE-3.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -33,7 +34,8 @@ class Served:
         ((self.label, mode),) = job["modes"].items()
         head = mode.get("head")
         self.depth, self.eos = mode.get("depth", 0), job["eos"]
-        speculative = {"method": "eagle", "model": head, "num_speculative_tokens": self.depth}
+        method = mode.get("method", "eagle")
+        speculative = {"method": method, "model": head, "num_speculative_tokens": self.depth}
         self.llm = vllm.LLM(
             job["target"],
             dtype=job["dtype"],

@@ -67,7 +67,7 @@ _IN_ANY_CONFIG = {
     "use_cache",
 }
 # A head's config is often a copy of its target's, with a model type of its own. These have most of
-# the entries that targets have.
+# the entries that targets have,
 _TARGETS = (
     "llama",
     "mistral",
@@ -88,6 +88,22 @@ _TARGETS = (
     "llama4_text",
     "smollm3",
 )
+
+# and what published configs of targets have besides, for code of their own and for other tools.
+_IN_TARGETS = {
+    "cache_implementation",
+    "ep_size",
+    "experts_per_token",
+    "for_llm_compressor",
+    "initial_context_length",
+    "moe_layer_freq",
+    "rope_local_base_freq",
+    "scoring_func",
+    "seq_aux",
+    "sliding_window_pattern",
+    "topk_method",
+    "unsloth_fixed",
+}
 
 
 def refuse_unknown(
@@ -119,7 +135,7 @@ def refuse_unknown(
         unknown = {name for name in unknown if not _in_any_config(name)}
     if among == "copy" and unknown:
         types = {str(given.get(name)) for name in ("model_type", "target_model_type")}
-        unknown = unknown.difference(*map(_entries_of, types.union(_TARGETS)))
+        unknown = unknown.difference(_IN_TARGETS, *map(_entries_of, types.union(_TARGETS)))
     for name in sorted(unknown):
         say = f', or give the option {option}=["{where}{name}"]' if option else ""
         raise CheckpointError(

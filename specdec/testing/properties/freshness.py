@@ -54,7 +54,7 @@ def _from_the_start(engine: Engine, old: State) -> tuple[DraftTree, Drafted | No
         device=old.tokens.device,
     )
     state.finish_reasons, state.active = list(old.finish_reasons), old.active.clone()
-    draft_phase = DraftPhase(recorded.parts, Clock())
+    draft_phase = DraftPhase(recorded.parts, Clock(recorded.target.device))
     draft_phase.start(state, prefill(engine.target, state))
     tree = draft_phase.tree()
     return tree, trees[-1] if trees else None
