@@ -179,10 +179,12 @@ def _placement(
         from transformers.distributed import DistributedConfig
 
         return {"distributed_config": DistributedConfig(tp_plan="auto")}
-    by_module = isinstance(device_map, Mapping) and bool(device_map)
-    places = [*device_map.values()] if by_module else [device_map]  # type: ignore[union-attr]
+    places: list[Any] = [device_map]
+    known: tuple[str, ...] = _MAPS
+    if isinstance(device_map, Mapping) and device_map:
+        places, known = [*device_map.values()], ("disk",)
     for place in places:
-        if place in (("disk",) if by_module else _MAPS):
+        if place in known:
             continue
         try:
             _device(place)
