@@ -129,7 +129,7 @@ def test_the_seconds_of_a_last_level_end_when_it_is_computed(plain: Engine, same
     with (
         machine(**CHEAP),
         mock.patch("specdec_plugins.auto.policy.wait_for", waited.append),
-        mock.patch("specdec.decoding.loop.wait_for", lambda device: waited.append("prefill")),
+        mock.patch("specdec.decoding.clock.wait_for", lambda device: waited.append("prefill")),
     ):
         made = run(own)
     full = sum(step.tree.depth == 2 for step in drafted(made))

@@ -55,6 +55,9 @@ class Counting(Stage):
     def at(self, amount: float, text: str = "") -> None:
         self.killer.told()
 
+    def skip_to(self, amount: float, text: str = "") -> None:
+        """No work of this run."""
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
