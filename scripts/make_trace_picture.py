@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--drafter", help="the folder of a head")
     parser.add_argument("--prompt", default="What do bees do in winter?")
     parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--size", default="960,1240", help="of the picture, in pixels")
+    parser.add_argument("--size", default="960,1120", help="of the picture, in pixels")
     asked = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
