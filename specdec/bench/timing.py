@@ -13,6 +13,7 @@ from specdec.bench.draft_outcomes import DraftOutcomes
 from specdec.bench.peak_memory import PeakMemory
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.settings import Settings
+from specdec.decoding.clock import wait_for
 from specdec.decoding.metrics import Stats
 
 
@@ -63,10 +64,10 @@ def timed(
         if (ids := turns.next_prompt(prompt, answers[place])) is not None
     }:
         seeds = [settings.seed + batch[place].index for place in rows]
-        _wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
         decoded = contender.decode(list(rows.values()), seeds, settings)
-        _wait_for(device)
+        wait_for(device)
         elapsed = time.perf_counter() - started
         seconds += elapsed if decoded.seconds is None else decoded.seconds
         own = {row for row, place in enumerate(rows) if place < len(batch) - copies}
@@ -84,8 +85,3 @@ def timed(
         0 if any(each.seconds is not None for each in found) else memory.read(),
         DraftOutcomes.summed(outcomes),
     )
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
