@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-import torch
-
 from specdec.bench.chat_turns import Answers, ChatTurns
 from specdec.bench.contenders import Contender, Decoded
 from specdec.bench.draft_outcomes import DraftOutcomes
