@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from specdec.drafting.coupling import couple
 from specdec.testing.references import ROOT, Children, Node, best
-from specdec.testing.support import Confidence, PolicySupport, draft_distribution
+from specdec.testing.support import Confidence, PolicySupport, guess_where_coupled
 
 SMALL = {"depth": 3, "width": 2, "children": 2, "budget": 4}
 
@@ -29,7 +28,7 @@ def _confidence(options: Any) -> Confidence | None:
     """What is accepted is learned, unless that is off."""
     if options.calibrated:
         return None
-    return couple if options.coupled else draft_distribution
+    return guess_where_coupled(options)
 
 
 SUPPORT = [

@@ -14,6 +14,7 @@ def specdec_tree_policies() -> list[Component]:
             Eagle2Policy,
             Eagle2Options,
             "dynamic tree: expand by value, rerank to a budget (EAGLE-2)",
+            repeatable={"coupled": False},
         )
     ]
 

@@ -11,6 +11,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
+from specdec.drafting.coupling import couple
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
 from specdec_plugins.eagle2.ablation import frontiers_alone, most_confident
@@ -38,6 +39,10 @@ class Eagle2Options(BaseModel):
         description="verify the best of all candidates; false, for ablations: the top_k best of "
         "each level, from the root down until the budget is spent",
     )
+    coupled: bool = Field(
+        False,
+        description="rank draft tokens by the noise of the target's own draw (match alone)",
+    )
 
 
 class Eagle2Policy(TreePolicy):
@@ -47,7 +52,7 @@ class Eagle2Policy(TreePolicy):
     """
 
     def __init__(self, options: Eagle2Options) -> None:
-        self.options = options
+        self.options, self.coupled = options, options.coupled
 
     def start(self, state: State, proposer: LevelProposer | None) -> Eagle2Grower:
         return Eagle2Grower(self.options)
@@ -59,8 +64,11 @@ class Eagle2Grower(TreeGrower):
     def __init__(self, options: Eagle2Options) -> None:
         self.levels, self.top_k, self.budget = options.depth, options.top_k, options.budget
         self.by_value, self.reranked = options.score == "value", options.rerank
+        self._coupled = options.coupled
 
     def expand(self, builder: TreeBuilder, proposal: Proposal) -> None:
+        if self._coupled:
+            proposal = couple(builder, proposal)
         grow_level(builder, proposal, self.top_k)
         if self.by_value:
             builder.advance_best(self.top_k)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from specdec.testing.references import ROOT, Children, Node, best
-from specdec.testing.support import PolicySupport
+from specdec.testing.support import PolicySupport, guess_where_coupled
 
 
 def eagle2(options: Any, levels: int, children: Children) -> list[Node]:
@@ -25,5 +25,10 @@ def eagle2(options: Any, levels: int, children: Children) -> list[Node]:
 
 
 SUPPORT = [
-    PolicySupport("eagle2", small={"depth": 3, "top_k": 2, "budget": 4}, reference=eagle2),
+    PolicySupport(
+        "eagle2",
+        small={"depth": 3, "top_k": 2, "budget": 4},
+        reference=eagle2,
+        confidence=guess_where_coupled,
+    ),
 ]

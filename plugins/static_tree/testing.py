@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from specdec.drafting.coupling import couple
 from specdec.testing.references import ROOT, Children, Node
-from specdec.testing.support import Confidence, PolicySupport, draft_distribution
+from specdec.testing.support import PolicySupport, guess_where_coupled
 
 
 def static_tree(options: Any, levels: int, children: Children) -> list[Node]:
@@ -41,11 +40,6 @@ def chain(options: Any, levels: int, children: Children) -> list[Node]:
     return path[1:]
 
 
-def _confidence(options: Any) -> Confidence:
-    """The guess at the target's own draw where the options ask for it."""
-    return couple if options.coupled else draft_distribution
-
-
 CHOICES = ((0,), (1,), (0, 0), (0, 1), (1, 0), (0, 1, 0))
 
 SUPPORT = [
@@ -53,10 +47,10 @@ SUPPORT = [
         "static_tree",
         small={"choices": CHOICES},
         reference=static_tree,
-        confidence=_confidence,
+        confidence=guess_where_coupled,
     ),
     PolicySupport(
-        "kary_tree", small={"k": 2, "depth": 2}, reference=kary_tree, confidence=_confidence
+        "kary_tree", small={"k": 2, "depth": 2}, reference=kary_tree, confidence=guess_where_coupled
     ),
-    PolicySupport("chain", small={"depth": 3}, reference=chain, confidence=_confidence),
+    PolicySupport("chain", small={"depth": 3}, reference=chain, confidence=guess_where_coupled),
 ]

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from specdec.plugin.registry import Registry
 
 # EAGLE-2 (arXiv 2406.16858), section 5: the tree for models of 7 and 8 billion parameters.
-PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
+PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60, "coupled": False}
 _WITH_PUBLISHED_TREE = ("eagle2", "eagle3")
 _AUTO = "auto"
 _TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "confidence": {"score": "confidence"},
     "unranked": {"rerank": False},
     "neither": {"score": "confidence", "rerank": False},
+    "coupled": {"coupled": True},
     **{f"budget{value}": {"budget": value} for value in (10, 25, 40, 80)},
     **{f"depth{value}": {"depth": value} for value in (2, 4, 8)},
     **{f"k{value}": {"top_k": value} for value in (2, 5, 20)},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specdec.drafting.coupling import couple
 from specdec.errors import PluginError, UnknownNameError
 from specdec.plugin import Role
 from specdec.plugin.manager import collected
@@ -30,6 +31,12 @@ Confidence = Callable[["TreeBuilder", "Proposal"], "Proposal"]
 def draft_distribution(builder: TreeBuilder, proposal: Proposal) -> Proposal:
     """The draft distribution itself."""
     return proposal
+
+
+def guess_where_coupled(options: Any) -> Confidence:
+    """For a policy with the option ``coupled``: the guess at the target's own draw where it is set,
+    else the draft distribution."""
+    return couple if options.coupled else draft_distribution
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,25 @@ class TestEagle2WithoutReranking(_Contract):
     examples = FEWER
 
 
+class TestCoupledEagle2(_Contract):
+    strategy = "eagle2"
+    drafter = "table"
+    options: ClassVar[dict[str, Any]] = {
+        "policy": {"depth": 3, "top_k": 2, "budget": 4, "coupled": True}
+    }
+    examples = FEWER
+
+
+@pytest.mark.slow
+class TestCoupledEagle2Head(_Contract):
+    """As the aliases have it."""
+
+    strategy = "eagle2"
+    options: ClassVar[dict[str, Any]] = {"policy": {"depth": 3, "top_k": 2, "coupled": True}}
+    examples = FEWER
+    many = MANY
+
+
 class TestKaryTree(_Contract):
     strategy = "eagle2"
     drafter = "draft_model"
