@@ -162,7 +162,7 @@ def test_an_alias_s_coupling_gives_way_to_another_acceptor_and_the_user_s_does_n
     sampled = engine.with_strategy("eagle2", acceptor="rejection")
     assert sampled.parts.policy is not None and not sampled.parts.policy.coupled
     asked = {"policy": {"coupled": True}}
-    with pytest.raises(OptionError, match="'eagle2'.*coupled.*'rejection'"):
+    with pytest.raises(OptionError, match=r"'eagle2'.*coupled.*'rejection'"):
         engine.with_strategy("eagle2", acceptor="rejection", options=asked)
 
 
