@@ -142,7 +142,7 @@ def test_coupled_drafts_are_refused_with_an_acceptor_that_draws_otherwise(
 ) -> None:
     with pytest.raises(OptionError, match=f"'auto'.*coupled.*'{acceptor}'.*'match'"):
         plain.with_strategy("auto", drafter=head, acceptor=acceptor)
-    with pytest.raises(OptionError, match="static_tree"):
+    with pytest.raises(OptionError, match="eagle2"):
         plain.with_strategy("eagle2", drafter=head, policy="auto", acceptor=acceptor)
     options = {"policy": {"coupled": True}}
     with pytest.raises(OptionError, match=f"'chain'.*'{acceptor}'.*'match'"):
@@ -154,16 +154,6 @@ def test_coupled_drafts_are_refused_with_an_acceptor_that_draws_otherwise(
         options = {"policy": {**free["policy"], **learns}}
         with pytest.raises(OptionError, match=f"'auto'.*'{acceptor}'.*'match'"):
             plain.with_strategy("auto", drafter=head, acceptor=acceptor, options=options)
-
-
-def test_an_alias_s_coupling_gives_way_to_another_acceptor_and_the_user_s_does_not() -> None:
-    engine = Engine(strategy="eagle2")
-    assert engine.parts.policy is not None and engine.parts.policy.coupled, "the alias's"
-    sampled = engine.with_strategy("eagle2", acceptor="rejection")
-    assert sampled.parts.policy is not None and not sampled.parts.policy.coupled
-    asked = {"policy": {"coupled": True}}
-    with pytest.raises(OptionError, match=r"'eagle2'.*coupled.*'rejection'"):
-        engine.with_strategy("eagle2", acceptor="rejection", options=asked)
 
 
 @contextmanager

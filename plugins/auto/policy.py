@@ -20,7 +20,7 @@ from specdec.decoding.step import Step
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.decoding.tree_builder import TreeBuilder, parents_of_children
 from specdec.drafting.calibration import ScoredLevel, learn_acceptance
-from specdec.drafting.coupling import couple
+from specdec.drafting.coupling import COUPLED, couple
 from specdec.drafting.ngram_matcher import Continuation
 from specdec.drafting.prompt_lookup import PromptLookup
 from specdec.drafting.reranking import top_by_value
@@ -54,7 +54,7 @@ class AutoOptions(BaseModel):
     budget: int = Field(
         60, ge=1, le=MOST_NODES, description="the most draft tokens verified in a step"
     )
-    coupled: bool = Field(True, description="rank draft tokens by the noise of the target's draw")
+    coupled: bool = Field(True, description=COUPLED)
     calibrated: bool = Field(True, description="learn what draft scores mean from what is accepted")
     size_by_cost: bool = Field(
         True, description="fit depth and budget of each step to measured costs; false: as given"

@@ -14,7 +14,6 @@ def specdec_tree_policies() -> list[Component]:
             Eagle2Policy,
             Eagle2Options,
             "dynamic tree: expand by value, rerank to a budget (EAGLE-2)",
-            repeatable={"coupled": False},
         )
     ]
 

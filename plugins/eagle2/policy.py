@@ -11,7 +11,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
-from specdec.drafting.coupling import couple
+from specdec.drafting.coupling import COUPLED, couple
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.reranking import top_by_value
 from specdec_plugins.eagle2.ablation import frontiers_alone, most_confident
@@ -39,10 +39,7 @@ class Eagle2Options(BaseModel):
         description="verify the best of all candidates; false, for ablations: the top_k best of "
         "each level, from the root down until the budget is spent",
     )
-    coupled: bool = Field(
-        False,
-        description="rank draft tokens by the noise of the target's own draw (match alone)",
-    )
+    coupled: bool = Field(False, description=COUPLED)
 
 
 class Eagle2Policy(TreePolicy):

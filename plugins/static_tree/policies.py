@@ -13,7 +13,7 @@ from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import MOST_CHILDREN, MOST_LEVELS, MOST_NODES, tree_from_choices
 from specdec.decoding.tree_builder import TreeBuilder
-from specdec.drafting.coupling import couple
+from specdec.drafting.coupling import COUPLED, couple
 from specdec.drafting.expansion import grow_level
 from specdec.drafting.samplers import sample_without_replacement
 
@@ -25,9 +25,6 @@ EAGLE1 = (
     (0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 0, 2),
     (0, 0, 0, 0, 0), (0, 0, 0, 0, 1),
 )  # fmt: skip
-
-
-_COUPLED = "rank draft tokens by the noise of the target's own draw (match alone)"
 
 
 class StaticOptions(BaseModel):
@@ -42,7 +39,7 @@ class StaticOptions(BaseModel):
         f"most {MOST_NODES} nodes on {MOST_LEVELS} levels, ranks from 0 to {MOST_CHILDREN - 1}; "
         "EAGLE-1's 25 nodes by default",
     )
-    coupled: bool = Field(False, description=_COUPLED)
+    coupled: bool = Field(False, description=COUPLED)
     sampled: bool = Field(
         False,
         description="above temperature 0 draw children from q, without replacement, as EAGLE-1's "
@@ -86,7 +83,7 @@ class KaryOptions(BaseModel):
 
     k: int = Field(2, ge=1, le=MOST_CHILDREN, description="children of every node")
     depth: int = Field(3, ge=1, le=MOST_LEVELS, description="levels of draft tokens below the root")
-    coupled: bool = Field(False, description=_COUPLED)
+    coupled: bool = Field(False, description=COUPLED)
 
     @model_validator(mode="after")
     def _bounded(self) -> KaryOptions:
@@ -103,7 +100,7 @@ class ChainOptions(BaseModel):
     depth: int = Field(
         4, ge=1, le=MOST_LEVELS, description="draft tokens, each below the one before"
     )
-    coupled: bool = Field(False, description=_COUPLED)
+    coupled: bool = Field(False, description=COUPLED)
 
 
 Level = tuple[int, Tensor, Tensor]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from specdec.plugin.registry import Registry
 
 # EAGLE-2 (arXiv 2406.16858), section 5: the tree for models of 7 and 8 billion parameters.
-PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60, "coupled": False}
+PUBLISHED = {"depth": 6, "top_k": 10, "budget": 60}
 _WITH_PUBLISHED_TREE = ("eagle2", "eagle3")
 _AUTO = "auto"
 _TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
@@ -114,7 +114,8 @@ def make_paper_engines(
         try:
             engines[label] = plain.with_strategy(**full.arguments())
         except SpecdecError as error:
-            if strategy_of(label) in wanted or _can_be_made_without(plain, choice):
+            own_fault = strategy_of(label) in wanted or _can_be_made_without(plain, choice)
+            if own_fault and label not in extra:
                 raise
             left_out[label] = str(error)
     if not engines:

@@ -8,6 +8,9 @@ from specdec.decoding.proposal import Proposal, vocabulary_logits
 from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.tree_builder import TreeBuilder
 
+# Of the option `coupled` of tree policies.
+COUPLED = "rank draft tokens by the noise of the target's own draw (match alone)"
+
 
 def couple(builder: TreeBuilder, proposal: Proposal) -> Proposal:
     """The proposal as a guess at the target's own draw at each position.

@@ -12,6 +12,9 @@ import torch
 # Measurements of one quantity that its median is taken from: few enough to follow a text that
 # grows, enough that stalls of the machine do not count.
 WINDOW = 7
+# Measurements after which one no longer counts: a machine is slower at times, and what a size took
+# then says nothing of what it takes beside sizes that were measured later.
+FORGOTTEN = 150
 # Tokens of a batch that cost a forward as much as its weights do, where nothing is known: memory
 # bandwidth against arithmetic of usual processors.
 BREAK_EVEN_TOKENS = 16
@@ -31,21 +34,36 @@ def length_bucket(longest: int) -> int:
 
 
 class RunningMedian:
-    """The lower median of the last measurements; 0 before the first."""
+    """The lower median of the last measurements; 0 before the first.
+
+    Attributes:
+        recent: the measurements that count.
+        known: whether there were ever enough to rely on.
+    """
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=WINDOW)
-        self.value = 0.0
+        self._times: deque[int] = deque(maxlen=WINDOW)
+        self.value, self.known = 0.0, False
 
-    def take(self, value: float) -> None:
-        """One more measurement."""
+    def take(self, value: float, time: int = 0) -> None:
+        """One more measurement, at a time that never falls."""
         self.recent.append(value)
+        self._times.append(time)
+        self.known |= len(self.recent) >= WINDOW // 2
         self.value = statistics.median_low(self.recent)
 
-    @property
-    def known(self) -> bool:
-        """Whether there are enough measurements to rely on."""
-        return len(self.recent) >= WINDOW // 2
+    def forget(self, before: int) -> bool:
+        """Drop the measurements from before a time, but for the last one.
+
+        Returns:
+            Whether that is from before it too.
+        """
+        while len(self._times) > 1 and self._times[0] < before:
+            self._times.popleft()
+            self.recent.popleft()
+        self.value = statistics.median_low(self.recent)
+        return self._times[-1] < before
 
 
 class SecondsBySize:
@@ -53,7 +71,8 @@ class SecondsBySize:
 
     Linear between measured sizes, in proportion to a guess outside them. A size that is measured
     for the first time starts from what was predicted, so one disturbed measurement does not shut it
-    out.
+    out. A measurement counts for :data:`FORGOTTEN` later ones, so neither does a while in which the
+    machine was slow; of the least size the last one always counts.
 
     Args:
         rows: batch size, for the guess.
@@ -63,16 +82,22 @@ class SecondsBySize:
     def __init__(self, rows: int, break_even: int = BREAK_EVEN_TOKENS) -> None:
         self.rows, self._break_even = rows, break_even
         self.sizes: dict[int, RunningMedian] = {}
+        self._taken = 0
         self._points: list[tuple[int, float]] | None = []
 
     def take(self, size: int, seconds: float) -> None:
         """One more measurement."""
         seconds = max(seconds, 1e-9)
+        self._taken += 1
         if size not in self.sizes:
             low = min(seconds, self.seconds(size) or seconds)
             self.sizes[size] = RunningMedian()
-            self.sizes[size].take(low)
-        self.sizes[size].take(seconds)
+            self.sizes[size].take(low, self._taken)
+        self.sizes[size].take(seconds, self._taken)
+        least = min(self.sizes)
+        for other, measured in [*self.sizes.items()]:
+            if measured.forget(self._taken - FORGOTTEN) and other != least:
+                del self.sizes[other]
         self._points = None
 
     def seconds(self, size: int) -> float:

@@ -41,8 +41,7 @@ class Component:
         needs_checkpoint: of a drafter that cannot be made without its option ``checkpoint``: what
             is missing and how to give it, as the end of a sentence ("a head: give ...").
         repeatable: default values used with an acceptor that is not ``seed_exact``, to keep the
-            clock and the noise of draws out of the drafts; those that a strategy or the user gives
-            override them, those of a model's alias do not.
+            clock out of the drafts; explicit options override them.
         recognises: of a drafter with ``needs_checkpoint``: whether the checkpoint in a folder is
             of the kind that it drafts with, complete or not. None: it cannot tell.
     """

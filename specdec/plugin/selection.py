@@ -138,7 +138,7 @@ def _check_coupled(names: Mapping[Role, str | None], acceptor: Acceptor) -> None
         raise OptionError(
             f"the policy {names['policy']!r} drafts with the noise of the target's own draws "
             f"(coupled), which decides nothing under the acceptor {names['acceptor']!r}. Use "
-            "acceptor='match', the option coupled=False, or another strategy such as static_tree"
+            "acceptor='match', the option coupled=False, or another strategy such as eagle2"
         )
 
 
@@ -225,10 +225,8 @@ def select(
     if not _seed_exact(registry, names["acceptor"], resolved["acceptor"]):
         for role, name in names.items():
             if name is not None:
-                strategys = chosen.options.get(role, {}) if name == own[role] else {}
-                said = {**strategys, **options.get(role, {})}
-                for option, value in registry.component(role, name).repeatable.items():
-                    resolved[role][option] = said.get(option, value)
+                own_defaults = registry.component(role, name).repeatable
+                resolved[role] = {**own_defaults, **resolved[role]}
     parsed = {
         role: registry.options(role, registry.component(role, name), resolved[role])
         for role, name in names.items()

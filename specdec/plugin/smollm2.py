@@ -16,9 +16,6 @@ _BFLOAT16 = {"dtype": "bfloat16"}  # of all heads, so that strategies differ in 
 # An EAGLE-2 head scores all 49152 tokens with the target's lm_head: a quarter of them costs less.
 _DRAFTED = {**_BFLOAT16, "vocabulary": str(_FOLDER / "eagle" / "vocabulary.json")}
 
-# Above temperature 0 a fifth more tau than by EAGLE-2's own trees (docs/results.md).
-_COUPLED = {"coupled": True}
-
 # The fastest of six trees for EAGLE's head and within noise of it for EAGLE-3's, on twelve prompts
 # that neither was trained on (docs/results.md), on a CPU where a forward over 8 tokens costs 1.2 to
 # 1.8 of one (docs/benchmarks).
@@ -68,8 +65,8 @@ SMOLLM2 = ModelAlias(
     drafters=heads_in(_FOLDER),
     options={
         "auto": {"drafter": {**_BFLOAT16, "checkpoint": str(_FOLDER / "eagle3")}},
-        "eagle2": {"drafter": _DRAFTED, "policy": _COUPLED},
-        "eagle3": {"drafter": _BFLOAT16, "policy": _COUPLED},
+        "eagle2": {"drafter": _DRAFTED},
+        "eagle3": {"drafter": _BFLOAT16},
         "static_tree": {"drafter": _DRAFTED},
         "chain": {"drafter": _DRAFTED},
         "medusa": {"drafter": _BFLOAT16},

@@ -37,11 +37,10 @@ def test_published_trees_and_ablations_are_what_they_are_called() -> None:
         assert found[label] == usual[label]
 
 
-def test_published_trees_are_the_papers_whatever_the_model_is_fitted_with() -> None:
+def test_one_ablation_alone_couples_drafts() -> None:
     found = policies({})
-    assert found["eagle2"]["coupled"]
-    uncoupled = {label for label, policy in found.items() if not policy["coupled"]}
-    assert uncoupled == found.keys() - {"eagle2", "eagle2:coupled"}
+    coupled = {label for label, policy in found.items() if policy["coupled"]}
+    assert coupled == {"eagle2:coupled"}
 
 
 @pytest.mark.parametrize("label", ["eagle2:published", "eagle2:k2"])

@@ -20,7 +20,7 @@ def trees_of(engines: Mapping[str, Engine]) -> dict[str, dict[str, int]]:
     for label, engine in engines.items():
         if _parts(engine) == ("eagle", "eagle2"):
             own = engine.selection.parsed["policy"].model_dump()
-            if own["score"] == "value" and own["rerank"]:
+            if own["score"] == "value" and own["rerank"] and not own["coupled"]:
                 found[label] = {name: own[name] for name in ("depth", "top_k", "budget")}
     return found
 
