@@ -45,7 +45,7 @@ FIGURES = {
     "`chain`": ("chain",),
     "`lookahead`": ("lookahead",),
     "`lookup`, `suffix`, without a head": ("lookup", "suffix"),
-    "transformers' `generate`, its prompt lookup (weights as they are)": (
+    "transformers' `generate`, its prompt lookup (not packed; the other rows and the baseline are)": (
         "transformers",
         "transformers prompt lookup",
     ),
