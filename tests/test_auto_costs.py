@@ -13,6 +13,7 @@ import torch
 
 from specdec.decoding.clock import StepSeconds
 from specdec.drafting.seconds_by_size import (
+    FORGOTTEN,
     WINDOW,
     SecondsBySize,
     break_even_tokens,
@@ -62,6 +63,29 @@ def test_a_size_costs_what_is_typical_of_it_and_one_stall_shuts_none_out() -> No
     for _ in range(WINDOW):
         known.take(5, 6.0)
     assert known.seconds(5) == 6.0, "contexts grow"
+
+
+def test_what_sizes_took_while_the_machine_was_busy_is_forgotten() -> None:
+    known = curve({1: 3.0, 5: 3.2})
+    for _ in range(FORGOTTEN):
+        known.take(1, 1.0)
+    assert known.seconds(5) == 3.2, "nothing else was measured since"
+    for _ in range(FORGOTTEN + 1):
+        known.take(1, 1.0)
+        known.take(9, 2.0)
+    assert known.seconds(5) == 1.5, "as between the sizes that were measured since"
+    assert [*known.sizes] == [1, 9]
+
+
+def test_the_least_size_stays_known_however_long_ago_it_was_measured() -> None:
+    known = curve({1: 1.0})
+    for _ in range(2 * FORGOTTEN):
+        known.take(9, 2.0)
+    assert known.seconds(1) == 1.0 and known.sizes[1].known
+    assert len(known.sizes[1].recent) == 1, "its last measurement"
+    known.take(1, 1.5)
+    known.take(1, 1.5)
+    assert known.seconds(1) == 1.5
 
 
 def test_the_prompt_that_a_drafter_reads_is_a_cost_of_its_own() -> None:

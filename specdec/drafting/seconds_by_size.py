@@ -12,8 +12,8 @@ import torch
 # Measurements of one quantity that its median is taken from: few enough to follow a text that
 # grows, enough that stalls of the machine do not count.
 WINDOW = 7
-# Measurements after which one no longer counts: a machine is slower at times, and what a size took
-# then says nothing of what it takes beside sizes that were measured later.
+# Measurements of larger sizes than the least after which one no longer counts: a machine is slower
+# at times, and what a size took then says nothing of what it takes beside those measured later.
 FORGOTTEN = 150
 # Tokens of a batch that cost a forward as much as its weights do, where nothing is known: memory
 # bandwidth against arithmetic of usual processors.
@@ -71,8 +71,8 @@ class SecondsBySize:
 
     Linear between measured sizes, in proportion to a guess outside them. A size that is measured
     for the first time starts from what was predicted, so one disturbed measurement does not shut it
-    out. A measurement counts for :data:`FORGOTTEN` later ones, so neither does a while in which the
-    machine was slow; of the least size the last one always counts.
+    out. Neither does a while in which the machine was slow, as measurements are forgotten after
+    :data:`FORGOTTEN` of other sizes than the least; of that the last one always counts.
 
     Args:
         rows: batch size, for the guess.
@@ -82,21 +82,21 @@ class SecondsBySize:
     def __init__(self, rows: int, break_even: int = BREAK_EVEN_TOKENS) -> None:
         self.rows, self._break_even = rows, break_even
         self.sizes: dict[int, RunningMedian] = {}
-        self._taken = 0
+        self._time = 0
         self._points: list[tuple[int, float]] | None = []
 
     def take(self, size: int, seconds: float) -> None:
         """One more measurement."""
         seconds = max(seconds, 1e-9)
-        self._taken += 1
         if size not in self.sizes:
             low = min(seconds, self.seconds(size) or seconds)
             self.sizes[size] = RunningMedian()
-            self.sizes[size].take(low, self._taken)
-        self.sizes[size].take(seconds, self._taken)
+            self.sizes[size].take(low, self._time)
+        self.sizes[size].take(seconds, self._time)
         least = min(self.sizes)
+        self._time += size > least
         for other, measured in [*self.sizes.items()]:
-            if measured.forget(self._taken - FORGOTTEN) and other != least:
+            if measured.forget(self._time - FORGOTTEN) and other != least:
                 del self.sizes[other]
         self._points = None
 
