@@ -20,6 +20,7 @@ PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "docs" / "benchmarks"
 RUN = "2026-11-29-smollm2-t{}"
 DRAFT_MODEL = "2026-11-30-smollm2-draft-model-t{}"  # the same prompts, in a run of its own
+COUPLED = "2026-11-30-smollm2-coupled-t{}"  # the same, of coupled drafts, and of auto anew
 WORSE_HEADS = RESULTS / "2026-11-30-worse-heads.json"
 TEMPERATURES = (0, 1)
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
@@ -27,10 +28,17 @@ SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "sum", "qa")
 METHODS = {
     "draft_model": "SpS", "lookup": "PLD", "medusa": "Medusa", "lookahead": "Lookahead",
     "hydra": "Hydra", "static_tree": "EAGLE", "eagle2:published": "EAGLE-2",
-    "eagle3:published": "", "suffix": "", "chain": "", "eagle2": "", "eagle3": "", "auto": "",
+    "eagle3:published": "", "suffix": "", "chain": "", "eagle2": "", "eagle3": "",
+    "static_tree:coupled": "", "eagle2:coupled60": "", "eagle3:coupled60": "",
+    "eagle2:coupled": "", "eagle3:coupled": "", "auto": "",
     "transformers prompt lookup": "", "transformers": "",
 }  # fmt: skip
 NAMES = {
+    "static_tree:coupled": "`static_tree`, coupled",
+    "eagle2:coupled60": "`eagle2:published`, coupled",
+    "eagle3:coupled60": "`eagle3:published`, coupled",
+    "eagle2:coupled": "`eagle2`, coupled",
+    "eagle3:coupled": "`eagle3`, coupled",
     "transformers prompt lookup": "transformers' prompt lookup",
     "transformers": "transformers' `generate`",
 }
@@ -38,14 +46,16 @@ NAMES = {
 FIGURES = {
     "`auto`": ("auto",),
     "`eagle2`, `eagle3`, 5 draft tokens": ("eagle2", "eagle3"),
-    "the same, the paper's 60 draft tokens": ("eagle2:published", "eagle3:published"),
+    "the same, [coupled](docs/results.md#coupled-drafts)": ("eagle2:coupled", "eagle3:coupled"),
+    "`eagle2`, `eagle3`, the paper's 60 draft tokens": ("eagle2:published", "eagle3:published"),
+    "the same, coupled": ("eagle2:coupled60", "eagle3:coupled60"),
     "`static_tree` (EAGLE, 25 draft tokens)": ("static_tree",),
     "`hydra`, `medusa` (63 draft tokens)": ("hydra", "medusa"),
     "`draft_model` (2 layers, 20 minutes of training)": ("draft_model",),
     "`chain`": ("chain",),
     "`lookahead`": ("lookahead",),
     "`lookup`, `suffix`, without a head": ("lookup", "suffix"),
-    "transformers' `generate`, its prompt lookup (not packed; the other rows and the baseline are)": (
+    "transformers' `generate`, its prompt lookup (not packed, unlike the others)": (
         "transformers",
         "transformers prompt lookup",
     ),
@@ -65,7 +75,8 @@ def _report(temperature: int, run: str = RUN) -> dict[str, Any]:
 def _cells(temperature: int) -> Cells:
     """tau and speedup by method and prompt set, and their means."""
     found: Cells = {}
-    for report in (_report(temperature, DRAFT_MODEL), _report(temperature)):
+    runs = [DRAFT_MODEL, RUN, *([COUPLED] if temperature else [])]
+    for report in (_report(temperature, run) for run in runs):
         for row in (*report["by_set"], *report["means"]):
             found[row["strategy"], row["set"]] = row["tau"], row["speedup"]
     return found
@@ -85,18 +96,18 @@ def readme() -> str:
     """README.md, whole."""
     cells = [_cells(temperature) for temperature in TEMPERATURES]
 
-    def shown(own: Cells, method: str) -> str:
-        tau, speedup = own[method, "mean"]
-        return (
+    def shown(own: Cells, methods: Sequence[str]) -> str:
+        figures = [(method, *own[method, "mean"]) for method in methods if (method, "mean") in own]
+        if not figures:
+            return "the same"
+        return ", ".join(
             f"{speedup:.2f}x"
             if method.startswith("transformers")
             else f"{tau:.2f} / {speedup:.2f}x"
+            for method, tau, speedup in figures
         )
 
-    rows = [
-        [name, *(", ".join(shown(own, method) for method in methods) for own in cells)]
-        for name, methods in FIGURES.items()
-    ]
+    rows = [[name, *(shown(own, methods) for own in cells)] for name, methods in FIGURES.items()]
     head = ["", *(f"temperature {temperature}" for temperature in TEMPERATURES)]
     table = "\n".join(generated.table(head, rows)) + "\n"
     return generated.inserted(
