@@ -9,11 +9,15 @@ import json
 import re
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import generated
+import numpy as np
+
+from specdec.bench.bootstrap import Statistic, mean_interval
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -60,6 +64,14 @@ FIGURES = {
         "transformers prompt lookup",
     ),
 }
+# Contenders with likeliest tokens, and the same with coupled ones.
+COUPLINGS = {
+    "static_tree": "static_tree:coupled",
+    "eagle2:published": "eagle2:coupled60",
+    "eagle3:published": "eagle3:coupled60",
+    "eagle2": "eagle2:coupled",
+    "eagle3": "eagle3:coupled",
+}
 EAGLE, EAGLE2 = "static_tree", "eagle2:published"
 
 Cells = dict[tuple[str, str], tuple[float, float]]
@@ -89,6 +101,7 @@ def results_page() -> str:
         table = _by_set(temperature)
         text = generated.inserted(text, f"temperature {temperature}", script, table)
     text = generated.inserted(text, "gain", script, _gains(text))
+    text = generated.inserted(text, "coupled", script, _coupled())
     return generated.inserted(text, "worse heads", script, _worse_heads())
 
 
@@ -152,6 +165,24 @@ def _gains(page: str) -> str:
     return "\n".join(generated.table(head, rows)) + "\n"
 
 
+def _coupled() -> str:
+    """What coupled drafts gain over likeliest ones, by prompt."""
+    likeliest, coupled, cells = _taus(RUN), _taus(COUPLED), _cells(1)
+    head = ["tree", "likeliest tokens", "coupled", "gain in tau, by prompt"]
+    rows = []
+    for method, other in COUPLINGS.items():
+        gains = [coupled[at][other] / likeliest[at][method] for at in coupled if other in coupled[at]]
+        known = np.array(gains)
+        interval = mean_interval([Statistic(len(gains), lambda drawn: known[drawn].mean(axis=1))])
+        assert interval is not None
+        low, high = interval
+        pairs = (cells[each, "mean"] for each in (method, other))
+        shown = [f"{tau:.2f} / {speedup:.2f}x" for tau, speedup in pairs]
+        gain = f"{statistics.mean(gains):.2f} ({low:.2f}-{high:.2f})"
+        rows.append([NAMES.get(method, f"`{method}`"), *shown, gain])
+    return "\n".join(generated.table(head, rows)) + "\n"
+
+
 def _worse_heads() -> str:
     """tau of both trees with the same head and more and more noise in its weights."""
     rows = json.loads(WORSE_HEADS.read_text(encoding="utf-8"))["rows"]
@@ -195,13 +226,21 @@ def _in_paper(page: str, temperature: int) -> Points:
 
 
 def _by_prompt(temperature: int) -> Iterator[tuple[float, float]]:
-    """tau of EAGLE and EAGLE-2 in each round of the run."""
-    with gzip.open(RESULTS / f"{RUN.format(temperature)}-runs.jsonl.gz", "rt") as lines:
+    """tau of EAGLE and EAGLE-2 on each prompt."""
+    for taus in _taus(RUN, temperature).values():
+        if EAGLE in taus and EAGLE2 in taus:
+            yield taus[EAGLE], taus[EAGLE2]
+
+
+def _taus(run: str, temperature: int = 1) -> dict[int, dict[str, float]]:
+    """tau by prompt and method."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    with gzip.open(RESULTS / f"{run.format(temperature)}-runs.jsonl.gz", "rt") as lines:
         next(lines)  # what the run was asked
-        for line in lines:
-            runs = json.loads(line)["runs"]
-            if EAGLE in runs and EAGLE2 in runs:
-                yield _tau(runs[EAGLE]["stats"]), _tau(runs[EAGLE2]["stats"])
+        for each in map(json.loads, lines):
+            taus = {method: _tau(kept["stats"]) for method, kept in each["runs"].items()}
+            found[each["batch"]].update(taus)
+    return found
 
 
 def _tau(stats: Sequence[dict[str, Any]]) -> float:
