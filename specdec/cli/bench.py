@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,16 +180,17 @@ def _measure(
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)
     set_threads(threads)
-    with terminal.working("loading the target model and its drafters"):
-        engines = make_engines(registry, choices, loading, inflate)
-    first = next(iter(engines.values()))
-    encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
-    return measure(
-        engines,
-        encoded,
-        settings,
-        temperatures,
-        transformers=baselines["transformers"],
-        prompt_lookup=baselines["prompt_lookup"],
-        log=log,
-    )
+    with tempfile.TemporaryDirectory() as heads:
+        with terminal.working("loading the target model and its drafters"):
+            engines = make_engines(registry, choices, loading, inflate, Path(heads))
+        first = next(iter(engines.values()))
+        encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
+        return measure(
+            engines,
+            encoded,
+            settings,
+            temperatures,
+            transformers=baselines["transformers"],
+            prompt_lookup=baselines["prompt_lookup"],
+            log=log,
+        )

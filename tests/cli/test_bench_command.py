@@ -228,3 +228,22 @@ def test_help_teaches_with_examples(run: Command) -> None:
     result = run("bench", "--help")
     assert result.exit_code == 0
     assert "Examples" in result.stdout and "specdec bench --inflate" in result.stdout
+def test_a_benchmark_of_inflated_heads_goes_on_from_its_log(
+    bench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their checkpoints are made anew by each run, and are the same ones."""
+    from specdec.bench import presets
+
+    monkeypatch.setattr(presets, "PRESETS", {"small": presets.Shape(64, 96, 3, 4, 2, 16)})
+    log = ("--log", tmp_path / "runs.jsonl")
+    asked = ("--inflate", "small", "--no-transformers", *log, "--json", "-")
+    first = bench(*asked)
+    assert first.exit_code == 0, first.stderr
+    (written,) = tmp_path.iterdir()
+    rounds = written.read_bytes()
+    again = bench(*asked)
+    assert again.exit_code == 0, again.stderr
+    assert written.read_bytes() == rounds
+    assert json.loads(again.stdout)["results"] == json.loads(first.stdout)["results"]
+
+
