@@ -703,3 +703,35 @@ def test_the_plot_is_a_picture(report: bench.Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot([report], tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+def test_confidences_of_coupled_drafts_are_told_from_those_that_the_drafter_states(
+    report: bench.Report,
+) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads(json.dumps(as_json(report)))
+    (row,) = [row for row in found["results"] if row["strategy"] == "eagle2"]
+    policy = row["options"]["policy"]
+
+    def also(label: str, name: str, **options: Any) -> dict[str, Any]:
+        parts = {**row["parts"], "policy": name}
+        return {**row, "strategy": label, "parts": parts, "options": {"policy": options}}
+
+    found["results"] = [
+        also("auto", "auto", calibrated=True, coupled=True),
+        also("eagle2", "eagle2", **{**policy, "coupled": True}),
+        also("eagle2:own", "eagle2", **policy),
+    ]
+    labels = [each["strategy"] for each in found["results"]]
+    wanted = {0.0: ("", ""), 1.0: (" (coupled)", "noise of the draw")}
+    for temperature, (marked, said) in wanted.items():
+        found["settings"]["temperature"] = temperature
+        figure = reliability(found, labels)
+        assert figure is not None
+        names = [text.get_text().splitlines()[0] for text in figure.legends[0].get_texts()]
+        shown = {name.removesuffix(" (coupled)"): name for name in names if name != "calibrated"}
+        assert list(shown)[-1] == "auto" and shown["eagle2:own"] == "eagle2:own"
+        assert (shown["eagle2"], shown["auto"]) == (f"eagle2{marked}", f"auto{marked}")
+        assert not marked or next(iter(shown)) == "eagle2:own"
+        assert said in figure.get_suptitle()
+        assert ("noise" in figure.get_suptitle()) == bool(said)
+
+
