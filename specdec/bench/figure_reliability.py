@@ -76,7 +76,8 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
 
 def _shown(report: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
     """As the drafter states them first, then those of coupled drafts, calibrated last."""
-    stated, coupled, uncalibrated, calibrated = [], [], [], []
+    stated, coupled = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+    uncalibrated, calibrated = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
     for row in report["results"]:
         policy = row.get("parts", {}).get("policy")
         if (row.get("reliability") or {}).get("ece") is None:

@@ -63,7 +63,7 @@ def write_files(reports: Sequence[Report], files: Mapping[str, Path | None]) -> 
     def in_text(of: Callable[[Sequence[Report]], str]) -> Callable[[Path], object]:
         return lambda path: path.write_text(of(reports), encoding="utf-8")
 
-    writers = {
+    writers: dict[str, Callable[[Path], object]] = {
         "--json": in_text(lambda own: json.dumps(all_as_json(own), indent=2) + "\n"),
         "--csv": in_text(as_csv),
         "--markdown": in_text(markdown),

@@ -74,8 +74,8 @@ def fingerprint_of_files(place: Path) -> str:
         with path.open("rb") as file:
             if size > _WHOLE:
                 digest.update(str(size).encode())
-                for place in range(_PIECES):
-                    file.seek((size - _PIECE) * place // (_PIECES - 1))
+                for number in range(_PIECES):
+                    file.seek((size - _PIECE) * number // (_PIECES - 1))
                     digest.update(file.read(_PIECE))
             else:
                 while piece := file.read(_PIECE):
