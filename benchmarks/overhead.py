@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,13 +102,14 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     prompts = [prompt_set.texts[0] for prompt_set in load_sets(given.data)]
     loading = {"model": None, "dtype": given.dtype, "pack": given.pack}
-    engines = make_engines(Registry.load(), CHOICES, loading, given.inflate)
-    found: dict[str, list[dict[str, float]]] = {label: [] for label in engines}
-    for repetition in range(given.repetitions + 1):
-        for label, engine in engines.items():
-            figures = measure(engine, prompts, given.max_new_tokens, given.temperature)
-            if repetition:
-                found[label].append(figures)
+    with tempfile.TemporaryDirectory() as heads:
+        engines = make_engines(Registry.load(), CHOICES, loading, given.inflate, Path(heads))
+        found: dict[str, list[dict[str, float]]] = {label: [] for label in engines}
+        for repetition in range(given.repetitions + 1):
+            for label, engine in engines.items():
+                figures = measure(engine, prompts, given.max_new_tokens, given.temperature)
+                if repetition:
+                    found[label].append(figures)
     rows = {
         label: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for label, runs in found.items()

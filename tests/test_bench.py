@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -27,10 +28,11 @@ from specdec.bench.baseline import TransformersContender
 from specdec.bench.benchmark_report import AGAIN, PLAIN
 from specdec.bench.built_in_prompts import TASKS
 from specdec.bench.contenders import Decoded, StrategyContender
-from specdec.bench.differences import first_difference
+from specdec.bench.differences import first_difference, logit_gap
 from specdec.bench.figure_reliability import reliability
 from specdec.bench.figure_tasks import tasks
 from specdec.bench.figures import draw_figures
+from specdec.bench.markdown import markdown
 from specdec.bench.plot import plot
 from specdec.bench.report_export import as_csv, as_json
 from specdec.bench.report_notes import notes
@@ -38,7 +40,7 @@ from specdec.bench.report_tables import ReportTable
 from specdec.bench.runner import batches_of
 from specdec.bench.table import table
 from specdec.decoding.metrics import Stats
-from specdec.errors import OptionError
+from specdec.errors import OptionError, PromptError
 from specdec_plugins.eagle.testing import eagle_head
 
 PROMPTS = [bench.Prompt("tiny", i, tuple(ids)) for i, ids in enumerate(tiny.PROMPTS)]
@@ -537,6 +539,84 @@ def test_interrupt_keeps_whole_rounds_and_whole_repetitions(eagle: Engine) -> No
         run(stop=2)
 
 
+@dataclass(frozen=True)
+class Failing:
+    """A peer that decodes as a strategy does, and raises an error in the second repetition."""
+
+    inner: StrategyContender
+    error: Exception
+    label: str = "failing"
+    most_rows: int | None = None
+    decoded: list[Decoded] = dataclasses.field(default_factory=list)
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int], settings: bench.Settings
+    ) -> Decoded:
+        if len(self.decoded) == 1 + len(PROMPTS) + 1:  # the first warms up
+            raise self.error
+        self.decoded.append(self.inner.decode(rows, seeds, settings))
+        return self.decoded[-1]
+
+    def may_differ(self, *, greedy: bool) -> str | None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {"lossless": True}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory for that many.\nAnd more"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        PromptError("no room"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whole_repetitions_are_kept_when_a_contender_fails(plain: Engine, error: Exception) -> None:
+    peer = Failing(StrategyContender("inner", plain), error)
+    report = bench.run({"other": plain}, PROMPTS, settings(), transformers=False, peers=[peer])
+    assert report.interrupted and report.repetitions == 1
+    assert report.failure == f"failing: {str(error).splitlines()[0].rstrip('.')}"
+    assert {each.prompts for each in report.results} == {len(PROMPTS)}
+    assert f"It ended there: {report.failure}." in notes(report)
+
+
+def test_a_bug_of_a_contender_is_not_taken_for_its_failure(plain: Engine) -> None:
+    peer = Failing(StrategyContender("inner", plain), RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        bench.run({"other": plain}, PROMPTS, settings(), transformers=False, peers=[peer])
+
+
+def test_what_was_measured_before_a_log_was_found_to_be_anothers_is_reported(
+    plain: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "runs-t1.jsonl").write_text("nonsense\n")
+    reports = bench.run_at(
+        [0.0, 1.0],
+        {"other": plain},
+        PROMPTS[:1],
+        settings(repetitions=1),
+        transformers=False,
+        log=tmp_path / "runs.jsonl",
+    )
+    assert [report.settings["temperature"] for report in reports] == [0]
+    assert reports[0].interrupted and "no runs of a benchmark" in str(reports[0].failure)
+
+
+def test_a_gap_that_memory_does_not_suffice_for_costs_no_runs(plain: Engine) -> None:
+    model, errors = plain.target.model, [torch.OutOfMemoryError("full"), RuntimeError("a bug")]
+
+    def fail(*_: Any) -> None:
+        raise errors.pop(0)
+
+    with model.register_forward_pre_hook(fail):
+        assert logit_gap(model, [5, 9]) is None
+        with pytest.raises(RuntimeError, match="a bug"):
+            logit_gap(model, [5, 9])
+    assert logit_gap(model, [5, 9]) is not None
+
+
 @examples(3, many=12)
 @given(rounds=st.integers(1, 5))
 def test_the_notes_of_a_stopped_run_say_how_many_prompts_were_measured(
@@ -600,6 +680,22 @@ def test_records_say_the_same(report: bench.Report) -> None:
     assert found["versions"]["torch"] and found["machine"]["threads"] and found["date"]
 
 
+def test_records_are_written_whatever_a_contender_says_of_itself(plain: Engine) -> None:
+    @dataclass(frozen=True)
+    class Odd(Wrong):
+        def facts(self) -> dict[str, Any]:
+            return {"options": {"policy": {"table": Path("t.pt"), "by": object()}}}
+
+    peer = Odd(StrategyContender("inner", plain), (), 0, label="odd")
+    once = settings(repetitions=1)
+    found = bench.run({"other": plain}, PROMPTS[:1], once, transformers=False, peers=[peer])
+    (row,) = [
+        row for row in json.loads(json.dumps(as_json(found)))["results"] if row["strategy"] == "odd"
+    ]
+    assert row["options"] == {"policy": {"table": "t.pt", "by": "<object object>"}}
+    assert "t.pt" in markdown([found]) and as_csv([found])
+
+
 def test_figures_show_whatever_was_measured(
     report: bench.Report, plain: Engine, tmp_path: Path
 ) -> None:
@@ -657,6 +753,38 @@ def test_ticks_are_plain_numbers(report: bench.Report) -> None:
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
     ]
     assert "0" in ticks and not any("$" in tick for tick in ticks)
+
+
+def test_confidences_of_coupled_drafts_are_told_from_those_that_the_drafter_states(
+    report: bench.Report,
+) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads(json.dumps(as_json(report)))
+    (row,) = [row for row in found["results"] if row["strategy"] == "eagle2"]
+    policy = row["options"]["policy"]
+
+    def also(label: str, name: str, **options: Any) -> dict[str, Any]:
+        parts = {**row["parts"], "policy": name}
+        return {**row, "strategy": label, "parts": parts, "options": {"policy": options}}
+
+    found["results"] = [
+        also("auto", "auto", calibrated=True, coupled=True),
+        also("eagle2", "eagle2", **{**policy, "coupled": True}),
+        also("eagle2:own", "eagle2", **policy),
+    ]
+    labels = [each["strategy"] for each in found["results"]]
+    wanted = {0.0: ("", ""), 1.0: (" (coupled)", "noise of the draw")}
+    for temperature, (marked, said) in wanted.items():
+        found["settings"]["temperature"] = temperature
+        figure = reliability(found, labels)
+        assert figure is not None
+        names = [text.get_text().splitlines()[0] for text in figure.legends[0].get_texts()]
+        shown = {name.removesuffix(" (coupled)"): name for name in names if name != "calibrated"}
+        assert list(shown)[-1] == "auto" and shown["eagle2:own"] == "eagle2:own"
+        assert (shown["eagle2"], shown["auto"]) == (f"eagle2{marked}", f"auto{marked}")
+        assert not marked or next(iter(shown)) == "eagle2:own"
+        assert said in figure.get_suptitle()
+        assert ("noise" in figure.get_suptitle()) == bool(said)
 
 
 def test_figures_count_the_prompts_that_were_measured(plain: Engine) -> None:

@@ -32,3 +32,11 @@ def test_other_bytes_of_the_same_size_and_another_size_are_another_fingerprint(
         assert first != found(b"a" * (size - 1) + b"b"), "the last byte is read of every file"
     (tmp_path / "README.md").write_text("a card")
     assert found(b"a" * size) == first
+
+
+def test_a_file_that_is_a_checkpoint_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    names = ("draft.gguf", "renamed.gguf", "other.gguf")
+    one, same, other = (tmp_path / name for name in names)
+    for file, content in ((one, b"weights"), (same, b"weights"), (other, b"weightz")):
+        file.write_bytes(content)
+    assert fingerprint_of_files(one) == fingerprint_of_files(same) != fingerprint_of_files(other)

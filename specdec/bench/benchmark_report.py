@@ -41,7 +41,8 @@ class Difference:
     Attributes:
         set, prompt: which one.
         position: index of the first new token that differs.
-        logit_gap: between the target's two best logits there; of greedy decoding only.
+        logit_gap: between the target's two best logits there; of greedy decoding only, and None
+            too where memory did not suffice to find it.
         turn: of the conversation, whose answer it is in, from 0.
     """
 
@@ -172,11 +173,11 @@ class Report:
         date: when it ended.
         seconds: that its runs took, one after the other; loading and warming up are not in it.
         repetitions: that were completed; results are of these, or of a part of the first.
-        interrupted: whether Ctrl-C or a contender that failed ended it.
+        interrupted: whether something ended it before its time.
         pack, compile: how the engines' networks ran; transformers runs the model as it is.
         inflated: what model was inflated to this size, if one was.
         command: that makes it again; None from Python.
-        failure: of a contender, which ended it.
+        failure: what ended it, unless that was Ctrl-C.
     """
 
     results: tuple[Result, ...]

@@ -14,6 +14,7 @@ from specdec.bench.contenders import Contender
 from specdec.bench.differences import logit_gap
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Runs
+from specdec.files.entry_log import in_json
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Comparison:
             outcomes=run_statistics.outcomes(ours),
             seconds=run_statistics.seconds_by_phase(ours),
             peak_memory=max(run.peak_memory for run in ours),
-            facts=contender.facts(),
+            facts=in_json(contender.facts(), compared=False),
         )
 
     def means(self, contender: Contender, names: Sequence[str]) -> Means:

@@ -15,7 +15,7 @@ from specdec.bench.draft_outcomes import VerifiedTree
 from specdec.bench.settings import Settings
 from specdec.decoding.metrics import Stats
 from specdec.errors import SpecdecError
-from specdec.models.checkpoints import resolve_checkpoint
+from specdec.models.checkpoints import resolve_model
 from specdec.models.fingerprints import fingerprint_of_files, fingerprint_of_model
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class StrategyContender:
             return None
         if isinstance(checkpoint, nn.Module):
             return fingerprint_of_model(checkpoint)
-        return fingerprint_of_files(resolve_checkpoint(str(checkpoint), what="drafter"))
+        return fingerprint_of_files(resolve_model(str(checkpoint), what="drafter"))
 
     def facts(self) -> dict[str, Any]:
         """Parts by role, their options without the paths of checkpoints, losslessness."""

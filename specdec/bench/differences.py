@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from specdec.errors import out_of_memory
+
 if TYPE_CHECKING:
     from specdec.engine import Engine
 
@@ -30,10 +32,16 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
 
 
-def logit_gap(model: Any, tokens: Sequence[int]) -> float:
-    """How far the two best logits of a transformers model after ``tokens`` are apart."""
-    with torch.inference_mode():
-        ids = torch.tensor([list(tokens)], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, -1].double()
+def logit_gap(model: Any, tokens: Sequence[int]) -> float | None:
+    """How far the two best logits of a transformers model after ``tokens`` are apart; None where
+    that does not fit into memory, which costs no runs that are over."""
+    try:
+        with torch.inference_mode():
+            ids = torch.tensor([list(tokens)], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, -1].double()
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return None
     best = logits.topk(2).values
     return float(best[0] - best[1])

@@ -15,14 +15,17 @@ from specdec.bench.figure_style import (
     new_figure,
 )
 
-# Whose values are confidences as the drafter states them, and whose are calibrated.
+# The policy whose values are confidences as the drafter states them, unless it couples drafts, and
+# the one that calibrates them.
 _STATED, _CALIBRATED = "eagle2", "auto"
 
 
 def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
     """Acceptance rate against confidence, the difference of the two, and how many draft tokens have
     that confidence: of the methods that grow EAGLE-2's tree, of ``auto``, and of ``auto`` without
-    calibration where it ran. None where none of them did."""
+    calibration where it ran. None where none of them did. Coupled drafts are told as such: their
+    confidence is not what the drafter states, but of its scores shifted by the noise of the draw.
+    """
     rows = _shown(report, labels)
     if not rows:
         return None
@@ -40,7 +43,8 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
             confidences,
             [each["rate"] for each in bins],
             **style,
-            label=f"{row['strategy']}\nECE {found['ece']:.3f}, n = {found['count']:,}",
+            label=f"{row['strategy']}{' (coupled)' * _coupled(report, row)}\n"
+            f"ECE {found['ece']:.3f}, n = {found['count']:,}",
         )
         middle.plot(confidences, [each["rate"] - each["confidence"] for each in bins], **style)
         edges = [each["low"] for each in found["curve"]] + [1.0]
@@ -63,22 +67,31 @@ def reliability(report: Mapping[str, Any], labels: Sequence[str]) -> Any | None:
         "draft tokens below nodes that the text passed through\n"
         f"ECE: expected calibration error, {count} bins; marks with n < {FEWEST} left out"
     )
+    if any(_coupled(report, row) for row in rows):
+        what += "\n(coupled): of draft scores shifted by the noise of the draw"
     headline(figure, report, what)
     legend(figure, upper)
     return figure
 
 
 def _shown(report: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
-    """As the drafter states them first, calibrated last."""
-    stated, uncalibrated, calibrated = [], [], []
+    """As the drafter states them first, then those of coupled drafts, calibrated last."""
+    stated, coupled = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+    uncalibrated, calibrated = list[Mapping[str, Any]](), list[Mapping[str, Any]]()
     for row in report["results"]:
         policy = row.get("parts", {}).get("policy")
         if (row.get("reliability") or {}).get("ece") is None:
             continue
         if policy == _STATED and row["strategy"] in labels:
-            stated.append(row)
+            (coupled if _coupled(report, row) else stated).append(row)
         elif policy == _CALIBRATED and not row["options"]["policy"]["calibrated"]:
             uncalibrated.append(row)
         elif policy == _CALIBRATED and row["strategy"] in labels:
             calibrated.append(row)
-    return [*stated, *uncalibrated, *calibrated]
+    return [*stated, *coupled, *uncalibrated, *calibrated]
+
+
+def _coupled(report: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether drafts were ranked by the noise of the target's own draw; greedy, there is none."""
+    options = row.get("options", {}).get("policy", {})
+    return report["settings"]["temperature"] > 0 and bool(options.get("coupled"))

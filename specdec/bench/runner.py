@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from specdec.bench.chat_turns import Answers, ChatTurns, first_difference_in_turns
@@ -16,9 +18,11 @@ from specdec.bench.run_statistics import Run
 from specdec.bench.settings import Settings
 from specdec.bench.timing import timed
 from specdec.decoding.interfaces import KeepsTexts
-from specdec.errors import OptionError
+from specdec.errors import OptionError, SpecdecError, first_line, out_of_memory
 
 Progress = Callable[[int, int, str], None]
+
+_LOG = logging.getLogger(__name__)
 
 
 def check_progress(progress: object) -> None:
@@ -43,8 +47,8 @@ class Runs:
         by_label: the runs of every contender.
         different: for every contender the prompts whose tokens are not the baseline's, each with
             the answers of both as (ours, the baseline's).
-        interrupted: whether Ctrl-C or a contender that failed ended it.
-        failure: of such a contender.
+        interrupted: whether something ended it before its time.
+        failure: of a contender or of the log, if that was it.
     """
 
     batches: list[list[Prompt]]
@@ -93,8 +97,8 @@ def interleave(
     With a log, rounds that are in it are taken from it; beside such a drafter, which would not have
     their texts, those of whole repetitions alone.
 
-    Ctrl-C, or a contender that fails, ends it: what is kept are whole repetitions, or whole rounds
-    of the first one.
+    Ctrl-C, a contender that fails, or a log that cannot be written ends it: what is kept are whole
+    repetitions, or whole rounds of the first one.
     """
     runs = Runs(batches)
     total = (len(batches) * settings.repetitions + 1) * len(contenders)
@@ -115,9 +119,10 @@ def interleave(
         outputs = {}
         for contender in order:
             progress(done, total, f"{what}: {contender.label}")
-            outputs[contender.label] = timed(
-                contender, batches[index], settings, memory, turns, copies[index]
-            )
+            with _failing(contender):
+                outputs[contender.label] = timed(
+                    contender, batches[index], settings, memory, turns, copies[index]
+                )
             done += 1
         return outputs
 
@@ -139,12 +144,30 @@ def interleave(
                     if log:
                         log.add(repetition, index, outputs)
                 _keep(runs, repetition, index, outputs, contenders)
-    except (KeyboardInterrupt, ContenderError) as ending:
+    except (KeyboardInterrupt, SpecdecError) as ending:
         runs.interrupted = True
         runs.failure = str(ending) or None
         _drop_what_is_unfinished(runs)
     progress(done, total, "")
     return runs
+
+
+@contextmanager
+def _failing(contender: Contender) -> Iterator[None]:
+    """Within, an error that a user can act on, or a lack of memory, is the contender's.
+
+    Raises:
+        ContenderError: there was one.
+    """
+    try:
+        yield
+    except ContenderError:
+        raise
+    except (SpecdecError, RuntimeError) as error:
+        if not isinstance(error, SpecdecError) and not out_of_memory(error):
+            raise
+        _LOG.debug("%s failed", contender.label, exc_info=True)
+        raise ContenderError(f"{contender.label}: {first_line(error).rstrip('.')}") from error
 
 
 def _keeping_texts(contenders: Sequence[Contender]) -> Iterator[KeepsTexts]:

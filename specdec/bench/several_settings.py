@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from specdec.bench.benchmark import on_one_model, run
 from specdec.bench.benchmark_report import Report
-from specdec.bench.contenders import Contender, ContenderError
+from specdec.bench.contenders import Contender
 from specdec.bench.prompt_sets import Prompt
 from specdec.bench.runner import Progress, batches_of, check_progress
 from specdec.bench.setting_names import at_settings, temperature_text
 from specdec.bench.settings import Settings
 from specdec.booleans import check_bools
-from specdec.errors import OptionError
+from specdec.errors import OptionError, SpecdecError
 from specdec.request.generation_config import resolve
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def run_at(
     """Measure at one temperature after the other, with one batch size after the other; arguments as
     for :func:`run`.
 
-    Ctrl-C, or a contender that fails, ends all: the last report says that it was interrupted.
+    Ctrl-C, or an error once there is a report, ends all: the last report says that it was
+    interrupted, and by what.
 
     Args:
         temperatures: in place of the settings' own.
@@ -97,7 +98,7 @@ def run_at(
                 progress=move,
                 log=at_settings(log, each.temperature, each.batch_size) if log else None,
             )
-        except (KeyboardInterrupt, ContenderError) as ending:
+        except (KeyboardInterrupt, SpecdecError) as ending:
             if not reports:
                 raise
             reports[-1] = replace(reports[-1], interrupted=True, failure=str(ending) or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ import typer
 
 from specdec.cli import bench_options as bench_flags
 from specdec.cli import generate_options as flags
-from specdec.cli.bench_files import check_file, write_files
+from specdec.cli.bench_files import check_files, show, write_files
 from specdec.cli.bench_runs import measure, warn_of_noise
 from specdec.cli.compared_engines import DEFAULT_STRATEGIES
-from specdec.cli.failures import INTERRUPTED, quiet_libraries, reported
+from specdec.cli.failures import INTERRUPTED, USAGE, quiet_libraries, reported
 from specdec.cli.flag_values import (
     bench_fields,
     check_one_row,
@@ -97,15 +98,15 @@ def bench(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
+    from specdec.bench.contenders import ContenderError
     from specdec.bench.setting_names import at_settings
-    from specdec.cli import terminal
 
     files = {"--json": json, "--csv": csv, "--markdown": markdown, "--plot": plot}
-    for flag, path in [*files.items(), ("--log", log)]:
-        check_file(flag, path)
+    check_files([*files.items(), ("--log", log)])
     temperatures = numbers("--temperature", temperature, float, "0,1")
-    logs = [at_settings(log, each, batch_size) for each in temperatures] if log else []
-    check_apart([*files.items(), *(("--log", each) for each in logs), ("--data", data)])
+    logs = [("--log", at_settings(log, each, batch_size)) for each in temperatures if log]
+    check_apart([*files.items(), *logs, ("--data", data)])
+    check_files(logs)
     loading = {name: context.params[name] for name in LOADING}
     decoding = {
         "max_new_tokens": max_new_tokens,
@@ -127,12 +128,15 @@ def bench(
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
         log=log,
     )
-    write_files(reports, files)
-    if json != STDOUT:
-        from specdec.bench.table import tables
-
-        terminal.stdout().print(tables(reports))
-    warn_of_noise(reports)
+    try:
+        show(reports, as_json=json == STDOUT)
+        warn_of_noise(reports)
+    finally:  # though nobody may read what is shown
+        write_files(reports, files)
+    if (failure := reports[-1].failure) and json == STDOUT:
+        raise typer.Exit(USAGE)  # the JSON says it
+    if failure:
+        raise ContenderError(f"{failure}; what was finished before is shown")
     if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -179,16 +183,17 @@ def _measure(
     labels = [each for each in labels_of(registry, strategies) if each not in (PLAIN, TRANSFORMERS)]
     choices = choose_labelled(registry, labels or [PLAIN], options)
     set_threads(threads)
-    with terminal.working("loading the target model and its drafters"):
-        engines = make_engines(registry, choices, loading, inflate)
-    first = next(iter(engines.values()))
-    encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
-    return measure(
-        engines,
-        encoded,
-        settings,
-        temperatures,
-        transformers=baselines["transformers"],
-        prompt_lookup=baselines["prompt_lookup"],
-        log=log,
-    )
+    with tempfile.TemporaryDirectory() as heads:
+        with terminal.working("loading the target model and its drafters"):
+            engines = make_engines(registry, choices, loading, inflate, Path(heads))
+        first = next(iter(engines.values()))
+        encoded = encode_sets(sets, first, max_new_tokens=settings.max_new_tokens, **encoding)
+        return measure(
+            engines,
+            encoded,
+            settings,
+            temperatures,
+            transformers=baselines["transformers"],
+            prompt_lookup=baselines["prompt_lookup"],
+            log=log,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -23,6 +24,10 @@ from specdec.cli.given_options import given_options
 from specdec.cli.paper_files import make_folder, redraw_figures, write_results
 from specdec.cli.request_from_flags import LOADING
 from specdec.errors import OptionError
+
+if TYPE_CHECKING:
+    from specdec.bench import Report
+    from specdec.cli.paper_contenders import PaperEngines
 
 _LOG = "runs.jsonl"
 _ONE_ROW = "it decodes one row at a time"
@@ -106,7 +111,6 @@ def paper(
     from specdec.bench.baseline import PROMPT_LOOKUP
     from specdec.bench.built_in_prompts import TASKS
     from specdec.bench.contenders import ContenderError
-    from specdec.bench.table import table, tables
     from specdec.cli import terminal
     from specdec.cli.paper_contenders import make_paper_engines
     from specdec.cli.paper_peers import started_peers
@@ -154,8 +158,22 @@ def paper(
             log=out / _LOG,
             between=lambda finished: write_results(finished, compared, out),
         )
-    written = write_results(reports, compared, out)
+    try:
+        _show(reports, compared)
+    finally:  # though nobody may read what is shown
+        _print_written(write_results(reports, compared, out))
+    warn_of_noise(reports)
+    if failure := reports[-1].failure:
+        raise ContenderError(f"{failure}; what was finished before is written")
+    if reports[-1].interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show(reports: Sequence[Report], compared: PaperEngines) -> None:
+    """Tables on standard output: all measures, then the methods by task."""
     from specdec.bench.paper_page import notes, paper_tables
+    from specdec.bench.table import table, tables
+    from specdec.cli import terminal
 
     console = terminal.stdout()
     console.print(tables(reports))
@@ -165,12 +183,6 @@ def paper(
             console.print(table(found))
     for note in notes(compared.left_out):
         console.print(note, style="dim", markup=False)
-    _print_written(written)
-    warn_of_noise(reports)
-    if failure := reports[-1].failure:
-        raise ContenderError(f"{failure}; what was finished before is written")
-    if reports[-1].interrupted:
-        raise typer.Exit(INTERRUPTED)
 
 
 def _print_written(written: Sequence[Path]) -> None:

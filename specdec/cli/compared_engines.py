@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec.cli.strategy_choice import PLAIN, StrategyChoice, choose
@@ -12,6 +10,8 @@ from specdec.errors import OptionError, SpecdecError, UnknownNameError
 from specdec.plugin import ROLES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from specdec.engine import Engine
     from specdec.plugin.registry import Registry
 
@@ -110,6 +110,7 @@ def make_engines(
     choices: Mapping[str, StrategyChoice],
     loading: Mapping[str, Any],
     preset: str | None,
+    heads: Path,
 ) -> dict[str, Engine]:
     """An engine for every label, all on one loaded model.
 
@@ -117,6 +118,8 @@ def make_engines(
         loading: model, dtype, device, pack, compile and whatever else ``Engine`` takes for
             all of them.
         preset: name of a shape to inflate the model and its EAGLE heads to.
+        heads: folder that the inflated heads are written to, which are checkpoints of the engines
+            for as long as those are used.
 
     Raises:
         SpecdecError: whatever ``Engine`` refuses, an unknown preset, a model that cannot be
@@ -124,16 +127,15 @@ def make_engines(
     """
     from specdec.engine import Engine
 
-    with tempfile.TemporaryDirectory() as folder:
-        if preset is not None:
-            loading, choices = _inflated(registry, choices, loading, preset, Path(folder))
-        engines: dict[str, Engine] = {}
-        first: Engine | None = None
-        for label, choice in choices.items():
-            arguments = choice.arguments()
-            engine = first.with_strategy(**arguments) if first else Engine(**loading, **arguments)
-            first = first or engine
-            engines[label] = engine
+    if preset is not None:
+        loading, choices = _inflated(registry, choices, loading, preset, heads)
+    engines: dict[str, Engine] = {}
+    first: Engine | None = None
+    for label, choice in choices.items():
+        arguments = choice.arguments()
+        engine = first.with_strategy(**arguments) if first else Engine(**loading, **arguments)
+        first = first or engine
+        engines[label] = engine
     return engines
 
 
@@ -150,9 +152,9 @@ def _inflated(
     from specdec.engine import Engine
     from specdec.plugin.loading import find_alias
 
-    if loading["device_map"] is not None:
+    if (device_map := loading.get("device_map")) is not None:
         raise OptionError(
-            f"--inflate {preset} --device-map {loading['device_map']}: an inflated model is made "
+            f"--inflate {preset} --device-map {device_map}: an inflated model is made "
             "on one device; give --device, or leave out --inflate"
         )
     if preset not in PRESETS:

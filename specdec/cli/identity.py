@@ -15,7 +15,8 @@ class Identity:
         identical: None where equal tokens are not to be expected, or nothing was compared.
         reason: one line.
         first_difference: index of the first new token that differs.
-        logit_gap: between the target's two best logits there; of greedy decoding only.
+        logit_gap: between the target's two best logits there; of greedy decoding only, and None
+            too where memory did not suffice to find it.
     """
 
     identical: bool | None
@@ -51,5 +52,6 @@ def compare(contender: ContenderRuns, plain: ContenderRuns | None, run: Streamed
     gap = None
     if run.greedy:
         gap = logit_gap(contender.engine.target.model, [*run.prompt_ids, *theirs[:at]])
+    if gap is not None:
         reason += f"; the target's two best logits there are {gap:.3g} apart"
     return Identity(False, reason, at, gap)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import typer
 
 from specdec.cli import generate_options as flags
 from specdec.cli.failures import INTERRUPTED, reported
 from specdec.cli.generate_run import prepare
-from specdec.cli.output_files import check_named
+from specdec.cli.output_files import check_file, written
 from specdec.cli.request_from_flags import request_from_flags
-from specdec.errors import OptionError
 from specdec.plugin import DEFAULT_STRATEGY
 
 
@@ -69,7 +67,7 @@ def trace(
     from specdec.cli.explain import steps_as_table
 
     if html:
-        _check_place(html)
+        check_file("--html", html, "out.html")
     request = request_from_flags(context.params, [strategy], repeat=1, plain=False)
     with terminal.working("loading the target model and its drafter"):
         prepared = prepare(request)
@@ -77,7 +75,8 @@ def trace(
     report = prepared.run(text_output, trace=True)
     assert report.trace is not None
     if html:
-        _save(report.trace.html(), html)
+        with written("--html", html):
+            html.write_text(report.trace.html(), encoding="utf-8")
     text_output.check()
     if json:
         terminal.print_json(report.trace.model_dump(mode="json"))
@@ -109,35 +108,3 @@ class _TextOutput:
         """Raise the BrokenPipeError that was put off."""
         if self._broken:
             raise self._broken
-
-
-def _check_place(path: Path) -> None:
-    """Before anything is loaded.
-
-    Raises:
-        OptionError: it can be no file.
-    """
-    check_named("--html", path, "out.html")
-    try:
-        if path.is_dir():
-            raise OptionError(f"--html {path} is a folder: give the name of a file in it")
-        if not path.parent.is_dir():
-            raise OptionError(f"--html {path}: there is no folder {path.parent}, make it first")
-        new = not path.exists()
-        if new or path.is_file():  # to open a pipe would tell its reader that this was all
-            path.open("a").close()
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _save(page: str, path: Path) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> OptionError:
-    return OptionError(f"--html {path} cannot be written ({error.strerror}): give another place")

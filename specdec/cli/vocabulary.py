@@ -9,7 +9,7 @@ import typer
 
 from specdec.cli.failures import quiet_libraries, reported
 from specdec.cli.generate_options import Debug, Model, TrustRemoteCode
-from specdec.cli.output_files import check_apart, check_named
+from specdec.cli.output_files import check_apart, check_file, written
 
 
 @reported
@@ -44,7 +44,7 @@ def vocabulary(
     from specdec.plugin.loading import find_alias, find_model
     from specdec.plugin.registry import Registry
 
-    check_named("--out", out, "frequent.json")
+    check_file("--out", out, "frequent.json")
     check_apart([*(("a text", path) for path in texts), ("--out", out)])
     quiet_libraries()
     alias = find_alias(Registry.load(), model)
@@ -57,8 +57,6 @@ def vocabulary(
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"a text cannot be read: {error}") from error
     ids = most_frequent(read, tokenizer, size)
-    try:
+    with written("--out", out):
         out.write_text(json.dumps(ids) + "\n")
-    except OSError as error:
-        raise OptionError(f"{out} cannot be written: {error.strerror}") from error
     typer.echo(f"{len(ids)} tokens in {out}: use it with -o drafter.vocabulary={out}")

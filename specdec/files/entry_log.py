@@ -141,30 +141,34 @@ class EntryLog:
             raise unwritten(self.path, error) from error
 
 
-def in_json(value: Any) -> Any:
+def in_json(value: Any, *, compared: bool = True) -> Any:
     """A value as JSON has it: names as strings, tuples, tensors and arrays as lists, functions by
     module and name, and what ``str`` makes of anything else.
 
+    Args:
+        compared: whether a later run is to know it again by that.
+
     Raises:
-        OptionError: an object whose text is where it lies in memory, another place in every run.
+        OptionError: an object whose text is where it lies in memory, another place in every run,
+            and it is compared.
     """
     if isinstance(value, Mapping):
-        return {str(name): in_json(each) for name, each in value.items()}
+        return {str(name): in_json(each, compared=compared) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [in_json(each) for each in value]
+        return [in_json(each, compared=compared) for each in value]
     if hasattr(value, "tolist"):
-        return in_json(value.tolist())
+        return in_json(value.tolist(), compared=compared)
     if value is None or isinstance(value, str | int | float):
         return value
     if inspect.isroutine(value):
         return f"{value.__module__}.{value.__qualname__}"
-    if without_address(value) != (text := str(value)):
+    if (known := without_address(value)) != (text := str(value)) and compared:
         raise OptionError(
             f"a {type(value).__name__} says of itself where it lies in memory ({text:.80}), by "
             "which a later run could not know it again: give text, numbers, lists or mappings in "
             "its place, or its class a __str__ that says what it is"
         )
-    return text
+    return known
 
 
 def without_address(value: Any) -> str:

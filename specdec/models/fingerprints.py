@@ -60,20 +60,22 @@ def fingerprint_of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
     return fingerprint([type(tokenizer).__name__, rules, special])
 
 
-def fingerprint_of_files(folder: Path) -> str:
+def fingerprint_of_files(place: Path) -> str:
     """A fingerprint of the files of a checkpoint, their names and what they hold: all of it, of
     files over 64 MiB their size and 64 MiB spread over them. Its card and pictures change nothing.
+    Of a file that is a checkpoint by itself the name changes nothing either, nor does a folder's.
     """
     digest = hashlib.blake2b(digest_size=8)
-    files = (path for path in folder.iterdir() if path.is_file())
+    alone = place.is_file()
+    files = [place] if alone else [path for path in place.iterdir() if path.is_file()]
     for path in sorted(path for path in files if path.suffix not in (".md", ".png")):
-        digest.update(path.name.encode() + b"\0")
+        digest.update(b"" if alone else path.name.encode() + b"\0")
         size = path.stat().st_size
         with path.open("rb") as file:
             if size > _WHOLE:
                 digest.update(str(size).encode())
-                for place in range(_PIECES):
-                    file.seek((size - _PIECE) * place // (_PIECES - 1))
+                for number in range(_PIECES):
+                    file.seek((size - _PIECE) * number // (_PIECES - 1))
                     digest.update(file.read(_PIECE))
             else:
                 while piece := file.read(_PIECE):

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from specdec.bench import runner
 from specdec.bench.benchmark_report import AGAIN
+from specdec.cli import failures, terminal
 from specdec.cli.compared_engines import choose_labelled
 from specdec.errors import SpecdecError
 from specdec.plugin.registry import Registry
@@ -133,7 +135,7 @@ MISTAKES = [
     (["-o", "policy.budget=none"], "policy.budget='none'"),
     (["--inflate", "240"], "unknown preset '240': did you mean '240m'?"),
     (["--data", "nowhere"], "there is no file or folder nowhere"),
-    (["--json", "no/such/folder.json"], "give a file in a folder that exists"),
+    (["--json", "no/such/folder.json"], "--json no/such/folder.json: there is no folder no/such"),
     (["--plot", "a.bmp"], "a plot must end in .png"),
     (["--context", "200"], "context=200 and max_new_tokens=6 do not fit together"),
     (["--temperature", "-1"], "temperature=-1.0"),
@@ -196,6 +198,61 @@ def test_interrupt_shows_what_was_measured(bench: Command, monkeypatch: pytest.M
     assert "tau" in result.stdout
 
 
+def test_what_was_finished_before_a_strategy_ran_out_of_memory_is_shown_and_written(
+    bench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    timed, calls = runner.timed, 0
+
+    def out_of_memory(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % (3 * 2 + 2) == 0:  # warm-up, one round, and a part of the next
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return timed(*args)
+
+    monkeypatch.setattr(runner, "timed", out_of_memory)
+    out = tmp_path / "out.json"
+    result = bench("--no-transformers", "--json", out)
+    assert result.exit_code == 2 and "tau" in result.stdout
+    told = result.stderr.splitlines()[-1]
+    assert told.startswith("error: ")
+    assert "CUDA out of memory; what was finished before is shown" in told
+    assert json.loads(out.read_text())["failure"].endswith(": CUDA out of memory")
+    result = bench("--no-transformers", "--json", "-")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["failure"].endswith(": CUDA out of memory")
+
+
+def test_a_place_lost_during_the_runs_costs_neither_tables_nor_other_files(
+    bench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    timed = runner.timed
+    lost, kept = tmp_path / "out.json", tmp_path / "out.csv"
+
+    def losing(*args: Any) -> Any:
+        lost.mkdir(exist_ok=True)
+        return timed(*args)
+
+    monkeypatch.setattr(runner, "timed", losing)
+    result = bench("--no-transformers", "--json", lost, "--csv", kept)
+    assert result.exit_code == 2 and "tau" in result.stdout
+    assert f"error: --json {lost} cannot be written (Is a directory)" in result.stderr
+    assert "eagle2" in kept.read_text()
+
+
+def test_files_are_written_when_nobody_reads_the_output(
+    bench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unread(*_: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(terminal, "print_json", unread)
+    monkeypatch.setattr(failures, "_discard_stdout", lambda: None)  # it is the test runner's
+    out = tmp_path / "out.csv"
+    assert bench("--no-transformers", "--json", "-", "--csv", out).exit_code == 1
+    assert "eagle2" in out.read_text()
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(2.0, True), (1.0, False), (0.5, True)])
 def test_a_busy_machine_is_told(
     bench: Command, monkeypatch: pytest.MonkeyPatch, seconds: float, told: bool
@@ -222,6 +279,25 @@ def test_inflated_figures_are_labelled(bench: Command, monkeypatch: pytest.Monke
     assert found["inflated"]
     assert all(row["identical"] for row in found["results"])
     assert found["results"][2]["tau"] > 1
+
+
+def test_a_benchmark_of_inflated_heads_goes_on_from_its_log(
+    bench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their checkpoints are made anew by each run, and are the same ones."""
+    from specdec.bench import presets
+
+    monkeypatch.setattr(presets, "PRESETS", {"small": presets.Shape(64, 96, 3, 4, 2, 16)})
+    log = ("--log", tmp_path / "runs.jsonl")
+    asked = ("--inflate", "small", "--no-transformers", *log, "--json", "-")
+    first = bench(*asked)
+    assert first.exit_code == 0, first.stderr
+    (written,) = tmp_path.iterdir()
+    rounds = written.read_bytes()
+    again = bench(*asked)
+    assert again.exit_code == 0, again.stderr
+    assert written.read_bytes() == rounds
+    assert json.loads(again.stdout)["results"] == json.loads(first.stdout)["results"]
 
 
 def test_help_teaches_with_examples(run: Command) -> None:

@@ -136,6 +136,14 @@ def test_what_was_finished_before_a_peer_failed_is_written(
     assert report["interrupted"] and report["failure"] in (tmp_path / "results.md").read_text()
 
 
+def test_tables_are_shown_though_a_figure_cannot_be_written(paper: Command, tmp_path: Path) -> None:
+    (figure := tmp_path / "tasks-t0.png").mkdir()
+    result = paper(tmp_path, *FEW, "--no-prompt-lookup", "--prompts", 1)
+    assert result.exit_code == 2 and "speedup over plain decoding" in result.stdout
+    told = f"error: --out {figure} cannot be written (Is a directory): give another place"
+    assert result.stderr.splitlines()[-1] == told
+
+
 def test_what_is_left_out_of_larger_batches_is_named(
     paper: Command, beside: Beside, tmp_path: Path
 ) -> None:

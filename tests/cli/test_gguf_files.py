@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,31 @@ def test_a_file_that_is_not_there_or_no_model_is_an_error_of_one_line(
         assert result.exit_code == 2
         assert says in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_a_benchmark_with_a_file_that_drafts_goes_on_from_its_log(
+    run: Command, file: Path, tmp_path: Path
+) -> None:
+    (prompts := tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}')
+    draft = Path(shutil.copy(file, tmp_path / "draft.gguf"))
+    log = tmp_path / "runs.jsonl"
+
+    def bench() -> Any:
+        return run(
+            *("bench", "-m", file, "--data", prompts, "--max-new-tokens", 4, "--repetitions", 1),
+            *("--strategies", "draft_model", "-o", f"draft_model.drafter={draft}"),
+            *("--no-transformers", "--log", log, "--json", "-"),
+        )
+
+    first, again = bench(), bench()
+    assert (first.exit_code, again.exit_code) == (0, 0), first.stderr
+    assert json.loads(again.stdout)["results"] == json.loads(first.stdout)["results"]
+    import tiny
+    import tiny_gguf
+
+    tiny_gguf.write(draft, tiny.noisy_copy(tiny_gguf.make_model(), amount=0.1))
+    other = bench()
+    assert other.exit_code == 2 and "draft weights" in other.stdout
 
 
 def test_peers_are_given_the_conversion_of_a_file(run: Command, file: Path, tmp_path: Path) -> None:

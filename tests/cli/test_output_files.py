@@ -45,6 +45,52 @@ def test_what_is_not_written_to_standard_output_cannot_be_called_dash(
     assert [path.name for path in empty.iterdir()] == ["in.jsonl"]
 
 
+PLACES = [
+    *(["bench", "-m", "no/such/model", flag] for flag in (*FILES, "--log")),
+    ["trace", "HELLO", "-m", "no/such/model", "--html"],
+    ["vocabulary", "in.jsonl", "--size", "4", "-m", "no/such/model", "--out"],
+]
+
+
+@pytest.mark.parametrize("arguments", PLACES, ids=" ".join)
+def test_a_place_that_can_be_no_file_is_refused_before_anything_is_loaded(
+    run: Command, empty: Path, arguments: list[str]
+) -> None:
+    (empty / "folder").mkdir()
+    (empty / "link").symlink_to(empty / "new.png")
+    places = {
+        "folder": "is a folder",
+        "no/out.png": "no folder",
+        "in.jsonl/out.png": "no folder",
+        "x" * 300: "cannot be written",
+    }
+    for place, why in places.items():
+        result = run(*arguments, place)
+        assert result.exit_code == 2 and why in result.stderr, result.stderr
+    before = sorted(empty.iterdir())
+    for place in ("new.png", "link"):
+        result = run(*arguments, place)
+        assert result.exit_code == 2
+    assert sorted(empty.iterdir()) == before and (empty / "link").is_symlink()
+
+
+def test_results_that_can_be_no_file_in_a_folder_are_refused_before_anything_is_loaded(
+    run: Command, empty: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    (empty / "out" / "results.csv").mkdir(parents=True)
+    result = run("bench", "paper", "-m", "no/such/model", "--out", "out")
+    assert result.exit_code == 2 and "--out out/results.csv is a folder" in result.stderr
+    assert [path.name for path in (empty / "out").iterdir()] == ["results.csv"]
+
+
+def test_a_log_of_one_of_several_temperatures_can_be_no_folder(run: Command, empty: Path) -> None:
+    (empty / "runs-t1.jsonl").mkdir()
+    at = ["-m", "no/such/model", "--temperature", "0,1"]
+    result = run("bench", *at, "--log", "runs.jsonl")
+    assert result.exit_code == 2 and "--log runs-t1.jsonl is a folder" in result.stderr
+
+
 def test_no_two_outputs_of_a_benchmark_are_one_file(run: Command, empty: Path) -> None:
     pytest.importorskip("matplotlib")
     for one, two in itertools.combinations(FILES, 2):

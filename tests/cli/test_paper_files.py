@@ -10,6 +10,7 @@ import tiny
 from specdec import Engine, bench
 from specdec.cli.paper_contenders import PaperEngines
 from specdec.cli.paper_files import redraw_figures, write_results
+from specdec.errors import OptionError
 
 pytest.importorskip("matplotlib")
 
@@ -21,10 +22,10 @@ def test_results_are_kept_where_a_figure_cannot_be_written(plain: Engine, tmp_pa
     settings = bench.Settings(max_new_tokens=4, repetitions=1)
     report = bench.run(engines, prompts, settings, transformers=False)
     (tmp_path / "tasks-t0.png").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OptionError, match=r"--out .*tasks-t0\.png cannot be written"):
         write_results([report], PaperEngines(engines, [], {}), tmp_path)
     assert "| other |" in (tmp_path / "results.md").read_text()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OptionError, match=r"--out .*tasks-t0\.png cannot be written"):
         redraw_figures(tmp_path)
     (tmp_path / "tasks-t0.png").rmdir()
     assert redraw_figures(tmp_path) == [tmp_path / "tasks-t0.png"]

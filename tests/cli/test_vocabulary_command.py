@@ -59,7 +59,7 @@ def test_what_cannot_be_counted_or_written_is_an_error(
         ([empty], tmp_path / "out.json", "no token to count"),
         ([tmp_path / "nowhere.txt"], tmp_path / "out.json", "cannot be read"),
         ([binary], tmp_path / "out.json", "cannot be read"),
-        ([text], tmp_path / "nowhere" / "out.json", "cannot be written"),
+        ([text], tmp_path / "nowhere" / "out.json", "there is no folder"),
     ):
         done = run("vocabulary", *texts, "-m", folder, "--size", 3, "--out", out)
         assert done.exit_code != 0
