@@ -260,8 +260,10 @@ class Generation:
             self._info.failure.append(full_name(error))
             raise
         finally:
-            if between_steps and self._on_end:
-                self._on_end(ResumePoint(state, self._draft_phase.proposer))
+            if between_steps:
+                self._draft_phase.end(self._tokens)
+                if self._on_end:
+                    self._on_end(ResumePoint(state, self._draft_phase.proposer))
 
     def _log_end(self) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):

@@ -208,12 +208,14 @@ class AutoGrower(TreeGrower):
             self._decision.commit(seconds, step.tree.size, accepted)
         if self._lookup:
             self._lookup.commit(step)
-        if self._state.finished:
+        if not self._state.finished:
+            self._prepare(len(step.new_tokens), step.longest)
+
+    def learn_texts(self, texts: Sequence[Sequence[int]]) -> None:
+        with CHANGING:
             if self._decision:
                 self._decision.close()
             self._memory.save()
-        else:
-            self._prepare(len(step.new_tokens), step.longest)
 
     def _prepare(self, batch: int, new_tokens: int) -> None:
         """Decide on the step that comes.
