@@ -10,13 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.decoding.frontier import Frontier
-from specdec.drafting.draft_vocabulary import (
-    DESCRIPTION,
-    DraftVocabulary,
-    draft_vocabulary,
-    lm_head_of,
-)
+from specdec.drafting.draft_vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary
 from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.drafting.projections import lm_head_of
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
