@@ -136,14 +136,31 @@ class EagleDrafter(NetworkDrafter):
         cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
-        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
-        if self.dtype != self.target.dtype:
-            embeddings = embeddings.to(self.dtype)
-            features = features.to(self.dtype) if features is not None else None
         slots = positions  # of no account without a window
         if self.windowed and scratch_positions is not None:
             slots = cache.slot_positions(scratch_positions)
         mask = self.masks.build(visible, positions, slots, self.dtype)
+        return self._run(tokens, features, positions, mask, cache)
+
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        batch, n = tokens.shape
+        positions = torch.arange(n, device=tokens.device).expand(batch, -1)
+        cache.reserve_prefix(n)
+        mask = self.masks.causal(positions, self.dtype)
+        return self._run(tokens, features, positions, mask, cache)
+
+    def _run(
+        self,
+        tokens: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        mask: Mask | None,
+        cache: KVCache,
+    ) -> Tensor:
+        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
+        if self.dtype != self.target.dtype:
+            embeddings = embeddings.to(self.dtype)
+            features = features.to(self.dtype) if features is not None else None
         output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
         return output
 

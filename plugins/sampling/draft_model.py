@@ -88,9 +88,15 @@ class DraftModel(NetworkDrafter):
         cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
-        if self._last is not None:
-            tokens = tokens.clamp(max=self._last)
+        tokens = self._known(tokens)
         return self.model.forward_on(tokens, positions, visible, cache, scratch_positions).last
+
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        return self.model.prefill(self._known(tokens), cache).last
+
+    def _known(self, tokens: Tensor) -> Tensor:
+        """The tokens as the model reads them."""
+        return tokens if self._last is None else tokens.clamp(max=self._last)
 
     def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         return self.model.logits(outputs, self.lm_head)
