@@ -186,11 +186,14 @@ class AutoGrower(TreeGrower):
         if levels == 0:
             return builder.tree()
         ranked = builder.values.sort(dim=1, descending=True, stable=True)
-        gains = self._probabilities(ranked.values).sum(dim=0).cumsum(dim=0).tolist()
-        count = decision.nodes(gains)
+        gains = self._probabilities(ranked.values).sum(dim=0).cumsum(dim=0)
+        deepest = builder.candidate_levels[ranked.indices].amax(dim=0).cummax(dim=0).values
+        by_count, depths = torch.stack([gains, deepest.to(gains.dtype)]).tolist()
+        count = decision.nodes(by_count)
         if count == 0:
             return DraftTree.root(self._state.root())
-        return top_by_value(builder, count, depth=builder.deepest(ranked.indices[:, :count] + 1))
+        depth = int(depths[count - 1])
+        return top_by_value(builder, count, order=ranked.indices, depth=depth)
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
         with CHANGING:
