@@ -17,6 +17,7 @@ from typing import Any
 import generated
 import numpy as np
 
+from specdec.bench.benchmark_report import Range
 from specdec.bench.bootstrap import Statistic, mean_interval
 
 ROOT = Path(__file__).parent.parent
@@ -171,16 +172,22 @@ def _coupled() -> str:
     head = ["tree", "likeliest tokens", "coupled", "gain in tau, by prompt"]
     rows = []
     for method, other in COUPLINGS.items():
-        gains = [coupled[at][other] / likeliest[at][method] for at in coupled if other in coupled[at]]
-        known = np.array(gains)
-        interval = mean_interval([Statistic(len(gains), lambda drawn: known[drawn].mean(axis=1))])
-        assert interval is not None
-        low, high = interval
+        gains = [
+            coupled[at][other] / likeliest[at][method] for at in coupled if other in coupled[at]
+        ]
+        low, high = _interval(np.array(gains))
         pairs = (cells[each, "mean"] for each in (method, other))
         shown = [f"{tau:.2f} / {speedup:.2f}x" for tau, speedup in pairs]
         gain = f"{statistics.mean(gains):.2f} ({low:.2f}-{high:.2f})"
         rows.append([NAMES.get(method, f"`{method}`"), *shown, gain])
     return "\n".join(generated.table(head, rows)) + "\n"
+
+
+def _interval(gains: Any) -> Range:
+    """The 95 % interval of their mean."""
+    found = mean_interval([Statistic(len(gains), lambda drawn: gains[drawn].mean(axis=1))])
+    assert found is not None
+    return found
 
 
 def _worse_heads() -> str:

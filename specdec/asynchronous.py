@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
+from threading import Lock
 from typing import Any, TypeVar
 
 from specdec.errors import OptionError
@@ -21,6 +22,7 @@ class DecodingThread:
 
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
+        self._starting = Lock()
 
     def submit(self, context: Context, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """What a function returns when its turn comes.
@@ -28,8 +30,9 @@ class DecodingThread:
         Args:
             context: of the call that it belongs to, with what is current there.
         """
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="specdec")
+        with self._starting:  # event loops of several threads may make their first call at once
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="specdec")
         return self._thread.submit(context.run, function, *arguments)
 
     async def finish(self, steps: Generator[Any, None, T]) -> T:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from specdec.booleans import check_bools
+from specdec.ended_once import EndedOnce
 from specdec.errors import OptionError, out_of_memory, warn
 from specdec.generation import Generation, GenerationSetup
 from specdec.progress import reporter_of
@@ -60,11 +61,12 @@ def in_batches(
         progress: whether to show on stderr how it goes.
         streamer: one of transformers, which gets the tokens as they are committed. It is told of
             the end by whoever gave it.
-        advance: called after each step with the number of prompts that ended with it.
+        advance: called after each step with the number of prompts that ended with it; one that
+            ends again, in a batch that began anew, is not counted twice.
 
     Raises:
         OptionError: a batch that cannot begin again in halves because its logits processors have
-            been called; as for :func:`check_batches`.
+            been called, or its stopping criteria; as for :func:`check_batches`.
     """
     rows, by_prompt = request.rows, request.sampling.by_prompt
     size = batch_size or len(rows)
@@ -77,12 +79,15 @@ def in_batches(
     ranks = setup.ranks
     reporter = reporter_of(progress and not (ranks and ranks.index))
     with reporter.stage("prompts", len(rows)) as stage:
-        told = advance or stage.advance
+        told = EndedOnce(advance or stage.advance)
         while batches:
             batch = batches.popleft()
             _LOG.debug("a batch of %d prompts, %d batches after it", len(batch), len(batches))
+            generation = None
             try:
-                done = yield from _decode(setup, request.part(batch), told, streamer)
+                generation = Generation(setup, request.part(batch))
+                yield from _decode(generation, told, streamer)
+                done = generation.results()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if len(batch) == 1 or streamer is not None or not out_of_memory(error):
                     raise
@@ -97,8 +102,17 @@ def in_batches(
                         "processors in the list logits_processor_by_prompt cannot begin again: "
                         f"give batch_size={len(batch) // 2}, or a function that makes them"
                     ) from error
+                called = None if generation is None else generation.called_criterion
+                if called is not None:
+                    raise OptionError(
+                        f"a batch of {len(batch)} prompts does not fit into memory, and the "
+                        f"stopping criterion {type(called).__name__}, which may keep a state, has "
+                        f"been called and cannot begin again: give batch_size={len(batch) // 2}"
+                    ) from error
                 done = None
+            generation = None
             if done is None:  # outside of the handler, which would keep the tensors alive
+                told.begin_anew()
                 half = len(batch) // 2
                 warn(
                     f"a batch of {len(batch)} prompts does not fit into memory: going on with "
@@ -106,18 +120,18 @@ def in_batches(
                 )
                 batches.extendleft([batch[half:], batch[:half]])
                 continue
+            told.next_batch()
             results.update(zip(batch, done, strict=True))
     return [results[row] for row in range(len(rows))]
 
 
-def _decode(
-    setup: GenerationSetup, request: Request, advance: Callable[[int], Any], streamer: Any
-) -> Generator[None, None, list[GenerationResult]]:
-    generation = Generation(setup, request)
-    for step in generation if streamer is None else fed(generation, streamer):
-        advance(sum(reason is not None for reason in step.finish_reasons))
-        yield
-    return generation.results()
+def _decode(generation: Generation, told: EndedOnce, streamer: Any) -> Generator[None, None, None]:
+    try:
+        for step in generation if streamer is None else fed(generation, streamer):
+            told.advance(sum(reason is not None for reason in step.finish_reasons))
+            yield
+    finally:
+        generation.close()
 
 
 def finished(steps: Generator[Any, None, T]) -> T:

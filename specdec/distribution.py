@@ -13,6 +13,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The first of the largest of ``logits [..., V]``: ``[...]`` int64."""
+    # On a CPU argmax is slow in 16 bits. Elsewhere it is not, and a copy of all logits is memory.
+    return (at_least_float32(logits) if logits.device.type == "cpu" else logits).argmax(dim=-1)
+
+
 @dataclass(frozen=True)
 class Distribution:
     """One categorical distribution per row; of draft distributions one per row and node.

@@ -28,7 +28,7 @@ from specdec.logprobs import LogprobRecorder
 from specdec.models.hf_target import HFTarget
 from specdec.models.ranks import Ranks
 from specdec.request.common_prefix import common_prefix
-from specdec.request.criteria import RowCriteria
+from specdec.request.criteria import Criterion, RowCriteria, is_repeatable
 from specdec.request.detokenizer import Detokenizer, text_of
 from specdec.request.logits_processors import Processors
 from specdec.request.request import Request
@@ -161,6 +161,7 @@ class Generation:
             for row, limit in (zip(rows, limits, strict=True) if sampling.criteria else ())
         ]
         self._setup, self.request, self._on_end = setup, request, on_end
+        self._criteria = criteria
         self.state = State(
             rows,
             processors=processors,
@@ -205,6 +206,16 @@ class Generation:
     def batched(self) -> bool:
         """Whether the caller gave several prompts."""
         return self.request.batched
+
+    @property
+    def called_criterion(self) -> Criterion | None:
+        """A stopping criterion that has been called and that may keep a state, if there is one:
+        then no other generation may begin anew with it."""
+        if not any(each.called for each in self._criteria):
+            return None
+        return next(
+            (each for each in self.request.sampling.criteria if not is_repeatable(each)), None
+        )
 
     def __iter__(self) -> Iterator[Step]:
         return self._running
@@ -260,8 +271,10 @@ class Generation:
             self._info.failure.append(full_name(error))
             raise
         finally:
-            if between_steps and self._on_end:
-                self._on_end(ResumePoint(state, self._draft_phase.proposer))
+            if between_steps:
+                self._draft_phase.end(self._tokens)
+                if self._on_end:
+                    self._on_end(ResumePoint(state, self._draft_phase.proposer))
 
     def _log_end(self) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):

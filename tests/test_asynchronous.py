@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from threading import Event
+from threading import Barrier, Event, get_ident
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tiny import PROMPTS
 from written_tokens import Written
 
 from specdec import Engine
+from specdec.asynchronous import DecodingThread
 from specdec.errors import OptionError, PromptError
 
 SETTINGS: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "seed": 2}
@@ -233,3 +235,22 @@ def test_mistakes_are_raised_where_the_answer_is_awaited(plain: Engine) -> None:
                 pass
 
     asyncio.run(run())
+
+
+def test_the_first_calls_of_several_threads_have_one_thread_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(ThreadPoolExecutor):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            time.sleep(0.05)
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr("specdec.asynchronous.ThreadPoolExecutor", Slow)
+    shared, together = DecodingThread(), Barrier(4)
+
+    def first(_: int) -> int:
+        together.wait()
+        return shared.submit(copy_context(), get_ident).result()
+
+    with ThreadPoolExecutor(4) as callers:
+        assert len(set(callers.map(first, range(4)))) == 1

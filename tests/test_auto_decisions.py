@@ -244,3 +244,17 @@ def test_the_first_text_of_an_engine_is_not_much_slower(
     with machine(forward=1.0, token=0.05, level=0.3):
         made, decoded = (run(each, temperature=temperature) for each in (own, plain))
     assert made.tokens / made.seconds > 0.9 * decoded.tokens / decoded.seconds
+
+
+def test_a_trace_has_the_levels_that_the_drafter_was_asked_for(plain: Engine, draft: Path) -> None:
+    own = auto(plain, draft, **{**WIDE, "prompt_lookup": True})
+    asked: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "trace": True}
+    with machine(forward=1.0, token=0.1, level=0.02):
+        traced: Any = [own.generate(PROMPT * 2, seed=seed, **asked) for seed in range(4)]
+    steps = [step for result in traced for step in result.trace.steps]
+    for result in traced:
+        levels = sum(step.levels for step in result.trace.steps)
+        assert levels == result.stats.draft_forwards
+    assert any(step.levels > step.depth for step in steps), "levels that were not worth verifying"
+    alone = [step for step in steps if step.from_text]
+    assert alone and all(step.levels == 0 < step.depth for step in alone)

@@ -224,3 +224,23 @@ def test_progress_goes_to_stderr(plain: Engine, capsys: pytest.CaptureFixture[st
     plain.generate(PROMPTS, max_new_tokens=2, progress=True, batch_size=2)
     shown = capsys.readouterr()
     assert shown.out == "" and "prompts 5 of 5 (100%)" in shown.err
+
+
+@pytest.mark.filterwarnings("ignore:a batch of")
+def test_a_prompt_that_ends_again_after_lack_of_memory_is_counted_once(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, told = list(range(len(PROMPTS))), list[int]()
+    chosen = {**SETTINGS, "seed": seeds, "eos_token_id": ends(plain, seeds)}
+    true, failed = type(plain.target).forward, list[int]()
+
+    def small(self: Any, tokens: torch.Tensor, *given: Any) -> Any:
+        if sum(told) > len(failed) and len(failed) < 2 and len(tokens) > 1:
+            failed.append(sum(told))
+            raise torch.OutOfMemoryError("no memory for that many")
+        return true(self, tokens, *given)
+
+    monkeypatch.setattr(type(plain.target), "forward", small)
+    plain.decode(plain.request(PROMPTS, **chosen), advance=told.append)
+    assert len(failed) == 2 and min(told) == 0
+    assert sum(told) == len(PROMPTS)

@@ -31,7 +31,7 @@ from specdec.files.entry_log import EntryLog
 from specdec.files.locks import locked_file
 from specdec.jobs import answer_rows, run_job
 from specdec.jobs.answer_log import AnswerLog
-from specdec.jobs.answering import Costs
+from specdec.jobs.answering import Answerer, Costs
 from specdec.jobs.grouping import neighbours
 from specdec.jobs.options import make_job_options
 from specdec.jobs.prompt_file import PromptFile
@@ -826,3 +826,24 @@ def test_what_a_log_is_about_is_known_again_or_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(OptionError, match="/dev/full cannot be written: No space left"):
         EntryLog(Path("/dev/full"), {}, kind="test", holds="things")
+
+
+@pytest.mark.filterwarnings("ignore:a batch of")
+def test_a_row_that_ends_again_after_lack_of_memory_is_counted_once(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, told, failed = type(plain.target).forward, list[int](), list[int]()
+
+    def small(self: Any, tokens: torch.Tensor, *given: Any) -> Any:
+        if len(failed) < 2 and sum(told):  # the batch, then the first half of it
+            failed.append(len(tokens))
+            raise torch.OutOfMemoryError("no memory for that many")
+        return true(self, tokens, *given)
+
+    monkeypatch.setattr(type(plain.target), "forward", small)
+    rows = [{"prompt": "HELLO", "max_new_tokens": 1 + 6 * row} for row in range(3)]
+    answerer = Answerer(plain, make_job_options({}))
+    given = [GivenRow(index, fields, index) for index, fields in enumerate(rows)]
+    for batch in answerer.batches(given):
+        answerer.answer(batch, told.append)
+    assert failed[1:] == [1] and sum(told) == len(rows)

@@ -83,8 +83,12 @@ def test_the_union_of_both_with_the_larger_value_of_each(
     assert builder.size == tree.size and builder.values.shape[1] == tree.size - 1
     cut = top_by_value(builder, budget)
     assert cut.size == min(tree.size, budget + 1)
-    order = builder.values.sort(dim=1, descending=True, stable=True).indices[:, :budget] + 1
-    depth = builder.deepest(order)
+    order = builder.values.sort(dim=1, descending=True, stable=True).indices
+    depth = int(builder.candidate_levels[order[:, :budget]].max())
+    same = top_by_value(builder, budget, order=order, depth=depth)
+    for name in ("tokens", "parents", "log_value", "valid"):
+        assert torch.equal(getattr(same, name), getattr(cut, name))
+    assert paths(tree, 0).keys() >= paths(same, 0).keys() and same.depth <= cut.depth
     for row in range(rows):
         expected = dict(before[row])
         for end in range(1, length + 1):

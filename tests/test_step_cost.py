@@ -16,14 +16,18 @@ import tiny
 import torch
 import transformers.generation as hf
 from counting import Counts, counting
+from machine import machine
 from torch import Tensor
 
 from specdec import Engine
 from specdec.decoding.step import Acceptance
+from specdec.decoding.tree import DraftTree
+from specdec.decoding.tree_builder import TreeBuilder
 from specdec.decoding.verification import Verification
 from specdec.distribution import Distribution
 from specdec.request.logits_processors import Processors
 from specdec.request.processor_stages import PerRow, PrefixFree
+from specdec_plugins.auto.policy import AutoGrower
 
 PUBLISHED = {"policy": {"depth": 6, "top_k": 10, "budget": 60}}
 # By costs, values are read once a level. Traversals look whether all rows have settled.
@@ -135,3 +139,31 @@ def test_a_traversal_ends_early_on_a_gpu_where_the_host_reads_every_position_any
     nothing: Any = None
     there = torch.empty(1, 1, 4, device="meta")
     assert Verification(inputs, nothing, nothing, there).can_sync is reads
+
+
+def test_choosing_the_nodes_by_costs_reads_the_device_once_and_sorts_once(
+    plain: Engine, draft: Path
+) -> None:
+    policy = {"size_by_cost": True, "prompt_lookup": False, "depth": 4}
+    own = plain.with_strategy("auto", drafter="draft_model", options={
+        "policy": policy, "drafter": {"checkpoint": str(draft)}
+    })  # fmt: skip
+    rerank, reads, operators = AutoGrower.rerank, list[Any](), list[Any]()
+
+    def counted(self: AutoGrower, builder: TreeBuilder) -> DraftTree:
+        with counting() as counts:
+            tree = rerank(self, builder)
+        if 1 < tree.size < builder.size:
+            reads.append(counts.reads)
+            operators.append(counts.outside)
+        return tree
+
+    with (
+        machine(forward=1.0, token=0.1, level=0.02),
+        mock.patch.object(AutoGrower, "rerank", counted),
+    ):
+        for seed in range(2):
+            own.generate([tiny.PROMPTS[0]] * 2, max_new_tokens=60, eos_token_id=[], seed=seed)
+    assert len(reads) > 3 and all(each == {"tolist": 1} for each in reads)
+    # The second puts the kept nodes into the order grown.
+    assert all(each["sort"] == 2 for each in operators)

@@ -179,3 +179,54 @@ def test_sessions_and_streams_take_criteria(dynamic: Engine) -> None:
     assert first.token_ids == wanted
     turn = [*PROMPTS[0], *wanted, 4, 9]
     assert tiny.tokens(session, turn, **SETTINGS) == tiny.tokens(dynamic, turn, **SETTINGS)
+
+
+# Memory: a batch begins again in halves.
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, engine: Engine, call: int) -> None:
+    """A forward of more than one row fails: the ``call``-th, or that and all others."""
+    kind = "prefill" if call == 0 else "forward"
+    true, calls = getattr(type(engine.target), kind), [0]
+
+    def small(self: Any, tokens: Any, *given: Any) -> Any:
+        if len(tokens) > 1:
+            calls[0] += 1
+            if calls[0] >= call:
+                raise torch.OutOfMemoryError("no memory for that many")
+        return true(self, tokens, *given)
+
+    monkeypatch.setattr(type(engine.target), kind, small)
+
+
+class Counting(hf.StoppingCriteria):
+    """Ends a text at the 40th call, whichever text that is."""
+
+    calls = 0
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        self.calls += 1
+        return torch.tensor([self.calls >= 40])
+
+
+def test_a_criterion_that_was_called_and_may_keep_a_state_is_not_called_anew(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, plain, call=5)
+    with pytest.raises(OptionError, match=r"criterion Counting.*called.*give batch_size=1"):
+        plain.generate(PROMPTS, stopping_criteria=[Counting()], **SETTINGS)
+
+
+@pytest.mark.filterwarnings("ignore:a batch of")
+def test_batches_begin_anew_with_criteria_that_were_not_called_or_keep_no_state(
+    plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny.tokens(plain, PROMPTS, **SETTINGS)
+    longest = hf.MaxLengthCriteria(max(map(len, PROMPTS)) + 4)
+    cut = [text[: longest.max_length - len(p)] for p, text in zip(PROMPTS, whole, strict=True)]
+    with monkeypatch.context() as patched:
+        short_of_memory(patched, plain, call=3)
+        criteria = [longest, hf.MaxTimeCriteria(1e9), hf.EosTokenCriteria([10**6])]
+        assert tiny.tokens(plain, PROMPTS, stopping_criteria=criteria, **SETTINGS) == cut
+    short_of_memory(monkeypatch, plain, call=0)
+    assert tiny.tokens(plain, PROMPTS, stopping_criteria=Hashed(100), **SETTINGS) is not None

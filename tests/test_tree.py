@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
@@ -285,3 +286,29 @@ def test_choices_are_put_in_level_order_and_checked() -> None:
         tree_from_choices([[0], [1, 0]])
     with pytest.raises(ValueError, match="no path of child ranks"):
         tree_from_choices([[-1]])
+
+
+@pytest.mark.parametrize("ids", [None, "of all nodes", "of each node"])
+@pytest.mark.parametrize("k", [3, VOCAB + 2])
+def test_nodes_that_share_their_logits_are_ranked_once_and_as_each_by_itself(
+    ids: str | None, k: int
+) -> None:
+    logits = random_logits(5, 1, 1)[0].expand(-1, 4, -1)
+    token_ids = None
+    if ids is not None:
+        token_ids = torch.arange(VOCAB).flip(0) + 100
+    if ids == "of each node":
+        token_ids = torch.stack([token_ids + node for node in range(4)]).expand(2, -1, -1)
+    ranked: list[int] = []
+    log_softmax = torch.log_softmax
+
+    def counted(scores: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        ranked.append(scores.shape[1])
+        return log_softmax(scores, *given, **named)
+
+    with mock.patch("torch.log_softmax", counted):
+        values, tokens = Proposal(logits, token_ids).top(k)
+        due_values, due_tokens = Proposal(logits.contiguous(), token_ids).top(k)
+    assert torch.equal(values, due_values) and torch.equal(tokens, due_tokens)
+    assert ranked == [1, 4]
+    values += 1  # a policy may write on what it got

@@ -17,7 +17,8 @@ from specdec import Engine
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.coupling import couple
-from specdec.drafting.draft_vocabulary import draft_vocabulary, lm_head_of
+from specdec.drafting.draft_vocabulary import draft_vocabulary
+from specdec.drafting.projections import lm_head_of
 from specdec.drafting.samplers import sample
 from specdec.errors import CheckpointError, OptionError, SpecdecError
 from specdec.models.hf_target import HFTarget

@@ -186,11 +186,14 @@ class AutoGrower(TreeGrower):
         if levels == 0:
             return builder.tree()
         ranked = builder.values.sort(dim=1, descending=True, stable=True)
-        gains = self._probabilities(ranked.values).sum(dim=0).cumsum(dim=0).tolist()
-        count = decision.nodes(gains)
+        gains = self._probabilities(ranked.values).sum(dim=0).cumsum(dim=0)
+        deepest = builder.candidate_levels[ranked.indices].amax(dim=0).cummax(dim=0).values
+        by_count, depths = torch.stack([gains, deepest.to(gains.dtype)]).tolist()
+        count = decision.nodes(by_count)
         if count == 0:
             return DraftTree.root(self._state.root())
-        return top_by_value(builder, count, depth=builder.deepest(ranked.indices[:, :count] + 1))
+        depth = int(depths[count - 1])
+        return top_by_value(builder, count, order=ranked.indices, depth=depth)
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
         with CHANGING:
@@ -208,12 +211,14 @@ class AutoGrower(TreeGrower):
             self._decision.commit(seconds, step.tree.size, accepted)
         if self._lookup:
             self._lookup.commit(step)
-        if self._state.finished:
+        if not self._state.finished:
+            self._prepare(len(step.new_tokens), step.longest)
+
+    def learn_texts(self, texts: Sequence[Sequence[int]]) -> None:
+        with CHANGING:
             if self._decision:
                 self._decision.close()
             self._memory.save()
-        else:
-            self._prepare(len(step.new_tokens), step.longest)
 
     def _prepare(self, batch: int, new_tokens: int) -> None:
         """Decide on the step that comes.

@@ -12,18 +12,13 @@ from torch import Tensor
 from specdec.decoding.drafter_report import DrafterReport
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Needs
-from specdec.drafting.draft_vocabulary import (
-    DESCRIPTION,
-    DraftVocabulary,
-    draft_vocabulary,
-    lm_head_of,
-)
+from specdec.drafting.draft_vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary
 from specdec.drafting.network_drafter import NetworkDrafter
-from specdec.drafting.projections import drafted_rows, projection_of
+from specdec.drafting.projections import drafted_rows, lm_head_of, projection_of
 from specdec.errors import CheckpointError, OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache
-from specdec.models.attention_mask import MaskForm
+from specdec.models.attention_mask import Mask, MaskForm
 from specdec.models.hf_target import HFTarget
 from specdec.models.hidden_states import HiddenStates
 from specdec.models.tensor_loading import check_values
@@ -141,14 +136,31 @@ class EagleDrafter(NetworkDrafter):
         cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
-        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
-        if self.dtype != self.target.dtype:
-            embeddings = embeddings.to(self.dtype)
-            features = features.to(self.dtype) if features is not None else None
         slots = positions  # of no account without a window
         if self.windowed and scratch_positions is not None:
             slots = cache.slot_positions(scratch_positions)
         mask = self.masks.build(visible, positions, slots, self.dtype)
+        return self._run(tokens, features, positions, mask, cache)
+
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        batch, n = tokens.shape
+        positions = torch.arange(n, device=tokens.device).expand(batch, -1)
+        cache.reserve_prefix(n)
+        mask = self.masks.causal(positions, self.dtype)
+        return self._run(tokens, features, positions, mask, cache)
+
+    def _run(
+        self,
+        tokens: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        mask: Mask | None,
+        cache: KVCache,
+    ) -> Tensor:
+        embeddings = (self.head.embed_tokens or self.target.embed)(tokens)
+        if self.dtype != self.target.dtype:
+            embeddings = embeddings.to(self.dtype)
+            features = features.to(self.dtype) if features is not None else None
         output: Tensor = self.network(embeddings, features, positions, mask, cache=cache)
         return output
 

@@ -122,7 +122,7 @@ class Eagle3Head(nn.Module):
         embeddings: Tensor,  # [B, n, h], of the tokens that follow the features
         features: Tensor,  # [B, n, h], fused states, or this head's own outputs
         positions: Tensor,  # [B, n] int64
-        mask: Mask,
+        mask: Mask | None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Outputs ``[B, n, h]``, which may be fed back as features."""
@@ -196,14 +196,14 @@ class Eagle3Decoder(nn.Module):
         embeddings: Tensor,
         features: Tensor,
         positions: Tensor,
-        mask: Mask,
+        mask: Mask | None,
         cache: Cache | None = None,
     ) -> Tensor:
         """As :meth:`Eagle3Head.forward`."""
         x = features
         rotary = self.rotary_emb(x, positions)
         for index, layer in enumerate(self.layers):
-            own = mask if isinstance(mask, Tensor) else mask[self._types[index]]
+            own = mask[self._types[index]] if isinstance(mask, Mapping) else mask
             given = {"attention_mask": own, LLAMA_CACHE: cache, "position_embeddings": rotary}
             x = layer(embeddings, x, **given) if index == 0 else layer(x, **given)
         return self.norm(x) if self.norm_output and self.norm is not None else x

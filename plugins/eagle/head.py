@@ -53,7 +53,7 @@ class EagleHead(nn.Module):
         embeddings: Tensor,  # [B, n, H], of the tokens that follow the features
         features: Tensor,  # [B, n, H], the target's last hidden states, or this head's own outputs
         positions: Tensor,  # [B, n] int64
-        mask: Tensor,  # [B, 1, n, S], bool (True: attend) or additive
+        mask: Tensor | None,  # [B, 1, n, S], bool (True: attend) or additive; None: causal
         cache: Cache | None = None,
     ) -> Tensor:
         """Predicted features, ``[B, n, H]`` in the dtype of the inputs."""

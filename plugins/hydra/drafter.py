@@ -56,6 +56,16 @@ class HydraDrafter(HeadsDrafter):
         output: Tensor = self._prefix_network(hidden, positions, mask, cache=cache)
         return output
 
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        if self._prefix is None:
+            return super().prefill(tokens, features, cache)
+        assert features is not None
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        cache.reserve_prefix(tokens.shape[1])
+        mask = self._masks.causal(positions, self.dtype)
+        output: Tensor = self._prefix_network(features.to(self.dtype), positions, mask, cache=cache)
+        return output
+
     def outputs_at(self, read: Tensor, frontier: Frontier) -> Tensor:
         embeddings = self.target.embed(frontier.paths).to(self.dtype)
         known = torch.cat([read.expand(-1, frontier.width, -1), embeddings.flatten(-2)], dim=-1)

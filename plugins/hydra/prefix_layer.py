@@ -142,7 +142,7 @@ class PrefixLayer(nn.Module):
         self,
         hidden: Tensor,  # [B, n, H]
         positions: Tensor,  # [B, n] int64
-        mask: Tensor,  # [B, 1, n, S], bool (True: attend) or additive
+        mask: Tensor | None,  # [B, 1, n, S], bool (True: attend) or additive; None: causal
         cache: Cache | None = None,
     ) -> Tensor:
         """``[B, n, H]``."""

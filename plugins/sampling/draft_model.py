@@ -10,13 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.decoding.frontier import Frontier
-from specdec.drafting.draft_vocabulary import (
-    DESCRIPTION,
-    DraftVocabulary,
-    draft_vocabulary,
-    lm_head_of,
-)
+from specdec.drafting.draft_vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary
 from specdec.drafting.network_drafter import NetworkDrafter
+from specdec.drafting.projections import lm_head_of
 from specdec.errors import OptionError
 from specdec.kv_cache.kv_cache import KVCache
 from specdec.models.checkpoints import load_model, load_tokenizer, resolve_model
@@ -92,9 +88,15 @@ class DraftModel(NetworkDrafter):
         cache: KVCache,
         scratch_positions: Tensor | None,
     ) -> Tensor:
-        if self._last is not None:
-            tokens = tokens.clamp(max=self._last)
+        tokens = self._known(tokens)
         return self.model.forward_on(tokens, positions, visible, cache, scratch_positions).last
+
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        return self.model.prefill(self._known(tokens), cache).last
+
+    def _known(self, tokens: Tensor) -> Tensor:
+        """The tokens as the model reads them."""
+        return tokens if self._last is None else tokens.clamp(max=self._last)
 
     def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         return self.model.logits(outputs, self.lm_head)

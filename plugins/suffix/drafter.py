@@ -156,7 +156,7 @@ class SuffixProposer(TreeProposer):
         return text.tree(options.budget, min(options.depth, room), options.min_probability)
 
     def learn(self, step: Step, seconds: StepSeconds) -> None:
-        """Take in what a step has committed and how long it took; texts that have ended join the
+        """Take in what a step has committed and how long it took; texts that it has ended join the
         engine's earlier ones."""
         if self._draft_size:
             self._draft_size.learn(step, seconds, self._state)
@@ -167,6 +167,14 @@ class SuffixProposer(TreeProposer):
                 self._written[request_row] += tokens
                 if finished:
                     self._earlier.add(self._written.pop(request_row))
+
+    def learn_texts(self, texts: Sequence[Sequence[int]]) -> None:
+        """Those that no step has ended join the engine's earlier ones too, as far as they came."""
+        if self._earlier is None:
+            return
+        for request_row in self._written:
+            if texts[request_row]:
+                self._earlier.add(texts[request_row])
 
     def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""

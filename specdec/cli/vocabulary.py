@@ -38,7 +38,7 @@ def vocabulary(
     """
     import json
 
-    from specdec.drafting.draft_vocabulary import most_frequent
+    from specdec.drafting.token_frequencies import most_frequent
     from specdec.errors import OptionError
     from specdec.models.checkpoints import load_tokenizer
     from specdec.plugin.loading import find_alias, find_model

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
 from specdec.decoding.clock import Clock
 from specdec.decoding.first_rank import agreed_tree
 from specdec.decoding.interfaces import (
     Features,
     KeepsRows,
     LearnsFromSteps,
+    LearnsFromTexts,
     LevelDrafter,
     LevelProposer,
     Proposer,
@@ -142,6 +147,17 @@ class DraftPhase:
                 learner.learn(step, seconds)
         if self.proposer is not None and not self._state.finished:
             self.proposer.commit(step)
+
+    @torch.inference_mode()
+    def end(self, texts: Sequence[Sequence[int]]) -> None:
+        """The generation is over.
+
+        Args:
+            texts: the new tokens of each row of the request.
+        """
+        for learner in (self._grower, self.proposer):
+            if isinstance(learner, LearnsFromTexts):
+                learner.learn_texts(texts)
 
     def keep_unfinished(self) -> None:
         """Let finished rows leave the batch: tokens, caches, randomness and proposer together."""

@@ -254,6 +254,23 @@ class LearnsFromSteps(Protocol):
         the proposer's ``commit``."""
 
 
+@runtime_checkable
+class LearnsFromTexts(Protocol):
+    """A grower or proposer that keeps something of whole texts for later generations."""
+
+    def learn_texts(self, texts: Sequence[Sequence[int]]) -> None:
+        """The generation is over: its texts have ended, in a step or between steps, or the caller
+        leaves them here. Called once, after the last ``learn``; not where a step has failed.
+
+        A generation that nobody has closed is over when Python collects it, in whatever thread
+        that happens.
+
+        Args:
+            texts: the new tokens of each row of the request, those of rows that have left the batch
+                too.
+        """
+
+
 class TreePolicy(ABC):
     """How draft trees are grown from a drafter's proposals; made once, with options.
 

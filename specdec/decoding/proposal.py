@@ -27,7 +27,7 @@ class Proposal:
     @property
     def log_q(self) -> Tensor:
         """``[B, n, C]`` float32 at least, normalised."""
-        return _no_opinion(self._log_softmax())
+        return _no_opinion(_log_softmax(self.logits))
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
         """The k likeliest tokens of each node.
@@ -36,9 +36,15 @@ class Proposal:
             ``log_q [B, n, k]``, descending, and tokens ``[B, n, k]`` int64; where C < k the rest is
             ``-inf``.
         """
-        columns = self.logits.shape[-1]
-        best = self._log_softmax().topk(min(k, columns), dim=-1)
-        log_q, tokens = _no_opinion(best.values), self.tokens(best.indices)
+        logits, columns = self.logits, self.logits.shape[-1]
+        # Where all nodes are one memory, as of heads that do not read draft tokens, one is ranked.
+        alike = logits.shape[1] > 1 and logits.stride(1) == 0
+        best = _log_softmax(logits[:, :1] if alike else logits).topk(min(k, columns), dim=-1)
+        values, places = best.values, best.indices
+        if alike:
+            every = (-1, logits.shape[1], -1)
+            values, places = values.expand(every).contiguous(), places.expand(every).contiguous()
+        log_q, tokens = _no_opinion(values), self.tokens(places)
         if columns < k:
             return pad(log_q, (0, k - columns), value=NEVER), pad(tokens, (0, k - columns))
         return log_q, tokens
@@ -51,9 +57,10 @@ class Proposal:
             return self.token_ids[columns]
         return self.token_ids.gather(-1, columns)
 
-    def _log_softmax(self) -> Tensor:
-        wide = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
-        return torch.log_softmax(self.logits, dim=-1, dtype=wide)
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return torch.log_softmax(logits, dim=-1, dtype=wide)
 
 
 def _no_opinion(log_q: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -203,12 +203,12 @@ class TreeBuilder:
         """``[B, size - 1]``, the values of all candidates, in the order of their nodes."""
         return self._columns(self._values, 2)[:, 1:]
 
-    def deepest(self, nodes: Tensor) -> int:
-        """The level of the deepest of some candidates, 0 for the root. Reads from the device."""
-        widths = [level.shape[1] for level in self._values]
-        levels = [level for level, width in enumerate(widths) for _ in range(width)]
-        levels += range(1, self.size - len(levels) + 1)
-        return int(torch.tensor(levels, device=nodes.device)[nodes].max()) if len(nodes) else 0
+    @property
+    def candidate_levels(self) -> Tensor:
+        """``[size - 1]`` int64, the levels of all candidates, in the order of their nodes."""
+        widths = tuple(level.shape[1] for level in self._values[1:])
+        chain = self.size - 1 - sum(widths)
+        return _levels(widths, chain, self._values[0].device)
 
     def tree(self) -> DraftTree:
         """Every candidate, in the order grown, parents before children."""
@@ -234,6 +234,13 @@ class TreeBuilder:
     def _columns(self, levels: list[Tensor], part: int) -> Tensor:
         """The columns of all levels, then those of the chain."""
         return torch.cat(levels if self._chain is None else [*levels, self._chain[part]], dim=1)
+
+
+@lru_cache(maxsize=1024)
+def _levels(widths: tuple[int, ...], chain: int, device: torch.device) -> Tensor:
+    """The level of every candidate of levels that are so wide, then of every token of a chain."""
+    levels = [level for level, width in enumerate(widths, start=1) for _ in range(width)]
+    return torch.tensor([*levels, *range(1, chain + 1)], dtype=torch.int64, device=device)
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor
 from specdec.decoding.randomness import Key, Randomness, Stream
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.verification_inputs import VerificationInputs
-from specdec.distribution import Distribution, at_least_float32
+from specdec.distribution import Distribution, at_least_float32, likeliest
 from specdec.errors import PluginError
 from specdec.models.hidden_states import HiddenStates
 from specdec.request.processor_stages import Prefix
@@ -164,7 +164,7 @@ class Verification:
         if processors.greedy:
             if processors.processors or processors.warpers:
                 return None
-            return at_least_float32(self.logits).argmax(dim=-1)  # in bfloat16 it is slow on a CPU
+            return likeliest(self.logits)
         if stream is not Stream.TARGET or processors.reads_prefix:
             return None
         most = MOST_LOGITS_ON_CPU if self.can_sync else MOST_LOGITS

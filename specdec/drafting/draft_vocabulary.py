@@ -1,4 +1,4 @@
-"""Draft vocabularies: the tokens that a drafter chooses among, and an lm_head for them alone.
+"""Draft vocabularies: the tokens that a drafter chooses among.
 
 The target's text never depends on it: a token outside is not drafted, the target still writes it.
 
@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from specdec.errors import CheckpointError, OptionError
 from specdec.models.hf_target import HFTarget
-from specdec.models.placement import is_offloaded
-from specdec.models.ranks import whole
 from specdec.plugin.components import IsPath
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 DraftVocabulary = Annotated[Annotated[int, Field(ge=1, strict=True)] | str | None, IsPath()]
 
@@ -72,68 +66,6 @@ def check_size(size: int, target: HFTarget, option: str = "vocabulary") -> None:
             f"{option}={size}: the target model has {target.vocab_size} tokens; give at most as "
             f"many, or leave out {option}"
         )
-
-
-def lm_head_of(target: HFTarget, tokens: Tensor | None, dtype: torch.dtype) -> nn.Module:
-    """The lm_head that scores ``tokens [C]`` alone, or all for None; accelerated like the whole.
-
-    Its rows are copied, so that they lie side by side.
-
-    Raises:
-        OptionError: an lm_head that is no linear layer or is offloaded, or an acceleration that
-            ``dtype`` does not allow.
-    """
-    if tokens is None:
-        return target.lm_head(dtype)
-    head = target.model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        raise OptionError(
-            f"the lm_head of this model is a {type(head).__name__}, of which no rows can be "
-            "taken: leave out vocabulary"
-        )
-
-    if is_offloaded(head):
-        raise OptionError(
-            "the lm_head of this model is offloaded (device_map), so that no rows can be taken of "
-            "it: leave out vocabulary, or keep the lm_head in memory"
-        )
-
-    def rows(weight: Tensor) -> nn.Parameter:
-        taken = whole(weight.detach()).index_select(0, tokens.to(weight.device))
-        return nn.Parameter(taken.to(target.device, dtype), requires_grad=False)
-
-    part = nn.Linear(head.in_features, len(tokens), bias=head.bias is not None, device="meta")
-    part.weight = rows(head.weight)
-    if head.bias is not None:
-        part.bias = rows(head.bias)
-    return target.accelerated(part)
-
-
-def most_frequent(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
-    """The ``size`` most frequent tokens of some texts, the end of a text among them.
-
-    Fewer than ``size`` where the texts have no more.
-
-    Raises:
-        OptionError: texts without a token.
-    """
-    counts: Counter[int] = Counter()
-    for text in texts:
-        counts.update(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not counts:
-        raise OptionError("there is no token to count in these texts")
-    ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return ranked(counts, ends, size)
-
-
-def ranked(counts: Mapping[int, int], ends: Iterable[int], size: int) -> list[int]:
-    """``size`` tokens: first the ``ends``, which end a text, however rare, then by frequency.
-
-    Fewer than ``size`` where there are no more.
-    """
-    first = dict.fromkeys(ends)
-    rest = sorted(counts.keys() - first.keys(), key=lambda token: (-counts[token], token))
-    return [*first, *rest][:size]
 
 
 def _read(path: Path) -> list[int]:

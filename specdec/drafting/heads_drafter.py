@@ -11,14 +11,9 @@ from torch import Tensor
 
 from specdec.decoding.frontier import Frontier
 from specdec.decoding.interfaces import Needs
-from specdec.drafting.draft_vocabulary import (
-    DESCRIPTION,
-    DraftVocabulary,
-    draft_vocabulary,
-    lm_head_of,
-)
+from specdec.drafting.draft_vocabulary import DESCRIPTION, DraftVocabulary, draft_vocabulary
 from specdec.drafting.network_drafter import NetworkDrafter
-from specdec.drafting.projections import drafted_rows, projection_of
+from specdec.drafting.projections import drafted_rows, lm_head_of, projection_of
 from specdec.errors import OptionError
 from specdec.kv_cache.cache_layers import LayerShape
 from specdec.kv_cache.kv_cache import KVCache

@@ -84,6 +84,26 @@ class NetworkDrafter(LevelDrafter):
             Outputs ``[B, n, h]``.
         """
 
+    def prefill(self, tokens: Tensor, features: Tensor | None, cache: KVCache) -> Tensor:
+        """The first forward of every row, over committed tokens, each of which attends to those
+        before it. Overridden where attention does so without a mask, which is faster.
+
+        Args:
+            tokens: ``[B, n]`` int64; rows with fewer are padded on the right.
+            features: as for :meth:`forward`.
+            cache: empty; the first n slots are to be reserved.
+
+        Returns:
+            Outputs ``[B, n, h]``.
+        """
+        batch, n = tokens.shape
+        order = torch.arange(n, device=tokens.device)
+        positions, causal = order.expand(batch, -1), order <= order[:, None]
+        cache.reserve_prefix(n)
+        return self.forward(
+            tokens, features, positions, causal.expand(batch, -1, -1), cache, positions
+        )
+
     @abstractmethod
     def logits_at(self, outputs: Tensor, frontier: Frontier) -> Tensor:
         """Draft logits ``[B, n, C]`` at a frontier of n nodes.
@@ -202,18 +222,23 @@ class NetworkProposer(LevelProposer):
         new, self._unread, self._left = UnreadTokens.of_all(self._unread), [], 0
         if new.longest == 0:
             return None
-        order = torch.arange(new.longest, device=new.tokens.device)
-        positions = self.cache.lengths[:, None] + order
-        causal = (order <= order[:, None]).expand(len(new.tokens), -1, -1)
-        self.cache.reserve(new.longest)
-        visible = self.cache.visible(causal)
         features = None if new.features is None else self._network.fuse(new.features)
-        outputs = self._network.forward(
-            new.tokens, features, positions, visible, self.cache, positions
-        )
+        if self.cache.longest == 0:
+            outputs = self._network.prefill(new.tokens, features, self.cache)
+        else:
+            outputs = self._extend(new.tokens, features)
         self.cache.advance(new.counts, self._state.longest - self._network.shift)
         last = (new.counts - 1).clamp(min=0)[:, None, None]
         return outputs.gather(1, last.expand(-1, 1, outputs.shape[2]))
+
+    def _extend(self, tokens: Tensor, features: Tensor | None) -> Tensor:
+        """Run committed tokens that follow those in the cache: ``[B, n, h]``."""
+        order = torch.arange(tokens.shape[1], device=tokens.device)
+        positions = self.cache.lengths[:, None] + order
+        causal = (order <= order[:, None]).expand(len(tokens), -1, -1)
+        self.cache.reserve(tokens.shape[1])
+        visible = self.cache.visible(causal)
+        return self._network.forward(tokens, features, positions, visible, self.cache, positions)
 
     def _draft(self, frontier: Frontier, outputs: Tensor) -> Tensor:
         """Run the frontier's tokens on scratch slots, below ``outputs``: ``[B, n, h]``."""

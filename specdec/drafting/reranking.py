@@ -10,13 +10,17 @@ from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 
 
-def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None) -> DraftTree:
+def top_by_value(
+    builder: TreeBuilder, budget: int, *, order: Tensor | None = None, depth: int | None = None
+) -> DraftTree:
     """The ``budget`` candidates of highest value, in the order grown.
 
     Ties go to the candidate with the lower node, which no parent's child is, so the kept set is
     closed under parents. A sampled tree that is pruned becomes ``POINT``.
 
     Args:
+        order: ``[B, size - 1]`` int64, the columns of the builder's values by falling value, ties
+            to the first, where they have been sorted already.
         depth: of the deepest candidate that is kept, where it is known; all levels if left out.
 
     Source: EAGLE-2 (arXiv 2406.16858), section 4.2.
@@ -24,7 +28,8 @@ def top_by_value(builder: TreeBuilder, budget: int, *, depth: int | None = None)
     everything = builder.tree()
     if budget >= builder.size - 1:
         return everything
-    order = everything.log_value[:, 1:].sort(dim=1, descending=True, stable=True).indices
+    if order is None:
+        order = everything.log_value[:, 1:].sort(dim=1, descending=True, stable=True).indices
     kept = pad(order[:, :budget] + 1, (1, 0))
     return keep_nodes(everything, kept, depth=everything.depth if depth is None else depth)
 

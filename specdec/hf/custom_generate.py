@@ -129,8 +129,10 @@ class CustomGenerate:
             )
             generation = Generation(setup, request)
             written = WrittenBatch(prepared, generation, setup, streamer)
-            written.write()
-            generation.close()
+            try:
+                written.write()
+            finally:
+                generation.close()
             self.stats = [result.stats for result in generation.results()]
             return written.output()
 

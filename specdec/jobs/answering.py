@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from specdec.ended_once import EndedOnce
 from specdec.engine import Engine, check_engine
 from specdec.errors import OptionError, PluginError, SpecdecError, out_of_memory
 from specdec.jobs.grouping import neighbours
@@ -135,9 +136,10 @@ class Answerer:
     def _decoded(
         self, rows: Sequence[ReadRow], costs: Costs, advance: Callable[[int], Any]
     ) -> list[Answer]:
+        told = EndedOnce(advance)
         try:
             results = self._engine.decode(
-                Request.together([row.request for row in rows]), advance=advance
+                Request.together([row.request for row in rows]), advance=told.advance
             )
         except Exception as error:
             if not _of_a_row(error):
@@ -148,7 +150,8 @@ class Answerer:
                 return [self._read.failed(rows[0].given, error)]
             results = None
         if results is None:  # outside of the handler, which would keep the tensors alive
-            return [answer for row in rows for answer in self._decoded([row], costs, advance)]
+            told.begin_anew()
+            return [answer for row in rows for answer in self._decoded([row], costs, told.advance)]
         for result in results:
             costs.count(result)
         return [self._answer(row, result) for row, result in zip(rows, results, strict=True)]

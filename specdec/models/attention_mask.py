@@ -70,10 +70,25 @@ class MaskForm:
         for name, window in self.windows.items():
             seen = visible
             if window is not None:
-                distance = positions[:, :, None] - slot_positions[:, None, :]
-                seen = visible & (distance < window)
+                # Not their difference: it would be int64 for every pair of query and key.
+                seen = visible & (positions[:, :, None] < (slot_positions + window)[:, None, :])
             masks[name] = self._finish(seen[:, None], dtype)
         return masks.get("", masks)
+
+    def causal(self, positions: Tensor, dtype: torch.dtype) -> Mask | None:
+        """The mask of a forward over whole rows, each token of which attends to those before it.
+
+        None where attention that is given no mask does so by itself.
+
+        Args:
+            positions: ``[B, n]`` int64.
+            dtype: of an additive mask.
+        """
+        if not (self.windowed or self.additive):
+            return None
+        batch, n = positions.shape
+        causal = torch.ones(n, n, dtype=torch.bool, device=positions.device).tril()
+        return self.build(causal.expand(batch, -1, -1), positions, positions, dtype)
 
     def _finish(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
         if not self.additive:

@@ -307,11 +307,8 @@ class HFTarget:
         """
         batch, n = tokens.shape
         positions = torch.arange(n, device=tokens.device).expand(batch, -1)
-        mask = None
-        if self.mask_form.windowed or self.mask_form.additive:
-            causal = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril()
-            visible = causal.expand(batch, -1, -1)
-            mask = self.mask_form.build(visible, positions, positions, self.dtype)
+        positions = positions.clamp(max=self.context_limit - 1)  # a draft model may have fewer
+        mask = self.mask_form.causal(positions, self.dtype)
         cache.reserve_prefix(n)
         return self._run(tokens, positions, mask, cache)
 

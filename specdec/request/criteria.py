@@ -15,6 +15,13 @@ from specdec.errors import OptionError
 
 # Called as ``criterion(input_ids, scores)``.
 Criterion = Callable[..., Any]
+# What they say is a function of what they are called with, and of the clock.
+_REPEATABLE = (
+    hf.MaxLengthCriteria,
+    hf.MaxTimeCriteria,
+    hf.StopStringCriteria,
+    hf.EosTokenCriteria,
+)
 
 
 def criteria_in(given: Any) -> tuple[Criterion, ...]:
@@ -51,7 +58,12 @@ class RowCriteria:
         prompt: token ids.
         limit: the most tokens that the row may have.
         device: where ``input_ids`` are.
+
+    Attributes:
+        called: whether a criterion has been called.
     """
+
+    called: bool = False
 
     def __init__(
         self, criteria: Sequence[Criterion], prompt: Sequence[int], limit: int, device: torch.device
@@ -68,6 +80,7 @@ class RowCriteria:
         """
         self._tokens[0, self._length] = token
         self._length += 1
+        self.called = True
         text = self._tokens[:, : self._length]
         return next((each for each in self._criteria if _says_so(each, text)), None)
 
@@ -81,6 +94,11 @@ def _says_so(criterion: Criterion, text: Tensor) -> bool:
         f"the stopping criterion {type(criterion).__name__} was called with one row and returned "
         f"{shown}: it must return True or False, or a tensor [1] of bool"
     )
+
+
+def is_repeatable(criterion: Criterion) -> bool:
+    """Whether a criterion is known to say the same again, however often it was called before."""
+    return type(criterion) in _REPEATABLE
 
 
 def is_of_time(criterion: Criterion) -> bool:

@@ -53,8 +53,8 @@ class Subject:
 
     What plugins say of their parts (:mod:`specdec.testing.support`) is taken into account. The
     strategy is examined as it is configured, but for options that keep the clock out of a drafter.
-    On some of the cases the policy has the small options that its plugin gives, unless it was given
-    options: over a few tokens its usual tree holds every continuation.
+    On some of the cases the policy has the small options that its plugin gives, in place of those
+    that it was not given: over a few tokens its usual tree holds every continuation.
 
     Attributes:
         small: those options of the policy; None if there are none.
@@ -96,8 +96,9 @@ class Subject:
         own = registry.strategy(strategy)
         self._options = {role: dict(given) for role, given in (options or {}).items()}
         support = Support.of(registry)
-        small = support.policy(policy or own.policy).small
-        self.small = None if "policy" in self._options else small
+        small = support.policy(policy or own.policy).small or {}
+        chosen = self._options.get("policy", {})
+        self.small = {**small, **chosen} if small.keys() - chosen.keys() else None
         self.reach, self.tokens = Reach(), MANY
         self._swaps = {"policy": policy, "verifier": verifier, "acceptor": acceptor}
         self._drafter = drafter if isinstance(drafter, str) else None

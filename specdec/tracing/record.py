@@ -79,7 +79,8 @@ class TracedStep(_Record):
         bonus: whether the last of them is the bonus token. False where a stop rule ended the text
             on the accepted path.
         budget: draft tokens verified; padding, which a batch needs, included.
-        levels: levels that were grown.
+        levels: levels that the drafter was asked for; more than the tree is deep where fewer were
+            worth verifying, 0 where draft tokens come from the text or as whole trees.
         tried: levels at which there was a draft token to accept or reject.
         from_text: whether the text itself suggested the draft tokens, rather than the drafter.
         seconds: by phase (``draft``, ``verify``, ``accept``, ``commit``), of the whole batch. The

@@ -39,16 +39,17 @@ class Recorder:
         self._clock, self._tokenizer = clock, tokenizer
         self._names = TokenNames(tokenizer)
         self._rows: list[list[_Taken]] = [[] for _ in range(rows)]
-        self._before = dict(clock.seconds)
+        self._before, self._forwards = dict(clock.seconds), clock.draft_forwards
 
     def observe(self, step: Step) -> None:
         """Take in a step. Reads from the device."""
         now = dict(self._clock.seconds)
         seconds = {phase: now[phase] - self._before[phase] for phase in now if phase != "prefill"}
-        self._before = now
+        levels = self._clock.draft_forwards - self._forwards
+        self._before, self._forwards = now, self._clock.draft_forwards
         for row, request_row in enumerate(step.request_rows):
             if step.new_tokens[row]:
-                self._rows[request_row].append(self._take(step, row, seconds))
+                self._rows[request_row].append(self._take(step, row, levels, seconds))
 
     def steps(
         self, request_row: int, text: str | None, *, skip_special_tokens: bool
@@ -92,7 +93,7 @@ class Recorder:
         ends[-1] = max(ends[-1], len(text))
         return [text[start:end] for start, end in pairwise(ends)]
 
-    def _take(self, step: Step, row: int, seconds: dict[str, float]) -> _Taken:
+    def _take(self, step: Step, row: int, levels: int, seconds: dict[str, float]) -> _Taken:
         tree, own = step.tree, step.new_tokens[row]
         share = at_least_float32(step.verification.logits[row]).log_softmax(dim=-1)
         kept = step.kept[row, : len(own)]
@@ -130,7 +131,7 @@ class Recorder:
             tokens=[],
             bonus=len(own) > accepted,
             budget=tree.size - 1,
-            levels=tree.depth,
+            levels=levels,
             tried=step.tried[row],
             from_text=tree.from_text,
             seconds=seconds,

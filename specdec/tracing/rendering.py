@@ -53,7 +53,7 @@ def _step(step: TracedStep) -> dict[str, Any]:
         "tokens": [_token(token) for token in step.tokens],
         "bonus": step.bonus,
         "budget": step.budget,
-        "levels": step.levels,
+        "depth": step.depth,
         "fromText": step.from_text,
         "expected": None if step.expected is None else _rounded(step.expected, 2),
         "seconds": _seconds(step.seconds),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specdec.drafting.draft_vocabulary import lm_head_of
+from specdec.drafting.projections import lm_head_of
 from specdec.models.hf_target import HFTarget
 from specdec.training.precision import dtype_within
 

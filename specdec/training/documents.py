@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from specdec.drafting.draft_vocabulary import ranked
+from specdec.drafting.token_frequencies import ranked
 from specdec.errors import OptionError
 from specdec.models.fingerprints import fingerprint
 from specdec.training.dialogues import encode_dialogue

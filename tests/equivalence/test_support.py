@@ -110,7 +110,15 @@ def test_small_options_are_those_that_the_plugin_gives() -> None:
     small = subject(PolicySupport("fan", small={"width": 1}))
     assert small.small == {"width": 1} and "width=1 instead" in small.describe()
     assert subject().small is None
-    assert subject(PolicySupport("fan", small={"width": 1}), options={"policy": {}}).small is None
+
+
+def test_options_that_were_given_stand_beside_the_small_ones() -> None:
+    coupled = Subject("eagle2", drafter="table", options={"policy": {"coupled": True}})
+    assert coupled.small == {"depth": 3, "top_k": 2, "budget": 4, "coupled": True}
+    wide = Subject("eagle2", drafter="table", options={"policy": {"top_k": 3, "budget": 5}})
+    assert wide.small == {"depth": 3, "top_k": 3, "budget": 5}
+    said = PolicySupport("fan", small={"width": 1})
+    assert subject(said, options={"policy": {"width": 2}}).small is None
 
 
 def test_a_policy_is_adaptive_if_its_plugin_says_so_of_its_options() -> None:

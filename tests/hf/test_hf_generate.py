@@ -489,3 +489,19 @@ def test_what_does_not_exist_is_told_when_the_decoder_is_made() -> None:
         specdec.hf.decoder(drafters="x")
     with pytest.raises(OptionError, match="streamer must be"):
         specdec.hf.decoder(streamer=print)
+
+
+def test_what_auto_learned_is_in_its_file_where_a_criterion_ends_the_texts(
+    model: Any, head: Path, tmp_path: Path
+) -> None:
+    file, policy = tmp_path / "memory.json", tiny.AUTO["policy"]
+    options = {"policy": {**policy, "calibration_file": str(file)}}
+    decoder = specdec.hf.decoder("auto", str(head), options=options)
+
+    def early(ids: Any, scores: Any, **_: Any) -> Any:
+        return torch.full((len(ids),), ids.shape[1] >= 14)
+
+    found = model.generate(
+        **padded(PROMPTS), custom_generate=decoder, max_new_tokens=30, stopping_criteria=[early]
+    )
+    assert found.shape[1] == 14 and file.exists()

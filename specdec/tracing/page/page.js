@@ -76,7 +76,7 @@ function facts(step) {
   const source = step.fromText ? ", suggested by the text itself" : "";
   const promised = step.expected === null ? "" : `; their values promised ${step.expected} tokens`;
   const drafted = step.budget
-    ? `${step.budget} draft tokens, ${step.levels} levels${source}${promised}`
+    ? `${step.budget} draft tokens, ${step.depth} levels${source}${promised}`
     : "nothing: a step of plain decoding";
   const wanted = step.bonus
     ? tokens([{ ...step.tokens.at(-1), outcome: "bonus" }])
