@@ -272,9 +272,11 @@ class Generation:
             raise
         finally:
             if between_steps:
-                self._draft_phase.end(self._tokens)
-                if self._on_end:
-                    self._on_end(ResumePoint(state, self._draft_phase.proposer))
+                try:
+                    self._draft_phase.end(self._tokens)
+                finally:
+                    if self._on_end:
+                        self._on_end(ResumePoint(state, self._draft_phase.proposer))
 
     def _log_end(self) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):

@@ -223,10 +223,12 @@ def test_batches_begin_anew_with_criteria_that_were_not_called_or_keep_no_state(
 ) -> None:
     whole = tiny.tokens(plain, PROMPTS, **SETTINGS)
     longest = hf.MaxLengthCriteria(max(map(len, PROMPTS)) + 4)
-    cut = [text[: longest.max_length - len(p)] for p, text in zip(PROMPTS, whole, strict=True)]
+    shorter = [text[: longest.max_length - len(p)] for p, text in zip(PROMPTS, whole, strict=True)]
     with monkeypatch.context() as patched:
         short_of_memory(patched, plain, call=3)
         criteria = [longest, hf.MaxTimeCriteria(1e9), hf.EosTokenCriteria([10**6])]
-        assert tiny.tokens(plain, PROMPTS, stopping_criteria=criteria, **SETTINGS) == cut
+        assert tiny.tokens(plain, PROMPTS, stopping_criteria=criteria, **SETTINGS) == shorter
     short_of_memory(monkeypatch, plain, call=0)
-    assert tiny.tokens(plain, PROMPTS, stopping_criteria=Hashed(100), **SETTINGS) is not None
+    hashed = Hashed(100)
+    expected = [cut(p, text, hashed) for p, text in zip(PROMPTS, whole, strict=True)]
+    assert tiny.tokens(plain, PROMPTS, stopping_criteria=hashed, **SETTINGS) == expected

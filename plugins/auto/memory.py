@@ -45,7 +45,7 @@ class Memory:
         self.exploration = Exploration()
         self._acceptance: dict[tuple[str, int], AcceptanceEstimates] = {}
         self._costs: dict[tuple[int, int], Costs] = {}
-        self._file = file
+        self._file, self._saving, self._unsaved = file, False, False
         self._saved: dict[str, dict[str, Any]] = {}
         if file is not None and not file.parent.is_dir():
             raise OptionError(
@@ -108,7 +108,17 @@ class Memory:
         Warns where it cannot be written: a text that is complete is not lost for it.
         """
         with CHANGING:
-            self._write()
+            # Python may collect another generation meanwhile, whose end comes here too.
+            self._unsaved = True
+            if self._saving:
+                return
+            self._saving = True
+            try:
+                while self._unsaved:
+                    self._unsaved = False
+                    self._write()
+            finally:
+                self._saving = False
 
     def _write(self) -> None:
         if self._file is None:

@@ -89,6 +89,8 @@ class SuffixDrafter(TreeDrafter):
         )
 
     def start(self, state: State, features: Features) -> SuffixProposer:
+        if self._earlier is not None:
+            self._earlier.take_in()
         return SuffixProposer(self.options, self._draft_size, self._earlier, self._least, state)
 
     @property
@@ -174,7 +176,7 @@ class SuffixProposer(TreeProposer):
             return
         for request_row in self._written:
             if texts[request_row]:
-                self._earlier.add(texts[request_row])
+                self._earlier.leave(texts[request_row])
 
     def keep_rows(self, rows: Tensor) -> None:
         """Nothing is kept by row."""

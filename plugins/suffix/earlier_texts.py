@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import RLock
+from collections.abc import Sequence
+from threading import Lock
 
 from specdec_plugins.suffix.suffix_index import SuffixIndex
 
-# Generations of an engine may end at the same time, in threads of their own. One that was left ends
-# when Python collects it, and that may be while another one of the same thread changes the texts.
-_CHANGING = RLock()
+# Generations of an engine may end at the same time, in threads of their own.
+_CHANGING = Lock()
 
 
 class EarlierTexts:
@@ -24,33 +22,34 @@ class EarlierTexts:
 
     def __init__(self, most: int, longest: int) -> None:
         self._most, self._kept, self._tokens = most, deque[tuple[int, ...]](), 0
-        self._ended, self._changing = deque[tuple[int, ...]](), False
+        self._left = deque[tuple[int, ...]]()
         self.index = SuffixIndex(longest)
 
     def forget(self) -> None:
         """Keep none of them. Generations that run draft from those that were known when they
         began."""
-        with self._changes():
-            self._ended.clear()
+        with _CHANGING:
+            self._left.clear()
             self._kept.clear()
             self._tokens, self.index = 0, SuffixIndex(self.index.longest)
 
     def add(self, text: Sequence[int]) -> None:
         """A text has ended; of one that is too long its last tokens are kept."""
-        self._ended.append(tuple(text[-self._most :]))
-        with self._changes() as alone:
-            while alone and self._ended:
-                self._keep(self._ended.popleft())
+        self.leave(text)
+        self.take_in()
 
-    @contextmanager
-    def _changes(self) -> Iterator[bool]:
-        """Whether the texts may be changed now; they are being changed below this call if not."""
+    def leave(self, text: Sequence[int]) -> None:
+        """A text was left: it is kept from the next :meth:`take_in` on.
+
+        Python may collect its generation at any time, in the middle of reading the index too.
+        """
+        self._left.append(tuple(text[-self._most :]))
+
+    def take_in(self) -> None:
+        """Keep the texts that were left."""
         with _CHANGING:
-            alone, self._changing = not self._changing, True
-            try:
-                yield alone
-            finally:
-                self._changing = not alone
+            while self._left:
+                self._keep(self._left.popleft())
 
     def _keep(self, text: tuple[int, ...]) -> None:
         self._kept.append(text)

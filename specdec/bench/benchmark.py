@@ -16,7 +16,7 @@ from specdec.bench.benchmark_report import AGAIN, ALL, PLAIN, Report
 from specdec.bench.built_in_prompts import MIXED
 from specdec.bench.chat_turns import ChatTurns
 from specdec.bench.comparison import Comparison
-from specdec.bench.contenders import Contender, ContenderError, StrategyContender
+from specdec.bench.contenders import Contender, StrategyContender
 from specdec.bench.inflate import LABEL
 from specdec.bench.machine import machine, versions
 from specdec.bench.peak_memory import PeakMemory
@@ -115,7 +115,7 @@ def run(
         RunLog(log, _identity(about, settings, contenders)) if log else None,
     )
     if not runs.by_label[PLAIN]:
-        raise ContenderError(runs.failure) if runs.failure else KeyboardInterrupt
+        raise runs.ending or KeyboardInterrupt
     comparison = Comparison(runs, turns, greedy)
     names = list(dict.fromkeys(prompt.set for prompt in prompts))
     measured = comparison.measured(names)

@@ -49,6 +49,7 @@ class Runs:
             the answers of both as (ours, the baseline's).
         interrupted: whether something ended it before its time.
         failure: of a contender or of the log, if that was it.
+        ending: what ended it.
     """
 
     batches: list[list[Prompt]]
@@ -58,6 +59,7 @@ class Runs:
     )
     interrupted: bool = False
     failure: str | None = None
+    ending: BaseException | None = None
 
 
 def batches_of(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
@@ -146,7 +148,7 @@ def interleave(
                 _keep(runs, repetition, index, outputs, contenders)
     except (KeyboardInterrupt, SpecdecError) as ending:
         runs.interrupted = True
-        runs.failure = str(ending) or None
+        runs.failure, runs.ending = str(ending) or None, ending
         _drop_what_is_unfinished(runs)
     progress(done, total, "")
     return runs

@@ -128,12 +128,16 @@ def bench(
         baselines={"transformers": transformers, "prompt_lookup": prompt_lookup},
         log=log,
     )
+    failure = reports[-1].failure
     try:
-        show(reports, as_json=json == STDOUT)
-        warn_of_noise(reports)
-    finally:  # though nobody may read what is shown
-        write_files(reports, files)
-    if (failure := reports[-1].failure) and json == STDOUT:
+        try:
+            show(reports, as_json=json == STDOUT)
+            warn_of_noise(reports)
+        finally:  # though nobody may read what is shown
+            write_files(reports, files)
+    except OptionError as error:
+        raise ContenderError(f"{failure}; {error}") if failure else error from None
+    if failure and json == STDOUT:
         raise typer.Exit(USAGE)  # the JSON says it
     if failure:
         raise ContenderError(f"{failure}; what was finished before is shown")

@@ -156,17 +156,30 @@ def paper(
             prompt_lookup=prompt_lookup and min(sizes) == 1,
             peers=started,
             log=out / _LOG,
-            between=lambda finished: write_results(finished, compared, out),
+            between=lambda finished: _write_meanwhile(finished, compared, out),
         )
+    failure = reports[-1].failure
     try:
-        _show(reports, compared)
-    finally:  # though nobody may read what is shown
-        _print_written(write_results(reports, compared, out))
+        try:
+            _show(reports, compared)
+        finally:  # though nobody may read what is shown
+            _print_written(write_results(reports, compared, out))
+    except OptionError as error:
+        raise ContenderError(f"{failure}; {error}") if failure else error from None
     warn_of_noise(reports)
-    if failure := reports[-1].failure:
+    if failure:
         raise ContenderError(f"{failure}; what was finished before is written")
     if reports[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _write_meanwhile(reports: Sequence[Report], compared: PaperEngines, out: Path) -> None:
+    """What is finished, while other settings are to come: a file that cannot be written is said,
+    and tried again at the end."""
+    try:
+        write_results(reports, compared, out)
+    except OptionError as error:
+        typer.echo(f"specdec: {error}", err=True)
 
 
 def _show(reports: Sequence[Report], compared: PaperEngines) -> None:

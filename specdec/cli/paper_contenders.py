@@ -24,7 +24,7 @@ _TREE_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "confidence": {"score": "confidence"},
     "unranked": {"rerank": False},
     "neither": {"score": "confidence", "rerank": False},
-    "coupled": {"coupled": True},
+    "coupled60": {"coupled": True},
     **{f"budget{value}": {"budget": value} for value in (10, 25, 40, 80)},
     **{f"depth{value}": {"depth": value} for value in (2, 4, 8)},
     **{f"k{value}": {"top_k": value} for value in (2, 5, 20)},

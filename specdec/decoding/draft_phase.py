@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -155,9 +156,10 @@ class DraftPhase:
         Args:
             texts: the new tokens of each row of the request.
         """
-        for learner in (self._grower, self.proposer):
-            if isinstance(learner, LearnsFromTexts):
-                learner.learn_texts(texts)
+        with ExitStack() as each:  # whatever another one raises
+            for learner in (self.proposer, self._grower):
+                if isinstance(learner, LearnsFromTexts):
+                    each.callback(learner.learn_texts, texts)
 
     def keep_unfinished(self) -> None:
         """Let finished rows leave the batch: tokens, caches, randomness and proposer together."""

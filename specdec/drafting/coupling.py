@@ -9,7 +9,7 @@ from specdec.decoding.randomness import Key, Stream
 from specdec.decoding.tree_builder import TreeBuilder
 
 # Of the option `coupled` of tree policies.
-COUPLED = "rank draft tokens by the noise of the target's own draw (match alone)"
+COUPLED = "rank draft tokens by the noise of the target's own draw (only with the acceptor match)"
 
 
 def couple(builder: TreeBuilder, proposal: Proposal) -> Proposal:

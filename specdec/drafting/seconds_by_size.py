@@ -54,12 +54,12 @@ class RunningMedian:
         self.value = statistics.median_low(self.recent)
 
     def forget(self, before: int) -> bool:
-        """Drop the measurements from before a time, but for the last one.
+        """Drop the measurements from before a time, but for the last ones that a median needs.
 
         Returns:
             Whether that is from before it too.
         """
-        while len(self._times) > 1 and self._times[0] < before:
+        while len(self._times) > WINDOW // 2 and self._times[0] < before:
             self._times.popleft()
             self.recent.popleft()
         self.value = statistics.median_low(self.recent)
@@ -72,7 +72,7 @@ class SecondsBySize:
     Linear between measured sizes, in proportion to a guess outside them. A size that is measured
     for the first time starts from what was predicted, so one disturbed measurement does not shut it
     out. Neither does a while in which the machine was slow, as measurements are forgotten after
-    :data:`FORGOTTEN` of other sizes than the least; of that the last one always counts.
+    :data:`FORGOTTEN` of other sizes than the least; of that the last ones always count.
 
     Args:
         rows: batch size, for the guess.

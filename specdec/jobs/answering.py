@@ -146,7 +146,8 @@ class Answerer:
                 raise
             if len(rows) == 1:
                 costs.errors += 1
-                advance(1)
+                told.begin_anew()
+                told.advance(1)
                 return [self._read.failed(rows[0].given, error)]
             results = None
         if results is None:  # outside of the handler, which would keep the tensors alive

@@ -40,7 +40,7 @@ def test_published_trees_and_ablations_are_what_they_are_called() -> None:
 def test_one_ablation_alone_couples_drafts() -> None:
     found = policies({})
     coupled = {label for label, policy in found.items() if policy["coupled"]}
-    assert coupled == {"eagle2:coupled"}
+    assert coupled == {"eagle2:coupled60"}
 
 
 @pytest.mark.parametrize("label", ["eagle2:published", "eagle2:k2"])
