@@ -200,7 +200,8 @@ def test_a_batch_that_runs_out_of_memory_goes_on_in_halves(
     sizes = []
 
     def small(self: Any, tokens: torch.Tensor, cache: Any) -> Any:
-        sizes.append(len(tokens))
+        if self is dynamic.target:  # the draft model reads the prompts after it
+            sizes.append(len(tokens))
         if len(tokens) > 2:
             raise error
         return true(self, tokens, cache)

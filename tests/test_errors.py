@@ -39,7 +39,11 @@ NAMES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"strategy": "eagle2", "options": {"policy": {"topk": 3}}},
-        ["option of the policy 'eagle2': 'topk'", "did you mean 'top_k'?", "budget, depth, rerank"],
+        [
+            "option of the policy 'eagle2': 'topk'",
+            "did you mean 'top_k'?",
+            "budget, coupled, depth, rerank",
+        ],
     ),
 ]
 MANY_NODES = [[n, *[0] * level] for n in range(130) for level in range(16)]

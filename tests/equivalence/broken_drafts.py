@@ -135,6 +135,7 @@ class Careless(BaseModel):
     budget: int = 3
     score: str = "value"
     rerank: bool = True
+    coupled: bool = False
 
 
 class WrongVerifier(TreeVerifier):
