@@ -16,12 +16,15 @@ from test_auto import auto
 from tiny import PROMPTS
 
 from specdec import Component, Engine, Strategy, hookimpl
+from specdec.decoding.draft_phase import DraftPhase
 from specdec.decoding.interfaces import Features, TreeDrafter, TreeGrower, TreeProposer
 from specdec.decoding.proposal import Proposal
 from specdec.decoding.state import State
 from specdec.decoding.tree import DraftTree
 from specdec.decoding.tree_builder import TreeBuilder
 from specdec.drafting.expansion import grow_level
+from specdec.files.atomic_files import write_json
+from specdec_plugins.auto.memory import Memory
 from specdec_plugins.suffix.earlier_texts import EarlierTexts
 from specdec_plugins.suffix.suffix_index import SuffixIndex
 
@@ -165,6 +168,38 @@ def test_suffix_drafts_from_earlier_texts_as_far_as_they_came(plain: Engine) -> 
     assert earlier.index.size == 0, "another text may be reading it"
     next(iter(engine.start(PROMPTS, **SETTINGS)))
     assert earlier.index._followers == due._followers and due.size > 0
+
+
+def test_a_learner_that_raises_keeps_no_other_from_being_told() -> None:
+    class Raises:
+        def learn_texts(self, texts: Sequence[Sequence[int]]) -> None:
+            raise ValueError("of a plugin")
+
+    for raises in ("_grower", "proposer"):
+        phase, learner = object.__new__(DraftPhase), Learner([])
+        phase._grower, phase.proposer = learner, learner  # type: ignore[assignment]
+        setattr(phase, raises, Raises())
+        with pytest.raises(ValueError, match="of a plugin"):
+            phase.end([[1, 2]])
+        assert learner.told == [[[1, 2]]]
+
+
+def test_what_auto_learned_is_written_after_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Python collects another generation in the middle of it."""
+    memory, written = Memory(tmp_path / "memory.json"), []
+
+    def interrupted(file: Path, content: Any) -> None:
+        written.append("begun")
+        if len(written) == 1:
+            memory.save()
+        write_json(file, content)
+        written.append("ended")
+
+    monkeypatch.setattr("specdec_plugins.auto.memory.write_json", interrupted)
+    memory.save()
+    assert written == ["begun", "ended"] * 2
 
 
 def test_a_text_that_is_left_changes_nothing_until_it_is_taken_in() -> None:
