@@ -269,6 +269,20 @@ def test_a_killed_run_goes_on_to_the_same_cells(
     assert log.read_bytes().splitlines(keepends=True)[: len(kept)] == kept
 
 
+def test_a_figure_that_cannot_be_written_does_not_end_the_temperatures_to_come(
+    paper: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks-t0.png").mkdir()
+    result = paper(
+        *(tmp_path, "--strategies", "chain", "--temperature", "0,1", "--prompts", 1),
+        *("--turns", 1, "--no-transformers", "--no-prompt-lookup"),
+    )
+    assert result.exit_code == 2 and "tasks-t0.png" in result.stderr
+    reports = json.loads((tmp_path / "results.json").read_text())["reports"]
+    assert [report["settings"]["temperature"] for report in reports] == [0, 1]
+    assert not any(report["interrupted"] for report in reports)
+
+
 def test_ablations_change_one_thing_each(paper: Command, tmp_path: Path) -> None:
     result = paper(
         *(tmp_path, "--strategies", "eagle2,auto", "--ablations", "--temperature", 0),
